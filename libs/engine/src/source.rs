@@ -35,7 +35,7 @@ pub struct Split {
     pub id: String,
     /// What the connector needs to read it: path, size, entity tag, row groups...
     pub spec: serde_json::Value,
-    /// A proved lower bound (microseconds) of the event times in the split, by the column named in [`SourceContext::time_column`]:
+    /// A proved lower bound (microseconds) of the event times in the split, by [`SourceHints::time_column`]:
     /// in a bounded run the watermark may pass what is proved. The engine fails the run if a row is below it.
     pub min_time_us: Option<i64>,
     /// Estimates for progress bars.
@@ -59,6 +59,27 @@ pub struct SplitStart {
     pub number: u32,
     pub split: Split,
     pub position: Option<Position>,
+}
+
+/// A condition that every wanted row fulfils; a reader may skip what provably does not.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Pushed {
+    pub column: String,
+    /// `=`, `<`, `<=`, `>` or `>=`.
+    pub op: String,
+    /// The literal as SQL text of the column's type: `10`, `'abc'`, `2001-01-31 00:00:00`.
+    pub literal: String,
+}
+
+/// What the engine wants of a source.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SourceHints {
+    /// The columns to deliver, in this order; a subset of the node's columns.
+    pub columns: graph::Schema,
+    /// The column of the time attribute, where it is read as it is.
+    pub time_column: Option<String>,
+    /// All of these hold for every row that is wanted.
+    pub pushed: Vec<Pushed>,
 }
 
 /// What a reader is asked to do.
@@ -125,14 +146,36 @@ impl SourceOutput {
     pub fn for_tests() -> (SourceOutput, mpsc::UnboundedReceiver<SourceEvent>) {
         let (events, receiver) = mpsc::unbounded_channel();
         let budget_bytes = Semaphore::MAX_PERMITS;
-        (SourceOutput { events, budget: Arc::new(Semaphore::new(budget_bytes)), budget_bytes, wake: Arc::new(|| {}) }, receiver)
+        (
+            SourceOutput {
+                events,
+                budget: Arc::new(Semaphore::new(budget_bytes)),
+                budget_bytes,
+                wake: Arc::new(|| {}),
+            },
+            receiver,
+        )
     }
 
     /// Sends rows (possibly none) and the records that could not be read.
-    pub async fn rows(&mut self, split: u32, rows: RecordBatch, positions: RowPositions, bad: Vec<BadRecord>, next: Position) -> Result<()> {
+    pub async fn rows(
+        &mut self,
+        split: u32,
+        rows: RecordBatch,
+        positions: RowPositions,
+        bad: Vec<BadRecord>,
+        next: Position,
+    ) -> Result<()> {
         let bytes = rows.get_array_memory_size().clamp(1, self.budget_bytes) as u32;
         let held = self.budget.clone().acquire_many_owned(bytes).await.map_err(|_| stopped())?;
-        self.send(SourceEvent::Rows { split, rows, positions, bad, next, permit: Some(Arc::new(Permit { _held: held })) })
+        self.send(SourceEvent::Rows {
+            split,
+            rows,
+            positions,
+            bad,
+            next,
+            permit: Some(Arc::new(Permit { _held: held })),
+        })
     }
 
     pub fn idle(&mut self, split: u32) -> Result<()> {
