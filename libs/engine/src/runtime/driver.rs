@@ -246,11 +246,12 @@ impl Driven {
         self.operator.epoch_end(self.epoch, &mut out)?;
         self.ports.send(&mut out, &self.context.metrics);
         let kind = self.context.state.kind(self.epoch);
-        if kind.checkpoint {
+        if kind.checkpoint && self.context.state.checkpoints {
             let mut writer = SnapshotWriter::new();
             self.operator.snapshot(self.epoch, &mut writer)?;
             let (operator, worker) = (self.context.name.clone(), self.context.state.worker);
-            self.context.state.send(FromWorker::Snapshot { epoch: self.epoch, operator, worker, snapshot: writer.finish() });
+            let snapshot = writer.finish()?.to_bytes()?;
+            self.context.state.send(FromWorker::Snapshot { epoch: self.epoch, operator, worker, snapshot });
         }
         self.context.metrics.state_bytes(self.context.state.worker, self.operator.state_bytes());
         if kind.last {

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use state::OperatorSnapshot;
 
 use super::clock::SplitState;
 use crate::error::RunError;
@@ -21,7 +20,7 @@ pub enum ToWorker {
 }
 
 /// Ends `epoch` at the next event of every source, and begins the next one.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cut {
     pub epoch: u64,
     pub kind: CommitKind,
@@ -43,7 +42,14 @@ pub enum FromWorker {
     Passed { worker: usize, epoch: u64 },
     Prepared { sink: usize, worker: usize, epoch: u64, committable: Committable },
     /// An operator's state at a checkpoint.
-    Snapshot { epoch: u64, operator: String, worker: usize, snapshot: OperatorSnapshot },
+    Snapshot {
+        epoch: u64,
+        operator: String,
+        worker: usize,
+        /// [`state::Snapshot::to_bytes`].
+        #[serde(with = "hex")]
+        snapshot: Vec<u8>,
+    },
     Failed(RunError),
     /// The worker's dataflow has ended by itself.
     Ended { worker: usize },
@@ -79,5 +85,26 @@ impl SourceSplits {
     pub fn of_worker(&self, worker: usize, workers: usize) -> impl Iterator<Item = (u32, &Split, &SplitState)> {
         let dealt = self.splits.iter().enumerate().filter(move |(turn, _)| turn % workers == worker);
         dealt.map(|(_, (number, (split, state)))| (*number, split, state))
+    }
+}
+
+/// Bytes as text, for messages that are JSON.
+pub mod hex {
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    pub fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        let digit = |half: u8| char::from_digit(half.into(), 16).expect("half a byte is below 16");
+        let text: String = bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect();
+        serializer.serialize_str(&text)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let half = |digit: u8| (digit as char).to_digit(16).map(|value| value as u8);
+        let pairs = text.as_bytes().chunks(2).map(|pair| match pair {
+            [high, low] => Some(half(*high)? << 4 | half(*low)?),
+            _ => None,
+        });
+        pairs.collect::<Option<Vec<u8>>>().ok_or_else(|| de::Error::custom("not an even number of hexadecimal digits"))
     }
 }
