@@ -67,7 +67,7 @@ python_tools() {
     if [[ -f $venv/complete ]]; then exit 0; fi
     rm -rf "$venv"
     python3 -m venv "$venv"
-    "$venv/bin/python" -m pip install --disable-pip-version-check --no-input --progress-bar off -q -r "$requirements" >&2
+    "$venv/bin/python" -m pip install --disable-pip-version-check --no-input --progress-bar off -r "$requirements" >&2
     touch "$venv/complete"
   ) 9>"$cache/python.lock"
   [[ -f $venv/complete ]] || die "the Python tools could not be installed: see the message above"
