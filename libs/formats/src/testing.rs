@@ -30,16 +30,19 @@ impl Random {
     }
 }
 
-/// A good text made worse (or not) in one to three places; `alphabet` has the bytes that matter to the grammar.
+/// A good text made worse (or not) in one or two places; `alphabet` has the bytes that matter to the grammar.
 pub(crate) fn mutate(random: &mut Random, seeds: &[&[u8]], alphabet: &[u8]) -> Vec<u8> {
     let mut text = random.pick(seeds).to_vec();
-    for _ in 0..1 + random.below(3) {
+    for _ in 0..1 + random.below(2) {
         if text.is_empty() {
             break;
         }
         let at = random.below(text.len());
         let byte = if random.below(8) == 0 { random.next() as u8 } else { alphabet[random.below(alphabet.len())] };
-        match random.below(6) {
+        match random.below(8) {
+            // Mostly still good: another digit, or another letter in a text.
+            6 | 7 if text[at].is_ascii_digit() => text[at] = b'0' + random.below(10) as u8,
+            6 | 7 if text[at].is_ascii_alphabetic() => text[at] = b"aeltuz"[random.below(6)],
             0 => text[at] = byte,
             1 => text.insert(at, byte),
             2 => drop(text.remove(at)),

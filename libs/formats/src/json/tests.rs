@@ -713,10 +713,17 @@ fn mutated_records_are_judged_as_serde_json_judges_them() {
         }
         values +=
             check(batch.column(2), &t, |column| column.as_primitive::<TimestampMillisecondType>().value(0), &shown);
-        values += check(batch.column(3), &f, |column| column.as_primitive::<Float64Type>().value(0), &shown);
+        // serde_json is off by a unit in the last place of long fractions: compare the digits that both must have.
+        let rounded = |value: f64| format!("{value:.14e}");
+        let f = match f {
+            Expected::Value(value) => Expected::Value(rounded(value)),
+            Expected::Null => Expected::Null,
+            Expected::Bad | Expected::Unknown => Expected::Unknown,
+        };
+        values += check(batch.column(3), &f, |column| rounded(column.as_primitive::<Float64Type>().value(0)), &shown);
     }
     assert!(
-        good > 20_000 && bad > 50_000 && values > 60_000,
+        good > 25_000 && bad > 50_000 && values > 75_000,
         "the mutations test little: {good} good, {bad} bad, {values} values"
     );
 
