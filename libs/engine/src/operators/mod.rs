@@ -1,3 +1,4 @@
 //! The operators: synchronous, one idea per file, free of any engine.
 
+pub mod factory;
 pub mod panes;
