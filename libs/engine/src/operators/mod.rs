@@ -1,5 +1,6 @@
 //! The operators: synchronous, one idea per file, free of any engine.
 
+pub mod factory;
 pub mod groups;
 pub mod ledger;
 pub mod panes;
