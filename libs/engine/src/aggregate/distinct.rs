@@ -125,9 +125,8 @@ impl Distinct {
     }
 
     fn entries_of(&self, slot: u32) -> impl Iterator<Item = u32> {
-        let first = self.heads[slot as usize];
-        std::iter::successors(Some(first), |&entry| Some(self.nodes[entry as usize].next))
-            .take_while(|&entry| entry != NONE)
+        let some = |entry: u32| (entry != NONE).then_some(entry);
+        std::iter::successors(some(self.heads[slot as usize]), move |&entry| some(self.nodes[entry as usize].next))
     }
 
     fn add(

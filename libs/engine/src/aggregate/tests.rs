@@ -133,16 +133,16 @@ fn values(data_type: &ArrowType, rows: usize, random: &mut Random) -> ArrayRef {
     let picks: Vec<Option<i64>> =
         (0..rows).map(|_| (random.below(8) > 0).then(|| random.below(40) as i64 - 20)).collect();
     let picks = Int64Array::from(picks);
-    let double = |pick: i64| match pick {
+    let mut double = |pick: i64| match pick {
         19 if random.below(4) == 0 => f64::NAN,
         18 if random.below(4) == 0 => f64::INFINITY,
-        17 => 1e17,
-        16 => 1e-9,
+        17 => 1e12,
+        16 => 1e-5,
         pick => pick as f64 / 8.0,
     };
     match data_type {
         ArrowType::Float64 | ArrowType::Float32 => {
-            let doubles: Float64Array = picks.iter().map(|pick| pick.map(double_of(double))).collect();
+            let doubles: Float64Array = picks.iter().map(|pick| pick.map(&mut double)).collect();
             cast(&doubles, data_type).unwrap()
         }
         ArrowType::Boolean => Arc::new(BooleanArray::from_iter(picks.iter().map(|pick| pick.map(|pick| pick > 5)))),
@@ -154,6 +154,8 @@ fn values(data_type: &ArrowType, rows: usize, random: &mut Random) -> ArrayRef {
             let unscaled = picks.iter().map(|pick| pick.map(|pick| i128::from(pick) * 12_345_678));
             Arc::new(Decimal128Array::from_iter(unscaled).with_data_type(data_type.clone()))
         }
+        // Small, so that sums fit.
+        ArrowType::Int8 => Arc::new(Int8Array::from_iter(picks.iter().map(|pick| pick.map(|pick| (pick % 3) as i8)))),
         ArrowType::Date32 => cast(&cast(&picks, &ArrowType::Int32).unwrap(), data_type).unwrap(),
         ArrowType::Struct(fields) => {
             let columns = fields.iter().map(|field| values(field.data_type(), rows, random)).collect();
@@ -161,10 +163,6 @@ fn values(data_type: &ArrowType, rows: usize, random: &mut Random) -> ArrayRef {
         }
         other => cast(&picks, other).unwrap(),
     }
-}
-
-fn double_of(mut double: impl FnMut(i64) -> f64) -> impl FnMut(i64) -> f64 {
-    move |pick| double(pick)
 }
 
 fn fresh(call: &Call) -> Box<dyn Accumulator> {
