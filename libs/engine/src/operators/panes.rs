@@ -48,8 +48,8 @@ impl Rule {
         (end - self.unit).saturating_add(self.lateness) <= stamp
     }
 
-    /// Windows with ends up to this one are late for rows stamped so.
-    fn last_late_end(self, stamp: i64) -> i64 {
+    /// Rows stamped so are late for windows that end up to here.
+    pub fn last_late_end(self, stamp: i64) -> i64 {
         stamp.saturating_add(self.unit).saturating_sub(self.lateness)
     }
 }
