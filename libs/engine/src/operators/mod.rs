@@ -18,3 +18,5 @@ pub mod window_aggregate;
 pub mod window_assign;
 pub mod window_expand;
 pub mod window_partial;
+#[cfg(test)]
+mod window_tests;

@@ -218,6 +218,15 @@ impl WindowAggregate {
         Ok(())
     }
 
+    /// Groups in all panes.
+    #[cfg(test)]
+    pub fn state_rows(&self) -> usize {
+        let rows = |pane: &Pane| {
+            pane.layers.iter().map(|layer| layer.rows).sum::<usize>() + pane.table.as_ref().map_or(0, Groups::len)
+        };
+        self.panes.values().map(rows).sum()
+    }
+
     fn window_rows(&mut self, window: Window) -> Result<RecordBatch> {
         let mut batches = Vec::new();
         self.rows_of(window, |rows| {
