@@ -1,11 +1,16 @@
 //! Stages to operators.
 
-use expr::Env;
+use expr::{Env, arrow_schema};
 
-pub type SplitNames = std::sync::Arc<dyn Fn(u32) -> (String, String) + Send + Sync>;
+use super::ledger::SplitNames;
+use super::steps::Steps;
+use super::window_aggregate::WindowAggregate;
+use super::window_assign::WindowAssign;
+use super::window_expand::WindowExpand;
+use super::window_partial::WindowPartial;
 use crate::error::{Result, RunError};
 use crate::operator::{Operator, Stateless};
-use crate::plan::{Stage, Step};
+use crate::plan::{Plan, StageKind};
 
 /// An operator and how it is driven.
 pub enum Made {
@@ -13,10 +18,21 @@ pub enum Made {
     Operator(Box<dyn Operator>),
 }
 
-pub fn make(stage: &Stage, _env: &Env, _worker: usize, _names: &SplitNames) -> Result<Made> {
-    Err(RunError::internal(format!("{} has no operator", stage.operator)))
-}
-
-pub fn steps(_steps: &[Step], _input: &graph::Schema, _env: &Env, operator: &str) -> Result<Box<dyn Stateless>> {
-    Err(RunError::internal(format!("{operator} has no operator")))
+/// Makes the operator of the stage at `position` for a worker.
+pub fn make(plan: &Plan, position: usize, env: &Env, worker: usize, names: &SplitNames) -> Result<Made> {
+    let stage = &plan.stages[position];
+    let input = || &plan.stages[stage.inputs[0].stage].schema;
+    let first = worker == 0;
+    let stateless = |made: Box<dyn Stateless>| Ok(Made::Stateless(made));
+    let operator = |made: Box<dyn Operator>| Ok(Made::Operator(made));
+    match &stage.kind {
+        StageKind::Steps(steps) => stateless(Box::new(Steps::new(steps, input(), env, &stage.operator, names.clone())?)),
+        StageKind::WindowExpand(spec) => stateless(Box::new(WindowExpand::new(spec, arrow_schema(&stage.schema), names.clone()))),
+        StageKind::WindowAssign(spec) => {
+            stateless(Box::new(WindowAssign::new(spec.clone(), &arrow_schema(input()), names.clone())))
+        }
+        StageKind::WindowPartial(spec) => operator(Box::new(WindowPartial::new(spec)?)),
+        StageKind::WindowAggregate(spec) => operator(Box::new(WindowAggregate::new(spec, first)?)),
+        _ => Err(RunError::internal(format!("{} is no operator", stage.operator))),
+    }
 }

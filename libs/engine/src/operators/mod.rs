@@ -7,6 +7,7 @@ pub mod panes;
 mod parts;
 mod results;
 mod saved;
+pub mod steps;
 #[cfg(test)]
 mod testing;
 mod times;

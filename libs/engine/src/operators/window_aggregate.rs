@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::mem;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, UInt32Array};
 use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use state::{KeyTable, NO_SLOT, SnapshotReader, SnapshotWriter};
@@ -396,7 +396,7 @@ pub(super) fn saved_schema(layout: &Layout) -> Schema {
 }
 
 fn taken(rows: &RecordBatch, first: usize, at: Vec<u32>) -> Result<Vec<ArrayRef>> {
-    arrow::compute::take_arrays(&rows.columns()[first..], &at.into(), None).map_err(failed)
+    arrow::compute::take_arrays(&rows.columns()[first..], &UInt32Array::from(at), None).map_err(failed)
 }
 
 fn failed(error: arrow::error::ArrowError) -> RunError {
