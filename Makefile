@@ -43,7 +43,7 @@ bless: ## rewrite the expected text in the tests (review the difference)
 
 bench: ## build the released profile, measure it, write docs/bench.md
 	@$(SETUP) test
-	integration-tests/benches/run.sh
+	integration-tests/benches/run.sh $(ARGUMENTS)
 
 clean: ## remove what was built (the cache of tools stays)
 	cargo clean
