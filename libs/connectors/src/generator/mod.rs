@@ -1,0 +1,3 @@
+//! Generated input.
+
+pub mod nexmark;
