@@ -60,7 +60,7 @@ fn facts(node: &Node, analysis: &Analysis) -> Vec<String> {
     vec![format!("-> {}", facts.schema), format!("   {changelog}, {time}, {bounded}")]
 }
 
-fn details(operator: &Operator) -> Vec<String> {
+pub(crate) fn details(operator: &Operator) -> Vec<String> {
     let named = |columns: &[NamedExpr]| {
         let one = |c: &NamedExpr| if c.name == c.expr { c.name.clone() } else { format!("{} AS {}", c.expr, graph::quoted(&c.name)) };
         columns.iter().map(one).collect::<Vec<_>>().join(", ")

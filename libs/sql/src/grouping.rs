@@ -96,7 +96,6 @@ impl Planner<'_> {
             name: output.name.clone(),
             expr: output.expr.clone(),
             span: output.span,
-            aliased: true,
         });
         let mut resolved = Resolved { items: items.collect(), filter: None, keys, having: None, order: Vec::new(), span };
         let named = window_parts(&resolved, &relation);
