@@ -15,8 +15,8 @@ fn a_tumbling_count_is_one_window_aggregate() {
             bid: connector: filesystem
             watermark: watermark: ts - 5s <- bid
             filter: where: price > 10 <- watermark
-            window_aggregate: window: tumble by ts, size 10s; keys: auction; aggregates: COUNT(*) AS `COUNT(*)` <- filter
-            project: columns: auction AS k, `COUNT(*)` AS n <- window_aggregate
+            window_aggregate: window: tumble by ts, size 10s; keys: auction; aggregates: COUNT(*) AS `count(*)` <- filter
+            project: columns: auction AS k, `count(*)` AS n <- window_aggregate
             sink_out: connector: print <- project
         "#]],
     );
@@ -28,7 +28,7 @@ fn a_select_goes_to_the_result() {
         bid: connector: filesystem
         watermark: watermark: ts - 5s <- bid
         filter: where: price BETWEEN 1 AND 5 AND `channel` LIKE 'a%' <- watermark
-        project: columns: `channel` AS channel, price * 2 AS twice, UPPER(`channel`) AS `UPPER(channel)` <- filter
+        project: columns: channel, price * 2 AS twice, UPPER(`channel`) AS `UPPER(channel)` <- filter
         sink_result: connector: print <- project
     "#]]);
     check("SELECT * FROM bid", expect![[r#"
@@ -39,7 +39,7 @@ fn a_select_goes_to_the_result() {
     check("SELECT b.*, Price FROM bid b", expect![[r#"
         bid: connector: filesystem
         watermark: watermark: ts - 5s <- bid
-        project: columns: auction, bidder, price, `channel` AS channel, ts, price AS price0 <- watermark
+        project: columns: auction, bidder, price, channel, ts, price AS price0 <- watermark
         sink_result: connector: print <- project
     "#]]);
 }
@@ -52,8 +52,8 @@ fn hop_cumulate_and_session() {
         expect![[r#"
             bid: connector: filesystem
             watermark: watermark: ts - 5s <- bid
-            window_aggregate: window: hop by ts, slide 5m, size 10m, offset -2m; aggregates: SUM(price) AS total <- watermark
-            project: columns: window_start, window_end, total <- window_aggregate
+            window_aggregate: window: hop by ts, slide 5m, size 10m, offset -2m; aggregates: SUM(price) AS `sum(price)` <- watermark
+            project: columns: window_start, window_end, `sum(price)` AS total <- window_aggregate
             sink_result: connector: print <- project
         "#]],
     );
@@ -63,8 +63,8 @@ fn hop_cumulate_and_session() {
         expect![[r#"
             bid: connector: filesystem
             watermark: watermark: ts - 5s <- bid
-            window_aggregate: window: cumulate by ts, step 2m, size 10m; aggregates: MAX(price) AS `MAX(price)` <- watermark
-            project: columns: window_time, `MAX(price)` AS `MAX(price)` <- window_aggregate
+            window_aggregate: window: cumulate by ts, step 2m, size 10m; aggregates: MAX(price) AS `max(price)` <- watermark
+            project: columns: window_time, `max(price)` AS `MAX(price)` <- window_aggregate
             sink_result: connector: print <- project
         "#]],
     );
@@ -74,8 +74,8 @@ fn hop_cumulate_and_session() {
         expect![[r#"
             bid: connector: filesystem
             watermark: watermark: ts - 5s <- bid
-            window_aggregate: window: session by ts, gap 1h; keys: bidder; aggregates: COUNT(*) AS `COUNT(*)` <- watermark
-            project: columns: bidder, window_start, window_end, `COUNT(*)` AS `COUNT(*)` <- window_aggregate
+            window_aggregate: window: session by ts, gap 1h; keys: bidder; aggregates: COUNT(*) AS `count(*)` <- watermark
+            project: columns: bidder, window_start, window_end, `count(*)` AS `COUNT(*)` <- window_aggregate
             sink_result: connector: print <- project
         "#]],
     );
@@ -85,8 +85,8 @@ fn hop_cumulate_and_session() {
         expect![[r#"
             bid: connector: filesystem
             watermark: watermark: ts - 5s <- bid
-            window_aggregate: window: session by ts, gap 1h; keys: auction, bidder; aggregates: COUNT(*) AS `COUNT(*)` <- watermark
-            project: columns: `COUNT(*)` AS `COUNT(*)` <- window_aggregate
+            window_aggregate: window: session by ts, gap 1h; keys: auction, bidder; aggregates: COUNT(*) AS `count(*)` <- watermark
+            project: columns: `count(*)` AS `COUNT(*)` <- window_aggregate
             sink_result: connector: print <- project
         "#]],
     );
@@ -100,25 +100,25 @@ fn group_functions_of_old() {
         expect![[r#"
             bid: connector: filesystem
             watermark: watermark: ts - 5s <- bid
-            window_aggregate: window: tumble by ts, size 1h; keys: bidder; aggregates: AVG(price) AS a, COUNT(*) AS `count(*)` <- watermark
+            window_aggregate: window: tumble by ts, size 1h; keys: bidder; aggregates: AVG(price) AS `avg(price)`, COUNT(*) AS `count(*)` <- watermark
             filter: where: `count(*)` > 3 <- window_aggregate
-            project: columns: window_start AS s, window_time AS t, bidder, a <- filter
+            project: columns: window_start AS s, window_time AS t, bidder, `avg(price)` AS a <- filter
             sink_result: connector: print <- project
         "#]],
     );
     check("SELECT HOP_END(ts, INTERVAL '1' MINUTE, INTERVAL '1' HOUR), COUNT(*) FROM bid GROUP BY HOP(ts, INTERVAL '1' MINUTE, INTERVAL '1' HOUR)", expect![[r#"
         bid: connector: filesystem
         watermark: watermark: ts - 5s <- bid
-        window_aggregate: window: hop by ts, slide 1m, size 1h; aggregates: COUNT(*) AS `COUNT(*)` <- watermark
-        project: columns: window_end AS `HOP_END(ts, INTERVAL '1' MINUTE, INTERVAL '1' HOUR)`, `COUNT(*)` AS `COUNT(*)` <- window_aggregate
+        window_aggregate: window: hop by ts, slide 1m, size 1h; aggregates: COUNT(*) AS `count(*)` <- watermark
+        project: columns: window_end AS `HOP_END(ts, INTERVAL '1' MINUTE, INTERVAL '1' HOUR)`, `count(*)` AS `COUNT(*)` <- window_aggregate
         sink_result: connector: print <- project
     "#]]);
     check("SELECT bidder, SESSION_START(ts, INTERVAL '1' MINUTE), COUNT(*) FROM bid WHERE price > 1 GROUP BY bidder, SESSION(ts, INTERVAL '1' MINUTE)", expect![[r#"
         bid: connector: filesystem
         watermark: watermark: ts - 5s <- bid
         filter: where: price > 1 <- watermark
-        window_aggregate: window: session by ts, gap 1m; keys: bidder; aggregates: COUNT(*) AS `COUNT(*)` <- filter
-        project: columns: bidder, window_start AS `SESSION_START(ts, INTERVAL '1' MINUTE)`, `COUNT(*)` AS `COUNT(*)` <- window_aggregate
+        window_aggregate: window: session by ts, gap 1m; keys: bidder; aggregates: COUNT(*) AS `count(*)` <- filter
+        project: columns: bidder, window_start AS `SESSION_START(ts, INTERVAL '1' MINUTE)`, `count(*)` AS `COUNT(*)` <- window_aggregate
         sink_result: connector: print <- project
     "#]]);
 }
@@ -145,9 +145,9 @@ fn filters_move_to_where_they_belong() {
             bid: connector: filesystem
             watermark: watermark: ts - 5s <- bid
             filter: where: price > 10 AND (`channel` = 'a' OR `channel` = 'b') <- watermark
-            window_aggregate: window: tumble by ts, size 10s; keys: auction; aggregates: COUNT(*) AS n <- filter
-            filter2: where: window_end > TIMESTAMP '2020-01-01 00:00:00' AND n > 2 <- window_aggregate
-            project: columns: auction, n <- filter2
+            window_aggregate: window: tumble by ts, size 10s; keys: auction; aggregates: COUNT(*) AS `count(*)` <- filter
+            filter2: where: window_end > TIMESTAMP '2020-01-01 00:00:00' AND `count(*)` > 2 <- window_aggregate
+            project: columns: auction, `count(*)` AS n <- filter2
             sink_result: connector: print <- project
         "#]],
     );
@@ -157,9 +157,9 @@ fn filters_move_to_where_they_belong() {
         expect![[r#"
             bid: connector: filesystem
             watermark: watermark: ts - 5s <- bid
-            window_aggregate: window: session by ts, gap 10s; keys: bidder; aggregates: COUNT(*) AS n <- watermark
+            window_aggregate: window: session by ts, gap 10s; keys: bidder; aggregates: COUNT(*) AS `count(*)` <- watermark
             filter: where: bidder > 10 <- window_aggregate
-            project: columns: bidder, n <- filter
+            project: columns: bidder, `count(*)` AS n <- filter
             sink_result: connector: print <- project
         "#]],
     );
@@ -175,9 +175,9 @@ fn windows_follow_windows() {
         expect![[r#"
             bid: connector: filesystem
             watermark: watermark: ts - 5s <- bid
-            window_aggregate: window: hop by ts, slide 2s, size 10s; keys: auction; aggregates: COUNT(*) AS n <- watermark
-            window_aggregate2: window: as attached to the rows; aggregates: MAX(n) AS most <- window_aggregate
-            project: columns: window_start, window_end, most <- window_aggregate2
+            window_aggregate: window: hop by ts, slide 2s, size 10s; keys: auction; aggregates: COUNT(*) AS `count(*)` <- watermark
+            window_aggregate2: window: as attached to the rows; aggregates: MAX(`count(*)`) AS `max(count(*))` <- window_aggregate
+            project: columns: window_start, window_end, `max(count(*))` AS most <- window_aggregate2
             sink_result: connector: print <- project
         "#]],
     );
@@ -190,9 +190,9 @@ fn windows_follow_windows() {
         expect![[r#"
             bid: connector: filesystem
             watermark: watermark: ts - 5s <- bid
-            window_aggregate: window: tumble by ts, size 5m; keys: bidder; aggregates: SUM(price) AS partial <- watermark
-            window_aggregate2: window: tumble by window_time, size 10m; aggregates: SUM(`partial`) AS total <- window_aggregate
-            project: columns: window_start, window_end, total <- window_aggregate2
+            window_aggregate: window: tumble by ts, size 5m; keys: bidder; aggregates: SUM(price) AS `sum(price)` <- watermark
+            window_aggregate2: window: tumble by window_time, size 10m; aggregates: SUM(`sum(price)`) AS `sum(sum(price))` <- window_aggregate
+            project: columns: window_start, window_end, `sum(sum(price))` AS total <- window_aggregate2
             sink_result: connector: print <- project
         "#]],
     );
@@ -217,27 +217,29 @@ fn a_group_by_without_a_window_updates() {
     check("SELECT bidder, COUNT(*) AS n, SUM(price) FILTER (WHERE price > 3) AS s FROM bid GROUP BY bidder", expect![[r#"
         bid: connector: filesystem
         watermark: watermark: ts - 5s <- bid
-        aggregate: keys: bidder; aggregates: COUNT(*) AS n, SUM(price) FILTER (WHERE price > 3) AS s <- watermark
-        sink_result: connector: print <- aggregate
+        aggregate: keys: bidder; aggregates: COUNT(*) AS `count(*)`, SUM(price) FILTER (WHERE price > 3) AS `sum(price)` <- watermark
+        project: columns: bidder, `count(*)` AS n, `sum(price)` AS s <- aggregate
+        sink_result: connector: print <- project
     "#]]);
     check("SELECT COUNT(*), COUNT(1), COUNT(DISTINCT bidder), AVG(price) + 1 FROM bid", expect![[r#"
         bid: connector: filesystem
         watermark: watermark: ts - 5s <- bid
-        aggregate: aggregates: COUNT(*) AS `COUNT(*)`, COUNT(DISTINCT bidder) AS `COUNT(DISTINCT bidder)`, AVG(price) AS `avg(price)` <- watermark
-        project: columns: `COUNT(*)` AS `COUNT(*)`, `COUNT(*)` AS `COUNT(1)`, `COUNT(DISTINCT bidder)` AS `COUNT(DISTINCT bidder)`, `avg(price)` + 1 AS `AVG(price) + 1` <- aggregate
+        aggregate: aggregates: COUNT(*) AS `count(*)`, COUNT(DISTINCT bidder) AS `count(distinct bidder)`, AVG(price) AS `avg(price)` <- watermark
+        project: columns: `count(*)` AS `COUNT(*)`, `count(*)` AS `COUNT(1)`, `count(distinct bidder)` AS `COUNT(DISTINCT bidder)`, `avg(price)` + 1 AS `AVG(price) + 1` <- aggregate
         sink_result: connector: print <- project
     "#]]);
     check("SELECT price % 10 AS k, COUNT(*) AS n FROM bid GROUP BY 1", expect![[r#"
         bid: connector: filesystem
         watermark: watermark: ts - 5s <- bid
-        aggregate: keys: price % 10 AS k; aggregates: COUNT(*) AS n <- watermark
-        sink_result: connector: print <- aggregate
+        aggregate: keys: price % 10; aggregates: COUNT(*) AS `count(*)` <- watermark
+        project: columns: `price % 10` AS k, `count(*)` AS n <- aggregate
+        sink_result: connector: print <- project
     "#]]);
     check("SELECT price % 10 AS k, COUNT(*) AS n FROM bid GROUP BY k ORDER BY n DESC, SUM(price) LIMIT 3", expect![[r#"
         bid: connector: filesystem
         watermark: watermark: ts - 5s <- bid
-        aggregate: keys: price % 10 AS k; aggregates: COUNT(*) AS n, SUM(price) AS `sum(price)` <- watermark
-        project: columns: k, n, `sum(price)` AS sort_key <- aggregate
+        aggregate: keys: price % 10; aggregates: COUNT(*) AS `count(*)`, SUM(price) AS `sum(price)` <- watermark
+        project: columns: `price % 10` AS k, `count(*)` AS n, `sum(price)` AS sort_key <- aggregate
         sort: by: n DESC, sort_key; limit: 3 <- project
         project2: columns: k, n <- sort
         sink_result: connector: print <- project2
@@ -245,21 +247,22 @@ fn a_group_by_without_a_window_updates() {
     check("SELECT APPROX_PERCENTILE(price, 0.9) AS p, FIRST_VALUE(price), STDDEV(price), VARIANCE(price) FROM bid GROUP BY TUMBLE(ts, INTERVAL '1' DAY)", expect![[r#"
         bid: connector: filesystem
         watermark: watermark: ts - 5s <- bid
-        window_aggregate: window: tumble by ts, size 1day; aggregates: APPROX_PERCENTILE(price, 0.9) AS p, FIRST_VALUE(price) AS `FIRST_VALUE(price)`, STDDEV_SAMP(price) AS `STDDEV(price)`, VAR_SAMP(price) AS `VARIANCE(price)` <- watermark
-        project: columns: p, `FIRST_VALUE(price)` AS `FIRST_VALUE(price)`, `STDDEV(price)` AS `STDDEV(price)`, `VARIANCE(price)` AS `VARIANCE(price)` <- window_aggregate
+        window_aggregate: window: tumble by ts, size 1day; aggregates: APPROX_PERCENTILE(price, 0.9) AS `approx_percentile(price, 0.9)`, FIRST_VALUE(price) AS `first_value(price)`, STDDEV_SAMP(price) AS `stddev_samp(price)`, VAR_SAMP(price) AS `var_samp(price)` <- watermark
+        project: columns: `approx_percentile(price, 0.9)` AS p, `first_value(price)` AS `FIRST_VALUE(price)`, `stddev_samp(price)` AS `STDDEV(price)`, `var_samp(price)` AS `VARIANCE(price)` <- window_aggregate
         sink_result: connector: print <- project
     "#]]);
     check("SELECT n, COUNT(*) AS m FROM (SELECT bidder, COUNT(*) AS n FROM bid GROUP BY bidder) GROUP BY n", expect![[r#"
         bid: connector: filesystem
         watermark: watermark: ts - 5s <- bid
-        aggregate: keys: bidder; aggregates: COUNT(*) AS n <- watermark
-        aggregate2: keys: n; aggregates: COUNT(*) AS m <- aggregate
-        sink_result: connector: print <- aggregate2
+        aggregate: keys: bidder; aggregates: COUNT(*) AS `count(*)` <- watermark
+        aggregate2: keys: count(*); aggregates: COUNT(*) AS `count(*)0` <- aggregate
+        project: columns: `count(*)` AS n, `count(*)0` AS m <- aggregate2
+        sink_result: connector: print <- project
     "#]]);
     check("SELECT DISTINCT bidder, channel FROM bid", expect![[r#"
         bid: connector: filesystem
         watermark: watermark: ts - 5s <- bid
-        aggregate: keys: bidder, `channel` AS channel <- watermark
+        aggregate: keys: bidder, channel <- watermark
         sink_result: connector: print <- aggregate
     "#]]);
 }
@@ -280,8 +283,8 @@ fn one_bound_names_a_window_unless_it_is_shared() {
     check("SELECT window_start, COUNT(*) AS n FROM TABLE(TUMBLE(TABLE bid, DESCRIPTOR(ts), INTERVAL '10' SECOND)) GROUP BY window_start", expect![[r#"
         bid: connector: filesystem
         watermark: watermark: ts - 5s <- bid
-        window_aggregate: window: tumble by ts, size 10s; aggregates: COUNT(*) AS n <- watermark
-        project: columns: window_start, n <- window_aggregate
+        window_aggregate: window: tumble by ts, size 10s; aggregates: COUNT(*) AS `count(*)` <- watermark
+        project: columns: window_start, `count(*)` AS n <- window_aggregate
         sink_result: connector: print <- project
     "#]]);
     check(
@@ -290,8 +293,9 @@ fn one_bound_names_a_window_unless_it_is_shared() {
             bid: connector: filesystem
             watermark: watermark: ts - 5s <- bid
             window_assign: window: cumulate by ts, step 10s, size 30s <- watermark
-            aggregate: keys: window_start; aggregates: COUNT(*) AS n <- window_assign
-            sink_result: connector: print <- aggregate
+            aggregate: keys: window_start; aggregates: COUNT(*) AS `count(*)` <- window_assign
+            project: columns: window_start, `count(*)` AS n <- aggregate
+            sink_result: connector: print <- project
         "#]],
     );
 }
@@ -324,15 +328,15 @@ fn unions_ctes_and_order() {
     check("SELECT channel FROM bid ORDER BY price * 2 DESC NULLS LAST, 1 LIMIT 10 OFFSET 5", expect![[r#"
         bid: connector: filesystem
         watermark: watermark: ts - 5s <- bid
-        project: columns: `channel` AS channel, price * 2 AS sort_key <- watermark
-        sort: by: sort_key DESC, `channel`; limit: 10; offset: 5 <- project
-        project2: columns: `channel` AS channel <- sort
+        project: columns: channel, price * 2 AS sort_key <- watermark
+        sort: by: sort_key DESC NULLS LAST, `channel`; limit: 10; offset: 5 <- project
+        project2: columns: channel <- sort
         sink_result: connector: print <- project2
     "#]]);
     check("SELECT channel FROM bid FETCH FIRST 3 ROWS ONLY", expect![[r#"
         bid: connector: filesystem
         watermark: watermark: ts - 5s <- bid
-        project: columns: `channel` AS channel <- watermark
+        project: columns: channel <- watermark
         sort: limit: 3 <- project
         sink_result: connector: print <- sort
     "#]]);
@@ -369,7 +373,134 @@ fn tables_become_sources_projections_and_watermarks() {
          SELECT `a b`.x, t.`a b`.`select`[1] AS first_one, double_id FROM t;",
     );
     assert_eq!(script.settings["parallelism"], "2");
-    expect![[""]].assert_eq(&serde_json::to_string_pretty(&script.graph).unwrap());
+    expect![[r#"
+        {
+          "version": 1,
+          "nodes": [
+            {
+              "id": "t",
+              "type": "source",
+              "table": "t",
+              "connector": {
+                "type": "replay",
+                "path": "x",
+                "format": "json",
+                "json.timestamp-format.standard": "sql",
+                "csv.field-delimiter": ",",
+                "csv.header": true,
+                "csv.null-literal": "",
+                "parquet.compression": "zstd",
+                "sink.rolling-policy.file-size": 134217728,
+                "sink.rolling-policy.rollover-interval": "10m",
+                "replay.speed": "max",
+                "replay.disorder": "5s",
+                "replay.seed": 0,
+                "replay.then": "end",
+                "replay.splits": 1
+              },
+              "columns": [
+                {
+                  "name": "id",
+                  "type": "INT"
+                },
+                {
+                  "name": "a b",
+                  "type": "ROW<x INT, select ARRAY<STRING>>"
+                },
+                {
+                  "name": "raw",
+                  "type": "STRING",
+                  "nullable": false
+                },
+                {
+                  "name": "day",
+                  "type": "STRING"
+                }
+              ],
+              "on_bad_record": "drop",
+              "partition_by": [
+                "day"
+              ]
+            },
+            {
+              "id": "project_a5982d751e5a",
+              "inputs": [
+                "t"
+              ],
+              "type": "project",
+              "columns": [
+                {
+                  "name": "id",
+                  "expr": "`id`"
+                },
+                {
+                  "name": "day",
+                  "expr": "`day`"
+                },
+                {
+                  "name": "a b",
+                  "expr": "`a b`"
+                },
+                {
+                  "name": "raw",
+                  "expr": "`raw`"
+                },
+                {
+                  "name": "ts",
+                  "expr": "TO_TIMESTAMP(`raw`)"
+                },
+                {
+                  "name": "double_id",
+                  "expr": "`id` * 2"
+                }
+              ]
+            },
+            {
+              "id": "watermark_b6dcec1698b8",
+              "inputs": [
+                "project_a5982d751e5a"
+              ],
+              "type": "watermark",
+              "column": "ts",
+              "delay": "0s",
+              "idle_timeout": "30s",
+              "max_ahead": "1h",
+              "on_null": "drop"
+            },
+            {
+              "id": "project_e3b1eba2b883",
+              "inputs": [
+                "watermark_b6dcec1698b8"
+              ],
+              "type": "project",
+              "columns": [
+                {
+                  "name": "x",
+                  "expr": "`a b`.x"
+                },
+                {
+                  "name": "first_one",
+                  "expr": "`a b`.`select`[1]"
+                },
+                {
+                  "name": "double_id",
+                  "expr": "double_id"
+                }
+              ]
+            },
+            {
+              "id": "sink_result",
+              "inputs": [
+                "project_e3b1eba2b883"
+              ],
+              "type": "sink",
+              "table": "result",
+              "connector": {
+                "type": "print"
+              }
+            }
+          ]
+        }"#]].assert_eq(&serde_json::to_string_pretty(&script.graph).unwrap());
 }
 
 #[test]
@@ -420,9 +551,24 @@ fn inserts_match_by_position_and_cast() {
 fn the_ledgers_are_read_after_all_else() {
     check(
         "CREATE VIEW late AS SELECT operator, windows_missed FROM highwater.late_rows;
-         SELECT CAST(windows_missed AS BIGINT) AS m FROM late;
+         CREATE TABLE bad (source STRING, `position` BIGINT) WITH ('connector' = 'blackhole');
+         INSERT INTO bad SELECT source, `position` FROM highwater.dead_letters;
+         INSERT INTO out SELECT bidder, COUNT(*) FROM bid GROUP BY bidder, TUMBLE(ts, INTERVAL '1' MINUTE);
+         SELECT windows_missed AS m FROM late;
          ",
-        expect![[""]],
+        expect![[r#"
+            bid: connector: filesystem
+            watermark: watermark: ts - 5s <- bid
+            window_aggregate: window: tumble by ts, size 1m; keys: bidder; aggregates: COUNT(*) AS `count(*)` <- watermark
+            project: columns: bidder AS k, `count(*)` AS n <- window_aggregate
+            late_rows:  <- window_aggregate
+            dead_letters:  <- bid
+            project2: columns: source, position <- dead_letters
+            project3: columns: windows_missed AS m <- late_rows
+            sink_bad: connector: blackhole <- project2
+            sink_out: connector: print <- project
+            sink_result: connector: print <- project3
+        "#]],
     );
 }
 
@@ -434,8 +580,8 @@ fn lateness_is_set_for_the_statements_after_it() {
         expect![[r#"
             bid: connector: filesystem
             watermark: watermark: ts - 5s <- bid
-            window_aggregate: window: tumble by ts, size 1m; keys: auction; aggregates: COUNT(*) AS n; allowed lateness: 5s <- watermark
-            project: columns: auction, n <- window_aggregate
+            window_aggregate: window: tumble by ts, size 1m; keys: auction; aggregates: COUNT(*) AS `count(*)`; allowed lateness: 5s <- watermark
+            project: columns: auction, `count(*)` AS n <- window_aggregate
             sink_result: connector: print <- project
         "#]],
     );
