@@ -27,8 +27,8 @@ fn a_select_goes_to_the_result() {
     check("SELECT channel, price * 2 AS twice, UPPER(channel) FROM bid AS B WHERE B.price BETWEEN 1 AND 5 AND `channel` LIKE 'a%'", expect![[r#"
         bid: connector: filesystem
         watermark: watermark: ts - 5s <- bid
-        filter: where: price BETWEEN 1 AND 5 AND `channel` LIKE 'a%' <- watermark
-        project: columns: channel, price * 2 AS twice, UPPER(`channel`) AS `UPPER(channel)` <- filter
+        filter: where: price BETWEEN 1 AND 5 AND channel LIKE 'a%' <- watermark
+        project: columns: channel, price * 2 AS twice, UPPER(channel) <- filter
         sink_result: connector: print <- project
     "#]]);
     check("SELECT * FROM bid", expect![[r#"
@@ -144,7 +144,7 @@ fn filters_move_to_where_they_belong() {
         expect![[r#"
             bid: connector: filesystem
             watermark: watermark: ts - 5s <- bid
-            filter: where: price > 10 AND (`channel` = 'a' OR `channel` = 'b') <- watermark
+            filter: where: price > 10 AND (channel = 'a' OR channel = 'b') <- watermark
             window_aggregate: window: tumble by ts, size 10s; keys: auction; aggregates: COUNT(*) AS `count(*)` <- filter
             filter2: where: window_end > TIMESTAMP '2020-01-01 00:00:00' AND `count(*)` > 2 <- window_aggregate
             project: columns: auction, `count(*)` AS n <- filter2
@@ -329,7 +329,7 @@ fn unions_ctes_and_order() {
         bid: connector: filesystem
         watermark: watermark: ts - 5s <- bid
         project: columns: channel, price * 2 AS sort_key <- watermark
-        sort: by: sort_key DESC NULLS LAST, `channel`; limit: 10; offset: 5 <- project
+        sort: by: sort_key DESC NULLS LAST, channel; limit: 10; offset: 5 <- project
         project2: columns: channel <- sort
         sink_result: connector: print <- project2
     "#]]);
@@ -423,7 +423,7 @@ fn tables_become_sources_projections_and_watermarks() {
               ]
             },
             {
-              "id": "project_a5982d751e5a",
+              "id": "project_17b5822cd4d0",
               "inputs": [
                 "t"
               ],
@@ -431,11 +431,11 @@ fn tables_become_sources_projections_and_watermarks() {
               "columns": [
                 {
                   "name": "id",
-                  "expr": "`id`"
+                  "expr": "id"
                 },
                 {
                   "name": "day",
-                  "expr": "`day`"
+                  "expr": "day"
                 },
                 {
                   "name": "a b",
@@ -443,22 +443,22 @@ fn tables_become_sources_projections_and_watermarks() {
                 },
                 {
                   "name": "raw",
-                  "expr": "`raw`"
+                  "expr": "raw"
                 },
                 {
                   "name": "ts",
-                  "expr": "TO_TIMESTAMP(`raw`)"
+                  "expr": "TO_TIMESTAMP(raw)"
                 },
                 {
                   "name": "double_id",
-                  "expr": "`id` * 2"
+                  "expr": "id * 2"
                 }
               ]
             },
             {
-              "id": "watermark_b6dcec1698b8",
+              "id": "watermark_8a646566de5b",
               "inputs": [
-                "project_a5982d751e5a"
+                "project_17b5822cd4d0"
               ],
               "type": "watermark",
               "column": "ts",
@@ -468,9 +468,9 @@ fn tables_become_sources_projections_and_watermarks() {
               "on_null": "drop"
             },
             {
-              "id": "project_e3b1eba2b883",
+              "id": "project_84c8c5e6703f",
               "inputs": [
-                "watermark_b6dcec1698b8"
+                "watermark_8a646566de5b"
               ],
               "type": "project",
               "columns": [
@@ -491,7 +491,7 @@ fn tables_become_sources_projections_and_watermarks() {
             {
               "id": "sink_result",
               "inputs": [
-                "project_e3b1eba2b883"
+                "project_84c8c5e6703f"
               ],
               "type": "sink",
               "table": "result",
@@ -512,7 +512,7 @@ fn inserts_match_by_position_and_cast() {
         expect![[r#"
             bid: connector: filesystem
             watermark: watermark: ts - 5s <- bid
-            project: columns: `channel` AS k, CAST(price AS DOUBLE) AS d, CAST(ts AS TIMESTAMP(6)) AS t, DATE_FORMAT(ts, 'yyyy-MM-dd') AS day <- watermark
+            project: columns: channel AS k, CAST(price AS DOUBLE) AS d, CAST(ts AS TIMESTAMP(6)) AS t, DATE_FORMAT(ts, 'yyyy-MM-dd') AS day <- watermark
             sink_files: connector: filesystem; partitioned by: day <- project
         "#]],
     );
