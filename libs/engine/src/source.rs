@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Int64Array, RecordBatch};
+use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
@@ -28,6 +28,42 @@ pub trait Source: Send + Sync {
     fn read(self: Arc<Self>, context: SourceContext, out: SourceOutput) -> BoxFuture<'static, Result<()>>;
 }
 
+/// What the plan knows about how a source's rows will be used; a source may read less because of it.
+#[derive(Clone, Debug, Default)]
+pub struct SourceHints {
+    /// The event-time column of the watermark above the source: splits are given its lower bound where that is proved.
+    pub time_column: Option<String>,
+    /// The columns wanted, in order; the source's schema is exactly these. May be empty: then only the number of rows counts.
+    pub projection: Vec<String>,
+    /// All of these hold for every row that matters: rows for which one is false or NULL may be left out, and need not be.
+    pub predicate: Vec<PushedPredicate>,
+}
+
+impl SourceHints {
+    /// All columns of a table, no predicate.
+    pub fn all_columns(columns: &[graph::Column]) -> SourceHints {
+        SourceHints { projection: columns.iter().map(|column| column.name.clone()).collect(), ..SourceHints::default() }
+    }
+}
+
+/// A comparison of a column with a constant.
+#[derive(Clone, Debug)]
+pub struct PushedPredicate {
+    pub column: String,
+    pub op: Comparison,
+    /// One value, not NULL, of the column's Arrow type.
+    pub literal: ArrayRef,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Comparison {
+    Eq,
+    Lt,
+    LtEq,
+    Gt,
+    GtEq,
+}
+
 /// A unit of input with a position of its own. What it is is the connector's business.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Split {
@@ -35,7 +71,7 @@ pub struct Split {
     pub id: String,
     /// What the connector needs to read it: path, size, entity tag, row groups...
     pub spec: serde_json::Value,
-    /// A proved lower bound (microseconds) of the event times in the split, by the column named in [`SourceContext::time_column`]:
+    /// A proved lower bound (microseconds) of the event times in the split, by [`SourceHints::time_column`]:
     /// in a bounded run the watermark may pass what is proved. The engine fails the run if a row is below it.
     pub min_time_us: Option<i64>,
     /// Estimates for progress bars.
@@ -130,7 +166,9 @@ impl SourceOutput {
 
     /// Sends rows (possibly none) and the records that could not be read.
     pub async fn rows(&mut self, split: u32, rows: RecordBatch, positions: RowPositions, bad: Vec<BadRecord>, next: Position) -> Result<()> {
-        let bytes = rows.get_array_memory_size().clamp(1, self.budget_bytes) as u32;
+        // Batches may be slices of larger buffers that are held elsewhere: count what is in the slice.
+        let sizes = rows.columns().iter().map(|column| column.to_data().get_slice_memory_size().unwrap_or(0));
+        let bytes = sizes.sum::<usize>().clamp(1, self.budget_bytes.min(u32::MAX as usize)) as u32;
         let held = self.budget.clone().acquire_many_owned(bytes).await.map_err(|_| stopped())?;
         self.send(SourceEvent::Rows { split, rows, positions, bad, next, permit: Some(Arc::new(Permit { _held: held })) })
     }
