@@ -95,7 +95,10 @@ impl Batch {
             rows: compute::filter_record_batch(&self.rows, mask)?,
             kinds: self.kinds.as_ref().map(|kinds| filtered(kinds, mask)).transpose()?,
             origin: match &self.origin {
-                Some(origin) => Some(Origin { splits: filtered(&origin.splits, mask)?, positions: filtered(&origin.positions, mask)? }),
+                Some(origin) => Some(Origin {
+                    splits: filtered(&origin.splits, mask)?,
+                    positions: filtered(&origin.positions, mask)?,
+                }),
                 None => None,
             },
             permit: self.permit.clone(),
@@ -108,7 +111,10 @@ impl Batch {
             rows: compute::take_record_batch(&self.rows, indices)?,
             kinds: self.kinds.as_ref().map(|kinds| taken(kinds, indices)).transpose()?,
             origin: match &self.origin {
-                Some(origin) => Some(Origin { splits: taken(&origin.splits, indices)?, positions: taken(&origin.positions, indices)? }),
+                Some(origin) => Some(Origin {
+                    splits: taken(&origin.splits, indices)?,
+                    positions: taken(&origin.positions, indices)?,
+                }),
                 None => None,
             },
             permit: self.permit.clone(),
@@ -133,12 +139,18 @@ impl Batch {
     }
 }
 
-fn filtered<A: Clone + From<arrow::array::ArrayData> + Array + 'static>(array: &A, mask: &BooleanArray) -> Result<A, ArrowError> {
+fn filtered<A: Clone + From<arrow::array::ArrayData> + Array + 'static>(
+    array: &A,
+    mask: &BooleanArray,
+) -> Result<A, ArrowError> {
     let kept: ArrayRef = compute::filter(array, mask)?;
     Ok(A::from(kept.to_data()))
 }
 
-fn taken<A: Clone + From<arrow::array::ArrayData> + Array + 'static>(array: &A, indices: &UInt32Array) -> Result<A, ArrowError> {
+fn taken<A: Clone + From<arrow::array::ArrayData> + Array + 'static>(
+    array: &A,
+    indices: &UInt32Array,
+) -> Result<A, ArrowError> {
     let kept: ArrayRef = compute::take(array, indices, None)?;
     Ok(A::from(kept.to_data()))
 }

@@ -19,15 +19,19 @@ pub use error::{Fault, RunError};
 pub use operator::{Operator, Output};
 pub use sink::{CommitKind, Commits, Committable, Prepared, Sink, SinkCommitter, SinkContext, SinkWriter, WriterContext};
 pub use source::{
-    BadRecord, Comparison, Position, PushedPredicate, RowPositions, Source, SourceContext, SourceEvent, SourceHints, SourceOutput, Split,
-    SplitStart,
+    BadRecord, Position, Pushed, RowPositions, Source, SourceContext, SourceEvent, SourceHints, SourceOutput, Split, SplitStart,
 };
 
 /// What connectors a process can open; implemented by the `connectors` crate.
 pub trait Connectors: Send + Sync {
-    /// Opens a source: checks options, paths and credentials as far as that is cheap.
-    fn source(&self, node: &graph::Source, hints: SourceHints, settings: &graph::Settings) -> Result<std::sync::Arc<dyn Source>, RunError>;
+    /// Opens a source: checks paths and credentials as far as that is cheap.
+    fn source(&self, node: &graph::Source, hints: source::SourceHints) -> Result<std::sync::Arc<dyn Source>, RunError>;
 
     /// Opens a sink for rows of `schema`.
-    fn sink(&self, node: &graph::Sink, schema: arrow::datatypes::SchemaRef, context: sink::SinkContext) -> Result<std::sync::Arc<dyn Sink>, RunError>;
+    fn sink(
+        &self,
+        node: &graph::Sink,
+        schema: arrow::datatypes::SchemaRef,
+        context: sink::SinkContext,
+    ) -> Result<std::sync::Arc<dyn Sink>, RunError>;
 }

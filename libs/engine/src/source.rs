@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch};
+use arrow::array::{Array, Int64Array, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
@@ -26,42 +26,6 @@ pub trait Source: Send + Sync {
     /// Reads the given splits until all have ended, or for ever. Returns when every split was reported finished, or on failure.
     /// Dropping the future stops the reading.
     fn read(self: Arc<Self>, context: SourceContext, out: SourceOutput) -> BoxFuture<'static, Result<()>>;
-}
-
-/// What the plan knows about how a source's rows will be used; a source may read less because of it.
-#[derive(Clone, Debug, Default)]
-pub struct SourceHints {
-    /// The event-time column of the watermark above the source: splits are given its lower bound where that is proved.
-    pub time_column: Option<String>,
-    /// The columns wanted, in order; the source's schema is exactly these. May be empty: then only the number of rows counts.
-    pub projection: Vec<String>,
-    /// All of these hold for every row that matters: rows for which one is false or NULL may be left out, and need not be.
-    pub predicate: Vec<PushedPredicate>,
-}
-
-impl SourceHints {
-    /// All columns of a table, no predicate.
-    pub fn all_columns(columns: &[graph::Column]) -> SourceHints {
-        SourceHints { projection: columns.iter().map(|column| column.name.clone()).collect(), ..SourceHints::default() }
-    }
-}
-
-/// A comparison of a column with a constant.
-#[derive(Clone, Debug)]
-pub struct PushedPredicate {
-    pub column: String,
-    pub op: Comparison,
-    /// One value, not NULL, of the column's Arrow type.
-    pub literal: ArrayRef,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Comparison {
-    Eq,
-    Lt,
-    LtEq,
-    Gt,
-    GtEq,
 }
 
 /// A unit of input with a position of its own. What it is is the connector's business.
@@ -95,6 +59,27 @@ pub struct SplitStart {
     pub number: u32,
     pub split: Split,
     pub position: Option<Position>,
+}
+
+/// A condition that every wanted row fulfils; a reader may skip what provably does not.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Pushed {
+    pub column: String,
+    /// `=`, `<`, `<=`, `>` or `>=`.
+    pub op: String,
+    /// The literal as SQL text of the column's type: `10`, `'abc'`, `2001-01-31 00:00:00`.
+    pub literal: String,
+}
+
+/// What the engine wants of a source.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SourceHints {
+    /// The columns to deliver, in this order; a subset of the node's columns.
+    pub columns: graph::Schema,
+    /// The column of the time attribute, where it is read as it is.
+    pub time_column: Option<String>,
+    /// All of these hold for every row that is wanted.
+    pub pushed: Vec<Pushed>,
 }
 
 /// What a reader is asked to do.
@@ -161,16 +146,38 @@ impl SourceOutput {
     pub fn for_tests() -> (SourceOutput, mpsc::UnboundedReceiver<SourceEvent>) {
         let (events, receiver) = mpsc::unbounded_channel();
         let budget_bytes = Semaphore::MAX_PERMITS;
-        (SourceOutput { events, budget: Arc::new(Semaphore::new(budget_bytes)), budget_bytes, wake: Arc::new(|| {}) }, receiver)
+        (
+            SourceOutput {
+                events,
+                budget: Arc::new(Semaphore::new(budget_bytes)),
+                budget_bytes,
+                wake: Arc::new(|| {}),
+            },
+            receiver,
+        )
     }
 
     /// Sends rows (possibly none) and the records that could not be read.
-    pub async fn rows(&mut self, split: u32, rows: RecordBatch, positions: RowPositions, bad: Vec<BadRecord>, next: Position) -> Result<()> {
+    pub async fn rows(
+        &mut self,
+        split: u32,
+        rows: RecordBatch,
+        positions: RowPositions,
+        bad: Vec<BadRecord>,
+        next: Position,
+    ) -> Result<()> {
         // Batches may be slices of larger buffers that are held elsewhere: count what is in the slice.
         let sizes = rows.columns().iter().map(|column| column.to_data().get_slice_memory_size().unwrap_or(0));
         let bytes = sizes.sum::<usize>().clamp(1, self.budget_bytes.min(u32::MAX as usize)) as u32;
         let held = self.budget.clone().acquire_many_owned(bytes).await.map_err(|_| stopped())?;
-        self.send(SourceEvent::Rows { split, rows, positions, bad, next, permit: Some(Arc::new(Permit { _held: held })) })
+        self.send(SourceEvent::Rows {
+            split,
+            rows,
+            positions,
+            bad,
+            next,
+            permit: Some(Arc::new(Permit { _held: held })),
+        })
     }
 
     pub fn idle(&mut self, split: u32) -> Result<()> {

@@ -1,1 +1,5 @@
+//! From graph to physical stages: pure, deterministic, easy to print.
 
+mod stage;
+
+pub use stage::*;
