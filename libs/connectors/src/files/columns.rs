@@ -2,13 +2,17 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, PrimitiveArray, RecordBatch, RecordBatchOptions, UInt32Array, new_null_array};
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, PrimitiveArray, RecordBatch, RecordBatchOptions, Scalar, UInt32Array, new_null_array,
+};
+use arrow::compute::kernels::cmp;
 use arrow::compute::{self, CastOptions};
 use arrow::datatypes::{
     ArrowTimestampType, DataType, Field, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType,
     TimestampSecondType,
 };
 use arrow::error::ArrowError;
+use engine::Pushed;
 
 /// The type to ask a decoder for, so that it makes the table's representation at once: plain texts and bytes, no views and dictionaries.
 pub fn plain_type(data_type: &DataType) -> DataType {
@@ -129,6 +133,60 @@ pub fn microseconds(times: &ArrayRef) -> Option<PrimitiveArray<arrow::datatypes:
     let DataType::Timestamp(unit, _) = times.data_type() else { return None };
     let in_us = truncated(times, *unit, TimeUnit::Microsecond, None).ok()?;
     Some(compute::cast(&in_us, &DataType::Int64).ok()?.as_primitive().clone())
+}
+
+/// A comparison of a column with a constant that every wanted row fulfils.
+#[derive(Clone, Debug)]
+pub struct Predicate {
+    pub column: String,
+    pub op: Comparison,
+    /// One value of the column's type.
+    pub literal: ArrayRef,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Comparison {
+    Eq,
+    Lt,
+    LtEq,
+    Gt,
+    GtEq,
+}
+
+impl Predicate {
+    /// Those of the conditions that can be used; the others are left to the engine, which applies all of them anyway.
+    pub fn usable(pushed: &[Pushed], schema: &Schema) -> Vec<Predicate> {
+        let usable = |one: &Pushed| {
+            let op = match one.op.as_str() {
+                "=" => Comparison::Eq,
+                "<" => Comparison::Lt,
+                "<=" => Comparison::LtEq,
+                ">" => Comparison::Gt,
+                ">=" => Comparison::GtEq,
+                _ => return None,
+            };
+            let field = schema.field_with_name(&one.column).ok()?;
+            let text = match one.literal.strip_prefix('\'').and_then(|text| text.strip_suffix('\'')) {
+                Some(quoted) => quoted.replace("''", "'"),
+                None => one.literal.clone(),
+            };
+            let literal = Constant::parse(Some(&text), field.data_type()).ok()?.one;
+            literal.is_valid(0).then(|| Predicate { column: one.column.clone(), op, literal })
+        };
+        pushed.iter().filter_map(usable).collect()
+    }
+
+    /// For each pair of bounds, whether they prove that the condition is true for no row between them. NULL is "not known".
+    pub fn excludes(&self, mins: &ArrayRef, maxes: &ArrayRef) -> Result<BooleanArray, ArrowError> {
+        let literal = Scalar::new(self.literal.clone());
+        match self.op {
+            Comparison::Lt => cmp::gt_eq(mins, &literal),
+            Comparison::LtEq => cmp::gt(mins, &literal),
+            Comparison::Gt => cmp::lt_eq(maxes, &literal),
+            Comparison::GtEq => cmp::lt(maxes, &literal),
+            Comparison::Eq => compute::or_kleene(&cmp::gt(mins, &literal)?, &cmp::lt(maxes, &literal)?),
+        }
+    }
 }
 
 /// One value for many rows; made once per length.

@@ -8,12 +8,9 @@ use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, Scalar, new_null_array};
-use arrow::compute::kernels::cmp;
-use arrow::datatypes::{DataType, Schema, SchemaRef};
-use arrow::error::ArrowError;
+use arrow::array::{Array, ArrayRef, RecordBatch, new_null_array};
+use arrow::datatypes::{Schema, SchemaRef};
 use bytes::{Buf, Bytes};
-use engine::{Comparison, PushedPredicate};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::statistics::StatisticsConverter;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
@@ -22,9 +19,10 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::{ParquetMetaDataReader, RowGroupMetaData};
 use parquet::file::reader::{ChunkReader, Length};
 
-use super::columns::{batch, coerced, first_misfit, fits, microseconds, plain_schema};
+use super::columns::{Predicate, batch, coerced, first_misfit, fits, microseconds, plain_schema};
 use super::error::{FileError, Result};
 use super::store::{FileMeta, Store};
+use crate::types::type_word;
 
 /// The footer of a file, and where the table's columns are in it.
 pub struct Footer {
@@ -113,12 +111,12 @@ impl Footer {
     }
 
     /// Which row groups may hold rows for which all predicates are true.
-    pub fn may_match(&self, predicate: &[PushedPredicate]) -> Vec<bool> {
+    pub fn may_match(&self, predicate: &[Predicate]) -> Vec<bool> {
         let mut kept = vec![true; self.groups().len()];
         for one in predicate {
             let proved = catch_unwind(AssertUnwindSafe(|| {
                 let (mins, maxes) = self.statistics(&one.column)?;
-                excluded(&mins, &maxes, one).ok()
+                one.excludes(&mins, &maxes).ok()
             }));
             if let Ok(Some(excluded)) = proved {
                 // NULL is "not known": the group stays.
@@ -219,24 +217,11 @@ fn matched(shown: &str, have: &Schema, want: &Schema) -> Result<Vec<Option<usize
         };
         let (from, to) = (have.field(root).data_type(), field.data_type());
         if !fits(from, to) {
-            let word = |t: &DataType| expr::sql_type(t).map_or_else(|| t.to_string(), |t| t.to_string());
-            return mismatch(format!("column {name} is {} there and {} in the table", word(from), word(to)));
+            return mismatch(format!("column {name} is {} there and {} in the table", type_word(from), type_word(to)));
         }
         roots.push(Some(root));
     }
     Ok(roots)
-}
-
-/// For each row group, whether its bounds prove that the predicate is true for none of its rows.
-fn excluded(mins: &ArrayRef, maxes: &ArrayRef, predicate: &PushedPredicate) -> Result<BooleanArray, ArrowError> {
-    let literal = Scalar::new(coerced(&predicate.literal, mins.data_type())?);
-    match predicate.op {
-        Comparison::Lt => cmp::gt_eq(mins, &literal),
-        Comparison::LtEq => cmp::gt(mins, &literal),
-        Comparison::Gt => cmp::lt_eq(maxes, &literal),
-        Comparison::GtEq => cmp::lt(maxes, &literal),
-        Comparison::Eq => arrow::compute::or_kleene(&cmp::gt(mins, &literal)?, &cmp::lt(maxes, &literal)?),
-    }
 }
 
 /// The bytes of a row group's wanted columns.
@@ -321,7 +306,7 @@ impl DecodedGroup {
                 file: file(),
                 column: name.clone(),
                 row: before + first_misfit(column, to) as u64,
-                data_type: expr::sql_type(to).map_or_else(|| to.to_string(), |t| t.to_string()),
+                data_type: type_word(to),
                 reason: error.to_string(),
             })?;
             if !field.is_nullable() && column.logical_null_count() > 0 {
