@@ -5,13 +5,17 @@
 //! [`text`] has the one definition of how texts become values, for all formats.
 //! This crate knows nothing of files, sockets or graphs: where the bytes come from is the caller's.
 
+mod columns;
 mod decoder;
+
+#[cfg(test)]
+mod testing;
 
 pub mod csv;
 pub mod json;
 pub mod text;
 
 pub use decoder::{
-    BadRecord, DEFAULT_MAX_RECORD_BYTES, Decoded, FULL, FormatError, MAX_BAD_PAYLOAD_BYTES, Progress, RecordDecoder, RecordEncoder,
-    RecordNumbers, Stopped,
+    BadRecord, DEFAULT_MAX_RECORD_BYTES, Decoded, FULL, FormatError, MAX_BAD_PAYLOAD_BYTES, Progress, RecordDecoder,
+    RecordEncoder, RecordNumbers, Stopped,
 };

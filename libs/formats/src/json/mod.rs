@@ -4,6 +4,15 @@
 //! last wins; integers take integral fractions and exponents and trimmed numeric texts; text columns take any scalar as its text;
 //! more than [`MAX_DEPTH`] levels of nesting are refused without recursion.
 
+mod lex;
+mod plan;
+mod scanner;
+#[cfg(test)]
+mod tests;
+mod value;
+
+pub use scanner::Scanner;
+
 use crate::decoder::DEFAULT_MAX_RECORD_BYTES;
 use crate::text::TimestampFormat;
 
