@@ -8,8 +8,8 @@ use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 
-use arrow::array::{ArrayRef, RecordBatch};
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::array::{Array, ArrayRef, RecordBatch};
+use arrow::datatypes::SchemaRef;
 use engine::{BadRecord, Position, RowPositions, RunError, Source, SourceContext, SourceHints, SourceOutput, Split, SplitStart};
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryStreamExt};
@@ -75,7 +75,7 @@ enum Piece {
     /// Rows of a row group from `skip` on; `first` is the number in the split of its first row.
     Group { group: Box<FetchedGroup>, first: u64, skip: u64 },
     Text(TextPiece),
-    End { next: Option<u64> },
+    End,
 }
 
 /// What the decoding thread gives back.
@@ -263,7 +263,7 @@ impl FilesystemSource {
                     let fetched = Box::new(footer.fetch(store, group).await?);
                     room.send(Ok(Piece::Group { group: fetched, first, skip: done.saturating_sub(first) }));
                 }
-                let _ = out.send(Ok(Piece::End { next: (done < total).then_some(total) })).await;
+                let _ = out.send(Ok(Piece::End)).await;
             }
             part => {
                 let (from, to) = match part {
@@ -271,9 +271,9 @@ impl FilesystemSource {
                     _ => (0, file.size),
                 };
                 let resume = text::resume_point(&start.position, from).ok_or_else(|| wrong_split(start, "its position is no offset"))?;
-                let decoder = TextDecoder::new(self, start, from, to)?;
+                let decoder = TextDecoder::new(self, start, from)?;
                 room.send(Ok(Piece::Begin { at, constants, text: Some(Box::new(decoder)) }));
-                if !text::fetch(store, file, from, to, resume, self.needs_header(), |piece| {
+                if !text::fetch(store, file, (from, to), resume, self.needs_header(), |piece| {
                     let out = out.clone();
                     async move { out.send(Ok(Piece::Text(piece))).await.is_ok() }
                 })
@@ -281,7 +281,7 @@ impl FilesystemSource {
                 {
                     return Ok(());
                 }
-                let _ = out.send(Ok(Piece::End { next: None })).await;
+                let _ = out.send(Ok(Piece::End)).await;
             }
         }
         Ok(())
@@ -294,12 +294,12 @@ impl FilesystemSource {
     /// The wanted columns in order: those of the file, and the partition's.
     fn assembled(&self, rows: RecordBatch, constants: &mut [Option<Constant>]) -> RecordBatch {
         let count = rows.num_rows();
-        let columns: Vec<ArrayRef> = self.places.iter().zip(constants).map(|(place, constant)| match (place, constant) {
+        let columns = self.places.iter().zip(constants).map(|(place, constant)| match (place, constant) {
             (Some(place), _) => rows.column(*place).clone(),
             (None, Some(constant)) => constant.rows(count),
             (None, None) => unreachable!("a column is in the file or in its directories"),
         });
-        batch(&self.schema, columns.collect(), count)
+        batch(&self.schema, columns.collect::<Vec<ArrayRef>>(), count)
     }
 
     /// Decodes on a thread of its own until the pieces end or nobody listens.
@@ -339,7 +339,7 @@ impl FilesystemSource {
                         return Ok(());
                     }
                 }
-                Piece::End { .. } => {
+                Piece::End => {
                     if out.blocking_send(Ok(Decoded::Finished { split })).is_err() {
                         return Ok(());
                     }
@@ -408,9 +408,4 @@ impl Source for FilesystemSource {
         }
         .boxed()
     }
-}
-
-/// The columns that a text file has to give.
-pub(super) fn text_schema(source: &FilesystemSource) -> &Schema {
-    &source.file_schema
 }
