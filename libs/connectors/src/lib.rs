@@ -9,8 +9,11 @@ use arrow::datatypes::SchemaRef;
 use engine::{Connectors, RunError, Sink, SinkContext, Source, SourceHints};
 use graph::{SinkConnector, SourceConnector};
 
+pub mod blackhole;
 pub mod files;
+pub mod generator;
 pub mod print;
+pub mod replay;
 #[cfg(test)]
 mod testing;
 mod types;
@@ -40,7 +43,8 @@ impl Connectors for Registry {
     fn source(&self, node: &graph::Source, hints: SourceHints) -> Result<Arc<dyn Source>, RunError> {
         match &node.connector {
             SourceConnector::Filesystem(options) => Ok(Arc::new(files::FilesystemSource::open(node, options, hints, &self.roots)?)),
-            _ => Err(RunError::internal("not yet")),
+            SourceConnector::Replay(options) => Ok(Arc::new(replay::ReplaySource::open(node, options, hints, &self.roots)?)),
+            SourceConnector::Datagen(options) => Ok(Arc::new(generator::datagen::DatagenSource::open(node, options, hints)?)),
         }
     }
 
@@ -53,7 +57,8 @@ impl Connectors for Registry {
                 context,
                 on_print: self.on_print.clone(),
             })),
-            _ => Err(RunError::internal("not yet")),
+            SinkConnector::Blackhole(_) => Ok(blackhole::sink()),
+            SinkConnector::Filesystem(options) => Ok(Arc::new(files::FilesystemSink::open(node, options, schema, context, &self.roots)?)),
         }
     }
 }

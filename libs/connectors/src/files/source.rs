@@ -78,8 +78,8 @@ enum Piece {
     End,
 }
 
-/// What the decoding thread gives back.
-pub(super) enum Decoded {
+/// What a reader of files gives.
+pub enum Decoded {
     Rows { split: u32, rows: RecordBatch, positions: RowPositions, bad: Vec<BadRecord>, next: Position },
     Finished { split: u32 },
 }
@@ -380,25 +380,8 @@ impl Source for FilesystemSource {
 
     fn read(self: Arc<Self>, context: SourceContext, mut out: SourceOutput) -> BoxFuture<'static, Result<(), RunError>> {
         async move {
-            let (pieces_in, pieces) = mpsc::channel(1);
-            let (decoded_in, mut decoded) = mpsc::channel(BATCHES_AHEAD);
-            let splits: Arc<[SplitStart]> = context.splits.into();
-            let batch_rows = context.batch_rows.max(1);
-            // Dropped with this future: the fetching stops, so the decoding ends as well.
-            let mut tasks = JoinSet::new();
-            tasks.spawn(self.clone().fetch(splits.to_vec(), pieces_in));
-            let source = self.clone();
-            tasks.spawn_blocking(move || {
-                let decode = AssertUnwindSafe(|| source.decode(&splits, batch_rows, pieces, &decoded_in));
-                let result = catch_unwind(decode).unwrap_or_else(|_| {
-                    let (file, place) = (source.location.shown(), String::new());
-                    Err(FileError::InputFileInvalid { file, place, reason: "its content is damaged".into() })
-                });
-                if let Err(error) = result {
-                    let _ = decoded_in.blocking_send(Err(error));
-                }
-            });
-            while let Some(event) = decoded.recv().await {
+            let mut events = self.decoded(context.splits, context.batch_rows);
+            while let Some(event) = events.next().await {
                 match event? {
                     Decoded::Rows { split, rows, positions, bad, next } => out.rows(split, rows, positions, bad, next).await?,
                     Decoded::Finished { split } => out.finished(split)?,
@@ -407,5 +390,48 @@ impl Source for FilesystemSource {
             Ok(())
         }
         .boxed()
+    }
+}
+
+/// What the splits of a reader give, decoded a little ahead. Dropping it ends the fetching, and with it the decoding.
+pub struct Events {
+    decoded: mpsc::Receiver<Result<Decoded>>,
+    _tasks: JoinSet<()>,
+}
+
+impl Events {
+    pub async fn next(&mut self) -> Option<Result<Decoded>> {
+        self.decoded.recv().await
+    }
+}
+
+impl FilesystemSource {
+    /// Reads splits in their order; needs a tokio runtime around it.
+    pub fn decoded(self: Arc<Self>, splits: Vec<SplitStart>, batch_rows: usize) -> Events {
+        let (pieces_in, pieces) = mpsc::channel(1);
+        let (decoded_in, decoded) = mpsc::channel(BATCHES_AHEAD);
+        let splits: Arc<[SplitStart]> = splits.into();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(self.clone().fetch(splits.to_vec(), pieces_in));
+        tasks.spawn_blocking(move || {
+            let decode = AssertUnwindSafe(|| self.decode(&splits, batch_rows.max(1), pieces, &decoded_in));
+            let result = catch_unwind(decode).unwrap_or_else(|_| {
+                let (file, place) = (self.location.shown(), String::new());
+                Err(FileError::InputFileInvalid { file, place, reason: "its content is damaged".into() })
+            });
+            if let Err(error) = result {
+                // Nobody listens when the run is over.
+                let _ = decoded_in.blocking_send(Err(error));
+            }
+        });
+        Events { decoded, _tasks: tasks }
+    }
+
+    /// What decides the rows besides the files themselves; for caches.
+    pub fn identity(&self) -> serde_json::Value {
+        let mut options = self.options.clone();
+        (options.s3_access_key, options.s3_secret_key) = (None, None);
+        let columns: Vec<String> = self.schema.fields().iter().map(|field| format!("{field:?}")).collect();
+        serde_json::json!([options, columns, self.file_columns])
     }
 }

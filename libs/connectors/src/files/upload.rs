@@ -75,7 +75,7 @@ pub fn start(store: Store, tokio: &Handle, failed: mpsc::UnboundedSender<RunErro
 }
 
 fn run_error(error: &FileError) -> RunError {
-    error.copy().into()
+    error.clone().into()
 }
 
 struct Uploads {
