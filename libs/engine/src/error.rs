@@ -55,3 +55,15 @@ impl RunError {
 }
 
 pub type Result<T, E = RunError> = std::result::Result<T, E>;
+
+impl From<state::SnapshotError> for RunError {
+    fn from(error: state::SnapshotError) -> RunError {
+        RunError::internal(format!("a snapshot could not be made or read: {error}"))
+    }
+}
+
+impl From<arrow::error::ArrowError> for RunError {
+    fn from(error: arrow::error::ArrowError) -> RunError {
+        RunError::internal(format!("a batch could not be built: {error}"))
+    }
+}

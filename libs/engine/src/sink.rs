@@ -76,6 +76,7 @@ pub struct CommitKind {
 pub struct Committable {
     pub rows: u64,
     /// The sink's own words: files, counts, hashes, or the rows themselves.
+    #[serde(with = "crate::runtime::hex")]
     pub payload: Vec<u8>,
 }
 

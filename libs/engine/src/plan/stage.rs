@@ -10,14 +10,37 @@ pub struct Plan {
     pub bounded: bool,
 }
 
+impl Plan {
+    /// Whether some stage reads the side output of the stage at `position`.
+    pub fn reads_side(&self, position: usize) -> bool {
+        self.stages.iter().flat_map(|stage| &stage.inputs).any(|edge| edge.stage == position && edge.side)
+    }
+}
+
+impl StageKind {
+    /// Whether the stage is an operator with state, snapshot at checkpoints.
+    pub fn has_state(&self) -> bool {
+        !matches!(
+            self,
+            StageKind::Source(_)
+                | StageKind::Steps(_)
+                | StageKind::Union
+                | StageKind::WindowExpand(_)
+                | StageKind::WindowAssign(_)
+        )
+    }
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stage {
     /// The graph node that this stage belongs to; state is stored under it. Stages with state have a node of their own.
     pub operator: String,
     pub kind: StageKind,
     pub inputs: Vec<Edge>,
-    /// Columns of the main output.
+    /// Columns of the main output; of a sink, of its input.
     pub schema: Schema,
+    /// Whether rows of the main output (of a sink: of its input) may be other than inserts.
+    pub updating: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]

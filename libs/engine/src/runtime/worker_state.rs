@@ -2,12 +2,14 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use timely::scheduling::activate::Activator;
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::ingest::Orders;
 use super::messages::{Cut, FromWorker};
 use crate::error::RunError;
 use crate::sink::CommitKind;
@@ -16,6 +18,8 @@ use crate::sink::CommitKind;
 pub struct WorkerState {
     pub worker: usize,
     pub workers: usize,
+    /// Whether operators hand over snapshots at checkpoints.
+    pub checkpoints: bool,
     /// Read by `now()` in expressions; set by the driver before it calls an operator.
     pub now_us: Arc<AtomicI64>,
     epochs: RefCell<BTreeMap<u64, EpochFacts>>,
@@ -23,8 +27,7 @@ pub struct WorkerState {
     passed: Cell<u64>,
     failed: Cell<bool>,
     leader: UnboundedSender<FromWorker>,
-    /// Source operators to wake when the probe moves.
-    pub sources: RefCell<Vec<Activator>>,
+    sources: RefCell<Vec<(Activator, Rc<RefCell<Orders>>)>>,
 }
 
 #[derive(Clone, Copy)]
@@ -35,10 +38,18 @@ struct EpochFacts {
 }
 
 impl WorkerState {
-    pub fn new(worker: usize, workers: usize, first_epoch: u64, now_us: i64, leader: UnboundedSender<FromWorker>) -> WorkerState {
+    pub fn new(
+        worker: usize,
+        workers: usize,
+        checkpoints: bool,
+        first_epoch: u64,
+        now_us: i64,
+        leader: UnboundedSender<FromWorker>,
+    ) -> WorkerState {
         WorkerState {
             worker,
             workers,
+            checkpoints,
             now_us: Arc::new(AtomicI64::new(now_us)),
             epochs: RefCell::new(BTreeMap::from([(first_epoch, EpochFacts { now_us, kind: None })])),
             passed: Cell::new(first_epoch - 1),
@@ -59,7 +70,9 @@ impl WorkerState {
     /// What happens at the end of an epoch that is being closed.
     pub fn kind(&self, epoch: u64) -> CommitKind {
         let kind = self.epochs.borrow().get(&epoch).and_then(|facts| facts.kind);
-        kind.expect("every worker learns of a cut before its own sources leave the epoch, so before any operator closes it")
+        kind.expect(
+            "every worker learns of a cut before its own sources leave the epoch, so before any operator closes it",
+        )
     }
 
     /// Whether the leader named this epoch the last.
@@ -83,10 +96,23 @@ impl WorkerState {
         self.passed.set(epoch);
         let mut epochs = self.epochs.borrow_mut();
         *epochs = epochs.split_off(&epoch);
-        for source in self.sources.borrow().iter() {
-            source.activate();
-        }
+        self.order(|_| {});
         self.send(FromWorker::Passed { worker: self.worker, epoch });
+    }
+
+    /// Registers a source instance; returns where its orders will be.
+    pub fn add_source(&self, activator: Activator) -> Rc<RefCell<Orders>> {
+        let orders = Rc::new(RefCell::new(Orders::default()));
+        self.sources.borrow_mut().push((activator, orders.clone()));
+        orders
+    }
+
+    /// Gives every source instance of the worker an order, and wakes it.
+    pub fn order(&self, give: impl Fn(&mut Orders)) {
+        for (activator, orders) in self.sources.borrow().iter() {
+            give(&mut orders.borrow_mut());
+            activator.activate();
+        }
     }
 
     /// Whether the run has failed on this worker: then operators do nothing more, and keep their capabilities.
