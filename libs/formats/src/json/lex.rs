@@ -146,6 +146,21 @@ pub(crate) fn string(text: &[u8], start: usize) -> Result<StringEnd, Fault> {
     Ok(StringEnd((position + 1) | escaped))
 }
 
+/// The next character from a position on that a string must escape.
+pub(crate) fn to_escape(text: &[u8], start: usize) -> Option<usize> {
+    let mut position = start;
+    for chunk in text[start..].chunks(16) {
+        let mut bytes = [b' '; 16];
+        bytes[..chunk.len()].copy_from_slice(chunk);
+        let (stops, _) = classify(&bytes);
+        if stops != 0 {
+            return Some(position + stops.trailing_zeros() as usize);
+        }
+        position += chunk.len();
+    }
+    None
+}
+
 #[cold]
 fn valid_utf8(text: &[u8], start: usize, end: usize) -> Result<(), Fault> {
     match std::str::from_utf8(&text[start..end]) {

@@ -10,8 +10,10 @@ mod scanner;
 #[cfg(test)]
 mod tests;
 mod value;
+mod writer;
 
 pub use scanner::Scanner;
+pub use writer::Writer;
 
 use crate::decoder::DEFAULT_MAX_RECORD_BYTES;
 use crate::text::TimestampFormat;
