@@ -136,7 +136,7 @@ fn an_idle_split_lets_windows_close_and_may_return_late() {
     )]);
     let nodes = format!("{}, {}", source("a", "0s", Some("10s")), tumble("a-time", "10s"));
     for workers in [1, 2] {
-        let world = World { ..world.clone() };
+        let world = world.clone();
         let before = world.lines().len();
         let outcome = run(&world, &nodes, &settings(&format!("\"parallelism\": {workers}"))).unwrap();
         let late: u64 = outcome.counts.iter().map(|count| count.late).sum();
