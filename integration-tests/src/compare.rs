@@ -184,7 +184,12 @@ fn pair_off<'a>(
     only_right: &mut Vec<Split<'a>>,
 ) {
     let by_numbers = |one: &Split, other: &Split| {
-        one.1.iter().zip(&other.1).map(|(a, b)| a.total_cmp(b)).find(|order| order.is_ne()).unwrap_or(one.1.len().cmp(&other.1.len()))
+        one.1
+            .iter()
+            .zip(&other.1)
+            .map(|(a, b)| a.total_cmp(b))
+            .find(|order| order.is_ne())
+            .unwrap_or(one.1.len().cmp(&other.1.len()))
     };
     left.sort_by(by_numbers);
     right.sort_by(by_numbers);
@@ -266,7 +271,10 @@ mod tests {
     #[test]
     fn order_of_rows_and_columns_does_not_matter_but_their_number_does() {
         let left = of("{\"a\":1,\"b\":\"x\"}\n{\"a\":2,\"b\":\"y\"}\n{\"a\":2,\"b\":\"y\"}");
-        assert_eq!(same_rows(&left, &of("{\"b\":\"y\",\"a\":2}\n{\"a\":2,\"b\":\"y\"}\n{\"a\":1,\"b\":\"x\"}")), Ok(()));
+        assert_eq!(
+            same_rows(&left, &of("{\"b\":\"y\",\"a\":2}\n{\"a\":2,\"b\":\"y\"}\n{\"a\":1,\"b\":\"x\"}")),
+            Ok(())
+        );
         assert!(same_rows(&left, &left[..2]).is_err());
         assert!(same_rows(&left[..2], &left).is_err());
         assert!(same_rows(&left, &of("{\"a\":1,\"b\":\"x\"}\n{\"a\":1,\"b\":\"x\"}\n{\"a\":2,\"b\":\"y\"}")).is_err());

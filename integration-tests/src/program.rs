@@ -63,7 +63,12 @@ impl Finished {
     /// Everything about it, for the message of a failed assertion.
     pub fn report(&self) -> String {
         let end = if self.timed_out { "killed: took too long".into() } else { format!("exit code {:?}", self.code) };
-        format!("{end} after {:?}\n--- stdout\n{}\n--- stderr\n{}", self.wall, shortened(&self.stdout), shortened(&self.stderr))
+        format!(
+            "{end} after {:?}\n--- stdout\n{}\n--- stderr\n{}",
+            self.wall,
+            shortened(&self.stdout),
+            shortened(&self.stderr)
+        )
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Int64Array, RecordBatch};
+use arrow::array::{Array, Int64Array, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
@@ -166,7 +166,9 @@ impl SourceOutput {
         bad: Vec<BadRecord>,
         next: Position,
     ) -> Result<()> {
-        let bytes = rows.get_array_memory_size().clamp(1, self.budget_bytes) as u32;
+        // Batches may be slices of larger buffers that are held elsewhere: count what is in the slice.
+        let sizes = rows.columns().iter().map(|column| column.to_data().get_slice_memory_size().unwrap_or(0));
+        let bytes = sizes.sum::<usize>().clamp(1, self.budget_bytes.min(u32::MAX as usize)) as u32;
         let held = self.budget.clone().acquire_many_owned(bytes).await.map_err(|_| stopped())?;
         self.send(SourceEvent::Rows {
             split,

@@ -12,6 +12,7 @@ mod bind;
 mod calendar;
 mod cast;
 mod compiled;
+mod conditions;
 mod decimal;
 mod dialect;
 mod error;
@@ -20,13 +21,16 @@ mod limits;
 mod operators;
 mod physical;
 mod temporal;
+#[cfg(test)]
+mod tests;
 mod types;
 
 pub use aggregate::aggregate_type;
 pub use analysis::{Analysis, Changelog, Facts, TimeAttribute, analyze};
 pub use compiled::{Compiled, Env, cast, compile, compile_ast};
+pub use conditions::simple_conditions;
 pub use dialect::ExprDialect;
 pub use error::{EvalError, ExprError, Span};
 pub use functions::functions;
 pub use limits::{CHAIN_MAX, DEPTH_MAX, TOKENS_MAX, check_tokens};
-pub use types::{arrow_schema, arrow_type, sql_type};
+pub use types::{arrow_schema, arrow_type, casts_implicitly, sql_type};

@@ -19,8 +19,12 @@ pub use key_table::{KeyTable, NO_SLOT};
 pub use slots::{DirtySet, SlotVec};
 pub use snapshot::{MemoryStore, Snapshot, SnapshotError, SnapshotReader, SnapshotWriter};
 
-use arrow::array::{Array, ArrayRef};
-use arrow::datatypes::DataType;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, Float32Array, Float64Array, ListArray, StructArray};
+use arrow::datatypes::{DataType, Float32Type, Float64Type};
+
+use words::Word;
 
 /// A column type that cannot be a key.
 #[derive(Debug, thiserror::Error)]
@@ -55,4 +59,31 @@ pub(crate) fn logical(column: &ArrayRef) -> ArrayRef {
         return column.clone();
     }
     arrow::compute::cast(column, &wanted).expect("an encoding of a type always casts to the type itself")
+}
+
+/// The column with one zero and one NaN, at any depth: SQL takes them for equal, Arrow's row format does not.
+pub fn canonical_floats(column: &ArrayRef) -> ArrayRef {
+    match column.data_type() {
+        DataType::Float64 => {
+            let array: Float64Array =
+                column.as_primitive::<Float64Type>().unary(|value: f64| f64::from_word(value.word()));
+            Arc::new(array)
+        }
+        DataType::Float32 => {
+            let array: Float32Array =
+                column.as_primitive::<Float32Type>().unary(|value: f32| f32::from_word(value.word()));
+            Arc::new(array)
+        }
+        DataType::List(field) if field.data_type().is_nested() || field.data_type().is_floating() => {
+            let list = column.as_list::<i32>();
+            let values = canonical_floats(list.values());
+            Arc::new(ListArray::new(field.clone(), list.offsets().clone(), values, list.nulls().cloned()))
+        }
+        DataType::Struct(fields) => {
+            let row = column.as_struct();
+            let columns = row.columns().iter().map(canonical_floats).collect();
+            Arc::new(StructArray::new(fields.clone(), columns, row.nulls().cloned()))
+        }
+        _ => column.clone(),
+    }
 }

@@ -2,9 +2,30 @@
 //!
 //! One implementation serves partials before an exchange, window panes, sessions and running aggregates: states are read without being
 //! drained, merged, taken back and cleared by slot. All loops are over columns.
+//!
+//! No result depends on how rows were cut into batches or partial states, or on what was added and taken back in between: integers and
+//! decimals are summed exactly, floats with about 106 bits ([`double`]), and all else is counted per value or bucket.
+//! [`exact`] and [`float`] are SUM and AVG, [`spread`] is variance and standard deviation, [`extreme`] and [`ordered`] are MIN, MAX,
+//! FIRST_VALUE and LAST_VALUE without retractions and [`multiset`] with them, [`distinct`] wraps an aggregate of distinct values.
+
+mod count;
+mod distinct;
+mod double;
+mod exact;
+mod extreme;
+mod float;
+mod multiset;
+mod ordered;
+mod percentile;
+mod rows;
+mod spread;
+#[cfg(test)]
+mod tests;
 
 use arrow::array::{ArrayRef, BooleanArray};
-use arrow::datatypes::Field;
+use arrow::datatypes::{DataType, Field};
+use expr::{arrow_type, sql_type};
+use graph::AggregateFunction;
 
 use crate::plan::Call;
 
@@ -15,6 +36,13 @@ pub enum AggregateError {
     Overflow { function: &'static str, data_type: String },
     #[error("{function} cannot be computed over {data_type}")]
     Type { function: &'static str, data_type: String },
+}
+
+impl AggregateError {
+    fn overflow(function: &'static str, data_type: &DataType) -> Self {
+        let data_type = sql_type(data_type).map_or_else(|| data_type.to_string(), |sql| sql.to_string());
+        AggregateError::Overflow { function, data_type }
+    }
 }
 
 /// Groups of one aggregate function.
@@ -65,5 +93,40 @@ pub trait Accumulator: Send {
 
 /// Makes the accumulator of a call.
 pub fn accumulator(call: &Call) -> Result<Box<dyn Accumulator>, AggregateError> {
-    Err(AggregateError::Type { function: call.function.name(), data_type: "this build".into() })
+    use AggregateFunction::*;
+    let arg = call.arg_type.as_ref().map_or(DataType::Null, arrow_type);
+    let result = arrow_type(&call.result);
+    if call.distinct && !matches!(call.function, Min | Max) {
+        let once = Call { distinct: false, retracts: true, ..call.clone() };
+        return Ok(Box::new(distinct::Distinct::new(&arg, accumulator(&once)?, refused(call))?));
+    }
+    let is_float = matches!(arg, DataType::Float32 | DataType::Float64);
+    Ok(match call.function {
+        Count => Box::new(count::Count::default()),
+        Sum | Avg if !is_float => exact::exact(call.function, &arg, &result).ok_or_else(|| refused(call))?,
+        Sum => Box::new(float::FloatSum::new(float::Finish::Sum, result)),
+        Avg => Box::new(float::FloatSum::new(float::Finish::Avg, result)),
+        StddevPop | StddevSamp | VarPop | VarSamp => Box::new(spread::Spread::new(call.function, result)),
+        ApproxPercentile => {
+            let fraction =
+                call.fraction.filter(|fraction| (0.0..=1.0).contains(fraction)).ok_or_else(|| refused(call))?;
+            Box::new(percentile::Percentile::new(fraction, result))
+        }
+        Min | Max if !call.retracts && extreme::is_fast(&arg) => extreme::extreme(call.function == Max, &arg),
+        Min | Max | FirstValue | LastValue => {
+            let largest = matches!(call.function, Max | LastValue);
+            let by_time = matches!(call.function, FirstValue | LastValue);
+            let encoding = ordered::Encoding::new(&arg, by_time).ok_or_else(|| refused(call))?;
+            if call.retracts {
+                Box::new(multiset::Multiset::new(encoding, largest))
+            } else {
+                Box::new(ordered::Ordered::new(encoding, largest))
+            }
+        }
+    })
+}
+
+fn refused(call: &Call) -> AggregateError {
+    let data_type = call.arg_type.as_ref().map_or_else(|| "no argument".into(), ToString::to_string);
+    AggregateError::Type { function: call.function.name(), data_type }
 }

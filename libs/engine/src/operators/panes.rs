@@ -48,8 +48,8 @@ impl Rule {
         (end - self.unit).saturating_add(self.lateness) <= stamp
     }
 
-    /// Windows with ends up to this one are late for rows stamped so.
-    fn last_late_end(self, stamp: i64) -> i64 {
+    /// Rows stamped so are late for windows that end up to here.
+    pub fn last_late_end(self, stamp: i64) -> i64 {
         stamp.saturating_add(self.unit).saturating_sub(self.lateness)
     }
 }
@@ -158,7 +158,11 @@ impl Panes {
             return None;
         }
         // Both lie among the window ends of one grid, so the next one after `late` covers the pane too.
-        Some(if late < first { first } else { first + (late - first) / self.end_step() * self.end_step() + self.end_step() })
+        Some(if late < first {
+            first
+        } else {
+            first + (late - first) / self.end_step() * self.end_step() + self.end_step()
+        })
     }
 }
 
@@ -226,9 +230,15 @@ mod tests {
                 assert_eq!(found, covering, "{windows:?} {time}");
                 assert!(covering.is_empty() || last == covering.last().unwrap().1);
                 // No window cuts the pane, so its rows need not be told apart.
-                assert!(all.iter().all(|(s, e)| (*s <= pane || *s >= pane + panes.length())
-                    && (*e <= pane || *e >= pane + panes.length())));
-                assert_eq!(panes.next_end(time), all.iter().map(|w| w.1).find(|end| *end > time).unwrap(), "{windows:?}");
+                assert!(
+                    all.iter().all(|(s, e)| (*s <= pane || *s >= pane + panes.length())
+                        && (*e <= pane || *e >= pane + panes.length()))
+                );
+                assert_eq!(
+                    panes.next_end(time),
+                    all.iter().map(|w| w.1).find(|end| *end > time).unwrap(),
+                    "{windows:?}"
+                );
             }
             for (start, end) in all.iter().filter(|w| w.0 > -40 && w.1 < 40) {
                 assert_eq!(panes.start(*end), *start);
@@ -252,7 +262,11 @@ mod tests {
                             .filter(|(s, e)| (*s..*e).contains(&time))
                             .map(|w| w.1)
                             .find(|end| end - unit + lateness > stamp);
-                        assert_eq!(panes.first_open_end(panes.pane(time), stamp), open, "{windows:?} {rule:?} {time} {stamp}");
+                        assert_eq!(
+                            panes.first_open_end(panes.pane(time), stamp),
+                            open,
+                            "{windows:?} {rule:?} {time} {stamp}"
+                        );
                     }
                 }
             }
@@ -283,14 +297,19 @@ mod tests {
                 let pane = panes.pane(time);
                 assert!(pane <= time && time - pane < panes.length());
                 assert!(panes.windows_of(pane) >= 1);
-                assert_eq!(panes.first_open_end(pane, i64::MIN), Some(panes.first_end(pane)), "nothing is late at first");
+                assert_eq!(
+                    panes.first_open_end(pane, i64::MIN),
+                    Some(panes.first_end(pane)),
+                    "nothing is late at first"
+                );
                 assert_eq!(panes.first_open_end(pane, i64::MAX), None, "all is late after the end");
                 assert!(panes.rule().fires(panes.last_end(pane), i64::MAX));
                 assert!(!panes.rule().fires(panes.first_end(pane), i64::MIN));
                 assert!(panes.start(panes.last_end(pane)) <= time);
             }
         }
-        let days = Panes::new(Windows::Hop { size: day, slide: day, offset: 0 }, Rule { unit: 1, lateness: 0 }).unwrap();
+        let days =
+            Panes::new(Windows::Hop { size: day, slide: day, offset: 0 }, Rule { unit: 1, lateness: 0 }).unwrap();
         assert_eq!(days.pane(TIME_MIN), TIME_MIN, "year 0001 begins with a day");
         assert_eq!(days.last_end(days.pane(TIME_MAX)), TIME_MAX + 1);
     }

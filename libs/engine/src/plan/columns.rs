@@ -46,7 +46,9 @@ impl Reads<'_> {
         match &node.operator {
             Operator::Source(_) | Operator::LateRows(_) | Operator::DeadLetters(_) => Ok(()),
             Operator::Sink(_) => self.all(),
-            Operator::Project(project) => output.iter().try_for_each(|column| self.expr(&project.columns[*column].expr)),
+            Operator::Project(project) => {
+                output.iter().try_for_each(|column| self.expr(&project.columns[*column].expr))
+            }
             Operator::Filter(filter) => {
                 self.columns.extend(output);
                 self.expr(&filter.predicate)
@@ -84,7 +86,10 @@ impl Reads<'_> {
 
     fn window(&mut self, window: &Window) -> Result<()> {
         match window {
-            Window::Tumble { time, .. } | Window::Hop { time, .. } | Window::Cumulate { time, .. } | Window::Session { time, .. } => self.name(time),
+            Window::Tumble { time, .. }
+            | Window::Hop { time, .. }
+            | Window::Cumulate { time, .. }
+            | Window::Session { time, .. } => self.name(time),
             Window::Attached {} => ["window_start", "window_end"].iter().try_for_each(|name| self.name(name)),
         }
     }
@@ -98,13 +103,15 @@ impl Reads<'_> {
     }
 
     fn name(&mut self, name: &str) -> Result<()> {
-        let column = self.schema.index_of(name).ok_or_else(|| RunError::internal(format!("there is no column {name}")))?;
+        let column =
+            self.schema.index_of(name).ok_or_else(|| RunError::internal(format!("there is no column {name}")))?;
         self.columns.insert(column);
         Ok(())
     }
 
     fn expr(&mut self, text: &str) -> Result<()> {
-        let compiled = expr::compile(text, self.schema, self.env).map_err(|error| RunError::internal(format!("{text}: {error}")))?;
+        let compiled = expr::compile(text, self.schema, self.env)
+            .map_err(|error| RunError::internal(format!("{text}: {error}")))?;
         self.columns.extend(compiled.columns());
         Ok(())
     }

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 
 use expr::{Analysis, Changelog, Env};
-use graph::{AggregateCall, AggregateFunction, Column, DataType, Graph, NamedExpr, Node, Operator, Schema, Settings, Window, quoted};
+use graph::{
+    AggregateCall, AggregateFunction, Column, DataType, Graph, NamedExpr, Node, Operator, Schema, Settings, Window,
+    quoted,
+};
 
 use super::columns::{Needed, needed};
 use super::stage::*;
@@ -23,7 +26,17 @@ pub fn plan(graph: &Graph, settings: &Settings, workers: usize) -> Result<Plan> 
     for node in graph.nodes.iter().filter(|node| !reads_side(node)) {
         node.inputs.iter().for_each(|input| *readers.entry(input).or_default() += 1);
     }
-    let mut lower = Lower { graph, analysis: &analysis, needed: &needed, env: &env, workers, readers, stages: Vec::new(), built: BTreeMap::new(), sides: BTreeMap::new() };
+    let mut lower = Lower {
+        graph,
+        analysis: &analysis,
+        needed: &needed,
+        env: &env,
+        workers,
+        readers,
+        stages: Vec::new(),
+        built: BTreeMap::new(),
+        sides: BTreeMap::new(),
+    };
     for index in graph.ordered().ok_or_else(|| RunError::internal("a checked graph has no cycle"))? {
         lower.node(&graph.nodes[index])?;
     }
@@ -96,7 +109,10 @@ impl<'a> Lower<'a> {
     }
 
     fn input(&self, node: &Node) -> Result<Built> {
-        self.built.get(node.inputs[0].as_str()).cloned().ok_or_else(|| RunError::internal("inputs are planned before their readers"))
+        self.built
+            .get(node.inputs[0].as_str())
+            .cloned()
+            .ok_or_else(|| RunError::internal("inputs are planned before their readers"))
     }
 
     fn push(&mut self, operator: &str, kind: StageKind, inputs: Vec<Edge>, schema: Schema, updating: bool) -> usize {
@@ -140,7 +156,8 @@ impl<'a> Lower<'a> {
         let mut chain: Vec<&'a Node> = vec![node];
         let watermark = loop {
             let last = chain[chain.len() - 1];
-            let mut next = self.graph.nodes.iter().filter(|reader| !reads_side(reader) && reader.inputs.contains(&last.id));
+            let mut next =
+                self.graph.nodes.iter().filter(|reader| !reads_side(reader) && reader.inputs.contains(&last.id));
             match (next.next(), next.next()) {
                 (Some(reader), None) => match &reader.operator {
                     Operator::Project(_) | Operator::Filter(_) => chain.push(reader),
@@ -169,9 +186,13 @@ impl<'a> Lower<'a> {
         }
         let time = match watermark {
             Some(watermark) => {
-                let column = built.schema.index_of(&watermark.column).ok_or_else(|| RunError::internal("the time attribute is read"))?;
+                let column = built
+                    .schema
+                    .index_of(&watermark.column)
+                    .ok_or_else(|| RunError::internal("the time attribute is read"))?;
                 let unit_us = built.schema.columns[column].data_type.time_unit_us();
-                let live = !source.connector.is_bounded() && !matches!(source.connector, graph::SourceConnector::Replay(_));
+                let live =
+                    !source.connector.is_bounded() && !matches!(source.connector, graph::SourceConnector::Replay(_));
                 Some(SourceTime {
                     column,
                     read_column: read_as_is(&watermark.column, &built.steps),
@@ -186,7 +207,11 @@ impl<'a> Lower<'a> {
         };
         let last = chain[chain.len() - 1];
         let origin = self.graph.nodes.iter().any(|node| matches!(node.operator, Operator::LateRows(_)));
-        let letters = self.graph.nodes.iter().any(|reader| matches!(reader.operator, Operator::DeadLetters(_)) && reader.inputs.contains(&node.id));
+        let letters = self
+            .graph
+            .nodes
+            .iter()
+            .any(|reader| matches!(reader.operator, Operator::DeadLetters(_)) && reader.inputs.contains(&node.id));
         let pushed = if self.analysis.bounded { self.pushed(last, &read, &built.steps)? } else { Vec::new() };
         let (prelude, schema) = (std::mem::take(&mut built.steps), built.schema.clone());
         let stage = SourceStage { node: source.clone(), read, pushed, prelude, time, origin };
@@ -204,7 +229,10 @@ impl<'a> Lower<'a> {
     fn pruned(&self, id: &str, schema: &Schema) -> Schema {
         let mut columns: BTreeSet<usize> = self.needed[id].clone();
         if columns.is_empty() {
-            let narrow = schema.columns.iter().position(|column| column.data_type.is_numeric() || column.data_type.is_timestamp());
+            let narrow = schema
+                .columns
+                .iter()
+                .position(|column| column.data_type.is_numeric() || column.data_type.is_timestamp());
             columns.insert(narrow.unwrap_or(0));
         }
         Schema::new(columns.into_iter().map(|column| schema.columns[column].clone()).collect())
@@ -218,12 +246,17 @@ impl<'a> Lower<'a> {
             match step {
                 Step::Filter(predicate) if !renamed => predicates.push(predicate),
                 Step::Filter(_) => {}
-                Step::Project(columns, _) => renamed |= columns.iter().any(|column| read.column(&column.name).is_some() && column.expr != quoted(&column.name)),
+                Step::Project(columns, _) => {
+                    renamed |= columns
+                        .iter()
+                        .any(|column| read.column(&column.name).is_some() && column.expr != quoted(&column.name))
+                }
             }
         }
         let mut at = last;
         while !renamed {
-            let mut readers = self.graph.nodes.iter().filter(|reader| !reads_side(reader) && reader.inputs.contains(&at.id));
+            let mut readers =
+                self.graph.nodes.iter().filter(|reader| !reads_side(reader) && reader.inputs.contains(&at.id));
             let (Some(reader), None) = (readers.next(), readers.next()) else { break };
             let Operator::Filter(filter) = &reader.operator else { break };
             predicates.push(&filter.predicate);
@@ -250,11 +283,20 @@ impl<'a> Lower<'a> {
             let names: Vec<&str> = self.analysis.facts[input].schema.names().collect();
             let renames = columns.iter().zip(&schema.columns).map(|(from, to)| {
                 let from = &self.analysis.facts[input].schema.columns[*from];
-                NamedExpr { name: to.name.clone(), expr: cast_if_needed(&quoted(&from.name), &from.data_type, &to.data_type) }
+                NamedExpr {
+                    name: to.name.clone(),
+                    expr: cast_if_needed(&quoted(&from.name), &from.data_type, &to.data_type),
+                }
             });
             let renames: Vec<NamedExpr> = renames.collect();
-            let same = built.schema.columns.len() == schema.columns.len() && built.schema.names().eq(schema.names()) && names.len() >= columns.len();
-            let built = if same && renames.iter().all(|column| column.expr == quoted(&column.name)) { built } else { self.project(built, renames)? };
+            let same = built.schema.columns.len() == schema.columns.len()
+                && built.schema.names().eq(schema.names())
+                && names.len() >= columns.len();
+            let built = if same && renames.iter().all(|column| column.expr == quoted(&column.name)) {
+                built
+            } else {
+                self.project(built, renames)?
+            };
             updating |= built.updating;
             edges.push(self.edge(built, input, Route::Local));
         }
@@ -268,7 +310,10 @@ impl<'a> Lower<'a> {
     }
 
     fn has_ledger(&self, id: &str) -> bool {
-        self.graph.nodes.iter().any(|node| matches!(node.operator, Operator::LateRows(_)) && node.inputs.iter().any(|input| input == id))
+        self.graph
+            .nodes
+            .iter()
+            .any(|node| matches!(node.operator, Operator::LateRows(_)) && node.inputs.iter().any(|input| input == id))
     }
 
     fn window_assign(&mut self, node: &'a Node, window: &Window) -> Result<Built> {
@@ -296,10 +341,16 @@ impl<'a> Lower<'a> {
     }
 
     /// Projects an aggregate's input to: keys, then arguments and filters (each once), then the extra columns.
-    fn arguments(&self, input: Built, keys: &[NamedExpr], calls: &[AggregateCall], extra: &[&str]) -> Result<Arguments> {
+    fn arguments(
+        &self,
+        input: Built,
+        keys: &[NamedExpr],
+        calls: &[AggregateCall],
+        extra: &[&str],
+    ) -> Result<Arguments> {
         let schema = input.schema.clone();
         let mut columns = keys.to_vec();
-        let mut place = |text: &str, columns: &mut Vec<NamedExpr>| -> usize {
+        let place = |text: &str, columns: &mut Vec<NamedExpr>| -> usize {
             let taken = columns.iter().skip(keys.len()).position(|column| column.expr == text);
             taken.map(|at| at + keys.len()).unwrap_or_else(|| {
                 columns.push(NamedExpr { name: format!("${}", columns.len()), expr: text.to_string() });
@@ -316,8 +367,10 @@ impl<'a> Lower<'a> {
         let built = self.project(input, columns)?;
         let mut made = Vec::new();
         for (call, (arg, filter)) in calls.iter().zip(places) {
-            let arg_type = call.args.first().map(|arg| self.compile(arg, &schema)).transpose()?.map(|arg| arg.data_type().clone());
-            let (result, _) = expr::aggregate_type(call, arg_type.as_ref()).map_err(|error| RunError::internal(error.to_string()))?;
+            let arg_type =
+                call.args.first().map(|arg| self.compile(arg, &schema)).transpose()?.map(|arg| arg.data_type().clone());
+            let (result, _) =
+                expr::aggregate_type(call, arg_type.as_ref()).map_err(|error| RunError::internal(error.to_string()))?;
             let by_time = matches!(call.function, AggregateFunction::FirstValue | AggregateFunction::LastValue);
             made.push(Call {
                 function: call.function,
@@ -345,20 +398,21 @@ impl<'a> Lower<'a> {
             }
         };
         let unit = match attached {
-            true => input.schema.column("window_end").and_then(|column| column.data_type.time_unit_us()).ok_or_else(|| RunError::internal("window_end is a time"))?,
+            true => input
+                .schema
+                .column("window_end")
+                .and_then(|column| column.data_type.time_unit_us())
+                .ok_or_else(|| RunError::internal("window_end is a time"))?,
             false => self.unit(node)?,
         };
         let keys = aggregate.keys.len();
-        let Arguments { built, calls, extras } = self.arguments(input, &aggregate.keys, &aggregate.aggregates, &extra)?;
+        let Arguments { built, calls, extras } =
+            self.arguments(input, &aggregate.keys, &aggregate.aggregates, &extra)?;
         let windows = if attached { Windows::Attached { start: extras[1] } } else { windows };
         let ledger = self.has_ledger(&node.id);
         // The time goes on only where a first or last value needs it.
-        let by_time = calls.iter().any(|call| call.time.is_some());
-        let width = built.schema.columns.len() - extras.len();
-        let mut keep: Vec<usize> = (0..built.schema.columns.len()).filter(|column| by_time || !extras.contains(column) || *column < width && used(&calls, *column)).collect();
-        if !by_time {
-            keep.retain(|column| *column < keys || used(&calls, *column));
-        }
+        let keep: Vec<usize> =
+            (0..built.schema.columns.len()).filter(|column| *column < keys || used(&calls, *column)).collect();
         let calls: Vec<Call> = calls.into_iter().map(|call| call.moved(&keep)).collect();
         let assign = AssignSpec {
             time: extras[0],
@@ -375,23 +429,44 @@ impl<'a> Lower<'a> {
             panes.columns.push(Column::new("from", DataType::BigInt, false));
         }
         let edge = self.edge(built, &format!("{}.input", node.id), Route::Local);
-        let assigned = self.push(&format!("{}.panes", node.id), StageKind::WindowAssign(assign), vec![edge], panes, false);
+        let assigned =
+            self.push(&format!("{}.panes", node.id), StageKind::WindowAssign(assign), vec![edge], panes, false);
         if ledger {
             self.sides.insert(&node.id, assigned);
         }
         let output = self.analysis.facts[&node.id].schema.clone();
-        let mut spec = WindowSpec { windows, unit, lateness: aggregate.allowed_lateness.us, keys, calls, partial_input: false, output: output.clone() };
+        let mut spec = WindowSpec {
+            windows,
+            unit,
+            lateness: aggregate.allowed_lateness.us,
+            keys,
+            calls,
+            partial_input: false,
+            output: output.clone(),
+        };
         let mut stage = assigned;
         if self.workers > 1 {
             let mut partial = Schema::new(output.columns[..keys].to_vec());
             partial.columns.push(Column::new("pane", DataType::BigInt, false));
             let edge = Edge { stage, side: false, route: Route::Local };
-            stage = self.push(&format!("{}.partial", node.id), StageKind::WindowPartial(spec.clone()), vec![edge], partial, false);
+            stage = self.push(
+                &format!("{}.partial", node.id),
+                StageKind::WindowPartial(spec.clone()),
+                vec![edge],
+                partial,
+                false,
+            );
             spec.partial_input = true;
         }
         let route = if self.workers == 1 { Route::Local } else { Route::Key((0..keys).collect()) };
         let updating = self.updating(&node.id);
-        let stage = self.push(&node.id, StageKind::WindowAggregate(spec), vec![Edge { stage, side: false, route }], output.clone(), updating);
+        let stage = self.push(
+            &node.id,
+            StageKind::WindowAggregate(spec),
+            vec![Edge { stage, side: false, route }],
+            output.clone(),
+            updating,
+        );
         self.trimmed(node, Built { stage, steps: Vec::new(), schema: output, updating })
     }
 
@@ -399,7 +474,8 @@ impl<'a> Lower<'a> {
         let input = self.input(node)?;
         let keys = aggregate.keys.len();
         let unit = self.unit(node)?;
-        let Arguments { built, calls, extras } = self.arguments(input, &aggregate.keys, &aggregate.aggregates, &[time])?;
+        let Arguments { built, calls, extras } =
+            self.arguments(input, &aggregate.keys, &aggregate.aggregates, &[time])?;
         let output = self.analysis.facts[&node.id].schema.clone();
         let ledger = self.has_ledger(&node.id);
         let spec = SessionSpec {
@@ -425,17 +501,34 @@ impl<'a> Lower<'a> {
     fn aggregate(&mut self, node: &'a Node, aggregate: &graph::Aggregate) -> Result<Built> {
         let input = self.input(node)?;
         let keys = aggregate.keys.len();
-        let by_time = aggregate.aggregates.iter().any(|call| matches!(call.function, AggregateFunction::FirstValue | AggregateFunction::LastValue));
+        let by_time = aggregate
+            .aggregates
+            .iter()
+            .any(|call| matches!(call.function, AggregateFunction::FirstValue | AggregateFunction::LastValue));
         let time = self.analysis.facts[&node.inputs[0]].time.as_ref().map(|time| time.column.clone());
-        let extra: Vec<&str> = time.as_deref().filter(|name| by_time && input.schema.column(name).is_some()).into_iter().collect();
+        let extra: Vec<&str> =
+            time.as_deref().filter(|name| by_time && input.schema.column(name).is_some()).into_iter().collect();
         let retracts = input.updating;
         let Arguments { built, calls, .. } = self.arguments(input, &aggregate.keys, &aggregate.aggregates, &extra)?;
         let output = self.analysis.facts[&node.id].schema.clone();
-        let mut spec = AggregateSpec { keys, calls, partial_input: false, retracts, bounded: self.analysis.bounded, output: output.clone() };
+        let mut spec = AggregateSpec {
+            keys,
+            calls,
+            partial_input: false,
+            retracts,
+            bounded: self.analysis.bounded,
+            output: output.clone(),
+        };
         let mut edge = self.edge(built, &format!("{}.input", node.id), Route::Local);
         if self.workers > 1 && !retracts {
             let partial = Schema::new(output.columns[..keys].to_vec());
-            let stage = self.push(&format!("{}.partial", node.id), StageKind::Partial(spec.clone()), vec![edge], partial, false);
+            let stage = self.push(
+                &format!("{}.partial", node.id),
+                StageKind::Partial(spec.clone()),
+                vec![edge],
+                partial,
+                false,
+            );
             edge = Edge { stage, side: false, route: Route::Local };
             spec.partial_input = true;
         }
@@ -455,7 +548,11 @@ impl<'a> Lower<'a> {
                 columns.push(NamedExpr { name: format!("${}", columns.len()), expr: key.expr.clone() });
                 columns.len() - 1
             });
-            by.push(SortColumn { column, descending: key.descending, nulls_first: key.nulls_first.unwrap_or(!key.descending) });
+            by.push(SortColumn {
+                column,
+                descending: key.descending,
+                nulls_first: key.nulls_first.unwrap_or(!key.descending),
+            });
         }
         let schema = input.schema.clone();
         let drop_last = columns.len() - width;
@@ -487,7 +584,11 @@ impl<'a> Lower<'a> {
 
     /// The side outputs of the named nodes, together.
     fn side(&mut self, node: &'a Node) -> Result<Built> {
-        let edges: Vec<Edge> = node.inputs.iter().map(|input| Edge { stage: self.sides[input.as_str()], side: true, route: Route::Local }).collect();
+        let edges: Vec<Edge> = node
+            .inputs
+            .iter()
+            .map(|input| Edge { stage: self.sides[input.as_str()], side: true, route: Route::Local })
+            .collect();
         let schema = self.analysis.facts[&node.id].schema.clone();
         let stage = self.push(&node.id, StageKind::Union, edges, schema.clone(), false);
         self.trimmed(node, Built { stage, steps: Vec::new(), schema, updating: false })
@@ -556,9 +657,15 @@ fn read_as_is(name: &str, prelude: &[Step]) -> Option<String> {
 
 fn windows(window: &Window) -> Result<(Windows, &str)> {
     Ok(match window {
-        Window::Tumble { time, size, offset } => (Windows::Hop { size: size.us, slide: size.us, offset: offset.us }, time),
-        Window::Hop { time, size, slide, offset } => (Windows::Hop { size: size.us, slide: slide.us, offset: offset.us }, time),
-        Window::Cumulate { time, size, step, offset } => (Windows::Cumulate { size: size.us, step: step.us, offset: offset.us }, time),
+        Window::Tumble { time, size, offset } => {
+            (Windows::Hop { size: size.us, slide: size.us, offset: offset.us }, time)
+        }
+        Window::Hop { time, size, slide, offset } => {
+            (Windows::Hop { size: size.us, slide: slide.us, offset: offset.us }, time)
+        }
+        Window::Cumulate { time, size, step, offset } => {
+            (Windows::Cumulate { size: size.us, step: step.us, offset: offset.us }, time)
+        }
         Window::Session { .. } | Window::Attached {} => return Err(RunError::internal("these windows have no panes")),
     })
 }

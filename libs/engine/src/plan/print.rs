@@ -51,10 +51,18 @@ impl fmt::Display for StageKind {
             StageKind::WindowAssign(spec) => write!(f, "panes {}", spec.windows),
             StageKind::WindowPartial(spec) => write!(f, "window partial aggregate {}", Calls(&spec.calls)),
             StageKind::WindowAggregate(spec) => write!(f, "window aggregate {} {}", spec.windows, Calls(&spec.calls)),
-            StageKind::SessionAggregate(spec) => write!(f, "session aggregate gap {} {}", graph::Period::from_us(spec.gap), Calls(&spec.calls)),
+            StageKind::SessionAggregate(spec) => {
+                write!(f, "session aggregate gap {} {}", graph::Period::from_us(spec.gap), Calls(&spec.calls))
+            }
             StageKind::Partial(spec) => write!(f, "partial aggregate {}", Calls(&spec.calls)),
             StageKind::Aggregate(spec) => {
-                write!(f, "aggregate{}{} {}", if spec.retracts { " with retractions" } else { "" }, if spec.bounded { " once" } else { "" }, Calls(&spec.calls))
+                write!(
+                    f,
+                    "aggregate{}{} {}",
+                    if spec.retracts { " with retractions" } else { "" },
+                    if spec.bounded { " once" } else { "" },
+                    Calls(&spec.calls)
+                )
             }
             StageKind::Sort(spec) => {
                 f.write_str("sort")?;
@@ -87,7 +95,13 @@ fn write_steps(f: &mut fmt::Formatter<'_>, steps: &[Step]) -> fmt::Result {
             Step::Project(columns, _) => {
                 let columns: Vec<String> = columns
                     .iter()
-                    .map(|column| if column.expr == graph::quoted(&column.name) { column.name.clone() } else { format!("{} = {}", column.name, column.expr) })
+                    .map(|column| {
+                        if column.expr == graph::quoted(&column.name) {
+                            column.name.clone()
+                        } else {
+                            format!("{} = {}", column.name, column.expr)
+                        }
+                    })
                     .collect();
                 write!(f, " | {}", columns.join(", "))?;
             }

@@ -20,7 +20,14 @@ impl Plan {
 impl StageKind {
     /// Whether the stage is an operator with state, snapshot at checkpoints.
     pub fn has_state(&self) -> bool {
-        !matches!(self, StageKind::Source(_) | StageKind::Steps(_) | StageKind::Union | StageKind::WindowExpand(_) | StageKind::WindowAssign(_))
+        !matches!(
+            self,
+            StageKind::Source(_)
+                | StageKind::Steps(_)
+                | StageKind::Union
+                | StageKind::WindowExpand(_)
+                | StageKind::WindowAssign(_)
+        )
     }
 }
 

@@ -16,8 +16,11 @@ use super::time::Time;
 use super::worker::Shared;
 use super::worker_state::WorkerState;
 use crate::error::Result;
-use crate::operator::Operator;
-use crate::operators::{self, Made, SplitNames};
+use crate::operator::{Operator, Stateless};
+use crate::operators::factory::{self, Made};
+use crate::operators::ledger::SplitNames;
+use crate::operators::steps::Steps;
+
 use crate::plan::{SourceStage, StageKind};
 use crate::sink::WriterContext;
 use crate::source::{SourceContext, SourceOutput, SplitStart};
@@ -42,7 +45,8 @@ pub fn build<'scope>(
     let mut ends: Vec<Edge> = Vec::new();
     let (mut sources, mut sinks) = (0, 0);
     for (position, stage) in plan.stages.iter().enumerate() {
-        let context = Context { name: stage.operator.clone(), metrics: shared.metrics.stage(position), state: state.clone() };
+        let context =
+            Context { name: stage.operator.clone(), metrics: shared.metrics.stage(position), state: state.clone() };
         let side = plan.reads_side(position);
         let mut inputs = Vec::new();
         for edge in &stage.inputs {
@@ -82,7 +86,7 @@ pub fn build<'scope>(
                 outputs.push(Outputs { main: None, side: None });
                 continue;
             }
-            _ => match operators::make(stage, &env, state.worker, &names)? {
+            _ => match factory::make(&plan, position, &env, state.worker, &names)? {
                 Made::Stateless(made) => {
                     let (edge, _) = inputs.pop().expect("a stateless stage has one input");
                     driver::stateless(scope, context, edge, side, made)
@@ -99,7 +103,12 @@ pub fn build<'scope>(
     Ok(readers)
 }
 
-fn restored(shared: &Shared, state: &WorkerState, operator: &str, mut made: Box<dyn Operator>) -> Result<Box<dyn Operator>> {
+fn restored(
+    shared: &Shared,
+    state: &WorkerState,
+    operator: &str,
+    mut made: Box<dyn Operator>,
+) -> Result<Box<dyn Operator>> {
     if let Some(store) = &shared.restore {
         made.restore(&store.reader(operator, state.worker, state.workers)).map_err(|error| error.operator(operator))?;
     }
@@ -125,7 +134,9 @@ fn split_names(shared: &Shared) -> SplitNames {
         .assignment
         .sources
         .iter()
-        .flat_map(|source| source.splits.iter().map(|(number, (split, _))| (*number, (source.table.clone(), split.id.clone()))))
+        .flat_map(|source| {
+            source.splits.iter().map(|(number, (split, _))| (*number, (source.table.clone(), split.id.clone())))
+        })
         .collect();
     Arc::new(move |number| all.get(&number).cloned().unwrap_or_default())
 }
@@ -155,12 +166,13 @@ fn instance<'scope>(
         })
         .collect();
     let clock = SourceClock::new(of.source.time.as_ref(), shared.plan.bounded, &splits, now_us());
-    let prelude = match of.source.prelude.is_empty() {
-        true => None,
-        false => Some(operators::steps(&of.source.prelude, &of.source.read, of.env, &of.context.name)?),
+    let prelude: Option<Box<dyn Stateless>> = match of.source.prelude.as_slice() {
+        [] => None,
+        steps => Some(Box::new(Steps::new(steps, &of.source.read, of.env, &of.context.name, of.names.clone())?)),
     };
     let (events_sender, events) = unbounded_channel();
-    let open: Vec<SplitStart> = splits.into_iter().filter(|(_, state)| !state.ended()).map(|(start, _)| start).collect();
+    let open: Vec<SplitStart> =
+        splits.into_iter().filter(|(_, state)| !state.ended()).map(|(start, _)| start).collect();
     let limits = Limits {
         epoch_max_bytes: shared.settings.epoch_max_bytes,
         epoch_every_rows: shared.settings.epoch_every_rows,
@@ -169,36 +181,39 @@ fn instance<'scope>(
     let names = of.names.clone();
     let name = of.context.name.clone();
     let mut wake = None;
-    let edges = driver::source_operator(scope, &name, of.side, shared.first_epoch, |ports, activator, sync_activator| {
-        let orders = state.add_source(activator.clone());
-        wake = Some(sync_activator);
-        let mut ingest = Ingest {
-            context: of.context,
-            ports,
-            activator,
-            orders,
-            events: Some(events),
-            clock,
-            prelude,
-            time: of.source.time.clone(),
-            on_bad: of.source.node.on_bad_record,
-            origin: of.source.origin,
-            limits,
-            table: of.source.node.table.clone(),
-            split_name: Arc::new(move |number| names(number).1),
-            source: of.position,
-            epoch: shared.first_epoch,
-            flow: Flow::default(),
-        };
-        move || ingest.activate()
-    });
+    let edges =
+        driver::source_operator(scope, &name, of.side, shared.first_epoch, |ports, activator, sync_activator| {
+            let orders = state.add_source(activator.clone());
+            wake = Some(sync_activator);
+            let mut ingest = Ingest {
+                context: of.context,
+                ports,
+                activator,
+                orders,
+                events: Some(events),
+                clock,
+                prelude,
+                time: of.source.time.clone(),
+                on_bad: of.source.node.on_bad_record,
+                origin: of.source.origin,
+                limits,
+                table: of.source.node.table.clone(),
+                split_name: Arc::new(move |number| names(number).1),
+                source: of.position,
+                epoch: shared.first_epoch,
+                flow: Flow::default(),
+            };
+            move || ingest.activate()
+        });
     let wake = wake.expect("the constructor runs at once");
     let output = SourceOutput {
         events: events_sender.clone(),
         budget: shared.budget.clone(),
         budget_bytes: shared.budget_bytes,
         // A worker that is gone needs no waking.
-        wake: Arc::new(move || drop(wake.activate())),
+        wake: Arc::new(move || {
+            let _ = wake.activate();
+        }),
     };
     if open.is_empty() {
         return Ok(edges);

@@ -62,7 +62,12 @@ enum Rule {
 }
 
 impl SourceClock {
-    pub fn new(time: Option<&SourceTime>, bounded: bool, splits: &[(SplitStart, SplitState)], now_us: i64) -> SourceClock {
+    pub fn new(
+        time: Option<&SourceTime>,
+        bounded: bool,
+        splits: &[(SplitStart, SplitState)],
+        now_us: i64,
+    ) -> SourceClock {
         let rule = match time {
             None => Rule::None,
             Some(time) if bounded => Rule::Proved { unit_us: time.unit_us },
@@ -70,9 +75,20 @@ impl SourceClock {
         };
         let splits = splits
             .iter()
-            .map(|(start, state)| (start.number, Split { state: state.clone(), min_time_us: start.split.min_time_us, last_event_us: now_us }))
+            .map(|(start, state)| {
+                (
+                    start.number,
+                    Split { state: state.clone(), min_time_us: start.split.min_time_us, last_event_us: now_us },
+                )
+            })
             .collect();
-        SourceClock { splits, rule, idle_timeout_us: time.and_then(|time| time.idle_timeout_us), watermark: WM_MIN, floor: WM_MIN }
+        SourceClock {
+            splits,
+            rule,
+            idle_timeout_us: time.and_then(|time| time.idle_timeout_us),
+            watermark: WM_MIN,
+            floor: WM_MIN,
+        }
     }
 
     /// Rows of a split were sent (or records were found bad); `max_time_us` is the largest event time among them, if any.
@@ -187,7 +203,13 @@ mod tests {
             on_null: Default::default(),
         };
         let split = |(number, min): (usize, &Option<i64>)| {
-            let split = crate::Split { id: number.to_string(), spec: serde_json::Value::Null, min_time_us: *min, rows: None, bytes: None };
+            let split = crate::Split {
+                id: number.to_string(),
+                spec: serde_json::Value::Null,
+                min_time_us: *min,
+                rows: None,
+                bytes: None,
+            };
             (SplitStart { number: number as u32, split, position: None }, SplitState::default())
         };
         SourceClock::new(Some(&time), bounded, &mins.iter().enumerate().map(split).collect::<Vec<_>>(), 0)

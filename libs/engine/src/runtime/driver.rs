@@ -76,7 +76,10 @@ pub struct Ports {
 }
 
 impl Ports {
-    fn add<'scope>(builder: &mut OperatorBuilder<'scope, Time>, side: bool) -> (Ports, Edge<'scope>, Option<Edge<'scope>>) {
+    fn add<'scope>(
+        builder: &mut OperatorBuilder<'scope, Time>,
+        side: bool,
+    ) -> (Ports, Edge<'scope>, Option<Edge<'scope>>) {
         let (main, main_edge) = Port::add(builder);
         let (side, side_edge) = if side { Some(Port::add(builder)).unzip() } else { (None, None) };
         (Ports { main, side }, main_edge, side_edge)
@@ -120,7 +123,9 @@ fn connect<'scope>(builder: &mut OperatorBuilder<'scope, Time>, edge: Edge<'scop
         ($input:expr) => {{
             let mut input = $input;
             Box::new(move |queue: &mut VecDeque<(Time, Batch)>| {
-                input.for_each(|capability, parcel| queue.extend(std::mem::take(parcel).batch.map(|batch| (*capability.time(), batch))))
+                input.for_each(|capability, parcel| {
+                    queue.extend(std::mem::take(parcel).batch.map(|batch| (*capability.time(), batch)))
+                })
             })
         }};
     }
@@ -157,7 +162,16 @@ pub fn operator<'scope>(
     builder.build(move |capabilities| {
         ports.grant(capabilities);
         ports.downgrade(Time::new(first_epoch, WM_MIN));
-        let mut driven = Driven { context, operator, ports, pulls, epoch: first_epoch, wm: WM_MIN, stash: BTreeMap::new(), ended: false };
+        let mut driven = Driven {
+            context,
+            operator,
+            ports,
+            pulls,
+            epoch: first_epoch,
+            wm: WM_MIN,
+            stash: BTreeMap::new(),
+            ended: false,
+        };
         let mut queue = VecDeque::new();
         move |frontiers| driven.activate(frontiers, &mut queue)
     });
@@ -203,7 +217,8 @@ impl Driven {
             }
         }
         while !self.ended {
-            let times = || frontiers.iter().flat_map(|frontier| frontier.frontier().iter().copied().collect::<Vec<_>>());
+            let times =
+                || frontiers.iter().flat_map(|frontier| frontier.frontier().iter().copied().collect::<Vec<_>>());
             let low = times().map(|time| time.epoch).min();
             let complete = match low {
                 Some(low) => low > self.epoch,
@@ -332,9 +347,10 @@ pub fn probe<'scope>(scope: Scope<'scope, Time>, state: Rc<WorkerState>, first_e
                 pull(&mut queue);
                 queue.clear();
             }
-            let low = frontiers.iter().flat_map(|frontier| frontier.frontier().iter().map(|time| time.epoch).min()).min();
+            let low =
+                frontiers.iter().flat_map(|frontier| frontier.frontier().iter().map(|time| time.epoch).min()).min();
             let now = match low {
-                Some(low) => low - 1,
+                Some(low) => low.saturating_sub(1),
                 // Everything has ended: the last epoch is the one that was begun last.
                 None => u64::MAX,
             };
@@ -352,7 +368,11 @@ pub fn source_operator<'scope, L>(
     name: &str,
     side: bool,
     first_epoch: u64,
-    constructor: impl FnOnce(Ports, timely::scheduling::activate::Activator, timely::scheduling::activate::SyncActivator) -> L,
+    constructor: impl FnOnce(
+        Ports,
+        timely::scheduling::activate::Activator,
+        timely::scheduling::activate::SyncActivator,
+    ) -> L,
 ) -> (Edge<'scope>, Option<Edge<'scope>>)
 where
     L: FnMut() + 'static,

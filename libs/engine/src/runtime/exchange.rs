@@ -59,7 +59,11 @@ fn parts(mut batch: Batch, targets: &[u32], workers: usize) -> Vec<(usize, Batch
         indices[*target as usize].push(row as u32);
     }
     let parts = indices.into_iter().enumerate().filter(|(_, indices)| !indices.is_empty());
-    parts.map(|(target, indices)| (target, batch.take(&UInt32Array::from(indices)).expect("the indices are below the row count"))).collect()
+    parts
+        .map(|(target, indices)| {
+            (target, batch.take(&UInt32Array::from(indices)).expect("the indices are below the row count"))
+        })
+        .collect()
 }
 
 /// An update whose halves go to different workers is a delete there and an insert here.
@@ -84,7 +88,8 @@ mod tests {
     #[test]
     fn every_row_goes_to_the_owner_of_its_key_and_split_pairs_are_mended() {
         let keys: Vec<i64> = (0..1000).map(|row| row % 97).collect();
-        let rows = RecordBatch::try_from_iter([("k", Arc::new(Int64Array::from(keys)) as Arc<dyn Array>)]).expect("one column");
+        let rows = RecordBatch::try_from_iter([("k", Arc::new(Int64Array::from(keys)) as Arc<dyn Array>)])
+            .expect("one column");
         let kinds: Vec<u8> = (0..1000).map(|row| if row % 2 == 0 { 1 } else { 2 }).collect();
         let batch = Batch::changes(rows, UInt8Array::from(kinds));
         let targets = targets(&batch, &[0], 3);

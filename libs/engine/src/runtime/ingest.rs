@@ -127,7 +127,9 @@ impl Ingest {
         self.show_watermark(false);
         if self.clock.finished() && !self.flow.finish_told {
             self.flow.finish_told = true;
-            self.context.state.send(FromWorker::SourceFinished { source: self.source, worker: self.context.state.worker });
+            self.context
+                .state
+                .send(FromWorker::SourceFinished { source: self.source, worker: self.context.state.worker });
         }
         Ok(())
     }
@@ -212,10 +214,12 @@ impl Ingest {
                 if !bad.is_empty() {
                     self.bad_records(split, &bad, &mut out)?;
                 }
-                let max_time = if rows.num_rows() > 0 { self.rows(split, rows, positions, permit, &mut out)? } else { None };
+                let max_time =
+                    if rows.num_rows() > 0 { self.rows(split, rows, positions, permit, &mut out)? } else { None };
                 self.ports.send(&mut out, &self.context.metrics);
                 self.clock.rows(split, max_time, records, next, now_us());
-                let full = self.flow.bytes >= self.limits.epoch_max_bytes || self.limits.epoch_every_rows.is_some_and(|most| self.flow.rows >= most);
+                let full = self.flow.bytes >= self.limits.epoch_max_bytes
+                    || self.limits.epoch_every_rows.is_some_and(|most| self.flow.rows >= most);
                 if full {
                     self.flow.waiting = true;
                     self.context.state.send(FromWorker::CutWanted { epoch: self.epoch });
@@ -228,7 +232,14 @@ impl Ingest {
     }
 
     /// Runs the prelude and judges event times. Returns the largest.
-    fn rows(&mut self, split: u32, rows: RecordBatch, positions: RowPositions, permit: Option<Arc<crate::batch::Permit>>, out: &mut Output) -> Result<Option<i64>> {
+    fn rows(
+        &mut self,
+        split: u32,
+        rows: RecordBatch,
+        positions: RowPositions,
+        permit: Option<Arc<crate::batch::Permit>>,
+        out: &mut Output,
+    ) -> Result<Option<i64>> {
         self.context.state.enter(self.epoch);
         let count = rows.num_rows();
         let mut batch = Batch { permit, ..Batch::inserts(rows) };
@@ -272,12 +283,17 @@ impl Ingest {
         let bad_times = micros(bad.rows.column(time.column), time.unit_us)?;
         let (code, message) = match bad_times.iter().any(|us| us.is_none()) {
             true => ("null_event_time", "the event time is NULL".to_string()),
-            false => ("future_event_time", "the event time is further ahead of the clock than max_ahead allows".to_string()),
+            false => {
+                ("future_event_time", "the event time is further ahead of the clock than max_ahead allows".to_string())
+            }
         };
         match time.on_null {
             graph::OnBad::Fail => {
                 let row = row_json(&bad.rows.slice(0, 1))?;
-                let error = RunError::user(code, format!("in table {}, split {}: {message}: {row}", self.table, (self.split_name)(split)));
+                let error = RunError::user(
+                    code,
+                    format!("in table {}, split {}: {message}: {row}", self.table, (self.split_name)(split)),
+                );
                 return Err(error.hint("set 'null_event_time' = 'drop' or 'dead_letter' for the table"));
             }
             graph::OnBad::Drop => out.counters.dropped += bad.num_rows() as u64,
@@ -303,8 +319,13 @@ impl Ingest {
         let Some(proved) = self.clock.proved(split) else { return Ok(()) };
         match arrow::compute::min(times) {
             Some(min) if min < proved => {
-                let message = format!("in table {}, split {}: a row is older than the file's statistics say", self.table, (self.split_name)(split));
-                Err(RunError::user("input_file_invalid", message).hint("write the file again; its column statistics are wrong"))
+                let message = format!(
+                    "in table {}, split {}: a row is older than the file's statistics say",
+                    self.table,
+                    (self.split_name)(split)
+                );
+                Err(RunError::user("input_file_invalid", message)
+                    .hint("write the file again; its column statistics are wrong"))
             }
             _ => Ok(()),
         }
@@ -322,7 +343,8 @@ impl Ingest {
                     first.position,
                     first.message
                 );
-                Err(RunError::user("bad_record", message).hint("set 'on_bad_record' = 'dead_letter' or 'drop' for the table"))
+                Err(RunError::user("bad_record", message)
+                    .hint("set 'on_bad_record' = 'dead_letter' or 'drop' for the table"))
             }
             graph::OnBad::Drop => {
                 out.counters.dropped += bad.len() as u64;

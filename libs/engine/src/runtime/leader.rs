@@ -32,14 +32,30 @@ pub struct Facts {
 pub enum Event {
     /// Time has passed.
     Tick,
-    CutWanted { epoch: u64 },
-    SourceFinished { source: usize, worker: usize },
+    CutWanted {
+        epoch: u64,
+    },
+    SourceFinished {
+        source: usize,
+        worker: usize,
+    },
     Cut(CutReport),
-    Passed { epoch: u64 },
-    Prepared { sink: usize, worker: usize, epoch: u64, committable: Committable },
-    Snapshot { epoch: u64 },
+    Passed {
+        epoch: u64,
+    },
+    Prepared {
+        sink: usize,
+        worker: usize,
+        epoch: u64,
+        committable: Committable,
+    },
+    Snapshot {
+        epoch: u64,
+    },
     /// All sinks have committed the epoch.
-    Committed { epoch: u64 },
+    Committed {
+        epoch: u64,
+    },
     /// End at a cut: everything up to it is committed, windows stay open.
     Stop,
 }
@@ -48,11 +64,17 @@ pub enum Event {
 pub enum Effect {
     Cut(Cut),
     /// Commit in every sink that has committables, then say [`Event::Committed`].
-    Commit { epoch: u64, kind: CommitKind, sinks: BTreeMap<usize, Vec<Committable>> },
+    Commit {
+        epoch: u64,
+        kind: CommitKind,
+        sinks: BTreeMap<usize, Vec<Committable>>,
+    },
     /// The last epoch is committed.
     Finished,
     /// The epoch of the stop is committed; the attempt can end.
-    Stopped { epoch: u64 },
+    Stopped {
+        epoch: u64,
+    },
 }
 
 pub struct Leader {
@@ -194,7 +216,9 @@ impl Leader {
         let (epoch, cut) = self.cut.first_key_value()?;
         let epoch = *epoch;
         let sinks = self.facts.sinks.iter().enumerate().filter(|(_, commits)| self.facts.prepares(**commits, cut.kind));
-        let prepared = sinks.map(|(sink, _)| cut.prepared.get(&sink).map_or(0, BTreeMap::len)).all(|count| count == self.facts.workers);
+        let prepared = sinks
+            .map(|(sink, _)| cut.prepared.get(&sink).map_or(0, BTreeMap::len))
+            .all(|count| count == self.facts.workers);
         let snapshots = if cut.kind.checkpoint { self.facts.snapshots * self.facts.workers } else { 0 };
         let reported = cut.reports == self.facts.sources * self.facts.workers;
         if self.passed < epoch || !prepared || !reported || cut.snapshots < snapshots {
@@ -259,7 +283,10 @@ mod tests {
     }
 
     fn cuts(effects: &[Effect]) -> Vec<(u64, bool)> {
-        effects.iter().filter_map(|effect| if let Effect::Cut(cut) = effect { Some((cut.epoch, cut.kind.last)) } else { None }).collect()
+        effects
+            .iter()
+            .filter_map(|effect| if let Effect::Cut(cut) = effect { Some((cut.epoch, cut.kind.last)) } else { None })
+            .collect()
     }
 
     #[test]
@@ -315,7 +342,12 @@ mod tests {
     #[test]
     fn the_floor_is_the_minimum_of_the_active_splits_and_stands_still_without_one() {
         let mut leader = Leader::new(facts(1), 0);
-        let split = |watermark, idle| SplitState { watermark, idle, position: Some(Position::At("1".into())), ..SplitState::default() };
+        let split = |watermark, idle| SplitState {
+            watermark,
+            idle,
+            position: Some(Position::At("1".into())),
+            ..SplitState::default()
+        };
         leader.step(Event::Tick, 1000);
         leader.step(report(0, 1, vec![(0, split(50, false)), (1, split(10, true))]), 1000);
         leader.step(Event::Passed { epoch: 1 }, 1000);

@@ -34,13 +34,26 @@ pub struct Cut {
 #[derive(Debug, Serialize, Deserialize)]
 pub enum FromWorker {
     /// A source instance has sent as much as an epoch may hold.
-    CutWanted { epoch: u64 },
+    CutWanted {
+        epoch: u64,
+    },
     /// All splits of an instance have ended and their rows were sent.
-    SourceFinished { source: usize, worker: usize },
+    SourceFinished {
+        source: usize,
+        worker: usize,
+    },
     Cut(CutReport),
     /// The probe: all epochs up to this one are complete.
-    Passed { worker: usize, epoch: u64 },
-    Prepared { sink: usize, worker: usize, epoch: u64, committable: Committable },
+    Passed {
+        worker: usize,
+        epoch: u64,
+    },
+    Prepared {
+        sink: usize,
+        worker: usize,
+        epoch: u64,
+        committable: Committable,
+    },
     /// An operator's state at a checkpoint.
     Snapshot {
         epoch: u64,
@@ -52,7 +65,9 @@ pub enum FromWorker {
     },
     Failed(RunError),
     /// The worker's dataflow has ended by itself.
-    Ended { worker: usize },
+    Ended {
+        worker: usize,
+    },
 }
 
 /// Where a source instance stood at the end of an epoch.

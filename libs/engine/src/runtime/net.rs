@@ -34,7 +34,12 @@ impl Identity {
 const LINE_BYTES_MAX: usize = 4096;
 
 /// Connects this process with all others; blocking. `addresses` are those of all processes by index. Returns a socket per other process.
-pub fn rendezvous(me: &Identity, listener: &TcpListener, addresses: &[SocketAddr], patience: Duration) -> Result<Vec<Option<TcpStream>>> {
+pub fn rendezvous(
+    me: &Identity,
+    listener: &TcpListener,
+    addresses: &[SocketAddr],
+    patience: Duration,
+) -> Result<Vec<Option<TcpStream>>> {
     let deadline = Instant::now() + patience;
     let mut sockets: Vec<Option<TcpStream>> = addresses.iter().map(|_| None).collect();
     for (index, address) in addresses.iter().enumerate().take(me.index) {
@@ -54,8 +59,12 @@ pub fn rendezvous(me: &Identity, listener: &TcpListener, addresses: &[SocketAddr
             }
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
                 if Instant::now() > deadline {
-                    let missing = sockets.iter().skip(me.index + 1).position(Option::is_none).map_or(0, |at| at + me.index + 1);
-                    return Err(RunError::external("process_lost", format!("process {missing} did not connect within {patience:?}")));
+                    let missing =
+                        sockets.iter().skip(me.index + 1).position(Option::is_none).map_or(0, |at| at + me.index + 1);
+                    return Err(RunError::external(
+                        "process_lost",
+                        format!("process {missing} did not connect within {patience:?}"),
+                    ));
                 }
                 std::thread::sleep(Duration::from_millis(5));
             }
@@ -196,7 +205,8 @@ mod tests {
     fn a_missing_process_is_named() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("bound");
-        let error = rendezvous(&identity(0, 1), &listener, &[address, address], Duration::from_millis(50)).expect_err("alone");
+        let error =
+            rendezvous(&identity(0, 1), &listener, &[address, address], Duration::from_millis(50)).expect_err("alone");
         assert!(error.message.contains("process 1 did not connect"), "{error}");
     }
 }

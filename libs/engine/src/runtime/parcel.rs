@@ -76,7 +76,8 @@ fn encode(batch: &Batch) -> Vec<u8> {
     }
     let schema = Arc::new(Schema::new(fields));
     let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-    let rows = RecordBatch::try_new_with_options(schema.clone(), columns, &options).expect("the columns are those of one batch");
+    let rows = RecordBatch::try_new_with_options(schema.clone(), columns, &options)
+        .expect("the columns are those of one batch");
     let mut bytes = vec![flags, 0, 0, 0, 0, 0, 0, 0];
     let mut writer = StreamWriter::try_new(&mut bytes, &schema).expect("writing to memory does not fail");
     writer.write(&rows).expect("writing to memory does not fail");
@@ -90,7 +91,11 @@ fn encode(batch: &Batch) -> Vec<u8> {
 fn decode(bytes: &[u8]) -> Option<Batch> {
     let flags = *bytes.first()?;
     let mut buffer = Buffer::from(&bytes[8..]);
-    let rows = StreamDecoder::new().decode(&mut buffer).ok().flatten().expect("a peer of the same binary sends what this one reads");
+    let rows = StreamDecoder::new()
+        .decode(&mut buffer)
+        .ok()
+        .flatten()
+        .expect("a peer of the same binary sends what this one reads");
     let mut width = rows.num_columns();
     let mut origin = None;
     if flags & ORIGIN != 0 {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use timely::communication::allocator::AllocatorBuilder;
-use timely::communication::allocator::process::ProcessBuilder;
+use timely::communication::allocator::ProcessBuilder;
 use timely::communication::allocator::zero_copy::initialize::initialize_networking_from_sockets;
 use timely::communication::initialize::Hooks;
 use tokio::sync::Semaphore;
@@ -25,7 +25,8 @@ pub(crate) fn start_networked(shared: Shared, sockets: Vec<Option<TcpStream>>, i
     let hooks = Hooks::default();
     let inside = ProcessBuilder::new_typed_vector(threads, hooks.refill.clone(), hooks.spill.clone());
     let connected = initialize_networking_from_sockets(inside, sockets, index, threads, hooks);
-    let (builders, guard) = connected.map_err(|error| RunError::external("process_lost", format!("could not use the connections: {error}")))?;
+    let (builders, guard) = connected
+        .map_err(|error| RunError::external("process_lost", format!("could not use the connections: {error}")))?;
     Workers::start(Arc::new(shared), builders.into_iter().map(AllocatorBuilder::Tcp).collect(), Box::new(guard))
 }
 
@@ -34,10 +35,12 @@ const HEARTBEAT: Duration = Duration::from_millis(200);
 
 /// Takes part in an attempt until the leader lets go. An error is the cause of this process's end, already reported where possible.
 pub async fn join_attempt(launch: Launch, connectors: Arc<dyn Connectors>) -> Result<()> {
-    let failed = |what: &str, error: std::io::Error| RunError::external("process_lost", format!("could not {what}: {error}"));
+    let failed =
+        |what: &str, error: std::io::Error| RunError::external("process_lost", format!("could not {what}: {error}"));
     let data = TcpListener::bind("127.0.0.1:0").map_err(|error| failed("listen for peers", error))?;
     let address = data.local_addr().map_err(|error| failed("listen for peers", error))?;
-    let control = tokio::net::TcpStream::connect(launch.control).await.map_err(|error| failed("reach the leader", error))?;
+    let control =
+        tokio::net::TcpStream::connect(launch.control).await.map_err(|error| failed("reach the leader", error))?;
     control.set_nodelay(true).map_err(|error| failed("reach the leader", error))?;
     let (reader, writer) = control.into_split();
     let (mut reader, mut writer) = (ControlReader::new(reader), ControlWriter { socket: writer });
@@ -50,7 +53,10 @@ pub async fn join_attempt(launch: Launch, connectors: Arc<dyn Connectors>) -> Re
     let workers = (start.settings.parallelism * start.settings.processes) as usize;
     let plan = Arc::new(crate::plan::plan(&start.graph, &start.settings, workers)?);
     let opened = open(&plan, &connectors, &launch.identity.run_id)?;
-    let metrics = Arc::new(Metrics::new(plan.stages.iter().map(|stage| stage.operator.clone()), start.settings.parallelism as usize));
+    let metrics = Arc::new(Metrics::new(
+        plan.stages.iter().map(|stage| stage.operator.clone()),
+        start.settings.parallelism as usize,
+    ));
     let budget_bytes = (start.settings.in_flight_bytes as usize).min(u32::MAX as usize);
     let (leader, mut messages) = unbounded_channel();
     let shared = Shared {
@@ -71,7 +77,8 @@ pub async fn join_attempt(launch: Launch, connectors: Arc<dyn Connectors>) -> Re
         settings: start.settings,
     };
     let (me, addresses) = (launch.identity.clone(), start.addresses);
-    let sockets = tokio::task::spawn_blocking(move || rendezvous(&me, &data, &addresses, Duration::from_secs(30))).await;
+    let sockets =
+        tokio::task::spawn_blocking(move || rendezvous(&me, &data, &addresses, Duration::from_secs(30))).await;
     let sockets = sockets.map_err(|error| RunError::internal(error.to_string()))??;
     let workers = start_networked(shared, sockets, launch.identity.index)?;
     let mut heartbeat = tokio::time::interval(HEARTBEAT);

@@ -121,7 +121,10 @@ pub(crate) struct Start {
 /// From a further process to the leader.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum FromProcess {
-    Hello { identity: Identity, data: SocketAddr },
+    Hello {
+        identity: Identity,
+        data: SocketAddr,
+    },
     Worker(FromWorker),
     /// Also the heartbeat.
     Counts(Vec<OperatorCounts>),
@@ -144,7 +147,12 @@ pub async fn run(request: RunRequest, around: Surroundings) -> Result<Outcome> {
     let opened = open(&plan, &around.connectors, &request.run_id)?;
     let mut committers = opened.sinks.iter().map(|sink| sink.committer()).collect::<Result<Vec<_>>>()?;
     let assignment = freeze(&plan, &opened.sources, request.restore.as_deref()).await?;
-    let expected_rows = assignment.sources.iter().flat_map(|source| source.splits.values()).map(|(split, _)| split.rows).sum::<Option<u64>>();
+    let expected_rows = assignment
+        .sources
+        .iter()
+        .flat_map(|source| source.splits.values())
+        .map(|(split, _)| split.rows)
+        .sum::<Option<u64>>();
 
     let (inputs, mut input) = unbounded_channel();
     let (from_workers, worker_messages) = unbounded_channel();
@@ -182,7 +190,11 @@ pub async fn run(request: RunRequest, around: Surroundings) -> Result<Outcome> {
         sources: plan.stages.iter().filter(|stage| matches!(stage.kind, StageKind::Source(_))).count(),
         workers,
         sinks: attempt.commits.clone(),
-        snapshots: if request.checkpoints { plan.stages.iter().filter(|stage| stage.kind.has_state()).count() } else { 0 },
+        snapshots: if request.checkpoints {
+            plan.stages.iter().filter(|stage| stage.kind.has_state()).count()
+        } else {
+            0
+        },
         bounded: plan.bounded,
         first_epoch,
         epoch_interval_us: settings.epoch_interval.us,
@@ -246,7 +258,9 @@ pub(crate) fn open(plan: &Plan, connectors: &Arc<dyn Connectors>, run_id: &str) 
                     updating: stage.updating,
                     operator: stage.operator.clone(),
                 };
-                let made = connectors.sink(sink, expr::arrow_schema(&stage.schema), context).map_err(|error| error.operator(&stage.operator))?;
+                let made = connectors
+                    .sink(sink, expr::arrow_schema(&stage.schema), context)
+                    .map_err(|error| error.operator(&stage.operator))?;
                 opened.sinks.push(made);
             }
             _ => {}
@@ -259,7 +273,10 @@ pub(crate) fn open(plan: &Plan, connectors: &Arc<dyn Connectors>, run_id: &str) 
 async fn freeze(plan: &Plan, sources: &[Arc<dyn Source>], restore: Option<&Checkpoint>) -> Result<Assignment> {
     let mut assignment = Assignment::default();
     let mut next = 0;
-    let stages = plan.stages.iter().filter_map(|stage| if let StageKind::Source(source) = &stage.kind { Some((stage, source)) } else { None });
+    let stages = plan
+        .stages
+        .iter()
+        .filter_map(|stage| if let StageKind::Source(source) = &stage.kind { Some((stage, source)) } else { None });
     for ((stage, source), opened) in stages.zip(sources) {
         let (operator, table) = (stage.operator.clone(), source.node.table.clone());
         let restored = restore.and_then(|checkpoint| checkpoint.splits.get(&operator));
@@ -349,7 +366,11 @@ async fn start_processes(
     let (threads, processes) = (request.settings.parallelism as usize, request.settings.processes as usize);
     let commits = shared.sinks.iter().map(|sink| sink.commits()).collect();
     if processes == 1 {
-        let config = if threads == 1 { timely::CommunicationConfig::Thread } else { timely::CommunicationConfig::Process(threads) };
+        let config = if threads == 1 {
+            timely::CommunicationConfig::Thread
+        } else {
+            timely::CommunicationConfig::Process(threads)
+        };
         let (allocators, others) = config.try_build().map_err(RunError::internal)?;
         let local = Workers::start(Arc::new(shared), allocators, others)?;
         return Ok(Attempt { local: Some(local), remote: Vec::new(), commits });
@@ -357,8 +378,10 @@ async fn start_processes(
     let Some(launch) = &around.launch else {
         return Err(RunError::internal("several processes were asked for where none can be started"));
     };
-    let failed = |what: &str, error: std::io::Error| RunError::external("process_lost", format!("could not {what}: {error}"));
-    let control = tokio::net::TcpListener::bind("127.0.0.1:0").await.map_err(|error| failed("listen for processes", error))?;
+    let failed =
+        |what: &str, error: std::io::Error| RunError::external("process_lost", format!("could not {what}: {error}"));
+    let control =
+        tokio::net::TcpListener::bind("127.0.0.1:0").await.map_err(|error| failed("listen for processes", error))?;
     let data = TcpListener::bind("127.0.0.1:0").map_err(|error| failed("listen for processes", error))?;
     let address = control.local_addr().map_err(|error| failed("listen for processes", error))?;
     let token = uuid::Uuid::new_v4().to_string();
@@ -370,7 +393,9 @@ async fn start_processes(
     }
     let patience = Duration::from_secs(30);
     let met = tokio::time::timeout(patience, meet(&control, &me, &mut children)).await;
-    let met = met.map_err(|_| RunError::external("process_lost", format!("the processes did not report within {patience:?}")))??;
+    let met = met.map_err(|_| {
+        RunError::external("process_lost", format!("the processes did not report within {patience:?}"))
+    })??;
     let mut addresses = vec![data.local_addr().map_err(|error| failed("listen for processes", error))?];
     addresses.extend(met.values().map(|(_, _, data)| *data));
     let mut remote = Vec::new();
@@ -407,7 +432,11 @@ async fn start_processes(
 type Met = BTreeMap<usize, (ControlReader, ControlWriter, SocketAddr)>;
 
 /// Waits until every child has said hello on its control connection, or one has ended.
-async fn meet(control: &tokio::net::TcpListener, me: &Identity, children: &mut BTreeMap<usize, tokio::process::Child>) -> Result<Met> {
+async fn meet(
+    control: &tokio::net::TcpListener,
+    me: &Identity,
+    children: &mut BTreeMap<usize, tokio::process::Child>,
+) -> Result<Met> {
     let mut met = Met::new();
     let mut look = tokio::time::interval(Duration::from_millis(50));
     while met.len() < children.len() {
@@ -438,7 +467,9 @@ async fn greet(socket: TcpStream, me: &Identity) -> Option<(usize, (ControlReade
     let mut reader = ControlReader::new(reader);
     let hello = tokio::time::timeout(Duration::from_secs(2), reader.next::<FromProcess>()).await.ok()??;
     match hello {
-        FromProcess::Hello { identity, data } if identity.same_attempt(me) => Some((identity.index, (reader, ControlWriter { socket: writer }, data))),
+        FromProcess::Hello { identity, data } if identity.same_attempt(me) => {
+            Some((identity.index, (reader, ControlWriter { socket: writer }, data)))
+        }
         _ => None,
     }
 }
@@ -450,9 +481,17 @@ async fn listen(process: usize, mut reader: ControlReader, inputs: UnboundedSend
             Ok(Some(FromProcess::Worker(message))) => Input::Worker(message),
             Ok(Some(FromProcess::Counts(counts))) => Input::Counts { process, counts },
             Ok(Some(FromProcess::Hello { .. })) => continue,
-            Ok(None) => Input::Lost { process, error: RunError::external("process_lost", format!("process {process} of the run has ended unexpectedly")) },
+            Ok(None) => Input::Lost {
+                process,
+                error: RunError::external(
+                    "process_lost",
+                    format!("process {process} of the run has ended unexpectedly"),
+                ),
+            },
             Err(_) => {
-                let message = format!("process {process} of the run has said nothing for {timeout:?}: it is stopped or overloaded");
+                let message = format!(
+                    "process {process} of the run has said nothing for {timeout:?}: it is stopped or overloaded"
+                );
                 Input::Lost { process, error: RunError::external("process_lost", message) }
             }
         };
@@ -539,7 +578,12 @@ struct Led {
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 
 impl Led {
-    async fn lead(&mut self, input: &mut UnboundedReceiver<Input>, mut verb: watch::Receiver<Verb>, progress: &watch::Sender<Progress>) -> Result<Ended> {
+    async fn lead(
+        &mut self,
+        input: &mut UnboundedReceiver<Input>,
+        mut verb: watch::Receiver<Verb>,
+        progress: &watch::Sender<Progress>,
+    ) -> Result<Ended> {
         let mut show = tokio::time::interval(PROGRESS_INTERVAL);
         let mut obeyed = Verb::Run;
         loop {
@@ -579,7 +623,10 @@ impl Led {
                     Effect::Cut(cut) => self.attempt.order(ToWorker::Cut(cut)),
                     Effect::Commit { epoch, kind, sinks } => {
                         // Where there is no control plane, the epoch is decided here and now.
-                        self.commits.orders.send((epoch, kind, sinks)).map_err(|_| RunError::internal("the commit task has ended"))?;
+                        self.commits
+                            .orders
+                            .send((epoch, kind, sinks))
+                            .map_err(|_| RunError::internal("the commit task has ended"))?;
                     }
                     Effect::Finished => return Ok(Ended { finished: true, epoch: self.progress.committed }),
                     Effect::Stopped { epoch } => return Ok(Ended { finished: false, epoch }),
@@ -611,7 +658,9 @@ impl Led {
                 // The probe says the same on every worker; one is enough.
                 FromWorker::Passed { worker: 0, epoch } => Event::Passed { epoch },
                 FromWorker::Passed { .. } => return Ok(None),
-                FromWorker::Prepared { sink, worker, epoch, committable } => Event::Prepared { sink, worker, epoch, committable },
+                FromWorker::Prepared { sink, worker, epoch, committable } => {
+                    Event::Prepared { sink, worker, epoch, committable }
+                }
                 FromWorker::Snapshot { epoch, operator, worker, snapshot } => {
                     let snapshot = Snapshot::from_bytes(&snapshot)?;
                     // Only the newest complete epoch is ever asked for.

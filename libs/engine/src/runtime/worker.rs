@@ -53,15 +53,24 @@ pub struct Workers {
 
 impl Workers {
     /// Starts one thread per allocator.
-    pub fn start(shared: Arc<Shared>, allocators: Vec<AllocatorBuilder>, others: Box<dyn std::any::Any + Send>) -> Result<Workers> {
+    pub fn start(
+        shared: Arc<Shared>,
+        allocators: Vec<AllocatorBuilder>,
+        others: Box<dyn std::any::Any + Send>,
+    ) -> Result<Workers> {
         let (senders, receivers): (Vec<_>, Vec<_>) = allocators.iter().map(|_| channel()).unzip();
         let receivers: Arc<Mutex<Vec<Receiver<ToWorker>>>> = Arc::new(Mutex::new(receivers));
         let guards = initialize_from(allocators, others, move |allocator| {
             // Which thread takes which receiver does not matter: all get the same orders, and wake-ups go to every thread.
-            let orders = receivers.lock().ok().and_then(|mut receivers| receivers.pop()).expect("there is a receiver per thread");
+            let orders = receivers
+                .lock()
+                .ok()
+                .and_then(|mut receivers| receivers.pop())
+                .expect("there is a receiver per thread");
             let shared = shared.clone();
             let ran = catch_unwind(AssertUnwindSafe(|| {
-                let mut worker = Worker::new(timely::WorkerConfig::default(), allocator, Some(std::time::Instant::now()));
+                let mut worker =
+                    Worker::new(timely::WorkerConfig::default(), allocator, Some(std::time::Instant::now()));
                 run(&mut worker, &shared, &orders)
             }));
             let failure = match ran {
@@ -122,7 +131,14 @@ const PARK: Duration = Duration::from_millis(100);
 
 fn run(worker: &mut Worker, shared: &Arc<Shared>, orders: &Receiver<ToWorker>) -> Result<()> {
     let (index, peers) = (worker.index(), worker.peers());
-    let state = Rc::new(WorkerState::new(index, peers, shared.checkpoints, shared.first_epoch, shared.now_us, shared.leader.clone()));
+    let state = Rc::new(WorkerState::new(
+        index,
+        peers,
+        shared.checkpoints,
+        shared.first_epoch,
+        shared.now_us,
+        shared.leader.clone(),
+    ));
     let readers = worker.dataflow_core("run", None, Box::new(()), |_, scope| build(scope, shared, &state))?;
     let mut leave = false;
     loop {

@@ -38,7 +38,14 @@ struct EpochFacts {
 }
 
 impl WorkerState {
-    pub fn new(worker: usize, workers: usize, checkpoints: bool, first_epoch: u64, now_us: i64, leader: UnboundedSender<FromWorker>) -> WorkerState {
+    pub fn new(
+        worker: usize,
+        workers: usize,
+        checkpoints: bool,
+        first_epoch: u64,
+        now_us: i64,
+        leader: UnboundedSender<FromWorker>,
+    ) -> WorkerState {
         WorkerState {
             worker,
             workers,
@@ -63,7 +70,9 @@ impl WorkerState {
     /// What happens at the end of an epoch that is being closed.
     pub fn kind(&self, epoch: u64) -> CommitKind {
         let kind = self.epochs.borrow().get(&epoch).and_then(|facts| facts.kind);
-        kind.expect("every worker learns of a cut before its own sources leave the epoch, so before any operator closes it")
+        kind.expect(
+            "every worker learns of a cut before its own sources leave the epoch, so before any operator closes it",
+        )
     }
 
     /// Whether the leader named this epoch the last.

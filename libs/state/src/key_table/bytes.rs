@@ -3,18 +3,16 @@
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
-use arrow::array::{
-    Array, ArrayRef, AsArray, BinaryArray, Float32Array, Float64Array, ListArray, StringArray, StructArray,
-};
+use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, StringArray};
 use arrow::buffer::{NullBuffer, OffsetBuffer};
-use arrow::datatypes::{DataType, Float32Type, Float64Type};
+use arrow::datatypes::DataType;
 use arrow::row::{RowConverter, SortField};
 use foldhash::fast::RandomState;
 
 use super::index::{Index, Keys};
 use super::packed::put;
 use super::{KeyStore, NO_SLOT, Slots};
-use crate::words::Word;
+use crate::canonical_floats;
 
 /// How a batch of keys becomes one byte string per row, and back.
 pub(super) trait Encoding: Send + Sized {
@@ -265,32 +263,5 @@ impl Encoding for Rows {
         let parser = self.converter.parser();
         let rows = keys.map(|key| parser.parse(key.expect("the row format has bytes for NULL")));
         self.converter.convert_rows(rows).expect("the bytes were made by this converter")
-    }
-}
-
-/// One zero and one NaN, at any depth: the row format tells them apart.
-fn canonical_floats(column: &ArrayRef) -> ArrayRef {
-    match column.data_type() {
-        DataType::Float64 => {
-            let array: Float64Array =
-                column.as_primitive::<Float64Type>().unary(|value: f64| f64::from_word(value.word()));
-            Arc::new(array)
-        }
-        DataType::Float32 => {
-            let array: Float32Array =
-                column.as_primitive::<Float32Type>().unary(|value: f32| f32::from_word(value.word()));
-            Arc::new(array)
-        }
-        DataType::List(field) if field.data_type().is_nested() || field.data_type().is_floating() => {
-            let list = column.as_list::<i32>();
-            let values = canonical_floats(list.values());
-            Arc::new(ListArray::new(field.clone(), list.offsets().clone(), values, list.nulls().cloned()))
-        }
-        DataType::Struct(fields) => {
-            let row = column.as_struct();
-            let columns = row.columns().iter().map(canonical_floats).collect();
-            Arc::new(StructArray::new(fields.clone(), columns, row.nulls().cloned()))
-        }
-        _ => column.clone(),
     }
 }
