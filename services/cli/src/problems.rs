@@ -187,7 +187,7 @@ mod tests {
             unknown_column
 
               × t has no column foo
-               ╭─[q.sql:1:11]
+               ╭─[q.sql:1:12]
              1 │ SELECT é, foo
                ·           ───
              2 │ FROM t;
