@@ -131,7 +131,9 @@ impl<'a> Binder<'a> {
             }
         };
         let column = bound.node.downcast_ref::<Column>().map(Column::index);
+        let widened_time = self.widened_time(&bound);
         Ok(Compiled {
+            widened_time,
             node: bound.node,
             data_type,
             nullable: bound.nullable,
@@ -141,6 +143,17 @@ impl<'a> Binder<'a> {
             processing_time: self.processing_time,
             input: self.arrow,
         })
+    }
+
+    /// The column of which the expression is a cast to a finer timestamp of the same kind.
+    fn widened_time(&self, bound: &Bound) -> Option<usize> {
+        let cast = bound.node.downcast_ref::<Call>().filter(|call| call.name == "CAST")?;
+        let index = cast.args.first()?.downcast_ref::<Column>()?.index();
+        match (&self.input.columns[index].data_type, bound.ty.sql()?) {
+            (DataType::Timestamp(from), DataType::Timestamp(to)) if from <= to => Some(index),
+            (DataType::TimestampLtz(from), DataType::TimestampLtz(to)) if from <= to => Some(index),
+            _ => None,
+        }
     }
 
     pub fn bind(&mut self, expr: &Expr) -> Bind {

@@ -40,6 +40,8 @@ pub struct Compiled {
     pub(crate) columns: Vec<usize>,
     pub(crate) volatile: bool,
     pub(crate) processing_time: bool,
+    /// The column, if the expression only casts a timestamp to a finer precision: a time attribute stays one.
+    pub(crate) widened_time: Option<usize>,
     pub(crate) input: SchemaRef,
 }
 

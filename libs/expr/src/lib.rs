@@ -21,6 +21,8 @@ mod limits;
 mod operators;
 mod physical;
 mod temporal;
+#[cfg(test)]
+mod tests;
 mod types;
 
 pub use aggregate::aggregate_type;
@@ -31,4 +33,4 @@ pub use dialect::ExprDialect;
 pub use error::{EvalError, ExprError, Span};
 pub use functions::functions;
 pub use limits::{CHAIN_MAX, DEPTH_MAX, TOKENS_MAX, check_tokens};
-pub use types::{arrow_schema, arrow_type, sql_type};
+pub use types::{arrow_schema, arrow_type, casts_implicitly, sql_type};

@@ -223,7 +223,7 @@ pub(crate) fn common_type(a: &DataType, b: &DataType) -> Option<DataType> {
 
 /// Whether a value is taken without a written CAST where `to` is wanted (INSERT, arguments of functions): the widening casts of Flink, and
 /// those between numbers and between times that its sinks make.
-pub(crate) fn casts_implicitly(from: &DataType, to: &DataType) -> bool {
+pub fn casts_implicitly(from: &DataType, to: &DataType) -> bool {
     if from == to {
         return true;
     }

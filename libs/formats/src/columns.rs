@@ -7,8 +7,8 @@ use std::mem;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, BinaryArray, BooleanArray, BooleanBufferBuilder, Decimal128Array, ListArray, MapArray,
-    NullBufferBuilder, PrimitiveArray, StringArray, StructArray,
+    ArrayRef, BinaryArray, BooleanArray, BooleanBufferBuilder, Decimal128Array, ListArray, MapArray, NullBufferBuilder,
+    PrimitiveArray, StringArray, StructArray,
 };
 use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer};
 use arrow::datatypes::{
@@ -26,6 +26,27 @@ const MAX_OFFSET: usize = i32::MAX as usize;
 /// A value was not appended because the column would pass [`MAX_OFFSET`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Full;
+
+/// Why a value did not go into a column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    Full,
+    Misfit(Misfit),
+    /// Null or missing where the column (or an item or field below it) is NOT NULL.
+    Null,
+}
+
+impl From<Full> for Refusal {
+    fn from(_: Full) -> Refusal {
+        Refusal::Full
+    }
+}
+
+impl From<Misfit> for Refusal {
+    fn from(misfit: Misfit) -> Refusal {
+        Refusal::Misfit(misfit)
+    }
+}
 
 /// What texts a column takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -445,8 +466,10 @@ fn primitive<T: ArrowPrimitiveType>(values: &mut Vec<T::Native>, nulls: Option<N
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::*;
+    use arrow::array::Array;
     use arrow::datatypes::Field;
+
+    use super::*;
 
     #[test]
     fn truncate_takes_back_parts_of_a_nested_row() {

@@ -189,6 +189,8 @@ pub enum FormatError {
     HeaderAmbiguous { column: String },
     #[error("the header of the CSV file cannot be read: {reason}")]
     HeaderUnreadable { reason: String },
+    #[error("the name of column {column} cannot be written into the header of a CSV file: {reason}")]
+    HeaderUnwritable { column: String, reason: String },
     #[error("option {option} of the CSV format is {value}, but {reason}")]
     Option { option: &'static str, value: String, reason: &'static str },
     #[error("row {row} of column {column} cannot be written: {reason}")]

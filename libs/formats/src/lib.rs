@@ -7,6 +7,8 @@
 
 mod columns;
 mod decoder;
+mod feed;
+mod values;
 
 #[cfg(test)]
 mod testing;

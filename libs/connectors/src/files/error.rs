@@ -3,7 +3,7 @@
 use engine::{Fault, RunError};
 
 /// A failure of reading or writing files. `shown` fields are locations as people write them: `data/a.parquet`, `s3://bucket/key`.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum FileError {
     #[error("cannot use {shown}: it is outside of the allowed directories {roots}")]
     LocationNotAllowed { shown: String, roots: String },

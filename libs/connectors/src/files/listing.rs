@@ -106,7 +106,7 @@ pub fn partition_directory(column: &str, value: Option<&str>) -> String {
 }
 
 /// `%XX` for bytes that mean something in paths, patterns or keys.
-fn escaped(text: &str) -> String {
+pub fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for (at, c) in text.chars().enumerate() {
         let hidden = at == 0 && matches!(c, '.' | '_') && !text.starts_with(NULL_PARTITION);

@@ -8,8 +8,8 @@ use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 
-use arrow::array::{ArrayRef, RecordBatch};
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::array::{Array, ArrayRef, RecordBatch};
+use arrow::datatypes::SchemaRef;
 use engine::{BadRecord, Position, RowPositions, RunError, Source, SourceContext, SourceHints, SourceOutput, Split, SplitStart};
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryStreamExt};
@@ -75,11 +75,11 @@ enum Piece {
     /// Rows of a row group from `skip` on; `first` is the number in the split of its first row.
     Group { group: Box<FetchedGroup>, first: u64, skip: u64 },
     Text(TextPiece),
-    End { next: Option<u64> },
+    End,
 }
 
-/// What the decoding thread gives back.
-pub(super) enum Decoded {
+/// What a reader of files gives.
+pub enum Decoded {
     Rows { split: u32, rows: RecordBatch, positions: RowPositions, bad: Vec<BadRecord>, next: Position },
     Finished { split: u32 },
 }
@@ -263,7 +263,7 @@ impl FilesystemSource {
                     let fetched = Box::new(footer.fetch(store, group).await?);
                     room.send(Ok(Piece::Group { group: fetched, first, skip: done.saturating_sub(first) }));
                 }
-                let _ = out.send(Ok(Piece::End { next: (done < total).then_some(total) })).await;
+                let _ = out.send(Ok(Piece::End)).await;
             }
             part => {
                 let (from, to) = match part {
@@ -271,9 +271,9 @@ impl FilesystemSource {
                     _ => (0, file.size),
                 };
                 let resume = text::resume_point(&start.position, from).ok_or_else(|| wrong_split(start, "its position is no offset"))?;
-                let decoder = TextDecoder::new(self, start, from, to)?;
+                let decoder = TextDecoder::new(self, start, from)?;
                 room.send(Ok(Piece::Begin { at, constants, text: Some(Box::new(decoder)) }));
-                if !text::fetch(store, file, from, to, resume, self.needs_header(), |piece| {
+                if !text::fetch(store, file, (from, to), resume, self.needs_header(), |piece| {
                     let out = out.clone();
                     async move { out.send(Ok(Piece::Text(piece))).await.is_ok() }
                 })
@@ -281,7 +281,7 @@ impl FilesystemSource {
                 {
                     return Ok(());
                 }
-                let _ = out.send(Ok(Piece::End { next: None })).await;
+                let _ = out.send(Ok(Piece::End)).await;
             }
         }
         Ok(())
@@ -294,12 +294,12 @@ impl FilesystemSource {
     /// The wanted columns in order: those of the file, and the partition's.
     fn assembled(&self, rows: RecordBatch, constants: &mut [Option<Constant>]) -> RecordBatch {
         let count = rows.num_rows();
-        let columns: Vec<ArrayRef> = self.places.iter().zip(constants).map(|(place, constant)| match (place, constant) {
+        let columns = self.places.iter().zip(constants).map(|(place, constant)| match (place, constant) {
             (Some(place), _) => rows.column(*place).clone(),
             (None, Some(constant)) => constant.rows(count),
             (None, None) => unreachable!("a column is in the file or in its directories"),
         });
-        batch(&self.schema, columns.collect(), count)
+        batch(&self.schema, columns.collect::<Vec<ArrayRef>>(), count)
     }
 
     /// Decodes on a thread of its own until the pieces end or nobody listens.
@@ -339,7 +339,7 @@ impl FilesystemSource {
                         return Ok(());
                     }
                 }
-                Piece::End { .. } => {
+                Piece::End => {
                     if out.blocking_send(Ok(Decoded::Finished { split })).is_err() {
                         return Ok(());
                     }
@@ -380,25 +380,8 @@ impl Source for FilesystemSource {
 
     fn read(self: Arc<Self>, context: SourceContext, mut out: SourceOutput) -> BoxFuture<'static, Result<(), RunError>> {
         async move {
-            let (pieces_in, pieces) = mpsc::channel(1);
-            let (decoded_in, mut decoded) = mpsc::channel(BATCHES_AHEAD);
-            let splits: Arc<[SplitStart]> = context.splits.into();
-            let batch_rows = context.batch_rows.max(1);
-            // Dropped with this future: the fetching stops, so the decoding ends as well.
-            let mut tasks = JoinSet::new();
-            tasks.spawn(self.clone().fetch(splits.to_vec(), pieces_in));
-            let source = self.clone();
-            tasks.spawn_blocking(move || {
-                let decode = AssertUnwindSafe(|| source.decode(&splits, batch_rows, pieces, &decoded_in));
-                let result = catch_unwind(decode).unwrap_or_else(|_| {
-                    let (file, place) = (source.location.shown(), String::new());
-                    Err(FileError::InputFileInvalid { file, place, reason: "its content is damaged".into() })
-                });
-                if let Err(error) = result {
-                    let _ = decoded_in.blocking_send(Err(error));
-                }
-            });
-            while let Some(event) = decoded.recv().await {
+            let mut events = self.decoded(context.splits, context.batch_rows);
+            while let Some(event) = events.next().await {
                 match event? {
                     Decoded::Rows { split, rows, positions, bad, next } => out.rows(split, rows, positions, bad, next).await?,
                     Decoded::Finished { split } => out.finished(split)?,
@@ -410,7 +393,45 @@ impl Source for FilesystemSource {
     }
 }
 
-/// The columns that a text file has to give.
-pub(super) fn text_schema(source: &FilesystemSource) -> &Schema {
-    &source.file_schema
+/// What the splits of a reader give, decoded a little ahead. Dropping it ends the fetching, and with it the decoding.
+pub struct Events {
+    decoded: mpsc::Receiver<Result<Decoded>>,
+    _tasks: JoinSet<()>,
+}
+
+impl Events {
+    pub async fn next(&mut self) -> Option<Result<Decoded>> {
+        self.decoded.recv().await
+    }
+}
+
+impl FilesystemSource {
+    /// Reads splits in their order; needs a tokio runtime around it.
+    pub fn decoded(self: Arc<Self>, splits: Vec<SplitStart>, batch_rows: usize) -> Events {
+        let (pieces_in, pieces) = mpsc::channel(1);
+        let (decoded_in, decoded) = mpsc::channel(BATCHES_AHEAD);
+        let splits: Arc<[SplitStart]> = splits.into();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(self.clone().fetch(splits.to_vec(), pieces_in));
+        tasks.spawn_blocking(move || {
+            let decode = AssertUnwindSafe(|| self.decode(&splits, batch_rows.max(1), pieces, &decoded_in));
+            let result = catch_unwind(decode).unwrap_or_else(|_| {
+                let (file, place) = (self.location.shown(), String::new());
+                Err(FileError::InputFileInvalid { file, place, reason: "its content is damaged".into() })
+            });
+            if let Err(error) = result {
+                // Nobody listens when the run is over.
+                let _ = decoded_in.blocking_send(Err(error));
+            }
+        });
+        Events { decoded, _tasks: tasks }
+    }
+
+    /// What decides the rows besides the files themselves; for caches.
+    pub fn identity(&self) -> serde_json::Value {
+        let mut options = self.options.clone();
+        (options.s3_access_key, options.s3_secret_key) = (None, None);
+        let columns: Vec<String> = self.schema.fields().iter().map(|field| format!("{field:?}")).collect();
+        serde_json::json!([options, columns, self.file_columns])
+    }
 }

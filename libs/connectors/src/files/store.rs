@@ -273,8 +273,8 @@ impl Store {
                 .await
             }
             Store::Objects { objects, .. } => {
-                let got = async { objects.get(&self.key(path)?).await?.bytes().await }.await;
-                match got {
+                let key = self.key(path)?;
+                match async { objects.get(&key).await?.bytes().await }.await {
                     Ok(bytes) => Ok(Some(bytes)),
                     Err(object_store::Error::NotFound { .. }) => Ok(None),
                     Err(error) => Err(self.failed("reading", path, &error)),
@@ -351,12 +351,6 @@ impl Store {
             _ if text.contains("NoSuchBucket") => FileError::InputNotFound { shown, looked_for: "there is no such bucket".into() },
             _ => FileError::Unreachable { action, shown, reason: text },
         }
-    }
-}
-
-impl From<object_store::Error> for FileError {
-    fn from(error: object_store::Error) -> FileError {
-        FileError::Unreachable { action: "using", shown: "the object store".into(), reason: reason(&error) }
     }
 }
 

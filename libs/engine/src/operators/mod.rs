@@ -1,5 +1,6 @@
 //! The operators: synchronous, one idea per file, free of any engine.
 
+pub mod aggregate;
 pub mod factory;
 pub mod groups;
 pub mod ledger;
@@ -7,6 +8,9 @@ pub mod panes;
 mod parts;
 mod results;
 mod saved;
+pub mod session;
+pub mod sort;
+pub mod steps;
 #[cfg(test)]
 mod testing;
 mod times;
@@ -14,3 +18,5 @@ pub mod window_aggregate;
 pub mod window_assign;
 pub mod window_expand;
 pub mod window_partial;
+#[cfg(test)]
+mod window_tests;

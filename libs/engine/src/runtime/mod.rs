@@ -20,6 +20,7 @@ mod time;
 mod worker;
 mod worker_state;
 
+pub use ingest::row_json;
 pub use messages::hex;
 pub use metrics::OperatorCounts;
 pub use net::Identity;

@@ -10,8 +10,11 @@ mod scanner;
 #[cfg(test)]
 mod tests;
 mod value;
+mod wide;
+mod writer;
 
 pub use scanner::Scanner;
+pub use writer::Writer;
 
 use crate::decoder::DEFAULT_MAX_RECORD_BYTES;
 use crate::text::TimestampFormat;

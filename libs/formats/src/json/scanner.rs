@@ -3,22 +3,16 @@
 //! A record's values wait in slots until the whole record has been accepted; only then is a row appended. So a bad record leaves no trace, and
 //! of duplicate keys the last wins without being looked for.
 
-use std::sync::Arc;
-
 use arrow::datatypes::SchemaRef;
-use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 
 use super::JsonOptions;
 use super::lex::{Fault, Flaw, blanks, byte, integer, string, unescape, value};
 use super::plan::{Action, Fast, Leaf, Object, START, compile};
-use super::value::{self as values, Refusal, as_text};
-use crate::columns::{Column, Data, Kind, Scalar, sql_type};
-use crate::decoder::{
-    BadRecord, Decoded, FULL, FormatError, MAX_BAD_PAYLOAD_BYTES, Progress, RecordDecoder, RecordNumbers, Stopped,
-};
+use super::value::{self as values, as_text};
+use crate::columns::{Column, Data, Kind, Refusal, Scalar, sql_type};
+use crate::decoder::{BadRecord, Decoded, FormatError, Progress, RecordDecoder, Stopped};
+use crate::feed::{self, Feed, excerpt};
 use crate::text::{Misfit, TimestampFormat};
-
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// A value of the record being read; ranges are positions in the text.
 #[derive(Clone, Copy)]
@@ -69,21 +63,13 @@ enum Refused {
 /// Reads JSON records; see [`RecordDecoder`] for how to feed it.
 pub struct Scanner {
     schema: SchemaRef,
-    options: JsonOptions,
+    timestamp_format: TimestampFormat,
     columns: Vec<Column>,
     objects: Vec<Object>,
     leaves: Vec<Leaf>,
     slots: Vec<Slot>,
     scratch: Vec<u8>,
-    /// Rows in the columns, and where they came from.
-    rows: usize,
-    numbers: RecordNumbers,
-    /// Position of the next byte to be fed.
-    offset: u64,
-    record: u64,
-    at_file_start: bool,
-    /// Inside a line that was reported as too long.
-    skipping: bool,
+    feed: Feed,
 }
 
 impl Scanner {
@@ -99,23 +85,8 @@ impl Scanner {
             .collect::<Result<Vec<_>, _>>()?;
         let (objects, leaves) = compile(&columns);
         let slots = vec![Slot::Missing; leaves.len()];
-        // A record must fit into an empty column.
-        let options = JsonOptions { max_record_bytes: options.max_record_bytes.min(1 << 30), ..options };
-        Ok(Scanner {
-            schema,
-            options,
-            columns,
-            objects,
-            leaves,
-            slots,
-            scratch: Vec::new(),
-            rows: 0,
-            numbers: RecordNumbers::default(),
-            offset: 0,
-            record: 0,
-            at_file_start: true,
-            skipping: false,
-        })
+        let (timestamp_format, feed) = (options.timestamp_format, Feed::new(options.max_record_bytes));
+        Ok(Scanner { schema, timestamp_format, columns, objects, leaves, slots, scratch: Vec::new(), feed })
     }
 
     #[cfg(test)]
@@ -201,10 +172,11 @@ impl Scanner {
             }
             Fast::Timestamp => {
                 if byte(text, start) == b'"'
-                    && let Some((value, end)) = self.leaves[slot].minute.timestamp(text, start)
+                    && let Some((value, end)) = self.leaves[slot].minute.timestamp(text, start + 1)
+                    && byte(text, end) == b'"'
                 {
                     self.slots[slot] = Slot::Bits(value);
-                    return Ok(end);
+                    return Ok(end + 1);
                 }
             }
             Fast::Text | Fast::None => {}
@@ -228,7 +200,7 @@ impl Scanner {
             (b'-' | b'0'..=b'9' | b't' | b'f', Kind::Text) => Slot::Text { start, end },
             (b'[', Kind::List) | (b'{', Kind::Map) | (b'"', Kind::Binary) => Slot::Raw { start, end },
             (_, Kind::Text | Kind::List | Kind::Map | Kind::Binary) => Slot::Misfit { start, end },
-            _ => match values::fixed(kind, raw, self.options.timestamp_format, &mut self.scratch) {
+            _ => match values::fixed(kind, raw, self.timestamp_format, &mut self.scratch) {
                 Ok(Scalar::Bits(bits)) => Slot::Bits(bits),
                 Ok(Scalar::Wide(value)) => Slot::Wide { high: (value >> 64) as i64, low: value as u64 },
                 Err(_) => Slot::Misfit { start, end },
@@ -266,62 +238,21 @@ impl Scanner {
     fn commit(&mut self, text: &[u8]) -> Result<(), Refused> {
         let mut slot = 0;
         for column in &mut self.columns {
-            let row = Row { slots: &self.slots, leaves: &self.leaves, text, format: self.options.timestamp_format };
+            let row = Row { slots: &self.slots, leaves: &self.leaves, text, format: self.timestamp_format };
             if let Err(refused) = row.append(column, &mut slot, &mut self.scratch) {
-                let rows = self.rows;
+                let rows = self.feed.rows();
                 self.columns.iter_mut().for_each(|column| column.truncate(rows));
                 return Err(refused);
             }
         }
-        self.numbers.push(self.record);
-        self.rows += 1;
+        self.feed.push_row();
         Ok(())
-    }
-
-    /// Report of a record in `text[start..end]` (its line end excluded), read from `offset` of the file.
-    #[cold]
-    fn bad(&self, code: &'static str, message: String, record: &[u8], offset: u64) -> BadRecord {
-        let record = record.strip_suffix(b"\r").unwrap_or(record);
-        let payload = record[..record.len().min(MAX_BAD_PAYLOAD_BYTES)].to_vec();
-        BadRecord { record: self.record, offset, code, message, payload }
-    }
-
-    #[cold]
-    fn too_long(&self, record: &[u8], offset: u64) -> BadRecord {
-        let message = format!("the record is longer than {} bytes", self.options.max_record_bytes);
-        self.bad("record_too_long", message, record, offset)
     }
 
     #[cold]
     fn faulty(&self, fault: Fault, text: &[u8], start: usize, end: usize, offset: u64) -> BadRecord {
         let (code, message) = describe(fault, text, start, end);
-        self.bad(code, message, &text[start..end], offset)
-    }
-
-    #[cold]
-    fn refused(
-        &self,
-        slot: usize,
-        range: Option<(usize, usize)>,
-        refusal: Refusal,
-        text: &[u8],
-        record: &[u8],
-        offset: u64,
-    ) -> BadRecord {
-        let path = &self.leaves[slot].path;
-        let data_type = self.field_type(slot);
-        let shown = range.map(|(start, end)| excerpt(&text[start..end]));
-        let (code, message) = match (refusal, shown) {
-            (Refusal::Null, None) => ("null", format!("column {path} is NOT NULL, but the record has no value for it")),
-            (Refusal::Null, Some(shown)) => {
-                ("null", format!("column {path} ({data_type}) has a null in {shown} where it is NOT NULL"))
-            }
-            (Refusal::Misfit(Misfit::OutOfRange), Some(shown)) => {
-                ("out_of_range", format!("column {path}: {shown} is out of the range of {data_type}"))
-            }
-            (_, shown) => ("wrong_type", format!("column {path}: {} is no {data_type}", shown.unwrap_or_default())),
-        };
-        self.bad(code, message, record, offset)
+        self.feed.bad(code, message, &text[start..end], offset)
     }
 
     /// SQL name of the type of a slot's column or field.
@@ -349,7 +280,7 @@ impl Scanner {
         match self.leaves[slot].kind {
             Kind::Text | Kind::Binary | Kind::List | Kind::Map | Kind::Struct => Refusal::Misfit(Misfit::Malformed),
             kind => {
-                let refused = values::fixed(kind, &text[start..end], self.options.timestamp_format, &mut self.scratch);
+                let refused = values::fixed(kind, &text[start..end], self.timestamp_format, &mut self.scratch);
                 Refusal::Misfit(refused.err().unwrap_or(Misfit::Malformed))
             }
         }
@@ -365,15 +296,14 @@ impl Scanner {
         end: usize,
         offset: u64,
     ) -> Result<BadRecord, Full> {
-        let Refused::Value { slot, range, refusal } = refused else {
-            assert!(self.rows > 0, "a record of at most max_record_bytes fits into empty columns");
-            return Err(Full);
-        };
+        let Refused::Value { slot, range, refusal } = refused else { return Err(Full) };
         let refusal = match (self.slots[slot], refusal) {
             (Slot::Misfit { start, end }, _) => self.why(slot, text, start, end),
             (_, refusal) => refusal,
         };
-        Ok(self.refused(slot, range, refusal, text, &text[start..end], offset))
+        let value = range.map(|(start, end)| &text[start..end]);
+        let (code, message) = feed::refusal(&self.leaves[slot].path, &self.field_type(slot), refusal, value);
+        Ok(self.feed.bad(code, message, &text[start..end], offset))
     }
 }
 
@@ -450,34 +380,16 @@ impl RecordDecoder for Scanner {
     }
 
     fn begin_file(&mut self) {
-        self.seek(0, 0);
-        self.at_file_start = true;
+        self.feed.begin_file();
     }
 
     fn seek(&mut self, offset: u64, record: u64) {
-        assert_eq!(self.rows, 0, "rows of another place are buffered: flush them first");
-        (self.offset, self.record, self.at_file_start, self.skipping) = (offset, record, false, false);
+        self.feed.seek(offset, record);
     }
 
     fn decode(&mut self, bytes: &[u8], last: bool, max_rows: usize) -> Result<Progress, FormatError> {
         let mut progress = Progress { consumed: 0, rows: 0, bad: Vec::new(), stopped: Stopped::Bytes };
-        let mut position = 0;
-        if self.at_file_start {
-            if !last && bytes.len() < BYTE_ORDER_MARK.len() && BYTE_ORDER_MARK.starts_with(bytes) {
-                return Ok(progress);
-            }
-            self.at_file_start = false;
-            position = if bytes.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 };
-        }
-        if self.skipping {
-            position = match bytes.iter().position(|&byte| byte == b'\n') {
-                Some(newline) => {
-                    self.skipping = false;
-                    newline + 1
-                }
-                None => bytes.len(),
-            };
-        }
+        let Some(mut position) = self.feed.first(bytes, last) else { return Ok(progress) };
         // Whole lines only: whatever is wrong in them, a newline stops it.
         let end = if last {
             bytes.len()
@@ -491,13 +403,13 @@ impl RecordDecoder for Scanner {
             }
             let line = position;
             let start = blanks::<true>(bytes, line);
-            let offset = self.offset + line as u64;
-            let max_end = line + self.options.max_record_bytes;
+            let offset = self.feed.offset + line as u64;
+            let max_end = line + self.feed.max_record_bytes;
             let blank = start >= bytes.len() || bytes[start] == b'\n';
             let outcome = if blank { Ok(start) } else { self.scan::<true>(bytes, start) };
             position = match outcome {
                 Ok(behind) if behind > max_end => {
-                    progress.bad.push(self.too_long(&bytes[line..behind], offset));
+                    progress.bad.push(self.feed.too_long(&bytes[line..behind], offset));
                     behind
                 }
                 Ok(behind) if blank => behind,
@@ -520,7 +432,7 @@ impl RecordDecoder for Scanner {
                         .position(|&byte| byte == b'\n')
                         .map_or(bytes.len(), |length| line + length);
                     progress.bad.push(if line_end > max_end {
-                        self.too_long(&bytes[line..line_end], offset)
+                        self.feed.too_long(&bytes[line..line_end], offset)
                     } else {
                         self.faulty(fault, bytes, line, line_end, offset)
                     });
@@ -529,71 +441,47 @@ impl RecordDecoder for Scanner {
             };
             // Over the newline, which only the last line of the file may lack.
             position += usize::from(position < bytes.len());
-            self.record += 1;
+            self.feed.record += 1;
         }
-        if progress.stopped == Stopped::Bytes && bytes.len() - position > self.options.max_record_bytes {
-            progress.bad.push(self.too_long(&bytes[position..], self.offset + position as u64));
+        if progress.stopped == Stopped::Bytes && bytes.len() - position > self.feed.max_record_bytes {
+            progress.bad.push(self.feed.too_long(&bytes[position..], self.feed.offset + position as u64));
             position = bytes.len();
-            self.record += 1;
-            self.skipping = true;
+            self.feed.record += 1;
+            self.feed.skip_line();
         }
-        self.offset += position as u64;
+        self.feed.offset += position as u64;
         progress.consumed = position;
         Ok(progress)
     }
 
     fn decode_record(&mut self, record: &[u8]) -> Result<(), Box<BadRecord>> {
-        let offset = self.offset;
+        let offset = self.feed.offset;
         let start = blanks::<false>(record, 0);
         let scanned =
             if start == record.len() { Err(Fault::new(Flaw::Empty, start)) } else { self.scan::<false>(record, start) };
         let outcome = match scanned {
-            _ if record.len() > self.options.max_record_bytes => Err(self.too_long(record, offset)),
+            _ if record.len() > self.feed.max_record_bytes => Err(self.feed.too_long(record, offset)),
             Err(fault) => Err(self.faulty(fault, record, 0, record.len(), offset)),
             Ok(_) => match self.commit(record) {
                 Ok(()) => Ok(()),
                 Err(refused) => match self.report(refused, record, 0, record.len(), offset) {
                     Ok(bad) => Err(bad),
-                    Err(Full) => {
-                        return Err(Box::new(self.bad(
-                            FULL,
-                            "a column has reached 2 GiB; flush the batch".into(),
-                            b"",
-                            offset,
-                        )));
-                    }
+                    Err(Full) => return Err(Box::new(self.feed.full())),
                 },
             },
         };
-        self.record += 1;
-        self.offset += record.len() as u64;
+        self.feed.record += 1;
+        self.feed.offset += record.len() as u64;
         outcome.map_err(Box::new)
     }
 
     fn rows(&self) -> usize {
-        self.rows
+        self.feed.rows()
     }
 
     fn flush(&mut self) -> Decoded {
-        let arrays = self.columns.iter_mut().map(Column::finish).collect();
-        let options = RecordBatchOptions::new().with_row_count(Some(self.rows));
-        let batch = RecordBatch::try_new_with_options(Arc::clone(&self.schema), arrays, &options)
-            .expect("the columns are those of the schema");
-        self.rows = 0;
-        Decoded { batch, records: std::mem::take(&mut self.numbers) }
+        self.feed.flush(&self.schema, &mut self.columns)
     }
-}
-
-/// The beginning of a text for a message.
-fn excerpt(bytes: &[u8]) -> String {
-    const MAX_CHARS: usize = 60;
-    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(4 * MAX_CHARS)]);
-    let mut shown: String =
-        text.chars().take(MAX_CHARS).flat_map(|c| if c.is_control() { vec!['?'] } else { vec![c] }).collect();
-    if text.chars().count() > MAX_CHARS || bytes.len() > 4 * MAX_CHARS {
-        shown.push_str("...");
-    }
-    shown
 }
 
 /// Code and message of a fault in the record `text[start..end]`.

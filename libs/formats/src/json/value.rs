@@ -3,30 +3,9 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-use crate::columns::{Column, Data, Full, Kind, Scalar};
+use crate::columns::{Column, Data, Kind, Refusal, Scalar};
 use crate::json::lex::{Members, unescape};
 use crate::text::{self, Misfit, TimestampFormat};
-
-/// Why a value did not go into a column.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Refusal {
-    Full,
-    Misfit(Misfit),
-    /// Null or missing where the column (or an item or field below it) is NOT NULL.
-    Null,
-}
-
-impl From<Full> for Refusal {
-    fn from(_: Full) -> Refusal {
-        Refusal::Full
-    }
-}
-
-impl From<Misfit> for Refusal {
-    fn from(misfit: Misfit) -> Refusal {
-        Refusal::Misfit(misfit)
-    }
-}
 
 pub(crate) fn as_text(accepted: &[u8]) -> &str {
     std::str::from_utf8(accepted).expect("the scanner accepts only UTF-8")
