@@ -62,7 +62,8 @@ fn answer_json(value: &Value, exit: Exit) -> Exit {
 fn validation(script: &Script) -> String {
     let bounded = if script.analysis.bounded { "bounded" } else { "unbounded" };
     let nodes = script.graph.nodes.len();
-    let mut text = format!("{} is valid: {bounded}, {nodes} operator{}\n", script.source.name, if nodes == 1 { "" } else { "s" });
+    let mut text =
+        format!("{} is valid: {bounded}, {nodes} operator{}\n", script.source.name, if nodes == 1 { "" } else { "s" });
     for (node, facts) in operators(script) {
         let inputs = if node.inputs.is_empty() { String::new() } else { format!(" <- {}", node.inputs.join(", ")) };
         let _ = writeln!(text, "\n{} ({}){}", visible(&node.id), node.operator.type_name(), visible(&inputs));
@@ -78,7 +79,11 @@ fn validation(script: &Script) -> String {
                 None => "no time attribute".to_string(),
             };
             let bounded = if facts.bounded { "bounded" } else { "unbounded" };
-            let columns = if facts.schema.columns.is_empty() { String::new() } else { format!("  {}\n", visible(&facts.schema.to_string())) };
+            let columns = if facts.schema.columns.is_empty() {
+                String::new()
+            } else {
+                format!("  {}\n", visible(&facts.schema.to_string()))
+            };
             let _ = writeln!(text, "{columns}  {bounded}, {changelog}, {}", visible(&time));
         }
     }

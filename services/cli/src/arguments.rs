@@ -8,10 +8,8 @@ use clap_complete::Shell;
 /// Unified batch/stream analytics: one graph, written as SQL or JSON, over files or live streams.
 #[derive(Debug, Parser)]
 #[command(name = "highwater", version, max_term_width = 100, disable_help_subcommand = true)]
-#[command(
-    after_help = "Exit codes: 0 done; 1 the run failed; 2 the script, the graph or the arguments are wrong; \
-                  70 a bug of highwater; 130 interrupted."
-)]
+#[command(after_help = "Exit codes: 0 done; 1 the run failed; 2 the script, the graph or the arguments are wrong; \
+                  70 a bug of highwater; 130 interrupted.")]
 pub struct Arguments {
     /// Say more on stderr about what goes on; twice for everything.
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]

@@ -25,7 +25,8 @@ pub struct Source {
 
 /// Shows problems on stderr.
 pub fn show(problems: &[Problem], severity: Severity, source: &Source) {
-    let graphical = std::io::stderr().is_terminal() && source.text.lines().all(|line| line.len() <= GRAPHICAL_LINE_CHARS);
+    let graphical =
+        std::io::stderr().is_terminal() && source.text.lines().all(|line| line.len() <= GRAPHICAL_LINE_CHARS);
     let text = match graphical {
         true => render_graphical(problems, severity, source, colours()),
         false => render_plain(problems, severity, source),
@@ -243,7 +244,8 @@ mod tests {
 
     #[test]
     fn a_failed_run_says_who_must_act() {
-        let error = RunError::user("file_missing", "there is no file a.csv").hint("check the path").operator("source_t");
+        let error =
+            RunError::user("file_missing", "there is no file a.csv").hint("check the path").operator("source_t");
         expect![[r#"
             error[file_missing]: there is no file a.csv
               operator: source_t (q.sql:3:1)

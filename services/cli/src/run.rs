@@ -56,7 +56,8 @@ pub fn run(arguments: &RunArguments, verbose: u8) -> Exit {
             return Exit::Invalid;
         }
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(worker::tokio_threads()).enable_all().build();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(worker::tokio_threads()).enable_all().build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -115,7 +116,8 @@ impl Running<'_> {
             verb: obeyed,
             progress,
         };
-        let signals = signal(SignalKind::interrupt()).and_then(|interrupt| Ok((interrupt, signal(SignalKind::terminate())?)));
+        let signals =
+            signal(SignalKind::interrupt()).and_then(|interrupt| Ok((interrupt, signal(SignalKind::terminate())?)));
         let (mut interrupt, mut terminate) = match signals {
             Ok(signals) => signals,
             Err(error) => {
@@ -186,7 +188,10 @@ impl Running<'_> {
                 (State::Cancelled, Exit::Interrupted)
             }
             (Err(error), None) => {
-                say(&problems::run_error(error, error.operator.as_deref().and_then(|id| self.script.place(id)).as_deref()));
+                say(&problems::run_error(
+                    error,
+                    error.operator.as_deref().and_then(|id| self.script.place(id)).as_deref(),
+                ));
                 (State::Failed, if error.fault == Fault::Internal { Exit::Internal } else { Exit::Failed })
             }
             (Ok(outcome), Some(error)) if error.is_closed() => {
@@ -200,7 +205,10 @@ impl Running<'_> {
             }
             (Ok(outcome), None) if outcome.finished => (State::Finished, Exit::Done),
             (Ok(outcome), None) => {
-                self.say(&format!("stopped: everything up to epoch {} is committed, open windows are not\n", outcome.epoch));
+                self.say(&format!(
+                    "stopped: everything up to epoch {} is committed, open windows are not\n",
+                    outcome.epoch
+                ));
                 (State::Stopped, if interrupted { Exit::Interrupted } else { Exit::Done })
             }
         };

@@ -35,17 +35,24 @@ pub struct Script {
 #[derive(Debug)]
 pub enum Refused {
     /// The script is right, and has neither INSERT nor SELECT.
-    Nothing { name: String },
+    Nothing {
+        name: String,
+    },
     /// It could not be read, or an argument is wrong.
     Unreadable(String),
-    Wrong { problems: Vec<Problem>, source: Source },
+    Wrong {
+        problems: Vec<Problem>,
+        source: Source,
+    },
 }
 
 impl Refused {
     /// Says on stderr what is wrong.
     pub fn show(&self) {
         match self {
-            Refused::Nothing { name } => say(&format!("{name} is valid: nothing to run, it has neither INSERT INTO nor SELECT\n")),
+            Refused::Nothing { name } => {
+                say(&format!("{name} is valid: nothing to run, it has neither INSERT INTO nor SELECT\n"))
+            }
             Refused::Unreadable(message) => say(&format!("error: {message}\n")),
             Refused::Wrong { problems, source } => show(problems, Severity::Error, source),
         }
@@ -77,9 +84,9 @@ impl Script {
 
     fn placed(&self, problem: &Problem) -> Problem {
         let span = match &problem.place {
-            Place::Pointer { pointer } => node_of(pointer)
-                .and_then(|index| self.graph.nodes.get(index))
-                .and_then(|node| self.spans.get(&node.id)),
+            Place::Pointer { pointer } => {
+                node_of(pointer).and_then(|index| self.graph.nodes.get(index)).and_then(|node| self.spans.get(&node.id))
+            }
             _ => None,
         };
         match span {
@@ -109,7 +116,8 @@ fn read(path: &Path) -> Result<Source, Refused> {
         return Err(unreadable(format!("it has more than {} MiB", SCRIPT_BYTES_MAX >> 20)));
     }
     let text = String::from_utf8(bytes).map_err(|error| {
-        let line = error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|byte| **byte == b'\n').count() + 1;
+        let line =
+            error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|byte| **byte == b'\n').count() + 1;
         unreadable(format!("line {line} is not UTF-8"))
     })?;
     let text = text.strip_prefix('\u{feff}').map(str::to_string).unwrap_or(text);
@@ -221,10 +229,13 @@ mod tests {
 
     #[test]
     fn arguments_stand_above_the_script() {
-        let (overrides, given) =
-            split(&arguments(&[("parallelism", "2"), ("tables.t.replay.speed", "max"), ("epoch.interval", "2s")], Some(5)));
+        let (overrides, given) = split(&arguments(
+            &[("parallelism", "2"), ("tables.t.replay.speed", "max"), ("epoch.interval", "2s")],
+            Some(5),
+        ));
         assert_eq!(overrides, [("t".to_string(), "replay.speed".to_string(), "max".to_string())]);
-        let script = [("epoch.interval", "9s"), ("source.batch-rows", "7")].map(|(key, value)| (key.to_string(), value.into()));
+        let script =
+            [("epoch.interval", "9s"), ("source.batch-rows", "7")].map(|(key, value)| (key.to_string(), value.into()));
         let read = settings(script.into_iter().collect(), given).unwrap();
         assert_eq!((read.parallelism, read.epoch_interval, read.batch_rows), (5, graph::Period::from_secs(2), 7));
     }
@@ -257,6 +268,9 @@ mod tests {
 
     #[test]
     fn pointers_lead_to_nodes() {
-        assert_eq!((node_of("/nodes/12/columns/0"), node_of("/nodes/3"), node_of("/version")), (Some(12), Some(3), None));
+        assert_eq!(
+            (node_of("/nodes/12/columns/0"), node_of("/nodes/3"), node_of("/version")),
+            (Some(12), Some(3), None)
+        );
     }
 }

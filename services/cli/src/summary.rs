@@ -52,7 +52,14 @@ pub struct Summary {
 
 impl Summary {
     /// `counts` are in the order of the plan's stages; empty if the run never began.
-    pub fn new(state: State, plan: &Plan, counts: &[OperatorCounts], epochs: u64, elapsed: Duration, cpu: Duration) -> Summary {
+    pub fn new(
+        state: State,
+        plan: &Plan,
+        counts: &[OperatorCounts],
+        epochs: u64,
+        elapsed: Duration,
+        cpu: Duration,
+    ) -> Summary {
         let mut summary = Summary {
             state,
             sources: Vec::new(),
@@ -100,7 +107,11 @@ impl Summary {
         let seconds = self.elapsed.as_secs_f64();
         let rate = if seconds > 0.0 { self.rows_in() as f64 / seconds } else { 0.0 };
         let mut text = format!("rows in   {}\nrows out  {}\n", tables(&self.sources), tables(&self.sinks));
-        let partly = if self.partially_late > 0 { format!(", partially late {}", grouped(self.partially_late)) } else { String::new() };
+        let partly = if self.partially_late > 0 {
+            format!(", partially late {}", grouped(self.partially_late))
+        } else {
+            String::new()
+        };
         text.push_str(&format!(
             "late {}{partly}, dropped {}, dead letters {}\n",
             grouped(self.late),
@@ -173,7 +184,8 @@ pub fn cpu_time() -> Duration {
             }
             usage.assume_init()
         };
-        let time = |time: libc::timeval| Duration::from_secs(time.tv_sec as u64) + Duration::from_micros(time.tv_usec as u64);
+        let time =
+            |time: libc::timeval| Duration::from_secs(time.tv_sec as u64) + Duration::from_micros(time.tv_usec as u64);
         time(usage.ru_utime) + time(usage.ru_stime)
     };
     of(libc::RUSAGE_SELF) + of(libc::RUSAGE_CHILDREN)
@@ -211,7 +223,12 @@ mod tests {
         "#]]
         .assert_eq(&summary().text());
         let text = Summary { partially_late: 2, epochs: 1, state: State::Stopped, ..summary() }.text();
-        assert!(text.contains("late 1, partially late 2, dropped") && text.contains("stopped") && text.ends_with("1 epoch\n"), "{text}");
+        assert!(
+            text.contains("late 1, partially late 2, dropped")
+                && text.contains("stopped")
+                && text.ends_with("1 epoch\n"),
+            "{text}"
+        );
     }
 
     #[test]

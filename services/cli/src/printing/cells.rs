@@ -107,7 +107,12 @@ fn timestamp(column: &dyn Array, unit: TimeUnit, row: usize) -> (i64, u8) {
     }
 }
 
-fn listed(brackets: &[u8; 2], count: usize, out: &mut Vec<u8>, mut one: impl FnMut(usize, &mut Vec<u8>)) -> Result<(), Misfit> {
+fn listed(
+    brackets: &[u8; 2],
+    count: usize,
+    out: &mut Vec<u8>,
+    mut one: impl FnMut(usize, &mut Vec<u8>),
+) -> Result<(), Misfit> {
     out.push(brackets[0]);
     for at in 0..count {
         if at > 0 {

@@ -127,7 +127,11 @@ impl Printer {
                 Output::Json => records(Format::Json)?,
                 Output::Csv => records(Format::Csv)?,
                 Output::Table if bounded && !printed.updating => Form::Table { batches: Vec::new(), rows: 0 },
-                Output::Table => Form::Lines(Lines::new(&printed.schema, &printed.identifier, printed.updating)),
+                Output::Table => {
+                    let untold = several && !bounded && printed.identifier.is_empty();
+                    let identifier = if untold { &printed.table } else { &printed.identifier };
+                    Form::Lines(Lines::new(&printed.schema, identifier, printed.updating))
+                }
             };
             tables.insert(printed.operator.clone(), Showing { printed, form, ready: Vec::new() });
         }

@@ -44,7 +44,9 @@ impl Records {
         let schema = Arc::new(Schema::new(fields));
         let encoder: Box<dyn RecordEncoder> = match format {
             Format::Json => Box::new(json::Writer::new(schema.clone(), JsonOptions::default())?),
-            Format::Csv => Box::new(csv::Writer::new(schema.clone(), CsvOptions { header: true, ..CsvOptions::default() })?),
+            Format::Csv => {
+                Box::new(csv::Writer::new(schema.clone(), CsvOptions { header: true, ..CsvOptions::default() })?)
+            }
         };
         Ok(Records { encoder, schema, table, updating, begun: false })
     }
@@ -56,7 +58,12 @@ impl Records {
         }
     }
 
-    pub fn rows(&mut self, rows: &RecordBatch, kinds: Option<&UInt8Array>, out: &mut Vec<u8>) -> Result<(), FormatError> {
+    pub fn rows(
+        &mut self,
+        rows: &RecordBatch,
+        kinds: Option<&UInt8Array>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), FormatError> {
         self.begin(out);
         let mut columns: Vec<ArrayRef> = Vec::new();
         let all = |text: &str| Arc::new(StringArray::from_iter_values(std::iter::repeat_n(text, rows.num_rows())));

@@ -127,32 +127,41 @@ fn bounded(output: Output, expected: Expect) {
 
 #[test]
 fn every_type_in_a_table() {
-    bounded(Output::Table, expect![[r#"
+    bounded(
+        Output::Table,
+        expect![[r#"
         ┌──────┬──────┬───────┬────────┬──────────────────────┬───────┬────────┬────────┬────────────┬─────────────┬─────────────────────┬───────────────────────────────┬─────────────────────────┬──────┬────────┬───────────┬───────┬────────────────────┐
         │ bool ┆ tiny ┆ small ┆    int ┆                  big ┆ float ┆ double ┆    dec ┆ date       ┆ time        ┆ ts0                 ┆ ts9                           ┆ ltz                     ┆ text ┆ bytes  ┆ list      ┆ map   ┆ row                │
         ╞══════╪══════╪═══════╪════════╪══════════════════════╪═══════╪════════╪════════╪════════════╪═════════════╪═════════════════════╪═══════════════════════════════╪═════════════════════════╪══════╪════════╪═══════════╪═══════╪════════════════════╡
         │ true ┆ -128 ┆   300 ┆ -70000 ┆ -9223372036854775808 ┆   0.1 ┆    NaN ┆ -0.050 ┆ 1969-12-31 ┆ 01:02:03.04 ┆ 1970-01-01 00:00:00 ┆ 1970-01-01 00:00:00.000000001 ┆ 2020-01-31 23:59:59.12Z ┆ é�\n ┆ 0x666f ┆ [1, NULL] ┆ {k=7} ┆ (a,"b", [1, NULL]) │
         │ NULL ┆ NULL ┆  NULL ┆   NULL ┆                 NULL ┆  NULL ┆   NULL ┆   NULL ┆ NULL       ┆ NULL        ┆ NULL                ┆ NULL                          ┆ NULL                    ┆ NULL ┆ NULL   ┆ NULL      ┆ NULL  ┆ NULL               │
         └──────┴──────┴───────┴────────┴──────────────────────┴───────┴────────┴────────┴────────────┴─────────────┴─────────────────────┴───────────────────────────────┴─────────────────────────┴──────┴────────┴───────────┴───────┴────────────────────┘
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn every_type_as_json() {
-    bounded(Output::Json, expect![[r#"
+    bounded(
+        Output::Json,
+        expect![[r#"
         {"bool":true,"tiny":-128,"small":300,"int":-70000,"big":-9223372036854775808,"float":0.1,"double":"NaN","dec":-0.050,"date":"1969-12-31","time":"01:02:03.04","ts0":"1970-01-01 00:00:00","ts9":"1970-01-01 00:00:00.000000001","ltz":"2020-01-31 23:59:59.12Z","text":"é\u001b\n","bytes":"Zm8=","list":[1,null],"map":{"k":7},"row":{"x":"a,\"b\"","y":[1,null]}}
         {"bool":null,"tiny":null,"small":null,"int":null,"big":null,"float":null,"double":null,"dec":null,"date":null,"time":null,"ts0":null,"ts9":null,"ltz":null,"text":null,"bytes":null,"list":null,"map":null,"row":null}
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn every_type_as_csv() {
-    bounded(Output::Csv, expect![[r#"
+    bounded(
+        Output::Csv,
+        expect![[r#"
         bool,tiny,small,int,big,float,double,dec,date,time,ts0,ts9,ltz,text,bytes,list,map,row
         true,-128,300,-70000,-9223372036854775808,0.1,NaN,-0.050,1969-12-31,01:02:03.04,1970-01-01 00:00:00,1970-01-01 00:00:00.000000001,2020-01-31 23:59:59.12Z,"é
         ",Zm8=,"[1,null]","{""k"":7}","{""x"":""a,\""b\"""",""y"":[1,null]}"
         ,,,,,,,,,,,,,,,,,
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -185,20 +194,23 @@ fn updating_rows_of_a_stream_say_what_they_do() {
         -U  b           5
         +U  b          12
         -D  b          12
-    "#]].assert_eq(&shown(Output::Table));
+    "#]]
+    .assert_eq(&shown(Output::Table));
     expect![[r#"
         {"op":"+I","k":"long name","n":1}
         {"op":"-U","k":"b","n":5}
         {"op":"+U","k":"b","n":12}
         {"op":"-D","k":"b","n":12}
-    "#]].assert_eq(&shown(Output::Json));
+    "#]]
+    .assert_eq(&shown(Output::Json));
     expect![[r#"
         op,k,n
         +I,long name,1
         -U,b,5
         +U,b,12
         -D,b,12
-    "#]].assert_eq(&shown(Output::Csv));
+    "#]]
+    .assert_eq(&shown(Output::Csv));
 }
 
 #[test]
@@ -237,22 +249,25 @@ fn several_tables_are_told_apart() {
         ╞═══════════╪═══╡
         │ long name ┆ 1 │
         └───────────┴───┘
-    "#]].assert_eq(&shown(Output::Table, true));
+    "#]]
+    .assert_eq(&shown(Output::Table, true));
     expect![[r#"
-        k          n
-        long name  1
-        k          n
-        long name  1
-        k          n
-        long name  1
-        long name  1
-    "#]].assert_eq(&shown(Output::Table, false));
+        a> k          n
+        a> long name  1
+        b> k          n
+        b> long name  1
+        a> k          n
+        a> long name  1
+        a> long name  1
+    "#]]
+    .assert_eq(&shown(Output::Table, false));
     expect![[r#"
         {"table":"a","k":"long name","n":1}
         {"table":"a","k":"long name","n":1}
         {"table":"a","k":"long name","n":1}
         {"table":"b","k":"long name","n":1}
-    "#]].assert_eq(&shown(Output::Json, true));
+    "#]]
+    .assert_eq(&shown(Output::Json, true));
     let printed = tables.iter().map(|(table, rows, updating)| Printed {
         operator: table.to_string(),
         table: table.to_string(),
@@ -273,7 +288,8 @@ fn an_empty_result_still_has_its_columns() {
         │ k ┆ n │
         ╞═══╪═══╡
         └───┴───┘
-    "#]].assert_eq(&shown(Output::Table));
+    "#]]
+    .assert_eq(&shown(Output::Table));
     assert_eq!(shown(Output::Csv), "k,n\n");
     assert_eq!(shown(Output::Json), "");
 }
@@ -294,8 +310,16 @@ fn a_long_result_is_lines_and_whole() {
 #[test]
 fn a_reader_that_has_left_is_no_failure() {
     let (rows, _) = changes();
-    let printed = Printed { operator: "sink_t".into(), table: "t".into(), identifier: "id".into(), schema: rows.schema(), updating: false };
-    let broken = |kind: io::ErrorKind| Printer::new(vec![printed.clone()], Output::Table, false, Box::new(move |_| Err(kind.into()))).unwrap();
+    let printed = Printed {
+        operator: "sink_t".into(),
+        table: "t".into(),
+        identifier: "id".into(),
+        schema: rows.schema(),
+        updating: false,
+    };
+    let broken = |kind: io::ErrorKind| {
+        Printer::new(vec![printed.clone()], Output::Table, false, Box::new(move |_| Err(kind.into()))).unwrap()
+    };
     assert!(broken(io::ErrorKind::BrokenPipe).take(committed("t", &rows, None)).unwrap_err().is_closed());
     assert!(!broken(io::ErrorKind::StorageFull).take(committed("t", &rows, None)).unwrap_err().is_closed());
 }
