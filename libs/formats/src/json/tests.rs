@@ -7,7 +7,7 @@ use arrow::datatypes::{DataType, Field, Float64Type, Int64Type, TimeUnit, Timest
 use serde_json::Value;
 
 use super::{JsonOptions, MAX_DEPTH, Scanner};
-use crate::decoder::{DEFAULT_MAX_RECORD_BYTES, FULL, MAX_BAD_PAYLOAD_BYTES, RecordDecoder, Stopped};
+use crate::decoder::{FULL, MAX_BAD_PAYLOAD_BYTES, RecordDecoder, Stopped};
 use crate::testing::{Outcome, Random, cell, decode_all, feed, field, mutate, row, schema};
 use crate::text::{TimestampFormat, parse_timestamp};
 
@@ -502,7 +502,6 @@ fn payloads_are_capped() {
     let record = format!(r#"{{"a":"{}"}}"#, "é".repeat(10_000));
     let bad = scanner([field("a", DataType::Int64)]).decode_record(record.as_bytes()).unwrap_err();
     assert!(bad.message.len() < 200, "{}", bad.message);
-    assert!(DEFAULT_MAX_RECORD_BYTES > MAX_BAD_PAYLOAD_BYTES);
 }
 
 #[test]
@@ -554,7 +553,7 @@ fn more_keys_than_are_remembered() {
     for i in 0..20_000 {
         // Many distinct keys, in no order, and now and then the needed ones between them.
         let junk = |random: &mut Random| format!(r#""key {}":[{i}]"#, random.below(500));
-        let mut members = vec![
+        let mut members = [
             junk(&mut random),
             junk(&mut random),
             format!(r#""a":{i}"#),
