@@ -575,6 +575,32 @@ fn more_keys_than_are_remembered() {
     assert_eq!(outcome.batch.column(2).null_count(), 20_000);
 }
 
+#[test]
+fn wide_tables_whose_names_begin_alike() {
+    let name = |column: usize| format!("a name of more than 16 bytes {column:03}");
+    let fields: Vec<_> = (0..300).map(|column| field(&name(column), DataType::Int64)).collect();
+    // Forward, backward, and without some of them.
+    let mut file = String::new();
+    for record in 0..40 {
+        let mut members: Vec<_> = (0..300)
+            .filter(|column| record % 4 < 2 || column % 7 != 0)
+            .map(|column| format!("\"{}\":{column}", name(column)))
+            .collect();
+        if record % 2 == 1 {
+            members.reverse();
+        }
+        file += &format!("{{{}}}\n", members.join(","));
+    }
+    let outcome = decode_all(&mut scanner(fields), file.as_bytes());
+    for column in 0..300 {
+        let values = outcome.batch.column(column).as_primitive::<Int64Type>();
+        for record in 0..40 {
+            let expected = (record % 4 < 2 || column % 7 != 0).then_some(column as i64);
+            assert_eq!(values.is_valid(record).then(|| values.value(record)), expected);
+        }
+    }
+}
+
 const SEEDS: &[&[u8]] = &[
     br#"{"a":1000,"x":-12.5e3,"s":"apple","t":"2020-01-31 23:59:59.123","f":1.5,"r":{"x":7,"y":"in"},"z":[1,{"k":null}]}"#,
     br#"{"t":"2020-01-31T23:58:00Z","s":"a \"quoted\" \u00e9\ud83d\ude00 text\\","a":-9223372036854775807,"r":null,"f":-0.0}"#,
