@@ -1,0 +1,472 @@
+//! The options of sources and sinks, typed, so that a job is validated without linking a client.
+//!
+//! Option names are the same in a graph's JSON and in SQL's `WITH (...)`; there every value is text, so each field also reads text.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::de::{self, DeserializeOwned};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Map, Value};
+
+use crate::{Period, Problem, suggestion};
+
+/// Where a source's rows come from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum SourceConnector {
+    Filesystem(Box<FilesystemOptions>),
+    Replay(Box<ReplayOptions>),
+    Datagen(DatagenOptions),
+}
+
+/// Where a sink's rows go.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum SinkConnector {
+    Filesystem(Box<FilesystemOptions>),
+    Print(PrintOptions),
+    Blackhole(BlackholeOptions),
+}
+
+/// The names that `'connector' = ...` may have for a source, and for a sink.
+pub const SOURCE_CONNECTORS: &[&str] = &["datagen", "filesystem", "replay"];
+pub const SINK_CONNECTORS: &[&str] = &["blackhole", "filesystem", "print"];
+
+impl SourceConnector {
+    pub fn name(&self) -> &'static str {
+        match self {
+            SourceConnector::Filesystem(_) => "filesystem",
+            SourceConnector::Replay(_) => "replay",
+            SourceConnector::Datagen(_) => "datagen",
+        }
+    }
+
+    /// Whether the input ends by itself and is known to: a property of the source, never a flag.
+    pub fn is_bounded(&self) -> bool {
+        match self {
+            SourceConnector::Filesystem(_) => true,
+            SourceConnector::Replay(_) => false,
+            SourceConnector::Datagen(options) => options.number_of_rows.is_some(),
+        }
+    }
+
+    /// Reads `{"type": ..., option: value, ...}`; reports every problem, with pointers below `at`.
+    pub fn from_options(options: &Map<String, Value>, at: &str) -> Result<SourceConnector, Vec<Problem>> {
+        let name = connector_name(options, SOURCE_CONNECTORS, "source", at)?;
+        match name {
+            "filesystem" => read::<FilesystemOptions>(options, at).map(|o| SourceConnector::Filesystem(Box::new(o))),
+            "replay" => read::<ReplayOptions>(options, at).map(|o| SourceConnector::Replay(Box::new(o))),
+            "datagen" => read::<DatagenOptions>(options, at).map(SourceConnector::Datagen),
+            other => unreachable!("{other} is a known source connector"),
+        }
+    }
+}
+
+impl SinkConnector {
+    pub fn name(&self) -> &'static str {
+        match self {
+            SinkConnector::Filesystem(_) => "filesystem",
+            SinkConnector::Print(_) => "print",
+            SinkConnector::Blackhole(_) => "blackhole",
+        }
+    }
+
+    /// Whether the sink can show that a row was changed or deleted.
+    pub fn takes_updates(&self) -> bool {
+        match self {
+            SinkConnector::Filesystem(_) => false,
+            SinkConnector::Print(_) | SinkConnector::Blackhole(_) => true,
+        }
+    }
+
+    /// Reads `{"type": ..., option: value, ...}`; reports every problem, with pointers below `at`.
+    pub fn from_options(options: &Map<String, Value>, at: &str) -> Result<SinkConnector, Vec<Problem>> {
+        let name = connector_name(options, SINK_CONNECTORS, "sink", at)?;
+        match name {
+            "filesystem" => read::<FilesystemOptions>(options, at).map(|o| SinkConnector::Filesystem(Box::new(o))),
+            "print" => read::<PrintOptions>(options, at).map(SinkConnector::Print),
+            "blackhole" => read::<BlackholeOptions>(options, at).map(SinkConnector::Blackhole),
+            other => unreachable!("{other} is a known sink connector"),
+        }
+    }
+}
+
+/// How the bytes of a file are read and written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum FileFormat {
+    Parquet,
+    /// One JSON object per line.
+    Json,
+    Csv,
+}
+
+/// How epoch numbers stand for timestamps in JSON; texts are always read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum JsonTimestamps {
+    /// `2001-01-31 08:09:10.123`; ISO 8601 is read too. Numbers are refused.
+    #[default]
+    Sql,
+    /// `2001-01-31T08:09:10.123Z`; SQL's form is read too. Numbers are refused.
+    #[serde(rename = "ISO-8601", alias = "iso-8601")]
+    Iso8601,
+    EpochSeconds,
+    EpochMillis,
+    EpochMicros,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Compression {
+    None,
+    Snappy,
+    #[default]
+    Zstd,
+    Lz4,
+}
+
+/// Files of one format under a path, local or `s3://bucket/prefix`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct FilesystemOptions {
+    /// A file, a directory, or a pattern with `*`, `?`, `[..]` and `**`. A sink's path is a directory.
+    pub path: String,
+    pub format: FileFormat,
+    /// How JSON shows timestamps. Default: `SQL`.
+    #[serde(rename = "json.timestamp-format.standard", default, deserialize_with = "timestamps")]
+    pub json_timestamps: JsonTimestamps,
+    /// One character between the fields of CSV. Default: `,`.
+    #[serde(rename = "csv.field-delimiter", default = "comma")]
+    pub csv_delimiter: char,
+    /// Whether CSV files begin with a line of column names. Default: true.
+    #[serde(rename = "csv.header", default = "crate::types::yes", deserialize_with = "boolean")]
+    pub csv_header: bool,
+    /// The text that stands for NULL in CSV. Default: the empty text.
+    #[serde(rename = "csv.null-literal", default)]
+    pub csv_null_literal: String,
+    /// Default: `zstd`.
+    #[serde(rename = "parquet.compression", default)]
+    pub parquet_compression: Compression,
+    /// For `s3://` paths: the server, such as `http://127.0.0.1:9000`. Default: Amazon's.
+    #[serde(rename = "s3.endpoint", default, skip_serializing_if = "Option::is_none")]
+    pub s3_endpoint: Option<String>,
+    /// Default: `AWS_REGION`, or `us-east-1`.
+    #[serde(rename = "s3.region", default, skip_serializing_if = "Option::is_none")]
+    pub s3_region: Option<String>,
+    /// Default: `AWS_ACCESS_KEY_ID`.
+    #[serde(rename = "s3.access-key", default, skip_serializing_if = "Option::is_none")]
+    pub s3_access_key: Option<Secret>,
+    /// Default: `AWS_SECRET_ACCESS_KEY`.
+    #[serde(rename = "s3.secret-key", default, skip_serializing_if = "Option::is_none")]
+    pub s3_secret_key: Option<Secret>,
+    /// A sink closes a file when it has this many bytes. Default: 128 MiB.
+    #[serde(rename = "sink.rolling-policy.file-size", default = "file_size", deserialize_with = "bytes")]
+    pub rolling_file_size_bytes: u64,
+    /// A sink closes a file at the first commit after it has been open this long. Default: 10 min.
+    #[serde(rename = "sink.rolling-policy.rollover-interval", default = "rollover")]
+    pub rollover_interval: Period,
+}
+
+/// Files as a live stream, in order of event time with disorder: always unbounded in its semantics.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ReplayOptions {
+    #[serde(flatten)]
+    pub files: FilesystemOptions,
+    /// `max`, or a factor of the speed of the recorded time. Default: `max`.
+    #[serde(rename = "replay.speed", default)]
+    pub speed: ReplaySpeed,
+    /// How far rows may arrive out of the order of event time. Default: 0s.
+    #[serde(rename = "replay.disorder", default)]
+    pub disorder: Period,
+    /// Draws the disorder. Default: 0.
+    #[serde(rename = "replay.seed", default, deserialize_with = "number")]
+    pub seed: u64,
+    /// At the end of the files: `end` with the final watermark, or stay open, `idle`. Default: `end`.
+    #[serde(rename = "replay.then", default)]
+    pub then: ReplayThen,
+    /// Into how many splits the rows are dealt, each with a watermark of its own. Default: 1.
+    #[serde(rename = "replay.splits", default = "one", deserialize_with = "number")]
+    pub splits: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ReplaySpeed {
+    #[default]
+    Max,
+    #[serde(untagged)]
+    Factor(f64),
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ReplayThen {
+    #[default]
+    End,
+    Idle,
+}
+
+/// Generated rows, the same for the same seed.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct DatagenOptions {
+    /// Default: as fast as possible.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "optional_number")]
+    pub rows_per_second: Option<u64>,
+    /// The source is bounded iff this is given.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "optional_number")]
+    pub number_of_rows: Option<u64>,
+    /// Default: 0.
+    #[serde(default, deserialize_with = "number")]
+    pub seed: u64,
+    /// Into how many splits the rows are dealt. Default: 1.
+    #[serde(default = "one", deserialize_with = "number")]
+    pub splits: u64,
+    /// Per column, `fields.NAME.OPTION`: kind (`random`, `sequence`), min, max, start, end, length, null-rate.
+    #[serde(flatten)]
+    pub fields: BTreeMap<String, String>,
+}
+
+/// Rows to the standard output.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct PrintOptions {
+    /// Stands before every row of a stream.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub print_identifier: String,
+}
+
+/// Takes rows, touches every column, and keeps nothing.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct BlackholeOptions {}
+
+/// A text that is never shown. It is serialised as it is, because graphs are shipped to processes; whoever prints a graph redacts it first.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct Secret(pub String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+fn comma() -> char {
+    ','
+}
+
+fn one() -> u64 {
+    1
+}
+
+fn file_size() -> u64 {
+    128 << 20
+}
+
+fn rollover() -> Period {
+    Period::from_secs(600)
+}
+
+fn connector_name<'a>(
+    options: &'a Map<String, Value>,
+    known: &[&'static str],
+    role: &str,
+    at: &str,
+) -> Result<&'a str, Vec<Problem>> {
+    let Some(name) = options.get("type").and_then(Value::as_str) else {
+        let problem = Problem::new("missing_option", format!("the {role} names no connector"));
+        return Err(vec![problem.hint(format!("there is {}", known.join(", "))).pointer(format!("{at}/type"))]);
+    };
+    if known.contains(&name) {
+        return Ok(name);
+    }
+    let problem = Problem::new("unknown_connector", format!("there is no {role} connector {name:?}"));
+    Err(vec![problem.hint(suggestion(name, known.iter().copied())).pointer(format!("{at}/type"))])
+}
+
+/// Option structs, checked for unknown names with the names of their JSON Schema.
+fn read<T: DeserializeOwned + JsonSchema>(options: &Map<String, Value>, at: &str) -> Result<T, Vec<Problem>> {
+    let mut rest = options.clone();
+    rest.remove("type");
+    read_object(rest, at, |name| name.starts_with("fields."))
+}
+
+/// Deserialises an object, one problem per unknown field, else the first that serde finds.
+pub(crate) fn read_object<T: DeserializeOwned + JsonSchema>(
+    object: Map<String, Value>,
+    at: &str,
+    also_known: impl Fn(&str) -> bool,
+) -> Result<T, Vec<Problem>> {
+    let schema = schemars::schema_for!(T);
+    let known: Vec<&str> = schema
+        .get("properties")
+        .and_then(Value::as_object)
+        .into_iter()
+        .flat_map(|p| p.keys().map(String::as_str))
+        .collect();
+    let open = schema.get("additionalProperties").is_some_and(|more| more.is_object());
+    let mut problems: Vec<Problem> = object
+        .keys()
+        .filter(|name| !known.contains(&name.as_str()) && !(open && also_known(name)))
+        .map(|name| {
+            Problem::new("unknown_option", format!("there is no option {name:?} here"))
+                .hint(suggestion(name, known.iter().copied()))
+                .pointer(format!("{at}/{}", escaped(name)))
+        })
+        .collect();
+    let unknown: Vec<String> = object.keys().filter(|name| !known.contains(&name.as_str()) && !open).cloned().collect();
+    let mut clean = object;
+    for name in unknown {
+        clean.remove(&name);
+    }
+    match serde_path_to_error::deserialize(Value::Object(clean)) {
+        Ok(value) if problems.is_empty() => Ok(value),
+        Ok(_) => Err(problems),
+        Err(error) => {
+            let path: String = error.path().iter().filter_map(segment).map(|s| format!("/{}", escaped(&s))).collect();
+            problems.push(Problem::new("invalid_option", error.inner().to_string()).pointer(format!("{at}{path}")));
+            Err(problems)
+        }
+    }
+}
+
+fn segment(segment: &serde_path_to_error::Segment) -> Option<String> {
+    match segment {
+        serde_path_to_error::Segment::Map { key } => Some(key.clone()),
+        serde_path_to_error::Segment::Seq { index } => Some(index.to_string()),
+        _ => None,
+    }
+}
+
+/// A name as a part of a JSON Pointer.
+pub(crate) fn escaped(name: &str) -> String {
+    name.replace('~', "~0").replace('/', "~1")
+}
+
+/// SQL's options are text; JSON's may be numbers and booleans.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Lenient {
+    Text(String),
+    Flag(bool),
+    Number(serde_json::Number),
+}
+
+impl Lenient {
+    fn text(self) -> String {
+        match self {
+            Lenient::Text(text) => text.trim().to_string(),
+            Lenient::Flag(flag) => flag.to_string(),
+            Lenient::Number(number) => number.to_string(),
+        }
+    }
+}
+
+pub(crate) fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    let text = Lenient::deserialize(deserializer)?.text();
+    text.replace('_', "").parse().map_err(|_| de::Error::custom(format!("{text:?} is not a whole number")))
+}
+
+pub(crate) fn optional_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    number(deserializer).map(Some)
+}
+
+pub(crate) fn boolean<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    let text = Lenient::deserialize(deserializer)?.text();
+    text.to_lowercase().parse().map_err(|_| de::Error::custom(format!("{text:?} is neither true nor false")))
+}
+
+/// `134217728`, `128MiB`, `128 MB` (both binary, as in Flink).
+pub(crate) fn bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    let text = Lenient::deserialize(deserializer)?.text();
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let factor = match text[end..].trim().to_lowercase().as_str() {
+        "" | "b" | "bytes" => Some(1u64),
+        "k" | "kb" | "kib" => Some(1 << 10),
+        "m" | "mb" | "mib" => Some(1 << 20),
+        "g" | "gb" | "gib" => Some(1 << 30),
+        _ => None,
+    };
+    let size = text[..end].parse::<u64>().ok().zip(factor).and_then(|(number, factor)| number.checked_mul(factor));
+    size.filter(|size| *size > 0).ok_or_else(|| de::Error::custom(format!("{text:?} is not a size; write 128MiB")))
+}
+
+fn timestamps<'de, D: Deserializer<'de>>(deserializer: D) -> Result<JsonTimestamps, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    match text.to_lowercase().as_str() {
+        "sql" => Ok(JsonTimestamps::Sql),
+        "iso-8601" => Ok(JsonTimestamps::Iso8601),
+        "epoch-seconds" => Ok(JsonTimestamps::EpochSeconds),
+        "epoch-millis" => Ok(JsonTimestamps::EpochMillis),
+        "epoch-micros" => Ok(JsonTimestamps::EpochMicros),
+        _ => Err(de::Error::custom(format!(
+            "{text:?} is not one of SQL, ISO-8601, epoch-seconds, epoch-millis, epoch-micros"
+        ))),
+    }
+}
+
+impl<'de> Deserialize<'de> for ReplaySpeed {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Lenient::deserialize(deserializer)?.text();
+        match text.parse::<f64>() {
+            _ if text == "max" => Ok(ReplaySpeed::Max),
+            Ok(factor) if factor.is_finite() && factor > 0.0 => Ok(ReplaySpeed::Factor(factor)),
+            _ => Err(de::Error::custom(format!("{text:?} is neither max nor a factor above 0"))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn source(options: Value) -> Result<SourceConnector, Vec<String>> {
+        let object = options.as_object().cloned().unwrap_or_default();
+        SourceConnector::from_options(&object, "").map_err(|problems| problems.iter().map(Problem::to_string).collect())
+    }
+
+    #[test]
+    fn options_read_text_as_sql_gives_it() {
+        let read = source(
+            json!({"type": "replay", "path": "a", "format": "csv", "csv.header": "FALSE", "replay.speed": "2.5",
+            "replay.disorder": "10 s", "replay.seed": "7", "sink.rolling-policy.file-size": "1 MB"}),
+        );
+        let Ok(SourceConnector::Replay(options)) = read else { panic!("{read:?}") };
+        assert_eq!(
+            (options.seed, options.speed, options.disorder),
+            (7, ReplaySpeed::Factor(2.5), Period::from_secs(10))
+        );
+        assert_eq!((options.files.csv_header, options.files.rolling_file_size_bytes), (false, 1 << 20));
+    }
+
+    #[test]
+    fn wrong_options_are_all_reported_with_the_nearest_name() {
+        let problems = source(json!({"type": "filesystem", "pth": "a", "formt": "csv"})).expect_err("wrong");
+        let text = problems.join("\n");
+        assert!(
+            text.contains("/pth: there is no option \"pth\" here") && text.contains("did you mean path?"),
+            "{text}"
+        );
+        assert!(text.contains("did you mean format?") && text.contains("missing field `path`"), "{text}");
+        assert!(
+            source(json!({"type": "kafka"})).expect_err("none")[0].contains("there is datagen, filesystem, replay")
+        );
+    }
+
+    #[test]
+    fn datagen_takes_options_of_fields() {
+        let read = source(json!({"type": "datagen", "number-of-rows": "10", "fields.a.kind": "sequence"}));
+        let Ok(SourceConnector::Datagen(options)) = read else { panic!("{read:?}") };
+        assert_eq!(options.fields["fields.a.kind"], "sequence");
+        assert!(source(json!({"type": "datagen", "number-of-row": "10"})).is_err());
+    }
+
+    #[test]
+    fn secrets_are_not_shown() {
+        assert!(!format!("{:?}", Secret("hunter2".into())).contains("hunter2"));
+    }
+}
