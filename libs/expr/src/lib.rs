@@ -30,5 +30,5 @@ pub use compiled::{Compiled, Env, cast, compile, compile_ast};
 pub use dialect::ExprDialect;
 pub use error::{EvalError, ExprError, Span};
 pub use functions::functions;
-pub use limits::{CHAIN_MAX, DEPTH_MAX, TOKENS_MAX, check_tokens};
+pub use limits::{CHAIN_MAX, DEPTH_MAX, PARSER_RECURSION, TOKENS_MAX, check_tokens};
 pub use types::{arrow_schema, arrow_type, casts_implicitly, sql_type};
