@@ -1,1 +1,64 @@
+//! Sources and sinks: one folder or file per system.
+//!
+//! [`Registry`] opens what a graph's nodes name. Each connector implements `engine::Source` or `engine::Sink`: it reads and stages;
+//! time, epochs and policies are the engine's. This crate knows nothing of operators.
 
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use engine::{Connectors, RunError, Sink, SinkContext, Source, SourceHints};
+use graph::{SinkConnector, SourceConnector};
+
+pub mod blackhole;
+pub mod files;
+pub mod generator;
+pub mod print;
+pub mod replay;
+#[cfg(test)]
+mod testing;
+mod types;
+
+pub use files::AllowedRoots;
+pub use print::{OnPrint, PrintedRows};
+
+/// All connectors of this build, with what they may touch.
+pub struct Registry {
+    roots: AllowedRoots,
+    on_print: OnPrint,
+}
+
+impl Registry {
+    /// Local files are limited to the roots. Printed rows go nowhere until [`on_print`](Self::on_print) says where.
+    pub fn new(roots: AllowedRoots) -> Registry {
+        Registry { roots, on_print: Arc::new(|_| {}) }
+    }
+
+    /// Whom to call with the rows of `print` tables; called in the leader, in the order of epochs per table.
+    pub fn on_print(self, on_print: OnPrint) -> Registry {
+        Registry { on_print, ..self }
+    }
+}
+
+impl Connectors for Registry {
+    fn source(&self, node: &graph::Source, hints: SourceHints) -> Result<Arc<dyn Source>, RunError> {
+        match &node.connector {
+            SourceConnector::Filesystem(options) => Ok(Arc::new(files::FilesystemSource::open(node, options, hints, &self.roots)?)),
+            SourceConnector::Replay(options) => Ok(Arc::new(replay::ReplaySource::open(node, options, hints, &self.roots)?)),
+            SourceConnector::Datagen(options) => Ok(Arc::new(generator::datagen::DatagenSource::open(node, options, hints)?)),
+        }
+    }
+
+    fn sink(&self, node: &graph::Sink, schema: SchemaRef, context: SinkContext) -> Result<Arc<dyn Sink>, RunError> {
+        match &node.connector {
+            SinkConnector::Print(options) => Ok(Arc::new(print::PrintSink {
+                table: node.table.clone(),
+                identifier: options.print_identifier.clone(),
+                schema,
+                context,
+                on_print: self.on_print.clone(),
+            })),
+            SinkConnector::Blackhole(_) => Ok(blackhole::sink()),
+            SinkConnector::Filesystem(options) => Ok(Arc::new(files::FilesystemSink::open(node, options, schema, context, &self.roots)?)),
+        }
+    }
+}

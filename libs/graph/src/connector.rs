@@ -270,7 +270,12 @@ fn rollover() -> Period {
     Period::from_secs(600)
 }
 
-fn connector_name<'a>(options: &'a Map<String, Value>, known: &[&'static str], role: &str, at: &str) -> Result<&'a str, Vec<Problem>> {
+fn connector_name<'a>(
+    options: &'a Map<String, Value>,
+    known: &[&'static str],
+    role: &str,
+    at: &str,
+) -> Result<&'a str, Vec<Problem>> {
     let Some(name) = options.get("type").and_then(Value::as_str) else {
         let problem = Problem::new("missing_option", format!("the {role} names no connector"));
         return Err(vec![problem.hint(format!("there is {}", known.join(", "))).pointer(format!("{at}/type"))]);
@@ -296,7 +301,12 @@ pub(crate) fn read_object<T: DeserializeOwned + JsonSchema>(
     also_known: impl Fn(&str) -> bool,
 ) -> Result<T, Vec<Problem>> {
     let schema = schemars::schema_for!(T);
-    let known: Vec<&str> = schema.get("properties").and_then(Value::as_object).into_iter().flat_map(|p| p.keys().map(String::as_str)).collect();
+    let known: Vec<&str> = schema
+        .get("properties")
+        .and_then(Value::as_object)
+        .into_iter()
+        .flat_map(|p| p.keys().map(String::as_str))
+        .collect();
     let open = schema.get("additionalProperties").is_some_and(|more| more.is_object());
     let mut problems: Vec<Problem> = object
         .keys()
@@ -392,7 +402,9 @@ fn timestamps<'de, D: Deserializer<'de>>(deserializer: D) -> Result<JsonTimestam
         "epoch-seconds" => Ok(JsonTimestamps::EpochSeconds),
         "epoch-millis" => Ok(JsonTimestamps::EpochMillis),
         "epoch-micros" => Ok(JsonTimestamps::EpochMicros),
-        _ => Err(de::Error::custom(format!("{text:?} is not one of SQL, ISO-8601, epoch-seconds, epoch-millis, epoch-micros"))),
+        _ => Err(de::Error::custom(format!(
+            "{text:?} is not one of SQL, ISO-8601, epoch-seconds, epoch-millis, epoch-micros"
+        ))),
     }
 }
 
@@ -419,10 +431,15 @@ mod tests {
 
     #[test]
     fn options_read_text_as_sql_gives_it() {
-        let read = source(json!({"type": "replay", "path": "a", "format": "csv", "csv.header": "FALSE", "replay.speed": "2.5",
-            "replay.disorder": "10 s", "replay.seed": "7", "sink.rolling-policy.file-size": "1 MB"}));
+        let read = source(
+            json!({"type": "replay", "path": "a", "format": "csv", "csv.header": "FALSE", "replay.speed": "2.5",
+            "replay.disorder": "10 s", "replay.seed": "7", "sink.rolling-policy.file-size": "1 MB"}),
+        );
         let Ok(SourceConnector::Replay(options)) = read else { panic!("{read:?}") };
-        assert_eq!((options.seed, options.speed, options.disorder), (7, ReplaySpeed::Factor(2.5), Period::from_secs(10)));
+        assert_eq!(
+            (options.seed, options.speed, options.disorder),
+            (7, ReplaySpeed::Factor(2.5), Period::from_secs(10))
+        );
         assert_eq!((options.files.csv_header, options.files.rolling_file_size_bytes), (false, 1 << 20));
     }
 
@@ -430,9 +447,14 @@ mod tests {
     fn wrong_options_are_all_reported_with_the_nearest_name() {
         let problems = source(json!({"type": "filesystem", "pth": "a", "formt": "csv"})).expect_err("wrong");
         let text = problems.join("\n");
-        assert!(text.contains("/pth: there is no option \"pth\" here") && text.contains("did you mean path?"), "{text}");
+        assert!(
+            text.contains("/pth: there is no option \"pth\" here") && text.contains("did you mean path?"),
+            "{text}"
+        );
         assert!(text.contains("did you mean format?") && text.contains("missing field `path`"), "{text}");
-        assert!(source(json!({"type": "kafka"})).expect_err("none")[0].contains("there is datagen, filesystem, replay"));
+        assert!(
+            source(json!({"type": "kafka"})).expect_err("none")[0].contains("there is datagen, filesystem, replay")
+        );
     }
 
     #[test]

@@ -44,13 +44,21 @@ impl Graph {
             vec![Problem::new("malformed_json", format!("the graph is not JSON: {error}")).at(place)]
         })?;
         let Value::Object(mut object) = value else {
-            return Err(vec![Problem::new("malformed_graph", "a graph is a JSON object {\"version\": 1, \"nodes\": [...]}")]);
+            return Err(vec![Problem::new(
+                "malformed_graph",
+                "a graph is a JSON object {\"version\": 1, \"nodes\": [...]}",
+            )]);
         };
         let mut problems = Vec::new();
         match object.remove("version").as_ref().map(Value::as_u64) {
             Some(Some(1)) => {}
-            Some(_) => problems.push(Problem::new("unknown_version", "this version of the graph format is not known; write 1").pointer("/version")),
-            None => problems.push(Problem::new("missing_field", "the graph has no version; write \"version\": 1").pointer("/version")),
+            Some(_) => problems.push(
+                Problem::new("unknown_version", "this version of the graph format is not known; write 1")
+                    .pointer("/version"),
+            ),
+            None => problems.push(
+                Problem::new("missing_field", "the graph has no version; write \"version\": 1").pointer("/version"),
+            ),
         }
         let nodes = match object.remove("nodes") {
             Some(Value::Array(nodes)) if nodes.len() <= NODES_MAX => nodes,
@@ -106,7 +114,10 @@ impl Graph {
         for (index, node) in self.nodes.iter().enumerate() {
             let at = format!("/nodes/{index}");
             if node.id.is_empty() || node.id.len() > 200 || node.id.chars().any(char::is_control) {
-                problems.push(Problem::new("invalid_id", "an id has 1 to 200 characters, none of them a control character").pointer(format!("{at}/id")));
+                problems.push(
+                    Problem::new("invalid_id", "an id has 1 to 200 characters, none of them a control character")
+                        .pointer(format!("{at}/id")),
+                );
             }
             if let Some(first) = positions.insert(&node.id, index) {
                 let message = format!("the id {:?} is taken by /nodes/{first}", node.id);
@@ -123,7 +134,11 @@ impl Graph {
                 _ => 1..=1,
             };
             if !expected.contains(&node.inputs.len()) {
-                let expected = if *expected.end() > 1 { "at least one input".to_string() } else { format!("{} inputs", expected.end()) };
+                let expected = if *expected.end() > 1 {
+                    "at least one input".to_string()
+                } else {
+                    format!("{} inputs", expected.end())
+                };
                 let message = format!("a {kind} has {expected}, not {}", node.inputs.len());
                 problems.push(Problem::new("wrong_inputs", message).pointer(at.clone()));
             }
@@ -131,7 +146,9 @@ impl Graph {
                 let at = format!("{at}/{position}");
                 let Some(&from) = positions.get(input.as_str()) else {
                     let hint = suggestion(input, positions.keys().copied());
-                    problems.push(Problem::new("unknown_input", format!("there is no node {input:?}")).hint(hint).pointer(at));
+                    problems.push(
+                        Problem::new("unknown_input", format!("there is no node {input:?}")).hint(hint).pointer(at),
+                    );
                     continue;
                 };
                 consumed.insert(input);
@@ -139,9 +156,13 @@ impl Graph {
                 let wrong = match (&node.operator, source) {
                     (_, Operator::Sink(_)) => Some("a sink has no output".to_string()),
                     (Operator::LateRows(_), Operator::WindowAggregate(_) | Operator::WindowAssign(_)) => None,
-                    (Operator::LateRows(_), other) => Some(format!("a {} has no late rows; only window operators do", other.type_name())),
+                    (Operator::LateRows(_), other) => {
+                        Some(format!("a {} has no late rows; only window operators do", other.type_name()))
+                    }
                     (Operator::DeadLetters(_), Operator::Source(_)) => None,
-                    (Operator::DeadLetters(_), other) => Some(format!("a {} has no dead letters; only sources do", other.type_name())),
+                    (Operator::DeadLetters(_), other) => {
+                        Some(format!("a {} has no dead letters; only sources do", other.type_name()))
+                    }
                     _ => None,
                 };
                 if let Some(message) = wrong {
@@ -152,7 +173,11 @@ impl Graph {
         for (index, node) in self.nodes.iter().enumerate() {
             if !matches!(node.operator, Operator::Sink(_)) && !consumed.contains(node.id.as_str()) {
                 let message = format!("nothing reads the output of {:?}", node.id);
-                problems.push(Problem::new("unused_output", message).hint("connect it to a sink, or remove it").pointer(format!("/nodes/{index}")));
+                problems.push(
+                    Problem::new("unused_output", message)
+                        .hint("connect it to a sink, or remove it")
+                        .pointer(format!("/nodes/{index}")),
+                );
             }
         }
         if self.nodes.is_empty() {
@@ -166,7 +191,8 @@ impl Graph {
 
     /// Positions of the nodes such that inputs come first; among those that could be next, the first in the list. `None` if there is a cycle.
     pub fn ordered(&self) -> Option<Vec<usize>> {
-        let positions: BTreeMap<&str, usize> = self.nodes.iter().enumerate().map(|(index, node)| (node.id.as_str(), index)).collect();
+        let positions: BTreeMap<&str, usize> =
+            self.nodes.iter().enumerate().map(|(index, node)| (node.id.as_str(), index)).collect();
         let mut waiting: Vec<usize> = self.nodes.iter().map(|node| node.inputs.len()).collect();
         let mut readers: Vec<Vec<usize>> = vec![Vec::new(); self.nodes.len()];
         for (index, node) in self.nodes.iter().enumerate() {
@@ -218,7 +244,17 @@ fn read_node(node: Value, at: &str) -> Result<Node, Vec<Problem>> {
 
 fn read_operator(mut object: Map<String, Value>, at: &str) -> Result<Operator, Vec<Problem>> {
     const KNOWN: &[&str] = &[
-        "source", "project", "filter", "union", "watermark", "window_assign", "window_aggregate", "aggregate", "sort", "sink", "late_rows",
+        "source",
+        "project",
+        "filter",
+        "union",
+        "watermark",
+        "window_assign",
+        "window_aggregate",
+        "aggregate",
+        "sort",
+        "sink",
+        "late_rows",
         "dead_letters",
     ];
     let kind = object.remove("type");
@@ -258,7 +294,12 @@ fn read_operator(mut object: Map<String, Value>, at: &str) -> Result<Operator, V
 }
 
 fn connector_options(object: &Map<String, Value>, at: &str) -> Result<Map<String, Value>, Vec<Problem>> {
-    let missing = || vec![Problem::new("missing_field", "connector is an object {\"type\": ..., options}").pointer(format!("{at}/connector"))];
+    let missing = || {
+        vec![
+            Problem::new("missing_field", "connector is an object {\"type\": ..., options}")
+                .pointer(format!("{at}/connector")),
+        ]
+    };
     object.get("connector").and_then(Value::as_object).cloned().ok_or_else(missing)
 }
 
@@ -321,14 +362,16 @@ mod tests {
             {"id": "c", "type": "source", "table": "c", "columns": [{"name": "x", "type": "BIGNT"}], "connector": {"type": "print"}}]}"#;
         let problems = Graph::from_json(text).expect_err("bad");
         let text = problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("\n");
-        for part in ["/nodes/0/predicat", "did you mean predicate?", "did you mean source?", "/nodes/2/connector/type"] {
+        for part in ["/nodes/0/predicat", "did you mean predicate?", "did you mean source?", "/nodes/2/connector/type"]
+        {
             assert!(text.contains(part), "{part} in {text}");
         }
     }
 
     #[test]
     fn the_shape_is_checked() {
-        let shape = |text: &str| Graph::from_json(text).expect_err("bad").iter().map(|p| p.code.clone()).collect::<Vec<_>>();
+        let shape =
+            |text: &str| Graph::from_json(text).expect_err("bad").iter().map(|p| p.code.clone()).collect::<Vec<_>>();
         let cycle = r#"{"version": 1, "nodes": [
             {"id": "a", "type": "union", "inputs": ["b"]}, {"id": "b", "type": "union", "inputs": ["a"]}]}"#;
         assert_eq!(shape(cycle), ["cycle"]);

@@ -53,8 +53,9 @@ impl FromStr for Period {
         if rest == "0" {
             return Ok(Period::ZERO);
         }
-        let duration = humantime::parse_duration(rest)
-            .map_err(|error| format!("cannot read {text:?} as a length of time: {error}; write 500ms, 10s, 5min or 1h30m"))?;
+        let duration = humantime::parse_duration(rest).map_err(|error| {
+            format!("cannot read {text:?} as a length of time: {error}; write 500ms, 10s, 5min or 1h30m")
+        })?;
         if !duration.subsec_nanos().is_multiple_of(1_000) {
             return Err(format!("{text:?} is finer than a microsecond"));
         }

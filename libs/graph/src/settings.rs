@@ -24,7 +24,11 @@ pub struct Settings {
     #[serde(rename = "epoch.max-bytes", deserialize_with = "bytes")]
     pub epoch_max_bytes: u64,
     /// A source instance that has sent this many rows in an epoch asks for its end. For tests. Default: no limit.
-    #[serde(rename = "epoch.every-rows", skip_serializing_if = "Option::is_none", deserialize_with = "optional_number")]
+    #[serde(
+        rename = "epoch.every-rows",
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "optional_number"
+    )]
     pub epoch_every_rows: Option<u64>,
     /// From one checkpoint to the next; files are committed at checkpoints. Default: 10s.
     #[serde(rename = "checkpoint.interval")]
@@ -73,7 +77,8 @@ impl Settings {
             (!(min..=max).contains(&value)).then(|| Problem::new("out_of_range", message).pointer(format!("/{name}")))
         };
         let positive = |name: &str, value: Period| {
-            (value.us <= 0).then(|| Problem::new("out_of_range", format!("{name} must be above 0")).pointer(format!("/{name}")))
+            (value.us <= 0)
+                .then(|| Problem::new("out_of_range", format!("{name} must be above 0")).pointer(format!("/{name}")))
         };
         let problems: Vec<Problem> = [
             range("parallelism", settings.parallelism, 1, 256),
@@ -100,8 +105,12 @@ mod tests {
     #[test]
     fn settings_read_text_and_say_what_is_wrong() {
         let read = |value: Value| Settings::from_options(value.as_object().cloned().unwrap_or_default());
-        let settings = read(json!({"parallelism": "3", "epoch.interval": "100ms", "epoch.max-bytes": "1MiB"})).expect("good");
-        assert_eq!((settings.parallelism, settings.epoch_interval, settings.epoch_max_bytes), (3, Period::from_millis(100), 1 << 20));
+        let settings =
+            read(json!({"parallelism": "3", "epoch.interval": "100ms", "epoch.max-bytes": "1MiB"})).expect("good");
+        assert_eq!(
+            (settings.parallelism, settings.epoch_interval, settings.epoch_max_bytes),
+            (3, Period::from_millis(100), 1 << 20)
+        );
         let problems = read(json!({"paralelism": 3, "epoch.interval": "0s"})).expect_err("bad");
         assert!(problems[0].hint.as_deref() == Some("did you mean parallelism?"), "{problems:?}");
         assert!(read(json!({"parallelism": 0})).is_err());

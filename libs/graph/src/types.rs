@@ -386,7 +386,12 @@ mod tests {
     #[test]
     fn types_print_as_they_parse() {
         for text in [
-            "BOOLEAN", "BIGINT", "DECIMAL(10, 2)", "TIMESTAMP(3)", "TIMESTAMP_LTZ(6)", "ARRAY<MAP<STRING, INT>>",
+            "BOOLEAN",
+            "BIGINT",
+            "DECIMAL(10, 2)",
+            "TIMESTAMP(3)",
+            "TIMESTAMP_LTZ(6)",
+            "ARRAY<MAP<STRING, INT>>",
             "ROW<a BIGINT, `b c` ROW<x DOUBLE>>",
         ] {
             assert_eq!(text.parse::<DataType>().map(|t| t.to_string()), Ok(text.to_string()));

@@ -1,1 +1,79 @@
+//! SQL scripts to job graphs.
+//!
+//! [`plan`] reads a script in Flink's SQL and gives the graph that runs it, or everything that is wrong with it, each with its place in the
+//! text. The planner is our own, over sqlparser's syntax tree: names, windows, grouping and casts are settled here, and expressions go into
+//! the graph as SQL text over the columns of their input, checked with `expr`. A script compiles to exactly what a graph file can say.
+//! This crate knows nothing of I/O, timely or HTTP.
+//!
+//! `script` splits the text into statements and `ddl` reads CREATE; `planner` goes through the statements, `tables` makes sources and sinks,
+//! `query` makes SELECTs (with `windows` and `grouping`) into [`relation::Relation`]s, and `nodes` holds the graph as it grows.
 
+mod aggregates;
+mod ddl;
+mod dialect;
+mod explain;
+mod grouping;
+mod nodes;
+mod period;
+mod planner;
+mod query;
+mod relation;
+mod render;
+mod resolve;
+mod script;
+mod tables;
+#[cfg(test)]
+mod tests;
+mod types;
+mod windows;
+
+use std::collections::BTreeMap;
+
+use datafusion_sql::sqlparser::tokenizer::Span;
+use graph::{Graph, Place, Problem};
+use serde_json::{Map, Value};
+
+pub use explain::explain;
+pub use render::render;
+
+/// A planned script.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Script {
+    /// `SET 'name' = 'value'`, in the order of the script; checked to be settings of a job.
+    pub settings: Map<String, Value>,
+    pub graph: Graph,
+    /// Per node id the SQL that it came from.
+    pub spans: BTreeMap<String, Place>,
+    /// Whether a statement says EXPLAIN: the graph is to be shown, nothing of the script is to run.
+    pub explain: bool,
+}
+
+/// What is given beside the text.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Options {
+    /// Table, option, value: replaces or adds an option of `WITH (...)`.
+    pub overrides: Vec<(String, String, String)>,
+}
+
+/// Bytes of stack for planning: far above what the limits on nesting and chains can need.
+const STACK_BYTES: usize = 64 << 20;
+
+/// Plans a script; reports every problem of all its statements at once, in the order of the text.
+pub fn plan(text: &str, options: &Options) -> Result<Script, Vec<Problem>> {
+    // The parser and the checks recurse to the depth of the expressions, which is limited, but callers' stacks may be small.
+    std::thread::scope(|scope| {
+        let planning = std::thread::Builder::new().name("sql".into()).stack_size(STACK_BYTES).spawn_scoped(scope, || planner::plan(text, options));
+        match planning.map(std::thread::ScopedJoinHandle::join) {
+            Ok(Ok(result)) => result,
+            Ok(Err(panic)) => std::panic::resume_unwind(panic),
+            Err(error) => Err(vec![Problem::new("resource_limit", format!("cannot start a thread for planning: {error}"))]),
+        }
+    })
+}
+
+fn place(span: Span) -> Place {
+    if span == Span::empty() {
+        return Place::Nowhere;
+    }
+    Place::Span { line: span.start.line, column: span.start.column, end_line: span.end.line, end_column: span.end.column }
+}

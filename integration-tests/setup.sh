@@ -1,0 +1,97 @@
+#!/usr/bin/env bash
+# Installs what building and testing need. Run by `make`; safe to run again: what is there is left alone.
+#
+#   setup.sh build   a C compiler and linker, for the crates that carry C code
+#   setup.sh test    the same, and the Python tools of the tests in an environment of their own in the cache directory
+#   setup.sh python  prints the Python that has these tools (installing nothing)
+#
+# System packages come through apt when that is allowed (root, or sudo without a password); otherwise this prints the
+# line to run and stops. Nothing is written into the repository.
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
+cache=${XDG_CACHE_HOME:-${HOME:?HOME is not set}/.cache}/highwater
+requirements=$here/requirements.txt
+# The environment is named by its contents: another list of versions is another environment.
+venv=$cache/python-$(cksum <"$requirements" | cut -d' ' -f1)
+
+say() { printf '\033[2m[set-up]\033[0m %s\n' "$*" >&2; }
+die() { printf '[set-up] %s\n' "$*" >&2; exit 1; }
+
+# The apt packages that are missing, from pairs of a test and a package.
+missing=()
+need() { # PACKAGE COMMAND...
+  local package=$1
+  shift
+  "$@" >/dev/null 2>&1 || missing+=("$package")
+}
+
+apt_install() {
+  [[ ${#missing[@]} -gt 0 ]] || return 0
+  local sudo=()
+  if [[ $(id -u) -ne 0 ]]; then
+    if command -v sudo >/dev/null && sudo -n true 2>/dev/null; then
+      sudo=(sudo -n)
+    else
+      die "missing system packages; run this, then try again:
+    sudo apt-get update && sudo apt-get install -y --no-install-recommends ${missing[*]}"
+    fi
+  fi
+  command -v apt-get >/dev/null || die "missing: ${missing[*]} (the names on Debian and Ubuntu; apt-get is not here)"
+  say "installing ${missing[*]} with apt"
+  "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get update -qq >&2
+  "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >&2
+  missing=()
+}
+
+has_cc() (
+  dir=$(mktemp -d)
+  trap 'rm -rf "$dir"' EXIT
+  # A compiler without the headers of libc is not enough.
+  printf '#include <stdio.h>\nint main(void) { return 0; }\n' >"$dir/a.c" && cc -o "$dir/a" "$dir/a.c"
+)
+
+check_rust() {
+  command -v cargo >/dev/null || die "cargo is not in PATH: install Rust (rustup), then try again"
+  # With rustup this installs the toolchain that rust-toolchain.toml names, with its components, at the first call.
+  (cd "$here" && cargo --version >/dev/null) || die "cargo does not start: see the message above"
+}
+
+python_tools() {
+  if [[ -f $venv/complete ]]; then return; fi
+  command -v python3 >/dev/null || die "python3 is missing"
+  say "installing the Python tools of the tests into $venv"
+  mkdir -p "$cache"
+  (
+    if command -v flock >/dev/null; then flock 9; fi # two runs at once: the second one finds it done
+    if [[ -f $venv/complete ]]; then exit 0; fi
+    rm -rf "$venv"
+    python3 -m venv "$venv"
+    "$venv/bin/python" -m pip install --disable-pip-version-check --no-input --progress-bar off -r "$requirements" >&2
+    touch "$venv/complete"
+  ) 9>"$cache/python.lock"
+  [[ -f $venv/complete ]] || die "the Python tools could not be installed: see the message above"
+}
+
+case ${1:-} in
+  build)
+    need build-essential has_cc
+    need ca-certificates test -e /etc/ssl/certs/ca-certificates.crt
+    apt_install
+    check_rust
+    ;;
+  test)
+    need build-essential has_cc
+    need ca-certificates test -e /etc/ssl/certs/ca-certificates.crt
+    need python3 python3 -c ''
+    need python3-venv python3 -c 'import ensurepip, venv'
+    apt_install
+    check_rust
+    python_tools
+    ;;
+  python) echo "$venv/bin/python" ;;
+  *)
+    awk 'NR > 1 && !/^#/ { exit } NR > 1 { sub(/^# ?/, ""); print }' "$0" >&2
+    exit 2
+    ;;
+esac

@@ -1,0 +1,9 @@
+//! Everything that is tested from outside: one binary, because each one costs a link.
+#![allow(clippy::unwrap_used)]
+
+mod bad_input;
+mod cases;
+mod duckdb;
+mod s3;
+mod support;
+mod tidy;

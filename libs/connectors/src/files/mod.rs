@@ -1,0 +1,20 @@
+//! Files: Parquet, JSON lines and CSV, local or on S3.
+
+pub(crate) mod columns;
+mod encode;
+mod error;
+mod listing;
+pub mod manifest;
+mod parquet;
+mod sink;
+mod source;
+pub mod store;
+#[cfg(test)]
+mod tests;
+mod text;
+mod upload;
+
+pub use error::FileError;
+pub use sink::FilesystemSink;
+pub use source::{Decoded, Events, FilesystemSource};
+pub use store::{AllowedRoots, Location, Store};

@@ -1,0 +1,576 @@
+//! Rows to files that become visible whole, at commits.
+//!
+//! Writers stage: local files in `_staging/<run>`, objects under their final names; neither is a result before a manifest names it.
+//! At a checkpoint all files are closed and durable. The committer creates the manifest, which is the commit, and then gives local files
+//! their names. A bounded run commits once, at its end. See [`manifest`] for what is in the directory.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray, UInt32Array};
+use arrow::compute;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::row::{RowConverter, SortField};
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use engine::{Batch, CommitKind, Commits, Committable, Prepared, RunError, Sink, SinkCommitter, SinkContext, SinkWriter, WriterContext};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use graph::FilesystemOptions;
+use sha2::{Digest, Sha256};
+use state::{SnapshotReader, SnapshotWriter};
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::encode::{Encoder, extension};
+use super::error::{FileError, Result};
+use super::listing::{self, below, escaped, join, partition_directory};
+use super::manifest::{self, DataFile, FILE_PREFIX, FORMAT, Manifest, STAGING};
+use super::store::{AllowedRoots, Location, Store, blocking, output_failed};
+use super::upload::{self, Command};
+use crate::types::type_word;
+
+/// Files that a writer has open at once; more partitions than this close the one that was written to least recently.
+const OPEN_FILES_MAX: usize = 64;
+/// Encoded bytes are handed over for writing when there are this many.
+const HAND_OVER_BYTES: usize = 256 * 1024;
+
+/// A directory of files.
+pub struct FilesystemSink {
+    /// Shared by the writers.
+    shape: Arc<Shape>,
+}
+
+/// What is the same for all writers of a sink.
+struct Shape {
+    store: Store,
+    directory: String,
+    options: FilesystemOptions,
+    /// All columns.
+    schema: SchemaRef,
+    /// Columns of the files, and those of the directories, by number.
+    file_columns: Vec<usize>,
+    partition_columns: Vec<usize>,
+    file_schema: SchemaRef,
+    context: SinkContext,
+}
+
+impl Shape {
+    fn shown(&self) -> String {
+        self.store.shown(&self.directory)
+    }
+
+    /// Tells the run's and the sink's files from those of others.
+    fn token(&self) -> String {
+        format!("{}-{}", escaped(&self.context.run_id), escaped(&self.context.operator))
+    }
+
+    fn columns(&self) -> Vec<(String, String)> {
+        self.schema.fields().iter().map(|field| (field.name().clone(), type_word(field.data_type()))).collect()
+    }
+}
+
+impl FilesystemSink {
+    /// # Errors
+    /// The location is not allowed, the format does not take a column, or the directory holds files of others (`output_exists`).
+    pub fn open(node: &graph::Sink, options: &FilesystemOptions, schema: SchemaRef, context: SinkContext, roots: &AllowedRoots) -> Result<FilesystemSink> {
+        FilesystemSink::over(|| Location::open(options, roots), node, options, schema, context)
+    }
+
+    /// A sink over a store that `location` opens: once for the sink, once for the checks, which use a runtime of their own.
+    pub fn over(
+        location: impl Fn() -> Result<Location>,
+        node: &graph::Sink,
+        options: &FilesystemOptions,
+        schema: SchemaRef,
+        context: SinkContext,
+    ) -> Result<FilesystemSink> {
+        let Location { store, path } = location()?;
+        let refused = |reason: String| FileError::OutputRefused { shown: store.shown(&path), reason };
+        let partition_columns = node.partition_by.iter().map(|name| {
+            schema.index_of(name).map_err(|_| refused(format!("there is no column {name} to put files into directories by")))
+        });
+        let partition_columns: Vec<usize> = partition_columns.collect::<Result<_>>()?;
+        if let Some(nested) = partition_columns.iter().find(|at| schema.field(**at).data_type().is_nested()) {
+            return Err(refused(format!("column {} is nested and cannot name directories", schema.field(*nested).name())));
+        }
+        let file_columns: Vec<usize> = (0..schema.fields().len()).filter(|at| !partition_columns.contains(at)).collect();
+        if file_columns.is_empty() {
+            return Err(refused("all columns are partition columns; files need at least one of their own".into()));
+        }
+        let file_schema: SchemaRef = Arc::new(schema.project(&file_columns).expect("the columns are those of the schema"));
+        Encoder::begin(options, &file_schema).map_err(&refused)?;
+        let directory = path.trim_end_matches('/').to_string();
+        let directory = if directory.is_empty() && path.starts_with('/') { "/".to_string() } else { directory };
+        if store.local(&directory)?.is_some_and(|local| local.is_file()) {
+            return Err(refused("it is a file; a sink's path is a directory".into()));
+        }
+        let shape = Shape { store, directory, options: options.clone(), schema, file_columns, partition_columns, file_schema, context };
+        let checked = location()?.store;
+        wait(check_directory(&shape, &checked))?;
+        Ok(FilesystemSink { shape: Arc::new(shape) })
+    }
+}
+
+/// Runs a future to its end on a thread and runtime of its own: sinks are opened by synchronous code, inside or outside of a runtime.
+fn wait<T: Send>(future: impl Future<Output = Result<T>> + Send) -> Result<T> {
+    std::thread::scope(|scope| {
+        let run = scope.spawn(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let runtime = runtime.map_err(|error| FileError::OutputFailed { shown: "files".into(), reason: error.to_string() })?;
+            runtime.block_on(future)
+        });
+        run.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+/// Foreign files in the directory are refused: rows of ours among them could not be told apart. What we wrote before is added to.
+async fn check_directory(shape: &Shape, store: &Store) -> Result<()> {
+    let manifests = manifest::read(store, &shape.directory).await?;
+    if let Some((last, _)) = manifests.last() {
+        if last.columns == shape.columns() {
+            return Ok(());
+        }
+        let columns: Vec<String> = last.columns.iter().map(|(name, data_type)| format!("{name} {data_type}")).collect();
+        let reason = format!("earlier runs wrote rows of other columns there: {}", columns.join(", "));
+        return Err(FileError::OutputRefused { shown: shape.shown(), reason });
+    }
+    let files = store.list(&shape.directory, listing::is_visible).await?;
+    let mut names = files.iter().filter_map(|file| below(&file.path, &shape.directory));
+    if let Some(foreign) = names.find(|name| name.split('/').all(listing::is_visible)) {
+        return Err(FileError::OutputExists { shown: shape.shown(), file: foreign.to_string() });
+    }
+    if !store.is_local() {
+        // Objects have their final names before they are results: a first, empty manifest tells readers to follow manifests.
+        let first = manifest_of(shape, 1, None, 0, false, vec![]);
+        let first = Manifest { operator: String::new(), ..first };
+        store.put_if_absent(&manifest::manifest_path(&shape.directory, 1), bytes_of(&first)).await?;
+    }
+    Ok(())
+}
+
+fn manifest_of(shape: &Shape, number: u64, previous: Option<String>, epoch: u64, last: bool, files: Vec<DataFile>) -> Manifest {
+    Manifest {
+        format: FORMAT.to_string(),
+        number,
+        previous,
+        run: shape.context.run_id.clone(),
+        operator: shape.context.operator.clone(),
+        epoch,
+        last,
+        nonce: uuid::Uuid::new_v4().to_string(),
+        columns: shape.columns(),
+        rows: files.iter().map(|file| file.rows).sum(),
+        files,
+    }
+}
+
+fn bytes_of(manifest: &Manifest) -> Vec<u8> {
+    let mut bytes = serde_json::to_vec_pretty(manifest).expect("a manifest is plain data");
+    bytes.push(b'\n');
+    bytes
+}
+
+impl Sink for FilesystemSink {
+    fn writer(&self, context: WriterContext) -> Result<Box<dyn SinkWriter>, RunError> {
+        let shape = self.shape.clone();
+        let fields = shape.partition_columns.iter().map(|at| SortField::new(shape.schema.field(*at).data_type().clone()));
+        let converter = (!shape.partition_columns.is_empty()).then(|| RowConverter::new(fields.collect())).transpose();
+        let converter = converter.map_err(|error| RunError::internal(format!("cannot compare partition columns: {error}")))?;
+        Ok(Box::new(FilesystemWriter {
+            commands: upload::start(shape.store.clone(), &context.tokio, context.failed.clone()),
+            name: format!("{FILE_PREFIX}{}-{}-{}", shape.token(), context.worker, &uuid::Uuid::new_v4().simple().to_string()[..12]),
+            worker: context.worker,
+            shape,
+            converter,
+            partitions: HashMap::new(),
+            open: vec![],
+            files: 0,
+            writes: 0,
+            staged: vec![],
+        }))
+    }
+
+    fn committer(&self) -> Result<Box<dyn SinkCommitter>, RunError> {
+        Ok(Box::new(FilesystemCommitter { shape: self.shape.clone(), known: None }))
+    }
+
+    fn commits(&self) -> Commits {
+        Commits::Checkpoints
+    }
+}
+
+struct FilesystemWriter {
+    shape: Arc<Shape>,
+    worker: usize,
+    commands: UnboundedSender<Command>,
+    /// Beginning of the names of all files of this writer.
+    name: String,
+    converter: Option<RowConverter>,
+    /// Directory of each partition that was seen, by its encoded values.
+    partitions: HashMap<Box<[u8]>, Arc<str>>,
+    open: Vec<OpenFile>,
+    /// Opened so far.
+    files: u64,
+    /// Writes so far; says which file was written to last.
+    writes: u64,
+    /// Closed, and not yet handed over.
+    staged: Vec<DataFile>,
+}
+
+struct OpenFile {
+    number: u64,
+    /// `k=v/...`, empty without partitions.
+    partition: Arc<str>,
+    name: String,
+    encoder: Encoder,
+    rows: u64,
+    bytes: u64,
+    hash: Sha256,
+    opened: Instant,
+    written: u64,
+}
+
+impl FilesystemWriter {
+    fn failed(&self, reason: String) -> RunError {
+        FileError::OutputFailed { shown: self.shape.shown(), reason }.into()
+    }
+
+    fn send(&self, command: Command) -> Result<(), RunError> {
+        self.commands.send(command).map_err(|_| self.failed("the writing thread has ended".into()))
+    }
+
+    fn write_partition(&mut self, partition: &Arc<str>, rows: &RecordBatch, batch: &Batch) -> Result<(), RunError> {
+        let at = match self.open.iter().position(|file| file.partition == *partition) {
+            Some(at) => at,
+            None => self.open_file(partition.clone())?,
+        };
+        self.writes += 1;
+        let file = &mut self.open[at];
+        file.written = self.writes;
+        file.rows += rows.num_rows() as u64;
+        if let Err(reason) = file.encoder.write(rows) {
+            return Err(FileError::OutputRefused { shown: self.shape.shown(), reason }.into());
+        }
+        if file.encoder.ready() >= HAND_OVER_BYTES {
+            let bytes = file.encoder.take();
+            self.hand_over(at, bytes, batch)?;
+        }
+        let file = &self.open[at];
+        let size = file.bytes + (file.encoder.ready() + file.encoder.unencoded()) as u64;
+        let options = &self.shape.options;
+        if size >= options.rolling_file_size_bytes || file.opened.elapsed() >= options.rollover_interval.duration() {
+            self.close_file(at)?;
+        }
+        Ok(())
+    }
+
+    fn open_file(&mut self, partition: Arc<str>) -> Result<usize, RunError> {
+        if self.open.len() == OPEN_FILES_MAX {
+            let oldest = (0..self.open.len()).min_by_key(|at| self.open[*at].written).expect("there are open files");
+            self.close_file(oldest)?;
+        }
+        let encoder = Encoder::begin(&self.shape.options, &self.shape.file_schema).map_err(|reason| self.failed(reason))?;
+        let number = self.files;
+        self.files += 1;
+        let name = format!("{}-{number:05}.{}", self.name, extension(self.shape.options.format));
+        let file = OpenFile { number, partition, name, encoder, rows: 0, bytes: 0, hash: Sha256::new(), opened: Instant::now(), written: 0 };
+        let described = self.describe(&file, String::new());
+        let path = described.staged.as_ref().unwrap_or(&described.path);
+        self.send(Command::Open { file: number, path: join(&self.shape.directory, path) })?;
+        self.open.push(file);
+        Ok(self.open.len() - 1)
+    }
+
+    fn hand_over(&mut self, at: usize, bytes: Vec<u8>, batch: &Batch) -> Result<(), RunError> {
+        let file = &mut self.open[at];
+        file.bytes += bytes.len() as u64;
+        file.hash.update(&bytes);
+        let number = file.number;
+        self.send(Command::Data { file: number, bytes, permit: batch.permit.clone() })
+    }
+
+    fn describe(&self, file: &OpenFile, sha256: String) -> DataFile {
+        let path = join(&file.partition, &file.name);
+        let staged = self.shape.store.is_local().then(|| format!("{STAGING}/{}/{}", self.shape.token(), file.name));
+        DataFile { path, staged, rows: file.rows, bytes: file.bytes, sha256 }
+    }
+
+    fn close_file(&mut self, at: usize) -> Result<(), RunError> {
+        let mut file = self.open.remove(at);
+        let number = file.number;
+        let encoder = file.encoder;
+        let rest = encoder.finish().map_err(|reason| self.failed(reason))?;
+        file.bytes += rest.len() as u64;
+        file.hash.update(&rest);
+        let sha256 = manifest::hex(file.hash.clone().finalize());
+        let path = join(&file.partition, &file.name);
+        let staged = self.shape.store.is_local().then(|| format!("{STAGING}/{}/{}", self.shape.token(), file.name));
+        self.staged.push(DataFile { path, staged, rows: file.rows, bytes: file.bytes, sha256 });
+        self.send(Command::Data { file: number, bytes: rest, permit: None })?;
+        self.send(Command::Close { file: number })
+    }
+
+    fn close_all(&mut self) -> Result<(), RunError> {
+        while !self.open.is_empty() {
+            self.close_file(0)?;
+        }
+        Ok(())
+    }
+
+    /// The directory of each partition in the batch, with the numbers of its rows.
+    fn partitioned(&mut self, rows: &RecordBatch) -> Result<Vec<(Arc<str>, UInt32Array)>, RunError> {
+        let converter = self.converter.as_ref().expect("there are partition columns");
+        let columns: Vec<ArrayRef> = self.shape.partition_columns.iter().map(|at| rows.column(*at).clone()).collect();
+        let internal = |error: arrow::error::ArrowError| RunError::internal(format!("cannot name a partition's directory: {error}"));
+        let keys = converter.convert_columns(&columns).map_err(internal)?;
+        let mut found: Vec<(Arc<str>, Vec<u32>)> = Vec::new();
+        let mut places: HashMap<Arc<str>, usize> = HashMap::new();
+        let mut before: Option<(usize, usize)> = None;
+        for row in 0..rows.num_rows() {
+            // Rows of a partition often follow each other.
+            if let Some((at, last)) = before
+                && keys.row(last) == keys.row(row)
+            {
+                found[at].1.push(row as u32);
+                continue;
+            }
+            let key = keys.row(row);
+            let directory = match self.partitions.get(key.as_ref()) {
+                Some(directory) => directory.clone(),
+                None => {
+                    let directory: Arc<str> = partition_path(&self.shape, rows, row).map_err(internal)?.into();
+                    self.partitions.insert(key.as_ref().into(), directory.clone());
+                    directory
+                }
+            };
+            let at = *places.entry(directory.clone()).or_insert_with(|| {
+                found.push((directory, vec![]));
+                found.len() - 1
+            });
+            found[at].1.push(row as u32);
+            before = Some((at, row));
+        }
+        Ok(found.into_iter().map(|(directory, rows)| (directory, UInt32Array::from(rows))).collect())
+    }
+}
+
+/// `k=v/l=w` of a row.
+fn partition_path(shape: &Shape, rows: &RecordBatch, row: usize) -> Result<String, arrow::error::ArrowError> {
+    let options = FormatOptions::new();
+    let names = shape.partition_columns.iter().map(|at| {
+        let column = rows.column(*at);
+        let text = match column.data_type() {
+            _ if column.is_null(row) => None,
+            // Read back without its zone, which is UTC.
+            DataType::Timestamp(unit, Some(_)) => {
+                let plain = compute::cast(&column.slice(row, 1), &DataType::Timestamp(*unit, None))?;
+                Some(ArrayFormatter::try_new(&plain, &options)?.value(0).to_string())
+            }
+            _ => Some(ArrayFormatter::try_new(column, &options)?.value(row).to_string()),
+        };
+        Ok(partition_directory(shape.schema.field(*at).name(), text.as_deref()))
+    });
+    Ok(names.collect::<Result<Vec<_>, arrow::error::ArrowError>>()?.join("/"))
+}
+
+/// Name of the table of a snapshot.
+const STAGED: &str = "staged_files";
+
+impl SinkWriter for FilesystemWriter {
+    fn write(&mut self, batch: Batch) -> Result<(), RunError> {
+        if batch.kinds.as_ref().is_some_and(|kinds| kinds.values().iter().any(|kind| *kind != 0)) {
+            return Err(RunError::internal("files cannot take back rows, but the plan sent updates to them"));
+        }
+        let files = |rows: &RecordBatch| rows.project(&self.shape.file_columns).expect("the columns are those of the sink");
+        if self.converter.is_none() {
+            let rows = files(&batch.rows);
+            return self.write_partition(&Arc::from(""), &rows, &batch);
+        }
+        let rows = files(&batch.rows);
+        for (partition, indices) in self.partitioned(&batch.rows)? {
+            let some = if indices.len() == rows.num_rows() {
+                rows.clone()
+            } else {
+                compute::take_record_batch(&rows, &indices).map_err(|error| RunError::internal(format!("cannot part a batch: {error}")))?
+            };
+            self.write_partition(&partition, &some, &batch)?;
+        }
+        Ok(())
+    }
+
+    fn prepare(&mut self, _: u64, kind: CommitKind, reply: Prepared) -> Result<(), RunError> {
+        if kind.checkpoint || kind.last {
+            self.close_all()?;
+        }
+        // A bounded run publishes once: until then the files stay in this writer's state.
+        let hand_over = if kind.last || (kind.checkpoint && !self.shape.context.bounded) { std::mem::take(&mut self.staged) } else { vec![] };
+        let rows = hand_over.iter().map(|file| file.rows).sum();
+        let payload = serde_json::to_vec(&hand_over).expect("a list of files is plain data");
+        self.send(Command::Prepared { reply, committable: Committable { rows, payload } })
+    }
+
+    fn snapshot(&mut self, _: u64, writer: &mut SnapshotWriter) -> Result<(), RunError> {
+        if !self.open.is_empty() {
+            // No `prepare` came before: nothing may be named by a snapshot that is not durable.
+            self.close_all()?;
+            let (reply, answer) = std::sync::mpsc::channel();
+            self.send(Command::Synced { reply })?;
+            answer.recv().map_err(|_| self.failed("the writing thread has ended".into()))??;
+        }
+        let files = self.staged.iter().map(|file| serde_json::to_string(file).expect("a file is plain data"));
+        let column: ArrayRef = Arc::new(StringArray::from_iter_values(files));
+        let schema = Arc::new(Schema::new(vec![Field::new("file", DataType::Utf8, false)]));
+        let rows = RecordBatch::try_new(schema, vec![column]).expect("one column of texts");
+        writer.unkeyed(STAGED, rows).map_err(|error| RunError::internal(error.to_string()))
+    }
+
+    /// Staged files belong to no key: the first worker takes all of them, however many there were and are.
+    fn restore(&mut self, reader: &SnapshotReader) -> Result<(), RunError> {
+        if self.worker != 0 {
+            return Ok(());
+        }
+        for rows in reader.all(STAGED).map_err(|error| RunError::internal(error.to_string()))? {
+            for text in rows.column(0).as_string::<i32>().iter().flatten() {
+                let file = serde_json::from_str(text).map_err(|error| RunError::internal(format!("a staged file's entry is damaged: {error}")))?;
+                self.staged.push(file);
+            }
+        }
+        Ok(())
+    }
+}
+
+struct FilesystemCommitter {
+    shape: Arc<Shape>,
+    /// The manifests as of the last look: their number, the hash of the last one, and our epochs.
+    known: Option<Known>,
+}
+
+struct Known {
+    count: u64,
+    last_hash: Option<String>,
+    epochs: HashMap<u64, Vec<DataFile>>,
+}
+
+/// Another writer may take the next number first, but not for ever.
+const TRIES: usize = 100;
+
+impl FilesystemCommitter {
+    async fn look(&mut self) -> Result<&mut Known> {
+        if self.known.is_none() {
+            let shape = &self.shape;
+            let manifests = manifest::read(&shape.store, &shape.directory).await?;
+            let ours = |manifest: &Manifest| manifest.run == shape.context.run_id && manifest.operator == shape.context.operator;
+            let epochs = manifests.iter().filter(|(manifest, _)| ours(manifest)).map(|(manifest, _)| (manifest.epoch, manifest.files.clone()));
+            let known = Known { count: manifests.len() as u64, last_hash: manifests.last().map(|(_, hash)| hash.clone()), epochs: epochs.collect() };
+            // Earlier runs may have been stopped between their manifest and the renames.
+            for (manifest, _) in &manifests {
+                if let Some(staged) = manifest.files.iter().find_map(|file| file.staged.as_ref()) {
+                    let directory = staged.rsplit_once('/').map_or("", |(directory, _)| directory);
+                    if shape.store.is_local_dir(&join(&shape.directory, directory))? {
+                        manifest::finish(&shape.store, &shape.directory, &manifest.files).await?;
+                    }
+                }
+            }
+            self.known = Some(known);
+        }
+        Ok(self.known.as_mut().expect("just looked"))
+    }
+
+    async fn publish(&mut self, epoch: u64, last: bool, files: Vec<DataFile>) -> Result<()> {
+        let shape = self.shape.clone();
+        for _ in 0..TRIES {
+            let known = self.look().await?;
+            if let Some(files) = known.epochs.get(&epoch) {
+                return manifest::finish(&shape.store, &shape.directory, files).await;
+            }
+            let number = known.count + 1;
+            let manifest = manifest_of(&shape, number, known.last_hash.clone(), epoch, last, files.clone());
+            let (path, bytes) = (manifest::manifest_path(&shape.directory, number), bytes_of(&manifest));
+            let created = shape.store.put_if_absent(&path, bytes.clone()).await;
+            if matches!(created, Ok(true)) || self.is_there(&path, &manifest.nonce).await? {
+                self.known = Some(Known {
+                    count: number,
+                    last_hash: Some(manifest::hash(&bytes)),
+                    epochs: self.known.take().map(|known| known.epochs).into_iter().flatten().chain([(epoch, files.clone())]).collect(),
+                });
+                return manifest::finish(&shape.store, &shape.directory, &files).await;
+            }
+            // Not ours: it was refused, or another writer took the number.
+            created?;
+            self.known = None;
+        }
+        let reason = format!("{TRIES} times another writer took the number of the next manifest");
+        Err(FileError::OutputFailed { shown: shape.shown(), reason })
+    }
+
+    /// Whether the manifest at `path` is the one that we tried to create: an answer that was lost or came twice says nothing.
+    async fn is_there(&self, path: &str, nonce: &str) -> Result<bool> {
+        let Some(bytes) = self.shape.store.read_all(path).await? else { return Ok(false) };
+        Ok(serde_json::from_slice::<Manifest>(&bytes).is_ok_and(|manifest| manifest.nonce == nonce))
+    }
+
+    async fn remove_staged(&self) -> Result<()> {
+        let shape = self.shape.clone();
+        if let Some(root) = shape.store.local(&shape.directory)? {
+            let staging = root.join(STAGING);
+            return blocking(move || {
+                let own = staging.join(shape.token());
+                let removed = std::fs::remove_dir_all(&own);
+                // Others may be writing there.
+                let _ = std::fs::remove_dir(&staging);
+                match removed {
+                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(output_failed(&own.display().to_string(), &error)),
+                    _ => Ok(()),
+                }
+            })
+            .await;
+        }
+        let committed = manifest::read(&shape.store, &shape.directory).await?;
+        let committed: std::collections::HashSet<&str> =
+            committed.iter().flat_map(|(manifest, _)| &manifest.files).map(|file| file.path.as_str()).collect();
+        let begin = format!("{FILE_PREFIX}{}-", shape.token());
+        for file in shape.store.list(&shape.directory, |_| true).await? {
+            let Some(path) = below(&file.path, &shape.directory) else { continue };
+            if path.rsplit('/').next().is_some_and(|name| name.starts_with(&begin)) && !committed.contains(path) {
+                shape.store.delete(&file.path).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl SinkCommitter for FilesystemCommitter {
+    fn commit(&mut self, epoch: u64, kind: CommitKind, committables: Vec<Committable>) -> BoxFuture<'_, Result<(), RunError>> {
+        async move {
+            let mut files: Vec<DataFile> = Vec::new();
+            for committable in committables.iter().filter(|committable| !committable.payload.is_empty()) {
+                let list: Vec<DataFile> = serde_json::from_slice(&committable.payload)
+                    .map_err(|error| RunError::internal(format!("a writer's list of files is damaged: {error}")))?;
+                files.extend(list);
+            }
+            // The end is published even without rows: an empty result is a result.
+            if !files.is_empty() || kind.last {
+                self.publish(epoch, kind.last, files).await?;
+            }
+            if kind.last {
+                self.remove_staged().await?;
+            }
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn abort(&mut self) -> BoxFuture<'_, ()> {
+        async move {
+            // What was committed keeps its files.
+            let finished = self.look().await.map(|_| ());
+            if let Err(error) = match finished {
+                Ok(()) => self.remove_staged().await,
+                Err(error) => Err(error),
+            } {
+                tracing::warn!("staged files stay in {}: {error}", self.shape.shown());
+            }
+        }
+        .boxed()
+    }
+}

@@ -1,0 +1,5 @@
+//! Files are read exactly, resumed exactly, and damage is an error.
+#![allow(clippy::unwrap_used)]
+
+mod damage;
+mod sources;

@@ -1,0 +1,173 @@
+//! Rows to whoever prints them: a sink whose committed epochs are handed to a callback, in order.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, RecordBatch, RecordBatchOptions, UInt8Array};
+use arrow::compute::concat_batches;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt8Type};
+use arrow::error::ArrowError;
+use arrow::ipc::reader::StreamReader;
+use arrow::ipc::writer::StreamWriter;
+use engine::{Batch, CommitKind, Commits, Committable, Prepared, RunError, Sink, SinkCommitter, SinkContext, SinkWriter, WriterContext};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use state::{SnapshotReader, SnapshotWriter};
+
+/// What one epoch of one print table shows.
+#[derive(Clone, Debug)]
+pub struct PrintedRows {
+    pub table: String,
+    /// The sink's node in the graph.
+    pub operator: String,
+    /// The table's `print-identifier`; may be empty.
+    pub identifier: String,
+    pub epoch: u64,
+    /// Rows of all workers, possibly none.
+    pub rows: RecordBatch,
+    /// Kinds of the rows, where not all are inserts.
+    pub kinds: Option<UInt8Array>,
+    /// Nothing follows.
+    pub last: bool,
+}
+
+/// Called once per committed epoch that has rows, and for the last epoch in any case.
+pub type OnPrint = Arc<dyn Fn(PrintedRows) + Send + Sync>;
+
+pub struct PrintSink {
+    pub table: String,
+    pub identifier: String,
+    pub schema: SchemaRef,
+    pub context: SinkContext,
+    pub on_print: OnPrint,
+}
+
+impl Sink for PrintSink {
+    fn writer(&self, _: WriterContext) -> Result<Box<dyn SinkWriter>, RunError> {
+        Ok(Box::new(PrintWriter { schema: self.schema.clone(), batches: vec![] }))
+    }
+
+    fn committer(&self) -> Result<Box<dyn SinkCommitter>, RunError> {
+        Ok(Box::new(PrintCommitter {
+            shown: PrintedRows {
+                table: self.table.clone(),
+                operator: self.context.operator.clone(),
+                identifier: self.identifier.clone(),
+                epoch: 0,
+                rows: RecordBatch::new_empty(self.schema.clone()),
+                kinds: None,
+                last: false,
+            },
+            committed: None,
+            on_print: self.on_print.clone(),
+        }))
+    }
+
+    fn commits(&self) -> Commits {
+        Commits::EveryEpoch
+    }
+}
+
+struct PrintWriter {
+    schema: SchemaRef,
+    /// Of the epoch that is open.
+    batches: Vec<Batch>,
+}
+
+impl SinkWriter for PrintWriter {
+    fn write(&mut self, batch: Batch) -> Result<(), RunError> {
+        self.batches.push(batch);
+        Ok(())
+    }
+
+    fn prepare(&mut self, _: u64, _: CommitKind, reply: Prepared) -> Result<(), RunError> {
+        let batches = std::mem::take(&mut self.batches);
+        let rows = batches.iter().map(|batch| batch.num_rows() as u64).sum();
+        let payload = encode(&self.schema, &batches).map_err(|error| RunError::internal(format!("cannot hand over rows to print: {error}")));
+        reply.done(payload.map(|payload| Committable { rows, payload }));
+        Ok(())
+    }
+
+    /// Every epoch's rows are handed over with it, so nothing is left.
+    fn snapshot(&mut self, _: u64, _: &mut SnapshotWriter) -> Result<(), RunError> {
+        assert!(self.batches.is_empty(), "a snapshot follows the prepare of its epoch");
+        Ok(())
+    }
+
+    fn restore(&mut self, _: &SnapshotReader) -> Result<(), RunError> {
+        Ok(())
+    }
+}
+
+/// Name of the column of row kinds, last in what is handed over. No SQL name has a NUL.
+const KINDS: &str = "\0kind";
+
+fn encode(schema: &SchemaRef, batches: &[Batch]) -> Result<Vec<u8>, ArrowError> {
+    if batches.is_empty() {
+        return Ok(vec![]);
+    }
+    let mut fields = schema.fields().to_vec();
+    fields.push(Arc::new(Field::new(KINDS, DataType::UInt8, false)));
+    let schema = Arc::new(Schema::new(fields));
+    let mut writer = StreamWriter::try_new(Vec::new(), &schema)?;
+    for batch in batches {
+        let kinds = batch.kinds.clone().unwrap_or_else(|| UInt8Array::from_value(0, batch.num_rows()));
+        let mut columns = batch.rows.columns().to_vec();
+        columns.push(Arc::new(kinds) as ArrayRef);
+        writer.write(&RecordBatch::try_new(schema.clone(), columns)?)?;
+    }
+    writer.into_inner()
+}
+
+fn decode(payload: &[u8]) -> Result<Vec<RecordBatch>, ArrowError> {
+    if payload.is_empty() {
+        return Ok(vec![]);
+    }
+    StreamReader::try_new(payload, None)?.collect()
+}
+
+struct PrintCommitter {
+    /// All that is the same in every epoch; its rows are none.
+    shown: PrintedRows,
+    committed: Option<u64>,
+    on_print: OnPrint,
+}
+
+impl PrintCommitter {
+    fn print(&self, epoch: u64, last: bool, committables: &[Committable]) -> Result<(), ArrowError> {
+        let mut batches = Vec::new();
+        for committable in committables {
+            batches.extend(decode(&committable.payload)?);
+        }
+        let mut shown = PrintedRows { epoch, last, ..self.shown.clone() };
+        if let Some(first) = batches.first() {
+            let all = concat_batches(&first.schema(), &batches)?;
+            let kinds: UInt8Array = all.column(all.num_columns() - 1).as_primitive::<UInt8Type>().clone();
+            let options = RecordBatchOptions::new().with_row_count(Some(all.num_rows()));
+            let columns = all.columns()[..all.num_columns() - 1].to_vec();
+            shown.rows = RecordBatch::try_new_with_options(self.shown.rows.schema(), columns, &options)?;
+            shown.kinds = (kinds.values().iter().any(|kind| *kind != 0)).then_some(kinds);
+        }
+        if shown.rows.num_rows() > 0 || last {
+            (self.on_print)(shown);
+        }
+        Ok(())
+    }
+}
+
+impl SinkCommitter for PrintCommitter {
+    fn commit(&mut self, epoch: u64, kind: CommitKind, committables: Vec<Committable>) -> BoxFuture<'_, Result<(), RunError>> {
+        async move {
+            if self.committed.is_some_and(|committed| epoch <= committed) {
+                return Ok(());
+            }
+            self.print(epoch, kind.last, &committables).map_err(|error| RunError::internal(format!("cannot read rows to print: {error}")))?;
+            self.committed = Some(epoch);
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn abort(&mut self) -> BoxFuture<'_, ()> {
+        async {}.boxed()
+    }
+}

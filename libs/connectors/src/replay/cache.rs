@@ -1,0 +1,275 @@
+//! Rows in order of arrival, as Arrow IPC files: sorted once, then only read.
+//!
+//! A cache is a directory named by the hash of all that decides its content: the files as they are, the columns, the format's options,
+//! disorder and seed. It is made under another name and renamed when whole. Sorting is done in memory: the wanted columns of all
+//! rows must fit.
+
+use std::fs;
+use std::io::BufReader;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch};
+use arrow::compute::interleave_record_batch;
+use arrow::datatypes::{DataType, Field, Int64Type, Schema};
+use arrow::error::ArrowError;
+use arrow::ipc::reader::FileReader;
+use arrow::ipc::writer::FileWriter;
+use engine::{BadRecord, RowPositions, RunError, Source, SplitStart};
+use serde::{Deserialize, Serialize};
+
+use crate::files::columns::microseconds;
+use crate::files::{Decoded, FilesystemSource, manifest};
+use crate::generator::{below, draw, stream};
+
+/// Rows per block of the cache.
+const BLOCK_ROWS: usize = 64 * 1024;
+/// Caches that nobody used for this long are removed.
+const KEPT: Duration = Duration::from_secs(24 * 3600);
+/// Column of arrival keys; no SQL name has a NUL.
+const KEY: &str = "\0arrival";
+/// Rows per batch while reading the files.
+const READ_ROWS: usize = 8192;
+
+/// What decides the order, besides the files.
+pub struct Parts {
+    pub disorder_us: i64,
+    pub seed: u64,
+    pub splits: u64,
+    pub time_column: Option<String>,
+    /// Columns that readers want: the first of those that the files give.
+    pub columns: usize,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Info {
+    /// Rows of each split.
+    pub rows: Vec<u64>,
+    /// The least arrival key of all rows.
+    pub first_key: i64,
+    bad: Vec<Bad>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Bad {
+    position: i64,
+    code: String,
+    message: String,
+    payload: Vec<u8>,
+}
+
+impl Info {
+    pub fn bad_records(&self) -> Vec<BadRecord> {
+        let record = |bad: &Bad| BadRecord { position: bad.position, code: bad.code.clone(), message: bad.message.clone(), payload: bad.payload.clone() };
+        self.bad.iter().map(record).collect()
+    }
+}
+
+pub struct Cache {
+    directory: PathBuf,
+    pub info: Info,
+}
+
+fn failed(path: &Path, error: impl std::fmt::Display) -> RunError {
+    RunError::external("replay_cache_failed", format!("cannot use the replay cache {}: {error}", path.display()))
+        .hint("its place is the directory for temporary files; set TMPDIR to another one")
+}
+
+/// Directory of all caches of this user.
+fn home() -> Result<PathBuf, RunError> {
+    let own = fs::metadata("/proc/self").map_or(0, |meta| meta.uid());
+    let home = std::env::temp_dir().join(format!("highwater-replay-{own}"));
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&home);
+    made.map_err(|error| failed(&home, error))?;
+    // Somebody else's directory could be filled by them.
+    let meta = fs::symlink_metadata(&home).map_err(|error| failed(&home, error))?;
+    if !meta.is_dir() || meta.uid() != own {
+        return Err(failed(&home, "it belongs to another user"));
+    }
+    Ok(home)
+}
+
+/// The cache for these files, made now if there is none.
+pub async fn open_or_make(files: Arc<FilesystemSource>, parts: Parts) -> Result<Cache, RunError> {
+    let splits = files.splits().await?;
+    let identity = serde_json::json!([
+        "1", splits, files.identity(), parts.disorder_us, parts.seed, parts.splits, parts.time_column, parts.columns
+    ]);
+    let name = manifest::hash(identity.to_string().as_bytes());
+    let home = home()?;
+    let directory = home.join(&name[..32]);
+    let known = directory.clone();
+    let blocking = |error: tokio::task::JoinError| RunError::internal(format!("the replay cache was not made: {error}"));
+    if let Some(cache) = tokio::task::spawn_blocking(move || open(known)).await.map_err(blocking)? {
+        return Ok(cache);
+    }
+    let starts = splits.into_iter().enumerate().map(|(number, split)| SplitStart { number: number as u32, split, position: None }).collect();
+    let mut rows = Rows::default();
+    let time = parts.time_column.as_ref().and_then(|name| files.schema().index_of(name).ok());
+    let mut reading = files.clone().decoded(starts, READ_ROWS);
+    while let Some(event) = reading.next().await {
+        if let Decoded::Rows { split, rows: batch, positions, bad, .. } = event? {
+            rows.add(split, batch, &positions, bad, time, &parts)?;
+        }
+    }
+    tokio::task::spawn_blocking(move || rows.write(&home, directory, &parts)).await.map_err(blocking)?
+}
+
+fn open(directory: PathBuf) -> Option<Cache> {
+    let text = fs::read(directory.join("info.json")).ok()?;
+    let info = serde_json::from_slice(&text).ok()?;
+    // Used now: not to be removed soon.
+    let _ = fs::File::open(directory.join("info.json")).and_then(|file| file.set_modified(SystemTime::now()));
+    Some(Cache { directory, info })
+}
+
+/// All rows while they are read.
+#[derive(Default)]
+struct Rows {
+    batches: Vec<RecordBatch>,
+    /// Arrival, split of the replay, batch and row, in the order of the files.
+    order: Vec<(i64, u32, u32, u32)>,
+    /// Key of the row before, in the same split of the files.
+    before: Option<(u32, i64)>,
+    bad: Vec<Bad>,
+}
+
+impl Rows {
+    fn add(&mut self, split: u32, batch: RecordBatch, positions: &RowPositions, bad: Vec<BadRecord>, time: Option<usize>, parts: &Parts) -> Result<(), RunError> {
+        let plain = |bad: BadRecord| Bad { position: bad.position, code: bad.code, message: bad.message, payload: bad.payload };
+        self.bad.extend(bad.into_iter().map(plain));
+        let times: Option<Int64Array> = time.and_then(|column| microseconds(batch.column(column)));
+        let (disorder, dealing) = (stream(parts.seed, 2 * u64::from(split)), stream(parts.seed, 2 * u64::from(split) + 1));
+        let number = self.batches.len() as u32;
+        for row in 0..batch.num_rows() {
+            let position = match positions {
+                RowPositions::From(first) => *first as u64 + row as u64,
+                RowPositions::Each(each) => each.value(row) as u64,
+            };
+            let own = times.as_ref().filter(|times| times.is_valid(row)).map(|times| {
+                let delay = below(draw(disorder, position), parts.disorder_us as u64 + 1);
+                times.value(row).saturating_add(delay as i64)
+            });
+            let before = self.before.filter(|(of, _)| *of == split).map(|(_, key)| key);
+            let key = own.or(before).unwrap_or(if time.is_some() { i64::MIN } else { 0 });
+            self.before = Some((split, key));
+            let dealt = below(draw(dealing, position), parts.splits) as u32;
+            self.order.push((key, dealt, number, row as u32));
+        }
+        let wanted: Vec<usize> = (0..parts.columns).collect();
+        self.batches.push(batch.project(&wanted).map_err(|error| RunError::internal(error.to_string()))?);
+        Ok(())
+    }
+
+    fn write(mut self, home: &Path, directory: PathBuf, parts: &Parts) -> Result<Cache, RunError> {
+        // Stable by file order, because batch and row ascend in it.
+        self.order.sort_unstable_by_key(|(key, _, batch, row)| (*key, *batch, *row));
+        let staged = home.join(format!(".{}", uuid::Uuid::new_v4()));
+        let made = self.write_to(&staged, parts);
+        let renamed = made.and_then(|info| {
+            match fs::rename(&staged, &directory) {
+                // Another process was faster; what it made is the same.
+                Err(_) if directory.join("info.json").is_file() => {
+                    let _ = fs::remove_dir_all(&staged);
+                }
+                result => result.map_err(|error| failed(&directory, error))?,
+            }
+            Ok(info)
+        });
+        if renamed.is_err() {
+            let _ = fs::remove_dir_all(&staged);
+        }
+        remove_old(home);
+        Ok(Cache { info: renamed?, directory })
+    }
+
+    fn write_to(&self, staged: &Path, parts: &Parts) -> Result<Info, RunError> {
+        let disk = |error: std::io::Error| failed(staged, error);
+        let arrow = |error: ArrowError| failed(staged, error);
+        fs::DirBuilder::new().mode(0o700).create(staged).map_err(disk)?;
+        let mut rows = vec![0; parts.splits as usize];
+        for (split, rows) in rows.iter_mut().enumerate() {
+            let own: Vec<(i64, usize, usize)> = self.order.iter().filter(|(_, dealt, ..)| *dealt as usize == split).map(|(key, _, batch, row)| (*key, *batch as usize, *row as usize)).collect();
+            *rows = own.len() as u64;
+            let Some(first) = self.batches.first() else { continue };
+            let mut fields = first.schema().fields().to_vec();
+            fields.push(Arc::new(Field::new(KEY, DataType::Int64, false)));
+            let schema = Arc::new(Schema::new(fields));
+            let file = fs::File::create(staged.join(format!("{split}.arrow"))).map_err(disk)?;
+            let mut writer = FileWriter::try_new_buffered(file, &schema).map_err(arrow)?;
+            let batches: Vec<&RecordBatch> = self.batches.iter().collect();
+            for block in own.chunks(BLOCK_ROWS) {
+                let keys: ArrayRef = Arc::new(Int64Array::from_iter_values(block.iter().map(|(key, ..)| *key)));
+                let mut columns = if parts.columns == 0 {
+                    vec![]
+                } else {
+                    let indices: Vec<(usize, usize)> = block.iter().map(|(_, batch, row)| (*batch, *row)).collect();
+                    interleave_record_batch(&batches, &indices).map_err(arrow)?.columns().to_vec()
+                };
+                columns.push(keys);
+                writer.write(&RecordBatch::try_new(schema.clone(), columns).map_err(arrow)?).map_err(arrow)?;
+            }
+            writer.finish().map_err(arrow)?;
+        }
+        let first_key = self.order.iter().map(|(key, ..)| *key).find(|key| *key > i64::MIN).unwrap_or(0);
+        let info = Info { rows, first_key, bad: self.bad.clone() };
+        let text = serde_json::to_vec(&info).expect("numbers and texts are plain data");
+        fs::write(staged.join("info.json"), text).map_err(disk)?;
+        Ok(info)
+    }
+}
+
+/// As far as possible: caches are only copies.
+fn remove_old(home: &Path) {
+    for entry in fs::read_dir(home).into_iter().flatten().flatten() {
+        let used = entry.path().join("info.json").metadata().or_else(|_| entry.metadata()).and_then(|meta| meta.modified());
+        if used.is_ok_and(|used| used.elapsed().is_ok_and(|age| age > KEPT)) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+impl Cache {
+    pub fn reader(&self, split: usize) -> Result<SplitReader, RunError> {
+        Ok(SplitReader { path: self.directory.join(format!("{split}.arrow")), rows: self.info.rows[split], open: Arc::default() })
+    }
+}
+
+/// Reads the blocks of a split.
+#[derive(Clone)]
+pub struct SplitReader {
+    path: PathBuf,
+    rows: u64,
+    /// Opened at the first block. Only one block is read at a time.
+    open: Arc<std::sync::Mutex<Option<FileReader<BufReader<fs::File>>>>>,
+}
+
+impl SplitReader {
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// The rest of the block that holds this row, without the keys, and the keys.
+    pub fn from_row(&self, row: u64) -> Result<(RecordBatch, ArrayRef), RunError> {
+        let read = || -> Result<RecordBatch, ArrowError> {
+            let mut open = self.open.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            let reader = match &mut *open {
+                Some(reader) => reader,
+                none => none.insert(FileReader::try_new_buffered(fs::File::open(&self.path)?, None)?),
+            };
+            reader.set_index((row / BLOCK_ROWS as u64) as usize)?;
+            let block = reader.next().ok_or_else(|| ArrowError::IpcError("a block is missing".into()))??;
+            let skip = (row % BLOCK_ROWS as u64) as usize;
+            Ok(block.slice(skip, block.num_rows() - skip))
+        };
+        let block = read().map_err(|error| failed(&self.path, error))?;
+        let last = block.num_columns() - 1;
+        let keys = block.column(last).clone();
+        debug_assert!(keys.as_primitive::<Int64Type>().values().is_sorted(), "blocks are in order of arrival");
+        let wanted: Vec<usize> = (0..last).collect();
+        let rows = block.project(&wanted).map_err(|error| failed(&self.path, error))?;
+        Ok((rows, keys))
+    }
+}

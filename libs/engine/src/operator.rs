@@ -1,0 +1,92 @@
+//! The contract between operators and whatever drives them. Operators know no engine.
+
+use state::{SnapshotReader, SnapshotWriter};
+
+use crate::batch::Batch;
+use crate::error::Result;
+
+/// A keyed or otherwise stateful operator: synchronous, single-threaded, one instance per worker.
+///
+/// The driver calls it in this order within an epoch: `process` and `watermark` as data and progress arrive; at the epoch's end
+/// `watermark` with the closing watermark (if it rose), `epoch_end`, and `snapshot` if the epoch is a checkpoint. Epochs follow strictly.
+pub trait Operator {
+    /// Takes rows. `wm` is the batch's stamp: the watermark of its source instance when it was sent, at least this operator's watermark.
+    fn process(&mut self, port: usize, batch: Batch, wm: i64, out: &mut Output) -> Result<()>;
+
+    /// The watermark in microseconds has risen; `i64::MAX` is the final one, said once.
+    fn watermark(&mut self, wm: i64, out: &mut Output) -> Result<()>;
+
+    /// The epoch is complete; updating results are emitted here.
+    fn epoch_end(&mut self, epoch: u64, out: &mut Output) -> Result<()>;
+
+    /// Hands over the state as of the end of `epoch`. Quick: immutable views; the writing is elsewhere.
+    fn snapshot(&mut self, epoch: u64, writer: &mut SnapshotWriter) -> Result<()>;
+
+    /// Takes the state that this worker owns; called at most once, before anything else.
+    fn restore(&mut self, reader: &SnapshotReader) -> Result<()>;
+
+    /// Bytes of state, for metrics.
+    fn state_bytes(&self) -> usize {
+        0
+    }
+}
+
+/// An operator without state: every output keeps the stamp of the batch that it came from.
+pub trait Stateless {
+    /// Takes a batch and its stamp.
+    fn map(&mut self, batch: Batch, wm: i64, out: &mut Output) -> Result<()>;
+}
+
+/// Where an operator puts its results; the driver sends them on with the right time.
+#[derive(Default)]
+pub struct Output {
+    pub(crate) main: Vec<Batch>,
+    pub(crate) side: Vec<Batch>,
+    /// Added to the operator's counters by the driver.
+    pub counters: Counters,
+}
+
+/// What an operator counted since the driver last looked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Rows that were late for all their windows.
+    pub late: u64,
+    /// Rows that were late for some of their windows.
+    pub partially_late: u64,
+    /// Rows that a filter took out.
+    pub filtered: u64,
+    /// Rows or records dropped by a policy.
+    pub dropped: u64,
+    /// Rows or records sent to the dead letters.
+    pub dead: u64,
+}
+
+impl Output {
+    pub fn new() -> Output {
+        Output::default()
+    }
+
+    /// Sends rows on. Empty batches are ignored.
+    pub fn send(&mut self, batch: Batch) {
+        if batch.num_rows() > 0 {
+            self.main.push(batch);
+        }
+    }
+
+    /// Sends rows to the side output: late rows of window operators, dead letters of sources.
+    pub fn send_side(&mut self, batch: Batch) {
+        if batch.num_rows() > 0 {
+            self.side.push(batch);
+        }
+    }
+
+    /// What was sent since the last call; for tests and drivers.
+    pub fn take(&mut self) -> Vec<Batch> {
+        std::mem::take(&mut self.main)
+    }
+
+    /// What was sent to the side output since the last call.
+    pub fn take_side(&mut self) -> Vec<Batch> {
+        std::mem::take(&mut self.side)
+    }
+}

@@ -1,0 +1,174 @@
+//! Rows as text for the tests of operators, and snapshots by way of bytes.
+
+#![allow(clippy::unwrap_used)]
+
+use std::sync::Arc;
+
+use arrow::array::*;
+use arrow::compute::cast;
+use arrow::datatypes::DataType;
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use graph::AggregateFunction;
+use state::{MemoryStore, SnapshotWriter};
+
+use super::ledger::SplitNames;
+use crate::batch::{Batch, RowKind};
+use crate::operator::{Operator, Output};
+use crate::plan::Call;
+
+/// A batch from text: `columns` like `k STRING, v BIGINT`, then a row per line, values divided by blanks. Times of day are on 1970-01-01.
+/// Rows may begin with a kind mark.
+pub fn batch(columns: &str, rows: &str) -> Batch {
+    let schema = schema(columns);
+    let lines: Vec<&str> = rows.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let marks = ["+I", "-U", "+U", "-D"];
+    let kinds: Vec<u8> =
+        lines.iter().filter_map(|line| marks.iter().position(|mark| line.starts_with(mark))).map(|k| k as u8).collect();
+    let cells: Vec<Vec<&str>> =
+        lines.iter().map(|line| line.split_whitespace().skip(usize::from(!kinds.is_empty())).collect()).collect();
+    let arrays: Vec<ArrayRef> = arrow(&schema)
+        .fields()
+        .iter()
+        .enumerate()
+        .map(|(at, field)| {
+            let texts = cells.iter().map(|row| (row[at] != "NULL").then(|| spelled(row[at], field.data_type())));
+            cast(&texts.collect::<StringArray>(), field.data_type()).unwrap()
+        })
+        .collect();
+    let rows = RecordBatch::try_new(arrow(&schema), arrays).unwrap();
+    if kinds.is_empty() { Batch::inserts(rows) } else { Batch::changes(rows, kinds.into()) }
+}
+
+fn spelled(text: &str, data_type: &DataType) -> String {
+    match data_type {
+        DataType::Timestamp(_, _) if text.contains(':') && !text.contains('T') => {
+            format!("1970-01-01T{text}{}", if text.matches(':').count() == 1 { ":00" } else { "" })
+        }
+        _ => text.to_string(),
+    }
+}
+
+pub fn schema(columns: &str) -> graph::Schema {
+    let column = |text: &str| {
+        let (name, data_type) = text.trim().split_once(' ').unwrap();
+        graph::Column::new(name, data_type.parse().unwrap(), true)
+    };
+    graph::Schema::new(columns.split(',').map(column).collect())
+}
+
+pub fn arrow(schema: &graph::Schema) -> arrow::datatypes::SchemaRef {
+    expr::arrow_schema(schema)
+}
+
+/// A row per line, as [`batch`] reads them; a kind mark before each row of a batch with kinds.
+pub fn text(batches: &[Batch]) -> String {
+    let mut lines = Vec::new();
+    for batch in batches {
+        let options = FormatOptions::default().with_null("NULL");
+        let columns: Vec<ArrayFormatter> =
+            batch.rows.columns().iter().map(|column| ArrayFormatter::try_new(column, &options).unwrap()).collect();
+        for row in 0..batch.num_rows() {
+            let kind = batch.kinds.as_ref().map(|_| batch.kind(row).mark().to_string());
+            let cells = columns.iter().map(|column| short(&column.value(row).to_string()));
+            lines.push(kind.into_iter().chain(cells).collect::<Vec<_>>().join(" "));
+        }
+    }
+    lines.join("\n")
+}
+
+fn short(text: &str) -> String {
+    let Some(time) = text.strip_prefix("1970-01-01T") else { return text.to_string() };
+    time.strip_suffix(":00").filter(|rest| rest.contains(':')).unwrap_or(time).to_string()
+}
+
+/// The lines of a text, ordered: for comparisons where the order of rows is free.
+pub fn sorted(text: &str) -> Vec<String> {
+    let mut lines: Vec<String> =
+        text.lines().map(str::trim).filter(|line| !line.is_empty()).map(String::from).collect();
+    lines.sort();
+    lines
+}
+
+/// The relation that changes add up to, each row with how often it is there; panics when a row is taken back that is not there.
+pub fn relation(batches: &[Batch]) -> Vec<String> {
+    let mut rows: Vec<String> = Vec::new();
+    for batch in batches {
+        for row in 0..batch.num_rows() {
+            let line = text(&[Batch::inserts(batch.rows.slice(row, 1))]);
+            if batch.kind(row).adds() {
+                rows.push(line);
+            } else {
+                let at = rows.iter().position(|known| *known == line);
+                rows.remove(at.unwrap_or_else(|| panic!("{line} is taken back but was never there")));
+            }
+        }
+    }
+    rows.sort();
+    rows
+}
+
+/// Asserts that each -U has its +U behind it, in one batch.
+pub fn updates_are_paired(batches: &[Batch]) {
+    for batch in batches {
+        for row in 0..batch.num_rows() {
+            match batch.kind(row) {
+                RowKind::UpdateBefore => assert_eq!(batch.kind(row + 1), RowKind::UpdateAfter),
+                RowKind::UpdateAfter => assert_eq!(batch.kind(row - 1), RowKind::UpdateBefore),
+                _ => {}
+            }
+        }
+    }
+}
+
+pub fn names() -> SplitNames {
+    Arc::new(|split| ("source".to_string(), format!("split-{split}")))
+}
+
+pub fn call(function: AggregateFunction, arg: Option<usize>) -> Call {
+    Call {
+        function,
+        arg,
+        arg_type: arg.map(|_| graph::DataType::BigInt),
+        filter: None,
+        distinct: false,
+        fraction: None,
+        time: None,
+        retracts: false,
+        result: graph::DataType::BigInt,
+    }
+}
+
+/// Snapshots of operators, one per worker, each by way of bytes.
+pub fn saved(operators: &mut [&mut dyn Operator]) -> MemoryStore {
+    let mut store = MemoryStore::new();
+    for (worker, operator) in operators.iter_mut().enumerate() {
+        let mut writer = SnapshotWriter::new();
+        operator.snapshot(1, &mut writer).unwrap();
+        store.put("it", worker, writer.finish().unwrap());
+    }
+    MemoryStore::from_bytes(&store.to_bytes().unwrap()).unwrap()
+}
+
+/// What an operator sends when called so.
+pub fn sent(call: impl FnOnce(&mut Output) -> crate::error::Result<()>) -> Vec<Batch> {
+    let mut out = Output::new();
+    call(&mut out).unwrap();
+    out.take()
+}
+
+/// A small generator (SplitMix64): tests need repeatable numbers, not good ones.
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+}

@@ -1,0 +1,118 @@
+//! Which columns of each node's output are read by anyone: what nobody reads is not computed, moved or decoded.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use expr::Analysis;
+use graph::{AggregateCall, Graph, NamedExpr, Node, Operator, Window};
+
+use crate::error::{Result, RunError};
+
+/// Positions of the needed columns of each node's output, by node id.
+pub type Needed = BTreeMap<String, BTreeSet<usize>>;
+
+pub fn needed(graph: &Graph, analysis: &Analysis, env: &expr::Env) -> Result<Needed> {
+    let order = graph.ordered().ok_or_else(|| RunError::internal("a checked graph has no cycle"))?;
+    let ledgers: BTreeSet<&str> = graph
+        .nodes
+        .iter()
+        .filter(|node| matches!(node.operator, Operator::LateRows(_)))
+        .flat_map(|node| node.inputs.iter().map(String::as_str))
+        .collect();
+    let mut needed: Needed = graph.nodes.iter().map(|node| (node.id.clone(), BTreeSet::new())).collect();
+    for index in order.into_iter().rev() {
+        let node = &graph.nodes[index];
+        if matches!(node.operator, Operator::LateRows(_) | Operator::DeadLetters(_)) {
+            continue; // They read side outputs, whose columns are fixed.
+        }
+        for input in &node.inputs {
+            let mut reads = Reads { schema: &analysis.facts[input].schema, env, columns: BTreeSet::new() };
+            reads.of(node, &needed[&node.id], ledgers.contains(node.id.as_str()))?;
+            let columns = reads.columns;
+            needed.entry(input.clone()).or_default().extend(columns);
+        }
+    }
+    Ok(needed)
+}
+
+/// What a node reads of one input.
+struct Reads<'a> {
+    schema: &'a graph::Schema,
+    env: &'a expr::Env,
+    columns: BTreeSet<usize>,
+}
+
+impl Reads<'_> {
+    fn of(&mut self, node: &Node, output: &BTreeSet<usize>, ledger: bool) -> Result<()> {
+        match &node.operator {
+            Operator::Source(_) | Operator::LateRows(_) | Operator::DeadLetters(_) => Ok(()),
+            Operator::Sink(_) => self.all(),
+            Operator::Project(project) => {
+                output.iter().try_for_each(|column| self.expr(&project.columns[*column].expr))
+            }
+            Operator::Filter(filter) => {
+                self.columns.extend(output);
+                self.expr(&filter.predicate)
+            }
+            Operator::Union(_) => {
+                self.columns.extend(output);
+                Ok(())
+            }
+            Operator::Watermark(watermark) => {
+                self.columns.extend(output);
+                self.name(&watermark.column)
+            }
+            Operator::WindowAssign(_) if ledger => self.all(),
+            Operator::WindowAssign(assign) => {
+                self.columns.extend(output.iter().filter(|column| **column < self.schema.columns.len()));
+                self.window(&assign.window)
+            }
+            Operator::WindowAggregate(_) if ledger => self.all(),
+            Operator::WindowAggregate(aggregate) => {
+                self.window(&aggregate.window)?;
+                self.aggregate(&aggregate.keys, &aggregate.aggregates)
+            }
+            Operator::Aggregate(aggregate) => self.aggregate(&aggregate.keys, &aggregate.aggregates),
+            Operator::Sort(sort) => {
+                self.columns.extend(output);
+                sort.by.iter().try_for_each(|key| self.expr(&key.expr))
+            }
+        }
+    }
+
+    fn all(&mut self) -> Result<()> {
+        self.columns.extend(0..self.schema.columns.len());
+        Ok(())
+    }
+
+    fn window(&mut self, window: &Window) -> Result<()> {
+        match window {
+            Window::Tumble { time, .. }
+            | Window::Hop { time, .. }
+            | Window::Cumulate { time, .. }
+            | Window::Session { time, .. } => self.name(time),
+            Window::Attached {} => ["window_start", "window_end"].iter().try_for_each(|name| self.name(name)),
+        }
+    }
+
+    fn aggregate(&mut self, keys: &[NamedExpr], calls: &[AggregateCall]) -> Result<()> {
+        keys.iter().try_for_each(|key| self.expr(&key.expr))?;
+        for call in calls {
+            call.args.iter().chain(&call.filter).try_for_each(|text| self.expr(text))?;
+        }
+        Ok(())
+    }
+
+    fn name(&mut self, name: &str) -> Result<()> {
+        let column =
+            self.schema.index_of(name).ok_or_else(|| RunError::internal(format!("there is no column {name}")))?;
+        self.columns.insert(column);
+        Ok(())
+    }
+
+    fn expr(&mut self, text: &str) -> Result<()> {
+        let compiled = expr::compile(text, self.schema, self.env)
+            .map_err(|error| RunError::internal(format!("{text}: {error}")))?;
+        self.columns.extend(compiled.columns());
+        Ok(())
+    }
+}

@@ -1,0 +1,393 @@
+//! The one place with capabilities and frontiers: turns operators, stateless stages and the probe into timely operators.
+//!
+//! What must stay true (each has a test in `tests/time.rs`):
+//! an operator's watermark is the minimum over its input frontiers *and* its stash; epochs close strictly in order; the results of a
+//! watermark leave at the old capability; the last epoch is named, never inferred from an empty frontier.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use state::SnapshotWriter;
+use timely::container::NoopBuilder;
+use timely::dataflow::channels::pact::{DistributorPact, Pipeline};
+use timely::dataflow::operators::Capability;
+use timely::dataflow::operators::generic::OutputBuilder;
+use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
+use timely::dataflow::{Scope, Stream};
+use timely::progress::frontier::MutableAntichain;
+
+use super::exchange::{ByKey, ToFirst};
+use super::messages::FromWorker;
+use super::metrics::OperatorMetrics;
+use super::parcel::Parcel;
+use super::time::{Time, WM_FINAL, WM_MIN};
+use super::worker_state::WorkerState;
+use crate::batch::Batch;
+use crate::error::{Result, RunError};
+use crate::operator::{Operator, Output, Stateless};
+use crate::plan::Route;
+
+pub type Edge<'scope> = Stream<'scope, Time, Parcel>;
+
+/// Takes everything that has arrived at an input.
+type Pull = Box<dyn FnMut(&mut VecDeque<(Time, Batch)>)>;
+
+/// An output of an operator and the right to send on it.
+pub struct Port {
+    output: OutputBuilder<Time, NoopBuilder<Parcel>>,
+    capability: Option<Capability<Time>>,
+}
+
+impl Port {
+    fn add<'scope>(builder: &mut OperatorBuilder<'scope, Time>) -> (Port, Edge<'scope>) {
+        let (output, edge) = builder.new_output::<Parcel>();
+        (Port { output: OutputBuilder::from(output), capability: None }, edge)
+    }
+
+    pub fn send(&mut self, batches: Vec<Batch>) {
+        if batches.is_empty() {
+            return;
+        }
+        let capability = self.capability.as_ref().expect("nothing is sent after the last epoch");
+        let mut output = self.output.activate();
+        let mut session = output.session_with_builder(capability);
+        for batch in batches {
+            session.give_container(&mut Parcel::new(batch));
+        }
+    }
+
+    pub fn downgrade(&mut self, time: Time) {
+        if let Some(capability) = &mut self.capability {
+            capability.downgrade(&time);
+        }
+    }
+
+    pub fn close(&mut self) {
+        self.capability = None;
+    }
+}
+
+/// The outputs of an operator: the main one and, where something reads it, the side one.
+pub struct Ports {
+    pub main: Port,
+    pub side: Option<Port>,
+}
+
+impl Ports {
+    fn add<'scope>(
+        builder: &mut OperatorBuilder<'scope, Time>,
+        side: bool,
+    ) -> (Ports, Edge<'scope>, Option<Edge<'scope>>) {
+        let (main, main_edge) = Port::add(builder);
+        let (side, side_edge) = if side { Some(Port::add(builder)).unzip() } else { (None, None) };
+        (Ports { main, side }, main_edge, side_edge)
+    }
+
+    fn grant(&mut self, capabilities: Vec<Capability<Time>>) {
+        let mut capabilities = capabilities.into_iter();
+        self.main.capability = capabilities.next();
+        if let Some(side) = &mut self.side {
+            side.capability = capabilities.next();
+        }
+    }
+
+    /// Sends what an operator put out, and counts it.
+    pub fn send(&mut self, out: &mut Output, metrics: &OperatorMetrics) {
+        metrics.count(out);
+        self.main.send(std::mem::take(&mut out.main));
+        let rows = std::mem::take(&mut out.side);
+        if let Some(side) = &mut self.side {
+            side.send(rows);
+        }
+    }
+
+    pub fn downgrade(&mut self, time: Time) {
+        self.main.downgrade(time);
+        if let Some(side) = &mut self.side {
+            side.downgrade(time);
+        }
+    }
+
+    pub fn close(&mut self) {
+        self.main.close();
+        if let Some(side) = &mut self.side {
+            side.close();
+        }
+    }
+}
+
+fn connect<'scope>(builder: &mut OperatorBuilder<'scope, Time>, edge: Edge<'scope>, route: &Route) -> Pull {
+    macro_rules! pull {
+        ($input:expr) => {{
+            let mut input = $input;
+            Box::new(move |queue: &mut VecDeque<(Time, Batch)>| {
+                input.for_each(|capability, parcel| {
+                    queue.extend(std::mem::take(parcel).batch.map(|batch| (*capability.time(), batch)))
+                })
+            })
+        }};
+    }
+    match route {
+        Route::Local => pull!(builder.new_input(edge, Pipeline)),
+        Route::Key(columns) => {
+            let columns = columns.clone();
+            pull!(builder.new_input(edge, DistributorPact(move |_| ByKey { columns })))
+        }
+        Route::Single => pull!(builder.new_input(edge, DistributorPact(|_| ToFirst))),
+    }
+}
+
+/// What an operator is called, what it counts, and which worker it is on.
+#[derive(Clone)]
+pub struct Context {
+    pub name: String,
+    pub metrics: Arc<OperatorMetrics>,
+    pub state: Rc<WorkerState>,
+}
+
+/// Drives an [`Operator`]. Returns its main output and, if `side`, its side output.
+pub fn operator<'scope>(
+    scope: Scope<'scope, Time>,
+    context: Context,
+    inputs: Vec<(Edge<'scope>, Route)>,
+    side: bool,
+    first_epoch: u64,
+    operator: Box<dyn Operator>,
+) -> (Edge<'scope>, Option<Edge<'scope>>) {
+    let mut builder = OperatorBuilder::new(context.name.clone(), scope);
+    let pulls: Vec<Pull> = inputs.into_iter().map(|(edge, route)| connect(&mut builder, edge, &route)).collect();
+    let (mut ports, main, side) = Ports::add(&mut builder, side);
+    builder.build(move |capabilities| {
+        ports.grant(capabilities);
+        ports.downgrade(Time::new(first_epoch, WM_MIN));
+        let mut driven = Driven {
+            context,
+            operator,
+            ports,
+            pulls,
+            epoch: first_epoch,
+            wm: WM_MIN,
+            stash: BTreeMap::new(),
+            ended: false,
+        };
+        let mut queue = VecDeque::new();
+        move |frontiers| driven.activate(frontiers, &mut queue)
+    });
+    (main, side)
+}
+
+struct Driven {
+    context: Context,
+    operator: Box<dyn Operator>,
+    ports: Ports,
+    pulls: Vec<Pull>,
+    /// The epoch being worked on; the capability is at it.
+    epoch: u64,
+    /// The watermark applied; the capability is at it.
+    wm: i64,
+    /// Batches of later epochs, with port and stamp: they wait until their epoch is the one being worked on.
+    stash: BTreeMap<u64, Vec<(usize, i64, Batch)>>,
+    ended: bool,
+}
+
+impl Driven {
+    fn activate(&mut self, frontiers: &[MutableAntichain<Time>], queue: &mut VecDeque<(Time, Batch)>) {
+        if self.context.state.failed() {
+            return;
+        }
+        let begun = Instant::now();
+        if let Err(error) = self.work(frontiers, queue) {
+            self.context.state.fail(error.operator(&self.context.name));
+        }
+        self.context.metrics.busy(begun.elapsed());
+    }
+
+    fn work(&mut self, frontiers: &[MutableAntichain<Time>], queue: &mut VecDeque<(Time, Batch)>) -> Result<()> {
+        for port in 0..self.pulls.len() {
+            (self.pulls[port])(queue);
+            while let Some((time, batch)) = queue.pop_front() {
+                assert!(time.epoch >= self.epoch, "a batch of epoch {} arrived after the epoch was closed", time.epoch);
+                if time.epoch == self.epoch {
+                    self.process(port, time.wm, batch)?;
+                } else {
+                    self.stash.entry(time.epoch).or_default().push((port, time.wm, batch));
+                }
+            }
+        }
+        while !self.ended {
+            let times =
+                || frontiers.iter().flat_map(|frontier| frontier.frontier().iter().copied().collect::<Vec<_>>());
+            let low = times().map(|time| time.epoch).min();
+            let complete = match low {
+                Some(low) => low > self.epoch,
+                None if self.context.state.is_last(self.epoch) => true,
+                None => return Err(RunError::internal("the input ended before the leader named the last epoch")),
+            };
+            // Rule 1: a stashed batch no longer holds the frontier, so it must hold the watermark here.
+            let stashed = self.stash.values().flatten().map(|(_, wm, _)| *wm);
+            let wm = times().map(|time| time.wm).chain(stashed).min().unwrap_or(WM_FINAL);
+            if wm > self.wm {
+                self.context.state.enter(self.epoch);
+                let mut out = Output::new();
+                self.operator.watermark(wm, &mut out)?;
+                self.ports.send(&mut out, &self.context.metrics);
+                self.wm = wm;
+                self.ports.downgrade(Time::new(self.epoch, wm));
+                self.context.metrics.watermark(wm);
+            }
+            if !complete {
+                return Ok(());
+            }
+            self.close()?;
+        }
+        Ok(())
+    }
+
+    fn process(&mut self, port: usize, wm: i64, batch: Batch) -> Result<()> {
+        self.context.state.enter(self.epoch);
+        self.context.metrics.rows_in(batch.num_rows());
+        let mut out = Output::new();
+        self.operator.process(port, batch, wm, &mut out)?;
+        self.ports.send(&mut out, &self.context.metrics);
+        Ok(())
+    }
+
+    /// Ends the epoch that is complete: its closing watermark has been applied.
+    fn close(&mut self) -> Result<()> {
+        self.context.state.enter(self.epoch);
+        let mut out = Output::new();
+        self.operator.epoch_end(self.epoch, &mut out)?;
+        self.ports.send(&mut out, &self.context.metrics);
+        let kind = self.context.state.kind(self.epoch);
+        if kind.checkpoint && self.context.state.checkpoints {
+            let mut writer = SnapshotWriter::new();
+            self.operator.snapshot(self.epoch, &mut writer)?;
+            let (operator, worker) = (self.context.name.clone(), self.context.state.worker);
+            let snapshot = writer.finish()?.to_bytes()?;
+            self.context.state.send(FromWorker::Snapshot { epoch: self.epoch, operator, worker, snapshot });
+        }
+        self.context.metrics.state_bytes(self.context.state.worker, self.operator.state_bytes());
+        if kind.last {
+            self.ended = true;
+            self.ports.close();
+            return Ok(());
+        }
+        self.epoch += 1;
+        self.ports.downgrade(Time::new(self.epoch, self.wm));
+        for (port, wm, batch) in self.stash.remove(&self.epoch).unwrap_or_default() {
+            self.process(port, wm, batch)?;
+        }
+        Ok(())
+    }
+}
+
+/// Drives a [`Stateless`] stage: outputs keep the stamp of their input.
+pub fn stateless<'scope>(
+    scope: Scope<'scope, Time>,
+    context: Context,
+    input: Edge<'scope>,
+    side: bool,
+    mut stage: Box<dyn Stateless>,
+) -> (Edge<'scope>, Option<Edge<'scope>>) {
+    let mut builder = OperatorBuilder::new(context.name.clone(), scope);
+    let mut input = builder.new_input(input, Pipeline);
+    builder.set_notify_for(0, timely::progress::operate::FrontierInterest::Never);
+    let (mut ports, main, side) = Ports::add(&mut builder, side);
+    builder.build(move |capabilities| {
+        drop(capabilities); // Outputs leave at the capability of their input.
+        move |_| {
+            if context.state.failed() {
+                return;
+            }
+            let begun = Instant::now();
+            input.for_each(|capability, parcel| {
+                let Some(batch) = std::mem::take(parcel).batch else { return };
+                ports.main.capability = Some(capability.retain(0));
+                if let Some(side) = &mut ports.side {
+                    side.capability = Some(capability.retain(1));
+                }
+                if context.state.failed() {
+                    return; // Keeps the capability: dropping it would say that these rows were dealt with.
+                }
+                let time = *capability.time();
+                context.state.enter(time.epoch);
+                context.metrics.rows_in(batch.num_rows());
+                let mut out = Output::new();
+                match stage.map(batch, time.wm, &mut out) {
+                    Ok(()) => {
+                        ports.send(&mut out, &context.metrics);
+                        ports.close();
+                    }
+                    Err(error) => context.state.fail(error.operator(&context.name)),
+                }
+            });
+            context.metrics.busy(begun.elapsed());
+        }
+    });
+    (main, side)
+}
+
+/// All rows of all inputs.
+pub fn union<'scope>(scope: Scope<'scope, Time>, inputs: Vec<Edge<'scope>>) -> Edge<'scope> {
+    use timely::dataflow::operators::core::Concatenate;
+    scope.concatenate(inputs)
+}
+
+/// Watches the ends of all branches: tells the worker which epochs are complete everywhere.
+pub fn probe<'scope>(scope: Scope<'scope, Time>, state: Rc<WorkerState>, first_epoch: u64, inputs: Vec<Edge<'scope>>) {
+    let mut builder = OperatorBuilder::new("probe".to_string(), scope);
+    let mut pulls: Vec<Pull> = inputs.into_iter().map(|edge| connect(&mut builder, edge, &Route::Local)).collect();
+    builder.build(move |_| {
+        let mut passed = first_epoch - 1;
+        let mut queue = VecDeque::new();
+        move |frontiers| {
+            for pull in &mut pulls {
+                pull(&mut queue);
+                queue.clear();
+            }
+            let low =
+                frontiers.iter().flat_map(|frontier| frontier.frontier().iter().map(|time| time.epoch).min()).min();
+            let now = match low {
+                Some(low) => low.saturating_sub(1),
+                // Everything has ended: the last epoch is the one that was begun last.
+                None => u64::MAX,
+            };
+            if now > passed && !state.failed() {
+                passed = now;
+                state.pass(now);
+            }
+        }
+    });
+}
+
+/// Hand-made source operators: see `ingest.rs`.
+pub fn source_operator<'scope, L>(
+    scope: Scope<'scope, Time>,
+    name: &str,
+    side: bool,
+    first_epoch: u64,
+    constructor: impl FnOnce(
+        Ports,
+        timely::scheduling::activate::Activator,
+        timely::scheduling::activate::SyncActivator,
+    ) -> L,
+) -> (Edge<'scope>, Option<Edge<'scope>>)
+where
+    L: FnMut() + 'static,
+{
+    let mut builder = OperatorBuilder::new(name.to_string(), scope);
+    let address = builder.operator_info().address;
+    let worker = scope.worker();
+    let activator = worker.activator_for(address.clone());
+    let sync_activator = worker.sync_activator_for(address.to_vec());
+    let (mut ports, main, side) = Ports::add(&mut builder, side);
+    builder.build(move |capabilities| {
+        ports.grant(capabilities);
+        ports.downgrade(Time::new(first_epoch, WM_MIN));
+        let mut logic = constructor(ports, activator, sync_activator);
+        move |_| logic()
+    });
+    (main, side)
+}

@@ -1,0 +1,398 @@
+//! A source instance on a worker: takes what its reader sends, keeps its watermark, and cuts epochs.
+//!
+//! After its cut of epoch E an instance keeps its watermark until the probe has passed E, so that the closing watermark of E, the minimum
+//! over all instances at their cuts, is the same on every worker. A finished instance goes on cutting at the final watermark until the
+//! leader names the last epoch.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use arrow::array::{Array, ArrayRef, BinaryArray, BooleanArray, Int64Array, RecordBatch, StringArray, UInt32Array};
+use timely::scheduling::activate::Activator;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::mpsc::error::TryRecvError;
+
+use super::clock::SourceClock;
+use super::driver::{Context, Ports};
+use super::messages::{Cut, CutReport, FromWorker};
+use super::time::{Time, WM_FINAL};
+use crate::batch::{Batch, Origin};
+use crate::error::{Result, RunError};
+use crate::operator::{Output, Stateless};
+use crate::plan::SourceTime;
+use crate::source::{BadRecord, RowPositions, SourceEvent};
+
+/// How much an instance may send in an epoch, and how often it moves its watermark.
+#[derive(Clone, Copy)]
+pub struct Limits {
+    pub epoch_max_bytes: u64,
+    pub epoch_every_rows: Option<u64>,
+    pub watermark_interval_us: i64,
+}
+
+/// What the leader wants of an instance; filled by the step loop.
+#[derive(Default)]
+pub struct Orders {
+    pub cuts: VecDeque<Cut>,
+    pub drain: bool,
+}
+
+pub struct Ingest {
+    pub context: Context,
+    pub ports: Ports,
+    pub activator: Activator,
+    pub orders: Rc<RefCell<Orders>>,
+    /// Cleared when the reader's channel has closed.
+    pub events: Option<UnboundedReceiver<SourceEvent>>,
+    pub clock: SourceClock,
+    pub prelude: Option<Box<dyn Stateless>>,
+    pub time: Option<SourceTime>,
+    pub on_bad: graph::OnBad,
+    pub origin: bool,
+    pub limits: Limits,
+    /// Names for messages: the table, and the id of a split by its number.
+    pub table: String,
+    pub split_name: Arc<dyn Fn(u32) -> String + Send + Sync>,
+    /// Position among the sources of the plan.
+    pub source: usize,
+    pub epoch: u64,
+    pub flow: Flow,
+}
+
+/// Where the instance is within its epoch.
+#[derive(Default)]
+pub struct Flow {
+    rows: u64,
+    bytes: u64,
+    /// A cut was asked for: nothing is taken from the reader until it comes.
+    waiting: bool,
+    finish_told: bool,
+    shown: Option<i64>,
+    shown_at: Option<Instant>,
+    ended: bool,
+    drained: bool,
+}
+
+/// Events taken per activation, so that what they cause is worked on while it is warm.
+const EVENTS_PER_ACTIVATION: usize = 4;
+
+impl Ingest {
+    pub fn activate(&mut self) {
+        if self.context.state.failed() || self.flow.ended {
+            return;
+        }
+        let begun = Instant::now();
+        if let Err(error) = self.work() {
+            self.context.state.fail(error.operator(&self.context.name));
+        }
+        self.context.metrics.busy(begun.elapsed());
+    }
+
+    fn work(&mut self) -> Result<()> {
+        let mut taken = 0;
+        loop {
+            if self.obey() {
+                if self.flow.ended {
+                    return Ok(());
+                }
+                continue;
+            }
+            if self.flow.waiting {
+                break;
+            }
+            if taken == EVENTS_PER_ACTIVATION {
+                self.activator.activate();
+                break;
+            }
+            taken += 1;
+            let Some(events) = &mut self.events else { break };
+            match events.try_recv() {
+                Ok(event) => self.take(event)?,
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) => {
+                    self.events = None;
+                    if !self.clock.finished() {
+                        // A reader that failed has said why before its channel closed, and the first cause counts.
+                        return Err(RunError::internal("the reader returned before its splits had ended"));
+                    }
+                }
+            }
+        }
+        if let Some(wait_us) = self.clock.look(now_us()) {
+            self.activator.activate_after(std::time::Duration::from_micros(wait_us as u64));
+        }
+        self.show_watermark(false);
+        if self.clock.finished() && !self.flow.finish_told {
+            self.flow.finish_told = true;
+            self.context
+                .state
+                .send(FromWorker::SourceFinished { source: self.source, worker: self.context.state.worker });
+        }
+        Ok(())
+    }
+
+    /// Does what the leader wants, if it can be done now. Returns whether anything was done.
+    fn obey(&mut self) -> bool {
+        let (drain, cut) = {
+            let orders = self.orders.borrow();
+            (orders.drain, orders.cuts.front().cloned())
+        };
+        if drain && !self.flow.drained {
+            self.flow.drained = true;
+            self.events = None;
+            self.clock.drain();
+            return true;
+        }
+        // At most two epochs are open: the next one begins when the one before this has passed.
+        match cut {
+            Some(cut) if self.context.state.passed().saturating_add(1) >= cut.epoch => {
+                assert!(cut.epoch == self.epoch, "epochs are cut in order");
+                self.orders.borrow_mut().cuts.pop_front();
+                self.cut(&cut);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn cut(&mut self, cut: &Cut) {
+        self.clock.look(now_us());
+        self.show_watermark(true);
+        let worker = self.context.state.worker;
+        let report = CutReport { source: self.source, worker, epoch: cut.epoch, splits: self.clock.states() };
+        self.context.state.send(FromWorker::Cut(report));
+        if cut.kind.last {
+            assert!(self.clock.finished(), "the last epoch is named only when every source has finished");
+            self.ports.close();
+            self.flow.ended = true;
+            return;
+        }
+        self.clock.set_floor(cut.floor);
+        self.epoch = cut.epoch + 1;
+        let shown = self.flow.shown.unwrap_or(super::time::WM_MIN);
+        self.ports.downgrade(Time::new(self.epoch, shown));
+        (self.flow.rows, self.flow.bytes, self.flow.waiting) = (0, 0, false);
+    }
+
+    /// Moves the capability to the clock's watermark: where allowed (rule 2), and not more often than asked for.
+    fn show_watermark(&mut self, at_cut: bool) {
+        if self.context.state.passed().saturating_add(1) < self.epoch {
+            return;
+        }
+        let wm = self.clock.watermark();
+        if self.flow.shown.is_some_and(|shown| wm <= shown) || wm == super::time::WM_MIN {
+            return;
+        }
+        let interval = std::time::Duration::from_micros(self.limits.watermark_interval_us.max(0) as u64);
+        if let Some(since) = self.flow.shown_at.map(|at| at.elapsed())
+            && !at_cut
+            && wm != WM_FINAL
+            && since < interval
+        {
+            self.activator.activate_after(interval - since);
+            return;
+        }
+        self.flow.shown = Some(wm);
+        self.flow.shown_at = Some(Instant::now());
+        self.context.metrics.watermark(wm);
+        self.ports.downgrade(Time::new(self.epoch, wm));
+    }
+
+    fn take(&mut self, event: SourceEvent) -> Result<()> {
+        match event {
+            SourceEvent::Idle { split } => self.clock.idle(split),
+            SourceEvent::Finished { split } => self.clock.ended(split),
+            SourceEvent::Rows { split, rows, positions, bad, next, permit } => {
+                let records = rows.num_rows() as u64 + bad.len() as u64;
+                self.context.metrics.rows_in(records as usize);
+                self.flow.rows += records;
+                self.flow.bytes += rows.get_array_memory_size() as u64;
+                let mut out = Output::new();
+                if !bad.is_empty() {
+                    self.bad_records(split, &bad, &mut out)?;
+                }
+                let max_time =
+                    if rows.num_rows() > 0 { self.rows(split, rows, positions, permit, &mut out)? } else { None };
+                self.ports.send(&mut out, &self.context.metrics);
+                self.clock.rows(split, max_time, records, next, now_us());
+                let full = self.flow.bytes >= self.limits.epoch_max_bytes
+                    || self.limits.epoch_every_rows.is_some_and(|most| self.flow.rows >= most);
+                if full {
+                    self.flow.waiting = true;
+                    self.context.state.send(FromWorker::CutWanted { epoch: self.epoch });
+                } else if self.limits.watermark_interval_us == 0 {
+                    self.show_watermark(false);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs the prelude and judges event times. Returns the largest.
+    fn rows(
+        &mut self,
+        split: u32,
+        rows: RecordBatch,
+        positions: RowPositions,
+        permit: Option<Arc<crate::batch::Permit>>,
+        out: &mut Output,
+    ) -> Result<Option<i64>> {
+        self.context.state.enter(self.epoch);
+        let count = rows.num_rows();
+        let mut batch = Batch { permit, ..Batch::inserts(rows) };
+        if self.origin {
+            let positions = match positions {
+                RowPositions::From(first) => Int64Array::from_iter_values(first..first + count as i64),
+                RowPositions::Each(positions) => positions,
+            };
+            batch.origin = Some(Origin { splits: UInt32Array::from_value(split, count), positions });
+        }
+        let mut prepared = Output::new();
+        match &mut self.prelude {
+            Some(prelude) => prelude.map(batch, self.flow.shown.unwrap_or(super::time::WM_MIN), &mut prepared)?,
+            None => prepared.send(batch),
+        }
+        out.counters.filtered += prepared.counters.filtered;
+        let mut max_time = None;
+        for batch in prepared.take() {
+            let (batch, max) = self.judge_times(split, batch, out)?;
+            max_time = max_time.max(max);
+            if let Some(batch) = batch {
+                out.send(batch);
+            }
+        }
+        Ok(max_time)
+    }
+
+    /// Takes out rows whose event time is NULL or too far ahead, by their policies.
+    fn judge_times(&self, split: u32, batch: Batch, out: &mut Output) -> Result<(Option<Batch>, Option<i64>)> {
+        let Some(time) = &self.time else { return Ok((Some(batch), None)) };
+        let times = micros(batch.rows.column(time.column), time.unit_us)?;
+        let ahead = time.max_ahead_us.map(|most| now_us().saturating_add(most));
+        let too_far = |us: i64| ahead.is_some_and(|ahead| us > ahead);
+        let max = times.iter().flatten().max();
+        if times.null_count() == 0 && !max.is_some_and(too_far) {
+            self.check_proof(split, &times)?;
+            return Ok((Some(batch), max));
+        }
+        let good: BooleanArray = times.iter().map(|us| Some(us.is_some_and(|us| !too_far(us)))).collect();
+        let bad = batch.filter(&arrow::compute::not(&good)?)?;
+        let bad_times = micros(bad.rows.column(time.column), time.unit_us)?;
+        let (code, message) = match bad_times.iter().any(|us| us.is_none()) {
+            true => ("null_event_time", "the event time is NULL".to_string()),
+            false => {
+                ("future_event_time", "the event time is further ahead of the clock than max_ahead allows".to_string())
+            }
+        };
+        match time.on_null {
+            graph::OnBad::Fail => {
+                let row = row_json(&bad.rows.slice(0, 1))?;
+                let error = RunError::user(
+                    code,
+                    format!("in table {}, split {}: {message}: {row}", self.table, (self.split_name)(split)),
+                );
+                return Err(error.hint("set 'null_event_time' = 'drop' or 'dead_letter' for the table"));
+            }
+            graph::OnBad::Drop => out.counters.dropped += bad.num_rows() as u64,
+            graph::OnBad::DeadLetter => {
+                let letters: Result<Vec<BadRecord>> = (0..bad.num_rows())
+                    .map(|row| {
+                        let position = bad.origin.as_ref().map_or(-1, |origin| origin.positions.value(row));
+                        let payload = row_json(&bad.rows.slice(row, 1))?.into_bytes();
+                        let code = if bad_times.is_null(row) { "null_event_time" } else { "future_event_time" };
+                        Ok(BadRecord { position, code: code.into(), message: message.clone(), payload })
+                    })
+                    .collect();
+                self.dead_letters(split, &letters?, out)?;
+            }
+        }
+        let batch = batch.filter(&good)?;
+        let max = micros(batch.rows.column(time.column), time.unit_us)?.iter().flatten().max();
+        Ok(((batch.num_rows() > 0).then_some(batch), max))
+    }
+
+    /// A bounded run relies on lower bounds from statistics: statistics that lie must not lose a row.
+    fn check_proof(&self, split: u32, times: &Int64Array) -> Result<()> {
+        let Some(proved) = self.clock.proved(split) else { return Ok(()) };
+        match arrow::compute::min(times) {
+            Some(min) if min < proved => {
+                let message = format!(
+                    "in table {}, split {}: a row is older than the file's statistics say",
+                    self.table,
+                    (self.split_name)(split)
+                );
+                Err(RunError::user("input_file_invalid", message)
+                    .hint("write the file again; its column statistics are wrong"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn bad_records(&self, split: u32, bad: &[BadRecord], out: &mut Output) -> Result<()> {
+        match self.on_bad {
+            graph::OnBad::Fail => {
+                let first = &bad[0];
+                let excerpt: String = String::from_utf8_lossy(&first.payload).chars().take(120).collect();
+                let message = format!(
+                    "in table {}, split {}, record {}: {}: {excerpt}",
+                    self.table,
+                    (self.split_name)(split),
+                    first.position,
+                    first.message
+                );
+                Err(RunError::user("bad_record", message)
+                    .hint("set 'on_bad_record' = 'dead_letter' or 'drop' for the table"))
+            }
+            graph::OnBad::Drop => {
+                out.counters.dropped += bad.len() as u64;
+                Ok(())
+            }
+            graph::OnBad::DeadLetter => self.dead_letters(split, bad, out),
+        }
+    }
+
+    fn dead_letters(&self, split: u32, bad: &[BadRecord], out: &mut Output) -> Result<()> {
+        out.counters.dead += bad.len() as u64;
+        let count = bad.len();
+        let split = (self.split_name)(split);
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(StringArray::from_iter_values(std::iter::repeat_n(&self.table, count))),
+            Arc::new(StringArray::from_iter_values(std::iter::repeat_n(&split, count))),
+            Arc::new(Int64Array::from_iter_values(bad.iter().map(|record| record.position))),
+            Arc::new(StringArray::from_iter_values(bad.iter().map(|record| &record.code))),
+            Arc::new(StringArray::from_iter_values(bad.iter().map(|record| &record.message))),
+            Arc::new(BinaryArray::from_iter_values(bad.iter().map(|record| &record.payload))),
+        ];
+        let schema = expr::arrow_schema(&graph::dead_letters_schema());
+        out.send_side(Batch::inserts(RecordBatch::try_new(schema, columns)?));
+        Ok(())
+    }
+}
+
+pub fn now_us() -> i64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_micros() as i64)
+}
+
+/// A timestamp column in microseconds; `unit_us` is the column's unit.
+pub fn micros(column: &ArrayRef, unit_us: i64) -> Result<Int64Array> {
+    let values = arrow::compute::cast(column, &arrow::datatypes::DataType::Int64)?;
+    let values = Int64Array::from(values.to_data());
+    if unit_us == 1 {
+        return Ok(values);
+    }
+    // Saturating: a time beyond the range of microseconds stays at its end of the range.
+    Ok(values.unary(|value: i64| value.saturating_mul(unit_us)))
+}
+
+/// Rows as JSON objects, one per line.
+pub fn row_json(rows: &RecordBatch) -> Result<String> {
+    let mut bytes = Vec::new();
+    let mut writer = arrow::json::LineDelimitedWriter::new(&mut bytes);
+    writer.write(rows)?;
+    writer.finish()?;
+    drop(writer);
+    Ok(String::from_utf8_lossy(&bytes).trim_end().to_string())
+}

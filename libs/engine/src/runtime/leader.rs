@@ -1,0 +1,359 @@
+//! The leader of an attempt: opens epochs, learns when they are complete, orders the commits, names the last epoch. Pure: events in,
+//! effects out; the clock is an argument.
+//!
+//! Epoch E+1 begins when E is cut; that may be once E-1 is complete everywhere, so at most two epochs are open. Epochs commit in order,
+//! one at a time, when the probe has passed them and every source has reported its cut and every sink writer has prepared.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::clock::SplitState;
+use super::messages::{Cut, CutReport};
+use super::time::WM_MIN;
+use crate::sink::{CommitKind, Commits, Committable};
+
+/// What the leader must know of the run.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    pub sources: usize,
+    pub workers: usize,
+    /// When each sink commits.
+    pub sinks: Vec<Commits>,
+    /// Operators with state on every worker, for checkpoints: how many snapshots an epoch needs.
+    pub snapshots: usize,
+    pub bounded: bool,
+    pub first_epoch: u64,
+    pub epoch_interval_us: i64,
+    pub checkpoint_interval_us: i64,
+    /// Ends the attempt after this epoch, as a checkpoint: for tests of restarts.
+    pub stop_after: Option<u64>,
+}
+
+#[derive(Debug)]
+pub enum Event {
+    /// Time has passed.
+    Tick,
+    CutWanted {
+        epoch: u64,
+    },
+    SourceFinished {
+        source: usize,
+        worker: usize,
+    },
+    Cut(CutReport),
+    Passed {
+        epoch: u64,
+    },
+    Prepared {
+        sink: usize,
+        worker: usize,
+        epoch: u64,
+        committable: Committable,
+    },
+    Snapshot {
+        epoch: u64,
+    },
+    /// All sinks have committed the epoch.
+    Committed {
+        epoch: u64,
+    },
+    /// End at a cut: everything up to it is committed, windows stay open.
+    Stop,
+}
+
+#[derive(Debug, PartialEq)]
+pub enum Effect {
+    Cut(Cut),
+    /// Commit in every sink that has committables, then say [`Event::Committed`].
+    Commit {
+        epoch: u64,
+        kind: CommitKind,
+        sinks: BTreeMap<usize, Vec<Committable>>,
+    },
+    /// The last epoch is committed.
+    Finished,
+    /// The epoch of the stop is committed; the attempt can end.
+    Stopped {
+        epoch: u64,
+    },
+}
+
+pub struct Leader {
+    facts: Facts,
+    /// The epoch that was begun last and not cut yet.
+    epoch: u64,
+    began_us: i64,
+    checkpoint_us: i64,
+    passed: u64,
+    wanted: bool,
+    stopping: bool,
+    finished: BTreeSet<(usize, usize)>,
+    cut: BTreeMap<u64, CutEpoch>,
+    splits: BTreeMap<u32, SplitState>,
+    committing: Option<u64>,
+    last: Option<u64>,
+    stop_at: Option<u64>,
+    floor: i64,
+    done: bool,
+}
+
+/// An epoch that was cut and is not committed.
+struct CutEpoch {
+    kind: CommitKind,
+    reports: usize,
+    snapshots: usize,
+    prepared: BTreeMap<usize, BTreeMap<usize, Committable>>,
+}
+
+impl Leader {
+    pub fn new(facts: Facts, now_us: i64) -> Leader {
+        Leader {
+            epoch: facts.first_epoch,
+            began_us: now_us,
+            checkpoint_us: now_us,
+            passed: facts.first_epoch - 1,
+            wanted: false,
+            stopping: false,
+            finished: BTreeSet::new(),
+            cut: BTreeMap::new(),
+            splits: BTreeMap::new(),
+            committing: None,
+            last: None,
+            stop_at: None,
+            floor: WM_MIN,
+            done: false,
+            facts,
+        }
+    }
+
+    /// The splits as of the latest cuts, by number.
+    pub fn splits(&self) -> &BTreeMap<u32, SplitState> {
+        &self.splits
+    }
+
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// When the leader wants a tick, if nothing else happens.
+    pub fn next_tick_us(&self) -> i64 {
+        self.began_us.saturating_add(self.facts.epoch_interval_us)
+    }
+
+    pub fn step(&mut self, event: Event, now_us: i64) -> Vec<Effect> {
+        match event {
+            Event::Tick => {}
+            Event::CutWanted { epoch } => self.wanted |= epoch == self.epoch,
+            Event::SourceFinished { source, worker } => {
+                self.finished.insert((source, worker));
+            }
+            Event::Cut(report) => {
+                let epoch = self.cut.get_mut(&report.epoch).expect("only cut epochs are reported");
+                epoch.reports += 1;
+                self.splits.extend(report.splits);
+                self.raise_floor();
+            }
+            Event::Passed { epoch } => self.passed = self.passed.max(epoch),
+            Event::Prepared { sink, worker, epoch, committable } => {
+                let epoch = self.cut.get_mut(&epoch).expect("only cut epochs are prepared");
+                epoch.prepared.entry(sink).or_default().insert(worker, committable);
+            }
+            Event::Snapshot { epoch } => self.cut.get_mut(&epoch).expect("only cut epochs are snapshot").snapshots += 1,
+            Event::Committed { epoch } => {
+                assert!(self.committing == Some(epoch), "epochs commit one at a time");
+                self.committing = None;
+                self.cut.remove(&epoch);
+                if self.last == Some(epoch) || self.stop_at == Some(epoch) {
+                    self.done = true;
+                    let stopped = Effect::Stopped { epoch };
+                    return vec![if self.last == Some(epoch) { Effect::Finished } else { stopped }];
+                }
+            }
+            Event::Stop => self.stopping = true,
+        }
+        let mut effects = Vec::new();
+        if !self.done {
+            effects.extend(self.try_cut(now_us));
+            effects.extend(self.try_commit());
+        }
+        effects
+    }
+
+    fn try_cut(&mut self, now_us: i64) -> Option<Effect> {
+        let ended = self.last.is_some() || self.stop_at.is_some();
+        if ended || self.passed.saturating_add(1) < self.epoch {
+            return None;
+        }
+        let all_finished = self.finished.len() == self.facts.sources * self.facts.workers;
+        let stop = self.stopping || self.facts.stop_after == Some(self.epoch);
+        let due = now_us >= self.began_us.saturating_add(self.facts.epoch_interval_us);
+        // A stop for tests comes at the epoch's natural end, not at its beginning.
+        if !(due || self.wanted || all_finished || self.stopping) {
+            return None;
+        }
+        let last = all_finished && !(stop && self.facts.stop_after.is_some());
+        let due = now_us >= self.checkpoint_us.saturating_add(self.facts.checkpoint_interval_us);
+        let kind = CommitKind { checkpoint: due || last || stop || self.facts.stop_after.is_some(), last };
+        if kind.checkpoint {
+            self.checkpoint_us = now_us;
+        }
+        let cut = Cut { epoch: self.epoch, kind, now_us, floor: self.floor };
+        self.cut.insert(self.epoch, CutEpoch { kind, reports: 0, snapshots: 0, prepared: BTreeMap::new() });
+        if last {
+            self.last = Some(self.epoch);
+        } else if stop {
+            self.stop_at = Some(self.epoch);
+        }
+        self.epoch += 1;
+        self.began_us = now_us;
+        self.wanted = false;
+        Some(Effect::Cut(cut))
+    }
+
+    fn try_commit(&mut self) -> Option<Effect> {
+        if self.committing.is_some() {
+            return None;
+        }
+        let (epoch, cut) = self.cut.first_key_value()?;
+        let epoch = *epoch;
+        let sinks = self.facts.sinks.iter().enumerate().filter(|(_, commits)| self.facts.prepares(**commits, cut.kind));
+        let prepared = sinks
+            .map(|(sink, _)| cut.prepared.get(&sink).map_or(0, BTreeMap::len))
+            .all(|count| count == self.facts.workers);
+        let snapshots = if cut.kind.checkpoint { self.facts.snapshots * self.facts.workers } else { 0 };
+        let reported = cut.reports == self.facts.sources * self.facts.workers;
+        if self.passed < epoch || !prepared || !reported || cut.snapshots < snapshots {
+            return None;
+        }
+        let cut = self.cut.get_mut(&epoch)?;
+        let sinks = std::mem::take(&mut cut.prepared);
+        let sinks = sinks.into_iter().map(|(sink, workers)| (sink, workers.into_values().collect())).collect();
+        self.committing = Some(epoch);
+        Some(Effect::Commit { epoch, kind: cut.kind, sinks })
+    }
+
+    /// The minimum over the active splits of the run; stands still while there is none.
+    fn raise_floor(&mut self) {
+        let active = self.splits.values().filter(|split| !split.ended() && !split.idle);
+        if let Some(min) = active.map(|split| split.watermark).min() {
+            self.floor = self.floor.max(min);
+        }
+    }
+}
+
+impl Facts {
+    /// Whether a sink prepares at the end of an epoch of this kind.
+    pub fn prepares(&self, commits: Commits, kind: CommitKind) -> bool {
+        prepares(commits, kind, self.bounded)
+    }
+}
+
+/// Whether a sink prepares at the end of an epoch of this kind.
+pub fn prepares(commits: Commits, kind: CommitKind, bounded: bool) -> bool {
+    match commits {
+        Commits::EveryEpoch => true,
+        Commits::Checkpoints => kind.last || (kind.checkpoint && !bounded),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::Position;
+
+    fn facts(workers: usize) -> Facts {
+        Facts {
+            sources: 1,
+            workers,
+            sinks: vec![Commits::EveryEpoch],
+            snapshots: 0,
+            bounded: false,
+            first_epoch: 1,
+            epoch_interval_us: 1000,
+            checkpoint_interval_us: 10_000,
+            stop_after: None,
+        }
+    }
+
+    fn report(worker: usize, epoch: u64, splits: Vec<(u32, SplitState)>) -> Event {
+        Event::Cut(CutReport { source: 0, worker, epoch, splits })
+    }
+
+    fn prepared(worker: usize, epoch: u64) -> Event {
+        Event::Prepared { sink: 0, worker, epoch, committable: Committable::default() }
+    }
+
+    fn cuts(effects: &[Effect]) -> Vec<(u64, bool)> {
+        effects
+            .iter()
+            .filter_map(|effect| if let Effect::Cut(cut) = effect { Some((cut.epoch, cut.kind.last)) } else { None })
+            .collect()
+    }
+
+    #[test]
+    fn at_most_two_epochs_are_open() {
+        let mut leader = Leader::new(facts(1), 0);
+        assert!(leader.step(Event::Tick, 999).is_empty());
+        assert_eq!(cuts(&leader.step(Event::Tick, 1000)), [(1, false)]);
+        assert!(leader.step(Event::Tick, 9000).is_empty(), "epoch 2 is open, 1 has not passed");
+        assert!(leader.step(Event::CutWanted { epoch: 2 }, 9000).is_empty());
+        assert_eq!(cuts(&leader.step(Event::Passed { epoch: 1 }, 9000)), [(2, false)]);
+    }
+
+    #[test]
+    fn an_epoch_commits_when_all_have_reported_and_in_order() {
+        let mut leader = Leader::new(facts(2), 0);
+        leader.step(Event::Tick, 1000);
+        assert!(leader.step(report(0, 1, vec![]), 1000).is_empty());
+        assert!(leader.step(report(1, 1, vec![]), 1000).is_empty());
+        assert!(leader.step(prepared(0, 1), 1000).is_empty());
+        assert!(leader.step(Event::Passed { epoch: 1 }, 1000).is_empty());
+        let effects = leader.step(prepared(1, 1), 1000);
+        assert!(matches!(effects[..], [Effect::Commit { epoch: 1, .. }]), "{effects:?}");
+        assert!(leader.step(Event::Tick, 1500).is_empty(), "one commit at a time");
+        assert!(leader.step(Event::Committed { epoch: 1 }, 1500).is_empty());
+    }
+
+    #[test]
+    fn the_last_epoch_is_named_when_every_instance_has_finished() {
+        let mut leader = Leader::new(facts(2), 0);
+        assert!(leader.step(Event::SourceFinished { source: 0, worker: 0 }, 10).is_empty());
+        let effects = leader.step(Event::SourceFinished { source: 0, worker: 1 }, 10);
+        assert_eq!(cuts(&effects), [(1, true)]);
+        for worker in 0..2 {
+            leader.step(report(worker, 1, vec![]), 20);
+            leader.step(prepared(worker, 1), 20);
+        }
+        let effects = leader.step(Event::Passed { epoch: u64::MAX }, 20);
+        assert!(matches!(effects[..], [Effect::Commit { epoch: 1, .. }]), "{effects:?}");
+        assert_eq!(leader.step(Event::Committed { epoch: 1 }, 20), [Effect::Finished]);
+        assert!(leader.step(Event::Tick, 99_999).is_empty());
+    }
+
+    #[test]
+    fn a_stop_ends_at_a_cut() {
+        let mut leader = Leader::new(facts(1), 0);
+        assert_eq!(cuts(&leader.step(Event::Stop, 5)), [(1, false)]);
+        leader.step(report(0, 1, vec![]), 6);
+        leader.step(prepared(0, 1), 6);
+        leader.step(Event::Passed { epoch: 1 }, 6);
+        assert_eq!(leader.step(Event::Committed { epoch: 1 }, 7), [Effect::Stopped { epoch: 1 }]);
+    }
+
+    #[test]
+    fn the_floor_is_the_minimum_of_the_active_splits_and_stands_still_without_one() {
+        let mut leader = Leader::new(facts(1), 0);
+        let split = |watermark, idle| SplitState {
+            watermark,
+            idle,
+            position: Some(Position::At("1".into())),
+            ..SplitState::default()
+        };
+        leader.step(Event::Tick, 1000);
+        leader.step(report(0, 1, vec![(0, split(50, false)), (1, split(10, true))]), 1000);
+        leader.step(Event::Passed { epoch: 1 }, 1000);
+        let effects = leader.step(Event::Tick, 2000);
+        assert!(matches!(&effects[..], [Effect::Cut(cut)] if cut.floor == 50), "{effects:?}");
+        leader.step(report(0, 2, vec![(0, split(90, true)), (1, split(10, true))]), 2000);
+        assert_eq!(leader.floor, 50);
+    }
+}

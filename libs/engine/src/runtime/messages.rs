@@ -1,0 +1,125 @@
+//! What workers, processes and the leader say to each other.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::clock::SplitState;
+use crate::error::RunError;
+use crate::sink::{CommitKind, Committable};
+use crate::source::Split;
+
+/// From the leader to every worker.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum ToWorker {
+    Cut(Cut),
+    /// Sources end as if their input had ended.
+    Drain,
+    /// The worker leaves its dataflow as it is and returns.
+    Leave,
+}
+
+/// Ends `epoch` at the next event of every source, and begins the next one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cut {
+    pub epoch: u64,
+    pub kind: CommitKind,
+    /// `now()` of the next epoch, microseconds.
+    pub now_us: i64,
+    /// The minimum watermark over the active splits of the run: how far instances without one may move.
+    pub floor: i64,
+}
+
+/// From workers to the leader.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum FromWorker {
+    /// A source instance has sent as much as an epoch may hold.
+    CutWanted {
+        epoch: u64,
+    },
+    /// All splits of an instance have ended and their rows were sent.
+    SourceFinished {
+        source: usize,
+        worker: usize,
+    },
+    Cut(CutReport),
+    /// The probe: all epochs up to this one are complete.
+    Passed {
+        worker: usize,
+        epoch: u64,
+    },
+    Prepared {
+        sink: usize,
+        worker: usize,
+        epoch: u64,
+        committable: Committable,
+    },
+    /// An operator's state at a checkpoint.
+    Snapshot {
+        epoch: u64,
+        operator: String,
+        worker: usize,
+        /// [`state::Snapshot::to_bytes`].
+        #[serde(with = "hex")]
+        snapshot: Vec<u8>,
+    },
+    Failed(RunError),
+    /// The worker's dataflow has ended by itself.
+    Ended {
+        worker: usize,
+    },
+}
+
+/// Where a source instance stood at the end of an epoch.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CutReport {
+    pub source: usize,
+    pub worker: usize,
+    pub epoch: u64,
+    pub splits: Vec<(u32, SplitState)>,
+}
+
+/// The frozen splits of a run's sources, and which worker reads which.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Assignment {
+    /// Per source (in stage order) its splits; numbers count through all sources.
+    pub sources: Vec<SourceSplits>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SourceSplits {
+    /// The source's operator id.
+    pub operator: String,
+    /// The table's name, for messages and ledgers.
+    pub table: String,
+    pub splits: BTreeMap<u32, (Split, SplitState)>,
+}
+
+impl SourceSplits {
+    /// The splits that a worker reads: dealt in turn, so that all workers stay near each other in an ordered input.
+    pub fn of_worker(&self, worker: usize, workers: usize) -> impl Iterator<Item = (u32, &Split, &SplitState)> {
+        let dealt = self.splits.iter().enumerate().filter(move |(turn, _)| turn % workers == worker);
+        dealt.map(|(_, (number, (split, state)))| (*number, split, state))
+    }
+}
+
+/// Bytes as text, for messages that are JSON.
+pub mod hex {
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    pub fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        let digit = |half: u8| char::from_digit(half.into(), 16).expect("half a byte is below 16");
+        let text: String = bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect();
+        serializer.serialize_str(&text)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let half = |digit: u8| (digit as char).to_digit(16).map(|value| value as u8);
+        let pairs = text.as_bytes().chunks(2).map(|pair| match pair {
+            [high, low] => Some(half(*high)? << 4 | half(*low)?),
+            _ => None,
+        });
+        pairs.collect::<Option<Vec<u8>>>().ok_or_else(|| de::Error::custom("not an even number of hexadecimal digits"))
+    }
+}

@@ -1,0 +1,29 @@
+//! Runs plans on timely dataflow. The only module that knows timely.
+//!
+//! [`run()`] leads an attempt; [`join_attempt`] takes part in one as a further process. `time`, `clock` and `leader` hold the rules of time
+//! and are pure; `driver` and `ingest` are the only places with capabilities; `worker`, `process` and `run` are the edges.
+
+mod build;
+mod clock;
+mod driver;
+mod exchange;
+mod ingest;
+mod leader;
+mod messages;
+mod metrics;
+mod net;
+mod outlet;
+mod parcel;
+mod process;
+mod run;
+mod time;
+mod worker;
+mod worker_state;
+
+pub use ingest::row_json;
+pub use messages::hex;
+pub use metrics::OperatorCounts;
+pub use net::Identity;
+pub use process::join_attempt;
+pub use run::{Checkpoint, Launch, Outcome, Progress, RunRequest, Surroundings, Verb, run};
+pub use time::{WM_FINAL, WM_MIN};

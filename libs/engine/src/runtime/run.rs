@@ -1,0 +1,686 @@
+//! One attempt of a run, led from this process: freezes the splits, starts the processes, lets the [`Leader`] open epochs, commits.
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use state::{MemoryStore, Snapshot};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::{Semaphore, watch};
+
+use super::clock::SplitState;
+use super::ingest::now_us;
+use super::leader::{Effect, Event, Facts, Leader};
+use super::messages::{Assignment, FromWorker, SourceSplits, ToWorker};
+use super::metrics::{Metrics, OperatorCounts, merge_counts};
+use super::net::{ControlReader, ControlWriter, Identity, rendezvous};
+use super::worker::{Shared, Workers};
+use crate::Connectors;
+use crate::error::{Result, RunError};
+use crate::plan::{Plan, StageKind};
+use crate::sink::{CommitKind, Commits, Committable, Sink, SinkCommitter, SinkContext};
+use crate::source::{Source, SourceHints};
+
+/// What to run.
+#[derive(Clone)]
+pub struct RunRequest {
+    pub run_id: String,
+    /// Number of the attempt, from 1.
+    pub generation: u64,
+    pub graph: graph::Graph,
+    pub settings: graph::Settings,
+    /// Where to go on; `None` begins afresh.
+    pub restore: Option<Arc<Checkpoint>>,
+    /// Keep snapshots of checkpoint epochs in memory.
+    pub checkpoints: bool,
+    /// End after this epoch with a checkpoint of it; needs `checkpoints`.
+    pub stop_after: Option<u64>,
+}
+
+/// A complete epoch from which a run can go on, with any parallelism. Held in memory.
+#[derive(Debug, Default)]
+pub struct Checkpoint {
+    pub epoch: u64,
+    /// The frozen splits with their positions.
+    pub(crate) splits: BTreeMap<String, SourceSplits>,
+    pub(crate) operators: Arc<MemoryStore>,
+}
+
+/// How to end a run from outside.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Verb {
+    #[default]
+    Run,
+    /// Commit everything up to a cut and end; windows stay open.
+    Stop,
+    /// Treat the input as ended: windows fire, everything is committed.
+    Drain,
+    /// End at once; nothing more is committed.
+    Cancel,
+}
+
+/// How far a run has come.
+#[derive(Clone, Debug, Default)]
+pub struct Progress {
+    pub epoch: u64,
+    /// Epochs committed by this attempt.
+    pub committed: u64,
+    pub counts: Vec<OperatorCounts>,
+    /// Rows that the sources expect to read, where they know.
+    pub expected_rows: Option<u64>,
+}
+
+/// A run that ended well.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Ended by itself or drained; else it was stopped and can go on.
+    pub finished: bool,
+    pub epoch: u64,
+    pub counts: Vec<OperatorCounts>,
+    pub checkpoint: Option<Checkpoint>,
+}
+
+/// What a run needs from around it.
+pub struct Surroundings {
+    pub connectors: Arc<dyn Connectors>,
+    /// Starts process `index` (from 1) of the attempt; it must call [`super::process::join_attempt`] with what the launch says.
+    pub launch: Option<Box<dyn Fn(&Launch) -> std::io::Result<tokio::process::Child> + Send + Sync>>,
+    pub verb: watch::Receiver<Verb>,
+    pub progress: watch::Sender<Progress>,
+}
+
+/// How a further process finds its attempt. The token is a secret: hand it over by environment or pipe, not by argument.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Launch {
+    pub control: SocketAddr,
+    pub identity: Identity,
+}
+
+/// From the leader to a further process.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum ToProcess {
+    Start(Box<Start>),
+    Worker(ToWorker),
+}
+
+/// All that a further process needs to take part.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Start {
+    pub addresses: Vec<SocketAddr>,
+    pub graph: graph::Graph,
+    pub settings: graph::Settings,
+    pub assignment: Assignment,
+    pub first_epoch: u64,
+    pub now_us: i64,
+    pub checkpoints: bool,
+}
+
+/// From a further process to the leader.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum FromProcess {
+    Hello {
+        identity: Identity,
+        data: SocketAddr,
+    },
+    Worker(FromWorker),
+    /// Also the heartbeat.
+    Counts(Vec<OperatorCounts>),
+}
+
+/// What the leader's loop waits for.
+enum Input {
+    Worker(FromWorker),
+    Counts { process: usize, counts: Vec<OperatorCounts> },
+    Lost { process: usize, error: RunError },
+    Committed { epoch: u64, result: Result<()> },
+}
+
+/// Runs an attempt to its end. Nothing is left running when this returns.
+pub async fn run(request: RunRequest, around: Surroundings) -> Result<Outcome> {
+    let settings = &request.settings;
+    let (threads, processes) = (settings.parallelism as usize, settings.processes as usize);
+    let workers = threads * processes;
+    let plan = Arc::new(crate::plan::plan(&request.graph, settings, workers)?);
+    let opened = open(&plan, &around.connectors, &request.run_id)?;
+    let mut committers = opened.sinks.iter().map(|sink| sink.committer()).collect::<Result<Vec<_>>>()?;
+    let assignment = freeze(&plan, &opened.sources, request.restore.as_deref()).await?;
+    let expected_rows = assignment
+        .sources
+        .iter()
+        .flat_map(|source| source.splits.values())
+        .map(|(split, _)| split.rows)
+        .sum::<Option<u64>>();
+
+    let (inputs, mut input) = unbounded_channel();
+    let (from_workers, worker_messages) = unbounded_channel();
+    let first_epoch = request.restore.as_ref().map_or(1, |checkpoint| checkpoint.epoch + 1);
+    let began_us = now_us();
+    let metrics = Arc::new(Metrics::new(plan.stages.iter().map(|stage| stage.operator.clone()), threads));
+    let shared = Shared {
+        settings: settings.clone(),
+        assignment: assignment.clone(),
+        generation: request.generation,
+        first_epoch,
+        now_us: began_us,
+        checkpoints: request.checkpoints,
+        restore: request.restore.as_ref().map(|checkpoint| checkpoint.operators.clone()),
+        sources: opened.sources,
+        sinks: opened.sinks,
+        metrics: metrics.clone(),
+        budget: Arc::new(Semaphore::new(budget(settings))),
+        budget_bytes: budget(settings),
+        tokio: tokio::runtime::Handle::current(),
+        leader: from_workers,
+        plan: plan.clone(),
+    };
+    let started = start_processes(&request, &around, shared, &assignment, first_epoch, began_us, &inputs).await;
+    let attempt = match started {
+        Ok(attempt) => attempt,
+        Err(error) => {
+            abort(&mut committers).await;
+            return Err(error);
+        }
+    };
+    forward(worker_messages, inputs.clone());
+
+    let facts = Facts {
+        sources: plan.stages.iter().filter(|stage| matches!(stage.kind, StageKind::Source(_))).count(),
+        workers,
+        sinks: attempt.commits.clone(),
+        snapshots: if request.checkpoints {
+            plan.stages.iter().filter(|stage| stage.kind.has_state()).count()
+        } else {
+            0
+        },
+        bounded: plan.bounded,
+        first_epoch,
+        epoch_interval_us: settings.epoch_interval.us,
+        checkpoint_interval_us: settings.checkpoint_interval.us,
+        stop_after: request.stop_after,
+    };
+    let mut led = Led {
+        leader: Leader::new(facts, now_us()),
+        attempt,
+        commits: start_committers(committers, inputs),
+        snapshots: BTreeMap::new(),
+        counts: BTreeMap::new(),
+        progress: Progress { expected_rows, ..Progress::default() },
+        metrics,
+        workers,
+        ended: 0,
+    };
+    let result = led.lead(&mut input, around.verb, &around.progress).await;
+    let counts = led.counts_now();
+    around.progress.send_replace(Progress { counts: counts.clone(), ..led.progress.clone() });
+    let Led { leader, attempt, commits, mut snapshots, .. } = led;
+    let failed = result.is_err();
+    attempt.end(failed).await;
+    commits.end(failed).await;
+    let ended = result?;
+    let checkpoint = request.checkpoints.then(|| Checkpoint {
+        epoch: ended.epoch,
+        splits: positions(assignment, leader.splits()),
+        operators: Arc::new(snapshots.remove(&ended.epoch).unwrap_or_default()),
+    });
+    Ok(Outcome { finished: ended.finished, epoch: ended.epoch, counts, checkpoint })
+}
+
+fn budget(settings: &graph::Settings) -> usize {
+    (settings.in_flight_bytes as usize).min(u32::MAX as usize)
+}
+
+/// The sources and sinks of a plan, opened, in the order of its stages.
+pub(crate) struct Opened {
+    pub sources: Vec<Arc<dyn Source>>,
+    pub sinks: Vec<Arc<dyn Sink>>,
+}
+
+pub(crate) fn open(plan: &Plan, connectors: &Arc<dyn Connectors>, run_id: &str) -> Result<Opened> {
+    let mut opened = Opened { sources: Vec::new(), sinks: Vec::new() };
+    for stage in &plan.stages {
+        match &stage.kind {
+            StageKind::Source(source) => {
+                let hints = SourceHints {
+                    columns: source.read.clone(),
+                    time_column: source.time.as_ref().and_then(|time| time.read_column.clone()),
+                    pushed: source.pushed.clone(),
+                };
+                let made = connectors.source(&source.node, hints).map_err(|error| error.operator(&stage.operator))?;
+                opened.sources.push(made);
+            }
+            StageKind::Sink(sink) => {
+                let context = SinkContext {
+                    run_id: run_id.to_string(),
+                    bounded: plan.bounded,
+                    updating: stage.updating,
+                    operator: stage.operator.clone(),
+                };
+                let made = connectors
+                    .sink(sink, expr::arrow_schema(&stage.schema), context)
+                    .map_err(|error| error.operator(&stage.operator))?;
+                opened.sinks.push(made);
+            }
+            _ => {}
+        }
+    }
+    Ok(opened)
+}
+
+/// Lists the splits of all sources, once; with a checkpoint, they are the ones it names.
+async fn freeze(plan: &Plan, sources: &[Arc<dyn Source>], restore: Option<&Checkpoint>) -> Result<Assignment> {
+    let mut assignment = Assignment::default();
+    let mut next = 0;
+    let stages = plan
+        .stages
+        .iter()
+        .filter_map(|stage| if let StageKind::Source(source) = &stage.kind { Some((stage, source)) } else { None });
+    for ((stage, source), opened) in stages.zip(sources) {
+        let (operator, table) = (stage.operator.clone(), source.node.table.clone());
+        let restored = restore.and_then(|checkpoint| checkpoint.splits.get(&operator));
+        let splits: Vec<_> = match restored {
+            Some(restored) => restored.splits.values().cloned().collect(),
+            None => {
+                let listed = opened.splits().await.map_err(|error| error.operator(&operator))?;
+                listed.into_iter().map(|split| (split, SplitState::default())).collect()
+            }
+        };
+        let numbered: BTreeMap<u32, _> = (next..).zip(splits).collect();
+        next += numbered.len() as u32;
+        assignment.sources.push(SourceSplits { operator, table, splits: numbered });
+    }
+    Ok(assignment)
+}
+
+/// The splits with the positions of the latest cuts.
+fn positions(assignment: Assignment, latest: &BTreeMap<u32, SplitState>) -> BTreeMap<String, SourceSplits> {
+    let updated = assignment.sources.into_iter().map(|mut source| {
+        for (number, (_, state)) in &mut source.splits {
+            if let Some(now) = latest.get(number) {
+                *state = now.clone();
+            }
+        }
+        (source.operator.clone(), source)
+    });
+    updated.collect()
+}
+
+/// The processes of an attempt, this one first.
+struct Attempt {
+    local: Option<Workers>,
+    remote: Vec<Remote>,
+    commits: Vec<Commits>,
+}
+
+struct Remote {
+    orders: UnboundedSender<ToProcess>,
+    child: tokio::process::Child,
+}
+
+impl Attempt {
+    fn order(&self, order: ToWorker) {
+        if let Some(local) = &self.local {
+            local.order(&order);
+        }
+        for remote in &self.remote {
+            // A process that is gone is noticed by its connection.
+            let _ = remote.orders.send(ToProcess::Worker(order.clone()));
+        }
+    }
+
+    async fn end(mut self, failed: bool) {
+        self.order(ToWorker::Leave);
+        let alone = self.remote.is_empty();
+        for mut remote in self.remote.drain(..) {
+            if failed {
+                // It is ours and has nothing to lose: what is not decided is not visible.
+                let _ = remote.child.start_kill();
+            }
+            let ended = tokio::time::timeout(Duration::from_secs(5), remote.child.wait()).await;
+            if ended.is_err() {
+                let _ = remote.child.kill().await;
+            }
+        }
+        if let Some(local) = self.local.take()
+            && (alone || !failed)
+        {
+            let joined = tokio::task::spawn_blocking(move || local.join(Duration::from_secs(5))).await;
+            if !joined.unwrap_or(false) {
+                tracing::warn!("worker threads did not end within 5 s and were left behind");
+            }
+        }
+    }
+}
+
+async fn start_processes(
+    request: &RunRequest,
+    around: &Surroundings,
+    shared: Shared,
+    assignment: &Assignment,
+    first_epoch: u64,
+    began_us: i64,
+    inputs: &UnboundedSender<Input>,
+) -> Result<Attempt> {
+    let (threads, processes) = (request.settings.parallelism as usize, request.settings.processes as usize);
+    let commits = shared.sinks.iter().map(|sink| sink.commits()).collect();
+    if processes == 1 {
+        let config = if threads == 1 {
+            timely::CommunicationConfig::Thread
+        } else {
+            timely::CommunicationConfig::Process(threads)
+        };
+        let (allocators, others) = config.try_build().map_err(RunError::internal)?;
+        let local = Workers::start(Arc::new(shared), allocators, others)?;
+        return Ok(Attempt { local: Some(local), remote: Vec::new(), commits });
+    }
+    let Some(launch) = &around.launch else {
+        return Err(RunError::internal("several processes were asked for where none can be started"));
+    };
+    let failed =
+        |what: &str, error: std::io::Error| RunError::external("process_lost", format!("could not {what}: {error}"));
+    let control =
+        tokio::net::TcpListener::bind("127.0.0.1:0").await.map_err(|error| failed("listen for processes", error))?;
+    let data = TcpListener::bind("127.0.0.1:0").map_err(|error| failed("listen for processes", error))?;
+    let address = control.local_addr().map_err(|error| failed("listen for processes", error))?;
+    let token = uuid::Uuid::new_v4().to_string();
+    let me = Identity { run_id: request.run_id.clone(), generation: request.generation, index: 0, token };
+    let mut children = BTreeMap::new();
+    for index in 1..processes {
+        let launched = launch(&Launch { control: address, identity: Identity { index, ..me.clone() } });
+        children.insert(index, launched.map_err(|error| failed(&format!("start process {index}"), error))?);
+    }
+    let patience = Duration::from_secs(30);
+    let met = tokio::time::timeout(patience, meet(&control, &me, &mut children)).await;
+    let met = met.map_err(|_| {
+        RunError::external("process_lost", format!("the processes did not report within {patience:?}"))
+    })??;
+    let mut addresses = vec![data.local_addr().map_err(|error| failed("listen for processes", error))?];
+    addresses.extend(met.values().map(|(_, _, data)| *data));
+    let mut remote = Vec::new();
+    let timeout = request.settings.heartbeat_timeout.duration();
+    for (index, (reader, mut writer, _)) in met {
+        let (orders, mut order) = unbounded_channel();
+        let start = Start {
+            addresses: addresses.clone(),
+            graph: request.graph.clone(),
+            settings: request.settings.clone(),
+            assignment: assignment.clone(),
+            first_epoch,
+            now_us: began_us,
+            checkpoints: request.checkpoints,
+        };
+        orders.send(ToProcess::Start(Box::new(start))).expect("the receiver is here");
+        tokio::spawn(async move {
+            while let Some(message) = order.recv().await {
+                if writer.send(&message).await.is_err() {
+                    return; // The reading side reports the loss.
+                }
+            }
+        });
+        tokio::spawn(listen(index, reader, inputs.clone(), timeout));
+        let child = children.remove(&index).expect("every process that reported was started here");
+        remote.push(Remote { orders, child });
+    }
+    let sockets = tokio::task::spawn_blocking(move || rendezvous(&me, &data, &addresses, patience)).await;
+    let sockets = sockets.map_err(|error| RunError::internal(error.to_string()))??;
+    let local = super::process::start_networked(shared, sockets, 0)?;
+    Ok(Attempt { local: Some(local), remote, commits })
+}
+
+type Met = BTreeMap<usize, (ControlReader, ControlWriter, SocketAddr)>;
+
+/// Waits until every child has said hello on its control connection, or one has ended.
+async fn meet(
+    control: &tokio::net::TcpListener,
+    me: &Identity,
+    children: &mut BTreeMap<usize, tokio::process::Child>,
+) -> Result<Met> {
+    let mut met = Met::new();
+    let mut look = tokio::time::interval(Duration::from_millis(50));
+    while met.len() < children.len() {
+        tokio::select! {
+            accepted = control.accept() => {
+                let Ok((socket, _)) = accepted else { continue };
+                if let Some((index, connection)) = greet(socket, me).await
+                    && children.contains_key(&index)
+                {
+                    met.insert(index, connection);
+                }
+            }
+            _ = look.tick() => {
+                for (index, child) in children.iter_mut() {
+                    if let Ok(Some(status)) = child.try_wait() {
+                        return Err(RunError::external("process_lost", format!("process {index} ended before it took part: {status}")));
+                    }
+                }
+            }
+        }
+    }
+    Ok(met)
+}
+
+async fn greet(socket: TcpStream, me: &Identity) -> Option<(usize, (ControlReader, ControlWriter, SocketAddr))> {
+    socket.set_nodelay(true).ok()?;
+    let (reader, writer) = socket.into_split();
+    let mut reader = ControlReader::new(reader);
+    let hello = tokio::time::timeout(Duration::from_secs(2), reader.next::<FromProcess>()).await.ok()??;
+    match hello {
+        FromProcess::Hello { identity, data } if identity.same_attempt(me) => {
+            Some((identity.index, (reader, ControlWriter { socket: writer }, data)))
+        }
+        _ => None,
+    }
+}
+
+/// Passes on what a process says; silence beyond the timeout and a closed connection are a loss.
+async fn listen(process: usize, mut reader: ControlReader, inputs: UnboundedSender<Input>, timeout: Duration) {
+    loop {
+        let input = match tokio::time::timeout(timeout, reader.next::<FromProcess>()).await {
+            Ok(Some(FromProcess::Worker(message))) => Input::Worker(message),
+            Ok(Some(FromProcess::Counts(counts))) => Input::Counts { process, counts },
+            Ok(Some(FromProcess::Hello { .. })) => continue,
+            Ok(None) => Input::Lost {
+                process,
+                error: RunError::external(
+                    "process_lost",
+                    format!("process {process} of the run has ended unexpectedly"),
+                ),
+            },
+            Err(_) => {
+                let message = format!(
+                    "process {process} of the run has said nothing for {timeout:?}: it is stopped or overloaded"
+                );
+                Input::Lost { process, error: RunError::external("process_lost", message) }
+            }
+        };
+        let lost = matches!(input, Input::Lost { .. });
+        if inputs.send(input).is_err() || lost {
+            return;
+        }
+    }
+}
+
+fn forward(mut messages: UnboundedReceiver<FromWorker>, inputs: UnboundedSender<Input>) {
+    tokio::spawn(async move {
+        while let Some(message) = messages.recv().await {
+            if inputs.send(Input::Worker(message)).is_err() {
+                return;
+            }
+        }
+    });
+}
+
+/// The task that commits: one epoch at a time, in order.
+struct CommitTask {
+    orders: UnboundedSender<(u64, CommitKind, BTreeMap<usize, Vec<Committable>>)>,
+    task: tokio::task::JoinHandle<Vec<Box<dyn SinkCommitter>>>,
+}
+
+fn start_committers(mut committers: Vec<Box<dyn SinkCommitter>>, inputs: UnboundedSender<Input>) -> CommitTask {
+    let (orders, mut order) = unbounded_channel::<(u64, CommitKind, BTreeMap<usize, Vec<Committable>>)>();
+    let task = tokio::spawn(async move {
+        while let Some((epoch, kind, sinks)) = order.recv().await {
+            let mut result = Ok(());
+            for (sink, committables) in sinks {
+                result = committers[sink].commit(epoch, kind, committables).await;
+                if result.is_err() {
+                    break;
+                }
+            }
+            let failed = result.is_err();
+            if inputs.send(Input::Committed { epoch, result }).is_err() || failed {
+                break;
+            }
+        }
+        committers
+    });
+    CommitTask { orders, task }
+}
+
+impl CommitTask {
+    async fn end(self, failed: bool) {
+        drop(self.orders);
+        if let Ok(mut committers) = self.task.await
+            && failed
+        {
+            abort(&mut committers).await;
+        }
+    }
+}
+
+async fn abort(committers: &mut [Box<dyn SinkCommitter>]) {
+    for committer in committers {
+        committer.abort().await;
+    }
+}
+
+/// How an attempt ended.
+struct Ended {
+    finished: bool,
+    epoch: u64,
+}
+
+/// The leader with its hands and ears.
+struct Led {
+    leader: Leader,
+    attempt: Attempt,
+    commits: CommitTask,
+    snapshots: BTreeMap<u64, MemoryStore>,
+    counts: BTreeMap<usize, Vec<OperatorCounts>>,
+    progress: Progress,
+    metrics: Arc<Metrics>,
+    workers: usize,
+    ended: usize,
+}
+
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
+
+impl Led {
+    async fn lead(
+        &mut self,
+        input: &mut UnboundedReceiver<Input>,
+        mut verb: watch::Receiver<Verb>,
+        progress: &watch::Sender<Progress>,
+    ) -> Result<Ended> {
+        let mut show = tokio::time::interval(PROGRESS_INTERVAL);
+        let mut obeyed = Verb::Run;
+        loop {
+            let tick = Duration::from_micros((self.leader.next_tick_us() - now_us()).max(1000) as u64);
+            let event = tokio::select! {
+                biased;
+                input = input.recv() => match self.hear(input.expect("the commit task holds a sender"))? {
+                    Some(event) => event,
+                    None => continue,
+                },
+                changed = verb.changed(), if obeyed != Verb::Cancel => {
+                    let wanted = *verb.borrow_and_update();
+                    if changed.is_err() || wanted == obeyed {
+                        obeyed = if changed.is_err() { Verb::Cancel } else { obeyed };
+                        continue;
+                    }
+                    obeyed = wanted;
+                    match wanted {
+                        Verb::Run => continue,
+                        Verb::Stop => Event::Stop,
+                        Verb::Drain => {
+                            self.attempt.order(ToWorker::Drain);
+                            continue;
+                        }
+                        Verb::Cancel => return Err(RunError::user("cancelled", "the run was cancelled")),
+                    }
+                }
+                _ = show.tick() => {
+                    self.progress.epoch = self.leader.epoch();
+                    progress.send_replace(Progress { counts: self.counts_now(), ..self.progress.clone() });
+                    Event::Tick
+                }
+                _ = tokio::time::sleep(tick) => Event::Tick,
+            };
+            for effect in self.leader.step(event, now_us()) {
+                match effect {
+                    Effect::Cut(cut) => self.attempt.order(ToWorker::Cut(cut)),
+                    Effect::Commit { epoch, kind, sinks } => {
+                        // Where there is no control plane, the epoch is decided here and now.
+                        self.commits
+                            .orders
+                            .send((epoch, kind, sinks))
+                            .map_err(|_| RunError::internal("the commit task has ended"))?;
+                    }
+                    Effect::Finished => return Ok(Ended { finished: true, epoch: self.progress.committed }),
+                    Effect::Stopped { epoch } => return Ok(Ended { finished: false, epoch }),
+                }
+            }
+        }
+    }
+
+    /// Turns what came in into an event for the leader; failures end the run.
+    fn hear(&mut self, input: Input) -> Result<Option<Event>> {
+        Ok(Some(match input {
+            Input::Counts { process, counts } => {
+                self.counts.insert(process, counts);
+                return Ok(None);
+            }
+            Input::Lost { process, error } => {
+                tracing::debug!(process, "lost");
+                return Err(error);
+            }
+            Input::Committed { epoch, result } => {
+                result?;
+                self.progress.committed = epoch;
+                Event::Committed { epoch }
+            }
+            Input::Worker(message) => match message {
+                FromWorker::CutWanted { epoch } => Event::CutWanted { epoch },
+                FromWorker::SourceFinished { source, worker } => Event::SourceFinished { source, worker },
+                FromWorker::Cut(report) => Event::Cut(report),
+                // The probe says the same on every worker; one is enough.
+                FromWorker::Passed { worker: 0, epoch } => Event::Passed { epoch },
+                FromWorker::Passed { .. } => return Ok(None),
+                FromWorker::Prepared { sink, worker, epoch, committable } => {
+                    Event::Prepared { sink, worker, epoch, committable }
+                }
+                FromWorker::Snapshot { epoch, operator, worker, snapshot } => {
+                    let snapshot = Snapshot::from_bytes(&snapshot)?;
+                    // Only the newest complete epoch is ever asked for.
+                    self.snapshots.retain(|other, _| *other + 2 > epoch);
+                    self.snapshots.entry(epoch).or_default().put(&operator, worker, snapshot);
+                    Event::Snapshot { epoch }
+                }
+                FromWorker::Failed(error) => return Err(error),
+                FromWorker::Ended { .. } => {
+                    self.ended += 1;
+                    assert!(self.ended <= self.workers, "a worker ends once");
+                    return Ok(None);
+                }
+            },
+        }))
+    }
+
+    fn counts_now(&self) -> Vec<OperatorCounts> {
+        let mut counts = self.counts.clone();
+        counts.insert(0, self.metrics.counts());
+        merge_counts(&counts)
+    }
+}

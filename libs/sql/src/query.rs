@@ -1,0 +1,760 @@
+//! Queries to relations: WITH, SELECT, UNION, ORDER BY and LIMIT.
+
+use datafusion_sql::sqlparser::ast::{
+    Distinct, Expr, FunctionArguments, GroupByExpr, Ident, JoinOperator, LimitClause, ObjectName, OrderByKind, Query,
+    Select, SelectFlavor, SelectItem, SelectItemQualifiedWildcardKind, SetExpr, SetOperator, SetQuantifier, Spanned, TableAlias, TableFactor,
+    TableWithJoins, Value, ValueWithSpan,
+};
+use datafusion_sql::sqlparser::tokenizer::Span;
+use graph::{Column, Filter, Operator, Schema, Sort, SortKey, Union};
+
+use crate::aggregates;
+use crate::nodes::NodeSpans;
+use crate::planner::Planner;
+use crate::relation::{NotFound, Output, Relation, Scope, Windows, find, marked, unique};
+use crate::resolve::{function_name, is_trivial, without_parentheses};
+use crate::types;
+use crate::windows::auxiliary;
+
+/// Planning stopped; why stands among the problems.
+#[derive(Debug)]
+pub struct Refused;
+
+pub type Planned<T> = Result<T, Refused>;
+
+/// CTEs of one statement.
+pub const CTES_MAX: usize = 200;
+/// Text of a computed column beyond which it is computed once, not put into the expressions that use it.
+const INLINE_CHARS_MAX: usize = 500;
+
+/// The CTEs in sight; `None` for one that was refused.
+#[derive(Clone, Default)]
+pub struct Ctes(Vec<(String, Option<Relation>)>);
+
+/// An expression of the SELECT list, over the node's columns.
+#[derive(Clone, Debug)]
+pub struct Item {
+    pub name: String,
+    pub expr: Expr,
+    pub span: Span,
+}
+
+/// A part of ORDER BY, over the node's columns.
+#[derive(Clone, Debug)]
+pub struct SortItem {
+    pub expr: Expr,
+    pub descending: bool,
+    pub nulls_first: Option<bool>,
+    pub span: Span,
+}
+
+/// A SELECT whose names are resolved.
+pub struct Resolved {
+    pub items: Vec<Item>,
+    pub filter: Option<Expr>,
+    pub keys: Vec<(Expr, Span)>,
+    pub having: Option<Expr>,
+    pub order: Vec<SortItem>,
+    pub span: Span,
+}
+
+impl Resolved {
+    pub fn exprs(&mut self) -> Vec<&mut Expr> {
+        let items = self.items.iter_mut().map(|item| &mut item.expr);
+        let keys = self.keys.iter_mut().map(|(expr, _)| expr);
+        items.chain(keys).chain(&mut self.filter).chain(&mut self.having).chain(self.order.iter_mut().map(|item| &mut item.expr)).collect()
+    }
+}
+
+/// A scope of outputs that belong to no node yet; only their names and expressions count.
+pub fn names_of(outputs: Vec<Output>, span: Span) -> Scope {
+    Scope { relation: Relation { node: crate::nodes::NodeRef::none(), outputs, windows: Windows::None, span }, qualifier: None }
+}
+
+impl Planner<'_> {
+    pub fn query(&mut self, query: &Query, outer: &Ctes) -> Planned<Relation> {
+        let mut ctes = outer.clone();
+        if let Some(with) = &query.with {
+            if with.recursive {
+                return Err(self.unsupported("WITH RECURSIVE", "write the steps out as views", with.with_token.0.span));
+            }
+            if with.cte_tables.len() > CTES_MAX {
+                let message = format!("the query has {} CTEs; {CTES_MAX} are the most", with.cte_tables.len());
+                return Err(self.problem("query_too_complex", message, "split it with CREATE VIEW", with.with_token.0.span));
+            }
+            for cte in &with.cte_tables {
+                let name = &cte.alias.name;
+                if ctes.0[outer.0.len()..].iter().any(|(known, _)| *known == name.value) {
+                    return Err(self.problem("duplicate_name", format!("the CTE {} is declared twice", name.value), "rename one", name.span));
+                }
+                let relation = self.query(&cte.query, &ctes).and_then(|relation| self.aliased(relation, &cte.alias));
+                ctes.0.push((name.value.clone(), relation.ok()));
+            }
+        }
+        for (there, what) in [
+            (!query.locks.is_empty(), "FOR UPDATE"),
+            (query.for_clause.is_some(), "a FOR clause"),
+            (query.settings.is_some(), "SETTINGS"),
+            (query.format_clause.is_some(), "FORMAT"),
+            (!query.pipe_operators.is_empty(), "|>"),
+        ] {
+            if there {
+                return Err(self.unsupported(what, "remove it", query.span()));
+            }
+        }
+        let limits = self.limits(query);
+        let (relation, order) = match &*query.body {
+            SetExpr::Select(select) => self.select(select, query, &ctes)?,
+            body => {
+                let relation = self.body(body, &ctes)?;
+                let items = relation.outputs.iter();
+                let items = items.map(|o| Item { name: o.name.clone(), expr: o.expr.clone(), span: o.span }).collect::<Vec<_>>();
+                let order = self.order(query, &items, None)?;
+                (relation, order)
+            }
+        };
+        let (limit, offset) = limits?;
+        if order.is_empty() && limit.is_none() && offset == 0 {
+            return Ok(relation);
+        }
+        self.sorted(relation, order, limit, offset, query)
+    }
+
+    fn body(&mut self, body: &SetExpr, ctes: &Ctes) -> Planned<Relation> {
+        match body {
+            SetExpr::Query(query) => self.query(query, ctes),
+            SetExpr::Select(select) => {
+                let query = Query {
+                    with: None,
+                    body: Box::new(SetExpr::Select(select.clone())),
+                    order_by: None,
+                    limit_clause: None,
+                    fetch: None,
+                    locks: Vec::new(),
+                    for_clause: None,
+                    settings: None,
+                    format_clause: None,
+                    pipe_operators: Vec::new(),
+                };
+                self.select(select, &query, ctes).map(|(relation, _)| relation)
+            }
+            SetExpr::SetOperation { op: SetOperator::Union, set_quantifier, .. } => {
+                let distinct = match set_quantifier {
+                    SetQuantifier::All => false,
+                    SetQuantifier::Distinct | SetQuantifier::None => true,
+                    other => return Err(self.unsupported(format!("UNION {other}"), "columns are matched by position; write UNION ALL", body.span())),
+                };
+                // The parser nests a chain of UNIONs to the left.
+                let mut arms: Vec<&SetExpr> = Vec::new();
+                let mut rest = body;
+                while let SetExpr::SetOperation { left, op: SetOperator::Union, set_quantifier: quantifier, right } = rest
+                    && quantifier == set_quantifier
+                {
+                    arms.push(right);
+                    rest = left;
+                }
+                arms.push(rest);
+                arms.reverse();
+                let planned: Vec<Planned<Relation>> = arms.iter().map(|arm| self.body(arm, ctes)).collect();
+                let planned = planned.into_iter().collect::<Planned<Vec<Relation>>>()?;
+                let relation = self.union(planned, body.span())?;
+                if distinct { self.distinct(relation, body.span()) } else { Ok(relation) }
+            }
+            SetExpr::SetOperation { op, .. } => {
+                let hint = "it needs a join, which is not there yet; filter with WHERE";
+                Err(self.unsupported(op, hint, body.span()))
+            }
+            SetExpr::Values(values) => {
+                let span = values.span();
+                Err(self.unsupported("VALUES", "read the rows from a table, such as a file of JSON lines", span))
+            }
+            SetExpr::Table(table) => {
+                let name = table.table_name.clone().unwrap_or_default();
+                let hint = format!("write SELECT * FROM {name}");
+                Err(self.unsupported(format!("TABLE {name}"), &hint, body.span()))
+            }
+            SetExpr::Insert(_) | SetExpr::Update(_) | SetExpr::Delete(_) | SetExpr::Merge(_) => {
+                Err(self.unsupported("a statement that writes, inside a query", "write INSERT INTO ... SELECT", body.span()))
+            }
+        }
+    }
+
+    /// All rows of all arms, cast to common types.
+    fn union(&mut self, mut arms: Vec<Relation>, span: Span) -> Planned<Relation> {
+        let first = arms[0].clone();
+        let mut columns: Vec<Column> = first.outputs.iter().map(Output::column).collect();
+        for (position, arm) in arms.iter().enumerate().skip(1) {
+            if arm.outputs.len() != columns.len() {
+                let message = format!("query {} of the UNION has {} columns, the first has {}", position + 1, arm.outputs.len(), columns.len());
+                return Err(self.problem("wrong_columns", message, "select as many columns in each", arm.span));
+            }
+            for (at, (target, output)) in columns.iter_mut().zip(&arm.outputs).enumerate() {
+                match types::common(&target.data_type, &output.data_type) {
+                    Some(data_type) => *target = Column::new(target.name.clone(), data_type, target.nullable || output.nullable),
+                    None => {
+                        let message = format!("column {} of the UNION is {} in the first query and {} in query {}", at + 1, target.data_type, output.data_type, position + 1);
+                        return Err(self.problem("type_mismatch", message, format!("write CAST(... AS {})", target.data_type), output.span));
+                    }
+                }
+            }
+        }
+        let mut inputs = Vec::new();
+        for arm in &mut arms {
+            inputs.push(self.exact(arm.clone(), Some(&columns))?);
+        }
+        let node = self.nodes.add(Operator::Union(Union {}), inputs, Schema::new(columns), NodeSpans::new(span));
+        Ok(self.all_columns(node, span))
+    }
+
+    /// A table, view, CTE or system table by its name.
+    pub fn named(&mut self, name: &ObjectName, ctes: &Ctes) -> Planned<Relation> {
+        if let Some(relation) = self.system_table(name) {
+            return relation;
+        }
+        if let [part] = &name.0[..]
+            && let Some(ident) = part.as_ident()
+        {
+            // The innermost WITH hides the others and the tables.
+            let names: Vec<&str> = ctes.0.iter().map(|(name, _)| name.as_str()).collect();
+            let at = match names.iter().rposition(|known| *known == ident.value) {
+                Some(at) => Some(at),
+                None if self.entries.contains_key(&ident.value) => None,
+                None => find(&ident.value, names.iter().copied()).ok(),
+            };
+            if let Some(at) = at {
+                return ctes.0[at].1.clone().map(|relation| Relation { span: name.span(), ..relation }).ok_or(Refused);
+            }
+        }
+        let found = self.lookup(name)?;
+        self.scan(&found, name.span())
+    }
+
+    fn from(&mut self, from: &[TableWithJoins], select: &Select, ctes: &Ctes) -> Planned<Scope> {
+        let [only] = from else {
+            return match from {
+                [] => Err(self.unsupported("a SELECT without FROM", "select from a table", select.select_token.0.span)),
+                [_, second, ..] => Err(self.unsupported("a join (two tables in FROM)", "joins are not there yet; read one table", second.span())),
+                [_] => unreachable!("one table was taken above"),
+            };
+        };
+        if let Some(join) = only.joins.first() {
+            let kind = match &join.join_operator {
+                JoinOperator::CrossJoin(_) => "CROSS JOIN",
+                JoinOperator::LeftOuter(_) | JoinOperator::Left(_) => "LEFT JOIN",
+                JoinOperator::RightOuter(_) | JoinOperator::Right(_) => "RIGHT JOIN",
+                JoinOperator::FullOuter(_) => "FULL JOIN",
+                _ => "JOIN",
+            };
+            let hint = "joins are not there yet; aggregate or UNION ALL the tables, or join them before they are read";
+            return Err(self.unsupported(kind, hint, join.relation.span()));
+        }
+        self.factor(&only.relation, ctes)
+    }
+
+    fn factor(&mut self, factor: &TableFactor, ctes: &Ctes) -> Planned<Scope> {
+        let span = factor.span();
+        let (relation, alias, own) = match factor {
+            TableFactor::Table { name, alias, args, with_hints, version, with_ordinality, partitions, json_path, sample, index_hints } => {
+                for (there, what, hint) in [
+                    (version.is_some(), "FOR SYSTEM_TIME AS OF", "temporal joins are not there yet"),
+                    (sample.is_some(), "TABLESAMPLE", "filter with WHERE"),
+                    (*with_ordinality, "WITH ORDINALITY", "remove it"),
+                    (!with_hints.is_empty() || !index_hints.is_empty(), "a hint", "remove it; options stand in the table's WITH (...)"),
+                    (!partitions.is_empty() || json_path.is_some(), "this form of a table", "name the table alone"),
+                ] {
+                    if there {
+                        return Err(self.unsupported(what, hint, span));
+                    }
+                }
+                match args {
+                    Some(args) => (self.window_function(&name.to_string(), &args.args, span, ctes)?, alias, None),
+                    None => {
+                        let own = name.0.last().and_then(|part| part.as_ident()).map(|ident| ident.value.clone());
+                        (self.named(name, ctes)?, alias, own)
+                    }
+                }
+            }
+            TableFactor::TableFunction { expr: Expr::Function(function), alias } => {
+                let args = match &function.args {
+                    FunctionArguments::List(list) => list.args.clone(),
+                    _ => Vec::new(),
+                };
+                let span = Expr::Function(function.clone()).span();
+                (self.window_function(&function_name(function), &args, span, ctes)?, alias, None)
+            }
+            TableFactor::Derived { lateral: false, subquery, alias, sample: None } => (self.query(subquery, ctes)?, alias, None),
+            TableFactor::Derived { lateral: true, .. } | TableFactor::Function { lateral: true, .. } => {
+                return Err(self.unsupported("LATERAL", "compute it in the SELECT list", span));
+            }
+            TableFactor::NestedJoin { table_with_joins, .. } => {
+                let hint = "joins are not there yet; read one table, without parentheses";
+                return Err(self.unsupported("a join in parentheses", hint, table_with_joins.span()));
+            }
+            TableFactor::UNNEST { .. } => return Err(self.unsupported("UNNEST", "compute with the array in the SELECT list", span)),
+            TableFactor::Pivot { .. } | TableFactor::Unpivot { .. } => {
+                return Err(self.unsupported("PIVOT", "write SUM(x) FILTER (WHERE k = 'a') for each column", span));
+            }
+            TableFactor::MatchRecognize { .. } => return Err(self.unsupported("MATCH_RECOGNIZE", "aggregate over a window", span)),
+            _ => return Err(self.unsupported("this form of a table", "name a table, a subquery or a window function", span)),
+        };
+        match alias {
+            Some(alias) => Ok(Scope { relation: self.aliased(relation, alias)?, qualifier: Some(alias.name.value.clone()) }),
+            None => Ok(Scope { relation, qualifier: own }),
+        }
+    }
+
+    /// `AS t (a, b)`: the columns under other names.
+    fn aliased(&mut self, mut relation: Relation, alias: &TableAlias) -> Planned<Relation> {
+        if alias.columns.is_empty() {
+            return Ok(relation);
+        }
+        if alias.columns.len() != relation.outputs.len() {
+            let message = format!("{} has {} columns, and {} names for them", alias.name.value, relation.outputs.len(), alias.columns.len());
+            return Err(self.problem("wrong_columns", message, "name every column once", alias.name.span));
+        }
+        for (output, name) in relation.outputs.iter_mut().zip(&alias.columns) {
+            output.name = name.name.value.clone();
+        }
+        Ok(relation)
+    }
+
+    fn refuse_clauses(&mut self, select: &Select) -> Planned<()> {
+        let span = select.select_token.0.span;
+        let clauses = [
+            (select.top.is_some(), "TOP", "write LIMIT n"),
+            (select.into.is_some(), "SELECT INTO", "write INSERT INTO table SELECT ..."),
+            (!select.lateral_views.is_empty(), "LATERAL VIEW", "compute it in the SELECT list"),
+            (select.prewhere.is_some(), "PREWHERE", "write WHERE"),
+            (!select.connect_by.is_empty(), "CONNECT BY", "there are no recursive queries"),
+            (!select.cluster_by.is_empty() || !select.distribute_by.is_empty() || !select.sort_by.is_empty(), "SORT BY", "write ORDER BY"),
+            (!select.named_window.is_empty(), "WINDOW", "aggregate with GROUP BY over TUMBLE, HOP, CUMULATE or SESSION"),
+            (select.qualify.is_some(), "QUALIFY", "top-n is not there yet; filter with HAVING"),
+            (select.value_table_mode.is_some() || select.exclude.is_some(), "this form of SELECT", "name the columns"),
+            (select.flavor != SelectFlavor::Standard, "FROM before SELECT", "write SELECT ... FROM ..."),
+            (matches!(select.distinct, Some(Distinct::On(_))), "DISTINCT ON", "write FIRST_VALUE(x) with GROUP BY"),
+        ];
+        for (there, what, hint) in clauses {
+            if there {
+                return Err(self.unsupported(what, hint, span));
+            }
+        }
+        Ok(())
+    }
+
+    fn select(&mut self, select: &Select, query: &Query, ctes: &Ctes) -> Planned<(Relation, Vec<SortItem>)> {
+        self.refuse_clauses(select)?;
+        let scope = self.from(&select.from, select, ctes)?;
+        let scope = self.settled(scope, select, query);
+        let span = select.span();
+        let mut failed = false;
+        let filter = self.optional(&scope, select.selection.as_ref(), "WHERE", false, &mut failed);
+        let having = self.optional(&scope, select.having.as_ref(), "HAVING", true, &mut failed);
+        let items = self.items(&scope, select).map_err(|_| failed = true);
+        let keys = match &items {
+            Ok(items) => self.keys(&scope, select, items).map_err(|_| failed = true).unwrap_or_default(),
+            Err(()) => Vec::new(),
+        };
+        let order = match &items {
+            Ok(items) => self.order(query, items, Some(&scope)).map_err(|_| failed = true).unwrap_or_default(),
+            Err(()) => Vec::new(),
+        };
+        let (Ok(items), false) = (items, failed) else { return Err(Refused) };
+        let grouped = !matches!(&select.group_by, GroupByExpr::Expressions(keys, _) if keys.is_empty());
+        let mut resolved = Resolved { items, filter, keys, having, order, span };
+        let aggregates = resolved.items.iter().map(|item| &item.expr).chain(&resolved.having).chain(resolved.order.iter().map(|item| &item.expr));
+        let aggregates = aggregates.map(contains_aggregate).fold(false, |a, b| a | b);
+        let distinct = matches!(select.distinct, Some(Distinct::Distinct));
+        let (relation, order) = if grouped || aggregates || resolved.having.is_some() {
+            self.grouped(scope.relation, resolved)?
+        } else {
+            let order = std::mem::take(&mut resolved.order);
+            self.plain(scope.relation, resolved, order)?
+        };
+        if !distinct {
+            return Ok((relation, order));
+        }
+        let before = relation.clone();
+        let relation = self.distinct(relation, span)?;
+        let mut moved = Vec::new();
+        for item in order {
+            match before.outputs.iter().position(|output| output.expr == item.expr) {
+                Some(at) => moved.push(SortItem { expr: relation.outputs[at].expr.clone(), ..item }),
+                None => {
+                    let message = "ORDER BY of a SELECT DISTINCT can only name its columns";
+                    return Err(self.problem("not_grouped", message, "add the expression to the SELECT list", item.span));
+                }
+            }
+        }
+        Ok((relation, moved))
+    }
+
+    fn optional(&mut self, scope: &Scope, expr: Option<&Expr>, clause: &'static str, aggregates: bool, failed: &mut bool) -> Option<Expr> {
+        let resolved = scope.names(clause, aggregates).resolve(expr?, &mut self.problems);
+        *failed |= resolved.is_none();
+        resolved
+    }
+
+    /// The relation with computed columns made into a node, where the query would compute one more than once.
+    fn settled(&mut self, scope: Scope, select: &Select, query: &Query) -> Scope {
+        let computed = |output: &Output| !is_trivial(&output.expr);
+        if !scope.relation.outputs.iter().any(computed) {
+            return scope;
+        }
+        let mut uses = vec![0usize; scope.relation.outputs.len()];
+        let names = scope.names("SELECT", true);
+        let mut count = |expr: &Expr| {
+            let mut seen = expr.clone();
+            crate::resolve::each_written_name(&mut seen, &mut |parts| {
+                if let Ok((at, _)) = names.lookup(parts) {
+                    uses[at] += 1;
+                }
+            });
+        };
+        for item in &select.projection {
+            match item {
+                SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => count(expr),
+                _ => {}
+            }
+        }
+        select.selection.iter().chain(&select.having).for_each(&mut count);
+        if let GroupByExpr::Expressions(keys, _) = &select.group_by {
+            // A key that is also selected is computed once.
+            keys.iter().filter(|key| !matches!(key, Expr::Identifier(_))).for_each(&mut count);
+        }
+        if let Some(order) = &query.order_by
+            && let OrderByKind::Expressions(items) = &order.kind
+        {
+            items.iter().filter(|item| !matches!(item.expr, Expr::Identifier(_))).for_each(|item| count(&item.expr));
+        }
+        let outputs = scope.relation.outputs.iter().zip(&uses);
+        let again = outputs.filter(|(output, _)| computed(output)).any(|(output, uses)| {
+            *uses > 1 || (*uses == 1 && output.expr.to_string().len() > INLINE_CHARS_MAX)
+        });
+        if !again || matches!(scope.relation.windows, Windows::Pending(_)) {
+            return scope;
+        }
+        Scope { relation: self.projected(scope.relation, true), qualifier: scope.qualifier }
+    }
+
+    fn items(&mut self, scope: &Scope, select: &Select) -> Planned<Vec<Item>> {
+        let mut items: Vec<Item> = Vec::new();
+        let mut failed = false;
+        let all = |span: Span| {
+            let outputs = scope.relation.outputs.iter();
+            outputs.map(move |o| Item { name: o.name.clone(), expr: respanned(&o.expr, span), span })
+        };
+        for item in &select.projection {
+            let (expr, alias) = match item {
+                SelectItem::UnnamedExpr(expr) => (expr, None),
+                SelectItem::ExprWithAlias { expr, alias } => (expr, Some(alias)),
+                SelectItem::ExprWithAliases { .. } => {
+                    return Err(self.unsupported("several aliases of one expression", "write one alias", item.span()));
+                }
+                SelectItem::Wildcard(options) | SelectItem::QualifiedWildcard(_, options) => {
+                    let span = item.span();
+                    if *options != Default::default() && options.to_string() != "" {
+                        return Err(self.unsupported("a modified *", "name the columns", span));
+                    }
+                    if let SelectItem::QualifiedWildcard(kind, _) = item {
+                        let name = match kind {
+                            SelectItemQualifiedWildcardKind::ObjectName(name) => name.to_string().replace('`', ""),
+                            SelectItemQualifiedWildcardKind::Expr(expr) => expr.to_string(),
+                        };
+                        if !scope.qualifier.as_ref().is_some_and(|q| q.eq_ignore_ascii_case(&name)) {
+                            let hint = scope.qualifier.as_ref().map_or("write *".to_string(), |q| format!("write {q}.*"));
+                            return Err(self.problem("unknown_table", format!("there is no table {name} here"), hint, span));
+                        }
+                    }
+                    items.extend(all(span));
+                    continue;
+                }
+            };
+            let span = match (expr.span(), alias) {
+                (own, Some(alias)) => own.union(&alias.span),
+                (own, None) => own,
+            };
+            let Some(resolved) = scope.names("SELECT", true).resolve(expr, &mut self.problems) else {
+                failed = true;
+                continue;
+            };
+            let name = match (alias, expr) {
+                (Some(alias), _) => alias.value.clone(),
+                (None, Expr::Identifier(name)) => match scope.names("SELECT", true).output(name) {
+                    Some(at) => scope.relation.outputs[at].name.clone(),
+                    None => name.value.clone(),
+                },
+                (None, Expr::CompoundIdentifier(parts)) => parts.last().map(|part| part.value.clone()).unwrap_or_default(),
+                (None, other) => {
+                    let text = other.to_string().replace('`', "");
+                    if text.chars().count() <= 60 { text } else { format!("EXPR${}", items.len()) }
+                }
+            };
+            items.push(Item { name, expr: resolved, span });
+        }
+        if failed {
+            return Err(Refused);
+        }
+        // As in Flink, the second `a` is `a0`.
+        for at in 1..items.len() {
+            let (before, rest) = items.split_at_mut(at);
+            rest[0].name = unique(&rest[0].name, |name| before.iter().any(|item| item.name == name));
+        }
+        Ok(items)
+    }
+
+    /// The keys of GROUP BY: columns, expressions, positions and aliases of the SELECT list.
+    fn keys(&mut self, scope: &Scope, select: &Select, items: &[Item]) -> Planned<Vec<(Expr, Span)>> {
+        let (exprs, modifiers) = match &select.group_by {
+            GroupByExpr::Expressions(exprs, modifiers) => (exprs, modifiers),
+            GroupByExpr::All(_) => return Err(self.unsupported("GROUP BY ALL", "name the keys", select.group_by.span())),
+        };
+        if let Some(modifier) = modifiers.first() {
+            return Err(self.unsupported(modifier, "write one SELECT per grouping, with UNION ALL", select.group_by.span()));
+        }
+        let mut flat: Vec<&Expr> = Vec::new();
+        for expr in exprs {
+            match expr {
+                Expr::Tuple(parts) => flat.extend(parts),
+                other => flat.push(other),
+            }
+        }
+        let mut keys = Vec::new();
+        let mut failed = false;
+        for expr in flat {
+            let span = expr.span();
+            let resolved = match without_parentheses(expr) {
+                Expr::Value(ValueWithSpan { value: Value::Number(text, _), .. }) => match self.ordinal(text, items.len(), "GROUP BY", span) {
+                    Ok(at) => Some(items[at].expr.clone()),
+                    Err(Refused) => None,
+                },
+                Expr::Identifier(name) if scope.names("GROUP BY", false).output(name).is_none() && aliased(items, name).is_some() => {
+                    aliased(items, name).map(|item| item.expr.clone())
+                }
+                expr => scope.names("GROUP BY", false).resolve(expr, &mut self.problems),
+            };
+            match resolved {
+                Some(expr) if contains_aggregate(&expr) => {
+                    self.problem("misplaced_aggregate", "GROUP BY cannot name an aggregate", "group by a column or an expression without aggregates", span);
+                    failed = true;
+                }
+                Some(expr) if keys.iter().any(|(known, _)| *known == expr) => {}
+                Some(expr) => keys.push((expr, span)),
+                None => failed = true,
+            }
+        }
+        if failed { Err(Refused) } else { Ok(keys) }
+    }
+
+    fn ordinal(&mut self, text: &str, count: usize, clause: &str, span: Span) -> Planned<usize> {
+        match text.parse::<usize>() {
+            Ok(at) if (1..=count).contains(&at) => Ok(at - 1),
+            _ => {
+                let message = format!("{clause} {text}: the SELECT list has positions 1 to {count}");
+                Err(self.problem("unknown_column", message, "name the column instead", span))
+            }
+        }
+    }
+
+    /// ORDER BY: a position or a name of the SELECT list, else an expression over the FROM clause.
+    fn order(&mut self, query: &Query, items: &[Item], scope: Option<&Scope>) -> Planned<Vec<SortItem>> {
+        let Some(order) = &query.order_by else { return Ok(Vec::new()) };
+        let OrderByKind::Expressions(exprs) = &order.kind else {
+            return Err(self.unsupported("ORDER BY ALL", "name the columns", order.span()));
+        };
+        let outputs: Vec<Output> = items
+            .iter()
+            .map(|i| Output { name: i.name.clone(), expr: i.expr.clone(), data_type: graph::DataType::Boolean, nullable: true, span: i.span })
+            .collect();
+        let results = names_of(outputs, query.span());
+        let mut sort = Vec::new();
+        let mut failed = false;
+        for part in exprs {
+            let span = part.expr.span();
+            if part.with_fill.is_some() || order.interpolate.is_some() {
+                return Err(self.unsupported("WITH FILL", "remove it", span));
+            }
+            let resolved = match without_parentheses(&part.expr) {
+                Expr::Value(ValueWithSpan { value: Value::Number(text, _), .. }) => {
+                    self.ordinal(text, items.len(), "ORDER BY", span).ok().map(|at| items[at].expr.clone())
+                }
+                Expr::Identifier(name) if results.names("ORDER BY", true).output(name).is_some() => {
+                    results.names("ORDER BY", true).output(name).map(|at| items[at].expr.clone())
+                }
+                expr => match scope {
+                    None => results.names("ORDER BY", false).resolve(expr, &mut self.problems),
+                    Some(scope) => {
+                        let mut found = Vec::new();
+                        let resolved = scope.names("ORDER BY", true).resolve(expr, &mut found);
+                        // `ORDER BY total / n` with names of the SELECT list.
+                        let resolved = resolved.or_else(|| results.names("ORDER BY", false).resolve(expr, &mut Vec::new()));
+                        if resolved.is_none() {
+                            self.problems.extend(found);
+                        }
+                        resolved
+                    }
+                },
+            };
+            let descending = part.options.asc == Some(false);
+            match resolved {
+                Some(expr) => sort.push(SortItem { expr, descending, nulls_first: part.options.nulls_first, span }),
+                None => failed = true,
+            }
+        }
+        if failed { Err(Refused) } else { Ok(sort) }
+    }
+
+    /// A SELECT that neither groups nor aggregates.
+    fn plain(&mut self, mut relation: Relation, mut resolved: Resolved, mut order: Vec<SortItem>) -> Planned<(Relation, Vec<SortItem>)> {
+        for item in &resolved.items {
+            let mut found = None;
+            crate::resolve::each_function(&item.expr, &mut |call| found = found.take().or(auxiliary(call).map(|(function, ..)| function)));
+            if let Some(function) = found {
+                let message = format!("{function}_START and its like speak of a group");
+                return Err(self.problem("invalid_window", message, format!("write GROUP BY {function}(...)"), item.span));
+            }
+        }
+        let computed = |expr: &Expr| marked(expr).is_none() && crate::resolve::uses_marks(expr);
+        let over_windows = resolved.items.iter().any(|item| computed(&item.expr))
+            || resolved.filter.as_ref().is_some_and(crate::resolve::uses_marks)
+            || order.iter().any(|item| crate::resolve::uses_marks(&item.expr));
+        let is_session = crate::grouping::is_session(&relation);
+        if over_windows || (is_session && resolved.filter.is_some()) {
+            let mut exprs = resolved.exprs();
+            exprs.extend(order.iter_mut().map(|item| &mut item.expr));
+            relation = self.assigned_with(relation, &mut exprs)?;
+        }
+        if let Some(filter) = resolved.filter.take() {
+            relation = self.filtered(relation, filter, "WHERE")?;
+        }
+        let schema = self.nodes.schema(relation.node).clone();
+        let time_type = match &relation.windows {
+            Windows::Pending(pending) => Some(pending.time_type.clone()),
+            _ => None,
+        };
+        let mut outputs = Vec::new();
+        let mut failed = false;
+        for item in resolved.items {
+            let (data_type, nullable) = match (marked(&item.expr), &time_type) {
+                (Some(_), Some(time_type)) => (time_type.clone(), false),
+                _ => match self.typed(&item.expr, &schema, item.span) {
+                    Ok(typed) => typed,
+                    Err(Refused) => {
+                        failed = true;
+                        continue;
+                    }
+                },
+            };
+            outputs.push(Output { name: item.name, expr: item.expr, data_type, nullable, span: item.span });
+        }
+        if failed {
+            return Err(Refused);
+        }
+        Ok((Relation { outputs, span: resolved.span, ..relation }, order))
+    }
+
+    /// The relation's rows for which a predicate over its node holds.
+    pub fn filtered(&mut self, mut relation: Relation, predicate: Expr, clause: &str) -> Planned<Relation> {
+        let span = if predicate.span() == Span::empty() { relation.span } else { predicate.span() };
+        let schema = self.nodes.schema(relation.node).clone();
+        self.is_predicate(&predicate, &schema, clause, span)?;
+        let filter = Filter { predicate: predicate.to_string() };
+        relation.node = self.nodes.add(Operator::Filter(filter), vec![relation.node], schema, NodeSpans::new(span).part("/predicate", span));
+        Ok(relation)
+    }
+
+    fn limits(&mut self, query: &Query) -> Planned<(Option<u64>, u64)> {
+        let mut limit = None;
+        let mut offset = 0;
+        match &query.limit_clause {
+            None => {}
+            Some(LimitClause::LimitOffset { limit: count, offset: skip, limit_by }) => {
+                if !limit_by.is_empty() {
+                    return Err(self.unsupported("LIMIT BY", "top-n is not there yet", query.span()));
+                }
+                limit = count.as_ref().map(|count| self.count(count, "LIMIT")).transpose()?;
+                offset = skip.as_ref().map(|skip| self.count(&skip.value, "OFFSET")).transpose()?.unwrap_or(0);
+            }
+            Some(LimitClause::OffsetCommaLimit { offset: skip, limit: count }) => {
+                limit = Some(self.count(count, "LIMIT")?);
+                offset = self.count(skip, "OFFSET")?;
+            }
+        }
+        if let Some(fetch) = &query.fetch {
+            if fetch.with_ties || fetch.percent || limit.is_some() {
+                return Err(self.unsupported("this form of FETCH", "write LIMIT n", query.span()));
+            }
+            limit = match &fetch.quantity {
+                Some(count) => Some(self.count(count, "FETCH")?),
+                None => Some(1),
+            };
+        }
+        Ok((limit, offset))
+    }
+
+    fn count(&mut self, expr: &Expr, clause: &str) -> Planned<u64> {
+        match without_parentheses(expr) {
+            Expr::Value(ValueWithSpan { value: Value::Number(text, _), span }) => match text.parse() {
+                Ok(count) => Ok(count),
+                Err(_) => Err(self.problem("invalid_limit", format!("{clause} {text} is no whole number"), "write a whole number", *span)),
+            },
+            other => {
+                let message = format!("{clause} needs a whole number, not {other}");
+                Err(self.problem("invalid_limit", message, "write the number", expr.span()))
+            }
+        }
+    }
+
+    /// ORDER BY and LIMIT: what is sorted by becomes a column, and leaves again if it is no column of the result.
+    fn sorted(&mut self, relation: Relation, mut order: Vec<SortItem>, limit: Option<u64>, offset: u64, query: &Query) -> Planned<Relation> {
+        let mut exprs: Vec<&mut Expr> = order.iter_mut().map(|item| &mut item.expr).collect();
+        let mut relation = self.assigned_with(relation, &mut exprs)?;
+        let span = query.order_by.as_ref().map_or(relation.span, Spanned::span);
+        let schema = self.nodes.schema(relation.node).clone();
+        let visible = relation.outputs.len();
+        let mut names = Vec::new();
+        for item in &order {
+            if let Some(output) = relation.outputs.iter().find(|output| output.expr == item.expr) {
+                names.push(output.name.clone());
+                continue;
+            }
+            let (data_type, nullable) = self.typed(&item.expr, &schema, item.span)?;
+            let name = unique("sort_key", |name| relation.outputs.iter().any(|output| output.name == name));
+            relation.outputs.push(Output { name: name.clone(), expr: item.expr.clone(), data_type, nullable, span: item.span });
+            names.push(name);
+        }
+        // The order of the outputs is the query's, and no column stands there twice: a node can have them as they are.
+        let mut relation = self.projected(relation, false);
+        let mut spans = NodeSpans::new(span);
+        let by = names.iter().zip(&order).enumerate().map(|(at, (name, item))| {
+            spans.parts.push((format!("/by/{at}"), item.span));
+            SortKey { expr: crate::relation::ident(name, Span::empty()).to_string(), descending: item.descending, nulls_first: item.nulls_first }
+        });
+        let by = by.collect();
+        let schema = self.nodes.schema(relation.node).clone();
+        relation.node = self.nodes.add(Operator::Sort(Sort { by, limit, offset }), vec![relation.node], schema, spans);
+        relation.outputs.truncate(visible);
+        Ok(relation)
+    }
+}
+
+fn aliased<'a>(items: &'a [Item], name: &Ident) -> Option<&'a Item> {
+    match find(&name.value, items.iter().map(|item| item.name.as_str())) {
+        Ok(at) => Some(&items[at]),
+        Err(NotFound::Unknown(_) | NotFound::Ambiguous(_)) => None,
+    }
+}
+
+pub fn contains_aggregate(expr: &Expr) -> bool {
+    let mut found = false;
+    crate::resolve::each_function(expr, &mut |call| {
+        found |= matches!(call, Expr::Function(function) if aggregates::is_aggregate(function));
+    });
+    found
+}
+
+fn respanned(expr: &Expr, span: Span) -> Expr {
+    match expr {
+        Expr::Identifier(name) => Expr::Identifier(Ident { span, ..name.clone() }),
+        other => other.clone(),
+    }
+}
