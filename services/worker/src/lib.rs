@@ -86,7 +86,9 @@ pub fn job_process() -> ExitCode {
     let instruction = match read.map(|_| serde_json::from_str::<Instruction>(&line)) {
         Ok(Ok(instruction)) => instruction,
         _ => {
-            eprintln!("highwater: this command is for the program's own further processes; it is never started by hand");
+            eprintln!(
+                "highwater: this command is for the program's own further processes; it is never started by hand"
+            );
             return ExitCode::from(2);
         }
     };

@@ -1,11 +1,7 @@
-<<<<<<< HEAD
-//! Generated input.
-
-pub mod nexmark;
-=======
 //! Rows that are made, not read: the same for the same seed, any range of them on its own.
 
 pub mod datagen;
+pub mod nexmark;
 
 /// A well-mixed number for each (stream, row): rows can be made in any order and by anyone.
 ///
@@ -52,4 +48,3 @@ mod tests {
         assert_eq!(below(u64::MAX, 10), 9);
     }
 }
->>>>>>> conn
