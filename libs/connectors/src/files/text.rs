@@ -5,12 +5,14 @@ use std::future::Future;
 use arrow::array::{Int64Array, RecordBatch};
 use bytes::Bytes;
 use engine::{BadRecord, Position, RowPositions, SplitStart};
+use formats::csv::CsvOptions;
 use formats::json::{JsonOptions, Scanner};
 use formats::text::TimestampFormat;
 use formats::{FormatError, RecordDecoder, Stopped};
 use graph::FileFormat;
 use graph::connector::JsonTimestamps;
 
+use super::encode::csv_options;
 use super::error::{FileError, Result};
 use super::source::FilesystemSource;
 use super::store::{FileMeta, Store};
@@ -131,7 +133,12 @@ pub(super) fn decoder(source: &FilesystemSource) -> Result<Box<dyn RecordDecoder
     let timestamp_format = timestamp_format(source.options.json_timestamps);
     let made: Result<Box<dyn RecordDecoder>, FormatError> = match source.options.format {
         FileFormat::Json => Scanner::new(schema, JsonOptions { timestamp_format, ..JsonOptions::default() }).map(|scanner| Box::new(scanner) as _),
-        other => unreachable!("{other:?} is no format of records"),
+        FileFormat::Csv => {
+            let options = csv_options(&source.options).map_err(|reason| FileError::Option { option: "format".into(), reason })?;
+            let options = CsvOptions { columns: source.file_columns.clone(), ..options };
+            formats::csv::Reader::new(schema, options).map(|reader| Box::new(reader) as _)
+        }
+        FileFormat::Parquet => unreachable!("Parquet is no format of records"),
     };
     made.map_err(|error| FileError::Option { option: "format".into(), reason: error.to_string() })
 }
