@@ -2,6 +2,8 @@
 export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/highwater/target
 export PATH := $(PATH):$(HOME)/.cargo/bin
 SETUP := integration-tests/setup.sh
+# With the integration tests, so that every target chooses the same features and nothing is compiled twice.
+BUILD := cargo build --package highwater --package integration-tests --bins --locked
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort
@@ -12,7 +14,7 @@ build: ## compile everything
 
 bin: ## build the program; its path is the last line
 	@$(SETUP) build >&2
-	cargo build --package highwater --locked
+	$(BUILD)
 	@echo $(CARGO_TARGET_DIR)/debug/highwater
 
 demo: ## flights from Parquet, then the same SQL as a stream, and a comparison of both
@@ -23,7 +25,7 @@ test: ## install what the tests need, check format and lints, run every test
 	@$(SETUP) test
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
-	cargo build --package highwater --locked
+	$(BUILD)
 	cargo test --workspace --locked
 
 check: ## exactly what continuous integration runs
@@ -41,7 +43,7 @@ bless: ## rewrite the expected text in the tests (review the difference)
 
 bench: ## build the released profile, measure it, write docs/bench.md
 	@$(SETUP) test
-	integration-tests/benches/run.sh
+	integration-tests/benches/run.sh $(ARGUMENTS)
 
 clean: ## remove what was built (the cache of tools stays)
 	cargo clean

@@ -15,7 +15,9 @@ pub fn path() -> &'static Path {
         }
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let output = Command::new(cargo)
-            .args(["build", "--package", "highwater", "--locked", "--message-format=json-render-diagnostics"])
+            // Together with this package, for the features that it was built with itself: see the Makefile.
+            .args(["build", "--package", "highwater", "--package", "integration-tests", "--bins", "--locked"])
+            .arg("--message-format=json-render-diagnostics")
             .current_dir(repository())
             .stderr(Stdio::inherit())
             .output()
@@ -26,7 +28,7 @@ pub fn path() -> &'static Path {
             .lines()
             .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
             .filter_map(|message| message.get("executable")?.as_str().map(PathBuf::from))
-            .next_back();
+            .find(|path| path.file_stem().is_some_and(|name| name == "highwater"));
         executable.expect("cargo names the program that it built")
     })
 }

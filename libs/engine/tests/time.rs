@@ -16,7 +16,18 @@ fn union_of(a: &str, b: &str) -> String {
 
 /// Ten-second windows over `seconds` seconds: the expected lines for one key.
 fn full_windows(key: &str, seconds: i64, per_second: i64) -> Vec<String> {
-    (0..seconds / 10).map(|window| format!("{key} {:02}:{:02}:{:02} {} {}", window * 10 / 3600, window * 10 / 60 % 60, window * 10 % 60, 10 * per_second, 10 * per_second)).collect()
+    (0..seconds / 10)
+        .map(|window| {
+            format!(
+                "{key} {:02}:{:02}:{:02} {} {}",
+                window * 10 / 3600,
+                window * 10 / 60 % 60,
+                window * 10 % 60,
+                10 * per_second,
+                10 * per_second
+            )
+        })
+        .collect()
 }
 
 const FAST: &str = r#""epoch.interval": "5ms", "watermark.interval": "0s""#;
@@ -32,10 +43,22 @@ fn skewed_sources_close_no_window_early() {
     for (workers, rows) in [(1, 7), (3, 7), (2, 64)] {
         let world = World::new([
             ("a", vec![vec![Act::Rows(every_second("k", 0, 600_000))]]),
-            ("b", vec![vec![Act::Rows(every_second("k", 0, 600_000)), Act::Pause(1)], vec![Act::Rows(every_second("k", 0, 600_000))]]),
+            (
+                "b",
+                vec![
+                    vec![Act::Rows(every_second("k", 0, 600_000)), Act::Pause(1)],
+                    vec![Act::Rows(every_second("k", 0, 600_000))],
+                ],
+            ),
         ]);
-        let nodes = format!("{}, {}", union_of(&source("a", "0s", None), &source("b", "0s", None)), tumble("both", "10s"));
-        let outcome = run(&world, &nodes, &settings(&format!("\"parallelism\": {workers}, \"source.batch-rows\": {rows}, \"epoch.every-rows\": 50"))).unwrap();
+        let nodes =
+            format!("{}, {}", union_of(&source("a", "0s", None), &source("b", "0s", None)), tumble("both", "10s"));
+        let outcome = run(
+            &world,
+            &nodes,
+            &settings(&format!("\"parallelism\": {workers}, \"source.batch-rows\": {rows}, \"epoch.every-rows\": 50")),
+        )
+        .unwrap();
         assert!(outcome.epoch >= 5, "the history crosses epochs: {}", outcome.epoch);
         assert_eq!(world.lines(), full_windows("k", 600, 3), "{workers} workers, batches of {rows}");
     }
@@ -46,8 +69,23 @@ fn skewed_sources_close_no_window_early() {
 #[test]
 fn a_watermark_far_ahead_after_a_cut_does_not_fire_inside_the_epoch_before() {
     let world = World::new([
-        ("a", vec![vec![Act::Rows(every_second("a", 0, 30_000)), Act::AfterCommit(3), Act::Rows(every_second("a", 30_000, 60_000))]]),
-        ("b", vec![vec![Act::Rows(every_second("b", 0, 20_000)), Act::AfterCommit(1), Act::Rows(vec![(3_600_000, "b", 7)]), Act::AfterCommit(4)]]),
+        (
+            "a",
+            vec![vec![
+                Act::Rows(every_second("a", 0, 30_000)),
+                Act::AfterCommit(3),
+                Act::Rows(every_second("a", 30_000, 60_000)),
+            ]],
+        ),
+        (
+            "b",
+            vec![vec![
+                Act::Rows(every_second("b", 0, 20_000)),
+                Act::AfterCommit(1),
+                Act::Rows(vec![(3_600_000, "b", 7)]),
+                Act::AfterCommit(4),
+            ]],
+        ),
     ]);
     let nodes = format!("{}, {}", union_of(&source("a", "0s", None), &source("b", "0s", None)), tumble("both", "10s"));
     run(&world, &nodes, &settings("\"parallelism\": 2, \"source.batch-rows\": 3")).unwrap();
@@ -62,7 +100,14 @@ fn a_watermark_far_ahead_after_a_cut_does_not_fire_inside_the_epoch_before() {
 fn sources_may_end_in_different_epochs() {
     let world = World::new([
         ("a", vec![vec![Act::Rows(every_second("a", 0, 20_000))], vec![]]),
-        ("b", vec![vec![Act::Rows(every_second("b", 0, 10_000)), Act::AfterCommit(6), Act::Rows(every_second("b", 10_000, 20_000))]]),
+        (
+            "b",
+            vec![vec![
+                Act::Rows(every_second("b", 0, 10_000)),
+                Act::AfterCommit(6),
+                Act::Rows(every_second("b", 10_000, 20_000)),
+            ]],
+        ),
     ]);
     let nodes = format!("{}, {}", union_of(&source("a", "0s", None), &source("b", "0s", None)), tumble("both", "10s"));
     let outcome = run(&world, &nodes, &settings("\"parallelism\": 2")).unwrap();
@@ -70,7 +115,8 @@ fn sources_may_end_in_different_epochs() {
     let mut expected = full_windows("a", 20, 1);
     expected.extend(full_windows("b", 20, 1));
     assert_eq!(world.lines(), expected);
-    let last: Vec<u64> = world.committed().iter().filter(|(_, line)| line.starts_with("b 00:00:10")).map(|(epoch, _)| *epoch).collect();
+    let last: Vec<u64> =
+        world.committed().iter().filter(|(_, line)| line.starts_with("b 00:00:10")).map(|(epoch, _)| *epoch).collect();
     assert!(last[0] > 6, "the second window of b leaves after its rows came");
 }
 
@@ -84,17 +130,24 @@ fn an_idle_split_lets_windows_close_and_may_return_late() {
         Act::Pause(50),
         Act::Rows(vec![(2_000, "q", 1), (95_000, "q", 1)]),
     ];
-    let world = World::new([("a", vec![vec![Act::Rows(every_second("a", 0, 100_000)), Act::AfterCommit(8), Act::Pause(100)], quiet])]);
+    let world = World::new([(
+        "a",
+        vec![vec![Act::Rows(every_second("a", 0, 100_000)), Act::AfterCommit(8), Act::Pause(100)], quiet],
+    )]);
     let nodes = format!("{}, {}", source("a", "0s", Some("10s")), tumble("a-time", "10s"));
     for workers in [1, 2] {
-        let world = World { ..world.clone() };
+        let world = world.clone();
         let before = world.lines().len();
         let outcome = run(&world, &nodes, &settings(&format!("\"parallelism\": {workers}"))).unwrap();
         let late: u64 = outcome.counts.iter().map(|count| count.late).sum();
         assert_eq!(late, 1, "the row of 00:00:02 came after its window had closed");
         let lines: Vec<String> = world.committed()[before..].iter().map(|(_, line)| line.clone()).collect();
-        assert!(lines.contains(&"q 00:00:00 1 1".to_string()) && lines.contains(&"q 00:01:30 1 1".to_string()), "{lines:?}");
-        let early = world.committed()[before..].iter().find(|(_, line)| line == "a 00:00:00 10 10").map(|(epoch, _)| *epoch);
+        assert!(
+            lines.contains(&"q 00:00:00 1 1".to_string()) && lines.contains(&"q 00:01:30 1 1".to_string()),
+            "{lines:?}"
+        );
+        let early =
+            world.committed()[before..].iter().find(|(_, line)| line == "a 00:00:00 10 10").map(|(epoch, _)| *epoch);
         assert!(early.unwrap() <= 8, "the idle split did not hold the first window");
     }
 }
@@ -102,7 +155,14 @@ fn an_idle_split_lets_windows_close_and_may_return_late() {
 /// Rule 6: an instance that can never get a split is finished, and holds nothing back.
 #[test]
 fn workers_without_splits_hold_nothing_back() {
-    let world = World::new([("a", vec![vec![Act::Rows(every_second("a", 0, 50_000)), Act::AfterCommit(5), Act::Rows(every_second("a", 50_000, 60_000))]])]);
+    let world = World::new([(
+        "a",
+        vec![vec![
+            Act::Rows(every_second("a", 0, 50_000)),
+            Act::AfterCommit(5),
+            Act::Rows(every_second("a", 50_000, 60_000)),
+        ]],
+    )]);
     let nodes = format!("{}, {}", source("a", "0s", None), tumble("a-time", "10s"));
     run(&world, &nodes, &settings("\"parallelism\": 4")).unwrap();
     assert_eq!(world.lines(), full_windows("a", 60, 1));
@@ -113,7 +173,10 @@ fn workers_without_splits_hold_nothing_back() {
 /// Rule 3: the results of a watermark leave at the old capability, so they are never late for a window over them.
 #[test]
 fn windows_over_windows_lose_nothing() {
-    let world = World::new([("a", vec![vec![Act::Rows(every_second("a", 0, 600_000))], vec![Act::Rows(every_second("b", 0, 600_000))]])]);
+    let world = World::new([(
+        "a",
+        vec![vec![Act::Rows(every_second("a", 0, 600_000))], vec![Act::Rows(every_second("b", 0, 600_000))]],
+    )]);
     let nodes = format!(
         r#"{}, {{"id": "small", "type": "window_aggregate", "inputs": ["a-time"], "window": {{"kind": "tumble", "time": "ts", "size": "5s"}},
             "keys": [{{"name": "k", "expr": "k"}}], "aggregates": [{{"name": "v", "function": "sum", "args": ["v"]}}]}},
@@ -124,7 +187,12 @@ fn windows_over_windows_lose_nothing() {
     );
     for workers in [1, 3] {
         let before = world.committed().len();
-        let outcome = run(&world, &nodes, &settings(&format!("\"parallelism\": {workers}, \"source.batch-rows\": 4, \"epoch.every-rows\": 40"))).unwrap();
+        let outcome = run(
+            &world,
+            &nodes,
+            &settings(&format!("\"parallelism\": {workers}, \"source.batch-rows\": 4, \"epoch.every-rows\": 40")),
+        )
+        .unwrap();
         assert_eq!(outcome.counts.iter().map(|count| count.late).sum::<u64>(), 0);
         let mut lines: Vec<String> = world.committed()[before..].iter().map(|(_, line)| line.clone()).collect();
         lines.sort();
@@ -136,9 +204,15 @@ fn windows_over_windows_lose_nothing() {
 /// Flow control: a slow sink holds the sources back by epochs, whatever the skew; what is under way stays bounded.
 #[test]
 fn a_slow_worker_does_not_let_rows_pile_up() {
-    let mut world = World::new([("a", vec![vec![Act::Rows(every_second("a", 0, 400_000))], vec![Act::Rows(every_second("b", 0, 400_000))]])]);
+    let mut world = World::new([(
+        "a",
+        vec![vec![Act::Rows(every_second("a", 0, 400_000))], vec![Act::Rows(every_second("b", 0, 400_000))]],
+    )]);
     world.slow_sink = std::time::Duration::from_millis(2);
-    let nodes = format!(r#"{}, {{"id": "out", "type": "sink", "inputs": ["a-time"], "table": "out", "connector": {{"type": "blackhole"}}}}"#, source("a", "0s", None));
+    let nodes = format!(
+        r#"{}, {{"id": "out", "type": "sink", "inputs": ["a-time"], "table": "out", "connector": {{"type": "blackhole"}}}}"#,
+        source("a", "0s", None)
+    );
     let settings = r#"{"epoch.interval": "1s", "epoch.every-rows": 20, "source.batch-rows": 5, "parallelism": 2, "memory.in-flight": "1MiB"}"#;
     run(&world, &nodes, settings).unwrap();
     assert_eq!(world.lines().len(), 800);
@@ -151,9 +225,20 @@ fn a_slow_worker_does_not_let_rows_pile_up() {
 /// Restart: at an epoch everything is dropped and built anew with another parallelism; the committed output is that of an undisturbed run.
 #[test]
 fn a_restart_at_any_epoch_with_another_parallelism_changes_nothing() {
-    let scripts = || [("a", vec![vec![Act::Rows(every_second("a", 0, 100_000))], vec![Act::Rows(every_second("b", 0, 100_000))], vec![Act::Rows(every_second("a", 500, 100_000))]])];
+    let scripts = || {
+        [(
+            "a",
+            vec![
+                vec![Act::Rows(every_second("a", 0, 100_000))],
+                vec![Act::Rows(every_second("b", 0, 100_000))],
+                vec![Act::Rows(every_second("a", 500, 100_000))],
+            ],
+        )]
+    };
     let nodes = format!("{}, {}", source("a", "0s", None), tumble("a-time", "10s"));
-    let options = |parallelism: u64| settings(&format!("\"parallelism\": {parallelism}, \"source.batch-rows\": 3, \"epoch.every-rows\": 12, \"epoch.interval\": \"10s\"")).replace("\"epoch.interval\": \"5ms\", ", "");
+    let options = |parallelism: u64| {
+        settings(&format!("\"parallelism\": {parallelism}, \"source.batch-rows\": 3, \"epoch.every-rows\": 12, \"epoch.interval\": \"10s\"")).replace("\"epoch.interval\": \"5ms\", ", "")
+    };
     let undisturbed = World::new(scripts());
     run(&undisturbed, &nodes, &options(1)).unwrap();
     for stop in 1..6 {

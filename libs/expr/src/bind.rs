@@ -886,8 +886,9 @@ impl<'a> Binder<'a> {
                 Err(_) if self.conditional > 0 => bound.fallible = true,
                 Err(error) => {
                     let message = plain_message(&error);
+                    let code = if message == "division by zero" { "division_by_zero" } else { "constant_fails" };
                     return Err(ExprError::new(
-                        "constant_fails",
+                        code,
                         format!("the constant expression cannot be computed: {message}"),
                     )
                     .at(span));

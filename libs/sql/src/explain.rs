@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use expr::{Analysis, Changelog};
-use graph::{AggregateCall, Graph, NamedExpr, Node, Operator, Window};
+use graph::{AggregateCall, Graph, NamedExpr, Node, Operator, SortKey, Window};
 
 /// The tree of a graph: per operator what it does, and the columns, time attribute, boundedness and changelog kind of what leaves it.
 pub fn explain(graph: &Graph, analysis: &Analysis) -> String {
@@ -60,9 +60,9 @@ fn facts(node: &Node, analysis: &Analysis) -> Vec<String> {
     vec![format!("-> {}", facts.schema), format!("   {changelog}, {time}, {bounded}")]
 }
 
-fn details(operator: &Operator) -> Vec<String> {
+pub(crate) fn details(operator: &Operator) -> Vec<String> {
     let named = |columns: &[NamedExpr]| {
-        let one = |c: &NamedExpr| if c.name == c.expr { c.name.clone() } else { format!("{} AS {}", c.expr, graph::quoted(&c.name)) };
+        let one = |c: &NamedExpr| if c.name == c.expr.trim_matches('`') { c.name.clone() } else { format!("{} AS {}", c.expr, graph::quoted(&c.name)) };
         columns.iter().map(one).collect::<Vec<_>>().join(", ")
     };
     let calls = |calls: &[AggregateCall]| calls.iter().map(call).collect::<Vec<_>>().join(", ");
@@ -85,7 +85,7 @@ fn details(operator: &Operator) -> Vec<String> {
         ],
         Operator::Aggregate(aggregate) => vec![labelled("keys", named(&aggregate.keys)), labelled("aggregates", calls(&aggregate.aggregates))],
         Operator::Sort(sort) => {
-            let by = sort.by.iter().map(|key| format!("{}{}", key.expr, if key.descending { " DESC" } else { "" })).collect::<Vec<_>>();
+            let by = sort.by.iter().map(sort_key).collect::<Vec<_>>();
             vec![
                 labelled("by", by.join(", ")),
                 sort.limit.map(|limit| format!("limit: {limit}")),
@@ -99,6 +99,15 @@ fn details(operator: &Operator) -> Vec<String> {
         ],
     };
     lines.into_iter().flatten().collect()
+}
+
+fn sort_key(key: &SortKey) -> String {
+    let nulls = match key.nulls_first {
+        Some(true) => " NULLS FIRST",
+        Some(false) => " NULLS LAST",
+        None => "",
+    };
+    format!("{}{}{nulls}", key.expr, if key.descending { " DESC" } else { "" })
 }
 
 fn call(call: &AggregateCall) -> String {

@@ -77,15 +77,13 @@ impl Planner<'_> {
             relation = self.filtered(relation, filter, "WHERE")?;
         }
         let by = self.by(&mut relation, &mut resolved, legacy)?;
-        let hints: Vec<(Expr, String)> = resolved.items.iter().map(|item| (item.expr.clone(), item.name.clone())).collect();
         let keys = std::mem::take(&mut resolved.keys);
-        let grouped = self.aggregate(relation, keys, calls, by, &hints, resolved.span)?;
+        let grouped = self.aggregate(relation, keys, calls, by, resolved.span)?;
         self.over_groups(grouped, resolved, after)
     }
 
     /// Each row of a relation once.
     pub fn distinct(&mut self, relation: Relation, span: Span) -> Planned<Relation> {
-        let names: Vec<(Expr, String)> = relation.outputs.iter().map(|output| (output.expr.clone(), output.name.clone())).collect();
         let mut keys: Vec<(Expr, Span)> = Vec::new();
         for output in &relation.outputs {
             if !keys.iter().any(|(known, _)| *known == output.expr) {
@@ -96,7 +94,6 @@ impl Planner<'_> {
             name: output.name.clone(),
             expr: output.expr.clone(),
             span: output.span,
-            aliased: true,
         });
         let mut resolved = Resolved { items: items.collect(), filter: None, keys, having: None, order: Vec::new(), span };
         let named = window_parts(&resolved, &relation);
@@ -107,7 +104,7 @@ impl Planner<'_> {
         }
         let by = self.by(&mut relation, &mut resolved, None)?;
         let keys = std::mem::take(&mut resolved.keys);
-        let grouped = self.aggregate(relation, keys, Vec::new(), by, &names, span)?;
+        let grouped = self.aggregate(relation, keys, Vec::new(), by, span)?;
         self.over_groups(grouped, resolved, Vec::new()).map(|(relation, _)| relation)
     }
 
@@ -193,14 +190,14 @@ impl Planner<'_> {
         Err(self.problem("unsupported", message, hint, span))
     }
 
-    /// The node.
+    /// The node. Its columns are named after what they are, not as the query calls them: other names in a SELECT list leave the operator, and
+    /// its state, what they were.
     fn aggregate(
         &mut self,
         relation: Relation,
         keys: Vec<(Expr, Span)>,
         calls: Vec<Call>,
         by: By,
-        hints: &[(Expr, String)],
         span: Span,
     ) -> Planned<Grouped> {
         let input = self.nodes.schema(relation.node).clone();
@@ -212,8 +209,7 @@ impl Planner<'_> {
         let mut named_keys = Vec::new();
         for (position, (expr, at)) in keys.iter().enumerate() {
             spans.parts.push((format!("/keys/{position}"), *at));
-            let hint = hints.iter().find(|(known, _)| known == expr).map(|(_, name)| name.clone());
-            let name = hint.or(bare(expr).map(str::to_string)).unwrap_or_else(|| short(expr));
+            let name = bare(expr).map_or_else(|| short(expr), str::to_string);
             let name = unique(&name, |name| reserved(name) || columns.iter().any(|column| column.name == name));
             match self.typed(expr, &input, *at) {
                 Ok((data_type, nullable)) => columns.push(Column::new(name.clone(), data_type, nullable)),
@@ -232,10 +228,7 @@ impl Planner<'_> {
         let mut named_calls: Vec<(Call, String)> = Vec::new();
         let mut aggregates: Vec<AggregateCall> = Vec::new();
         for (position, call) in calls.into_iter().enumerate() {
-            let whole = |expr: &Expr| matches!(expr, Expr::Function(function) if aggregates::read(function).is_ok_and(|known| known.equals(&call)));
-            let hint = hints.iter().find(|(expr, _)| whole(expr)).map(|(_, name)| name.clone());
-            let name = hint.unwrap_or_else(|| call.default_name());
-            let name = unique(&name, |name| reserved(name) || columns.iter().any(|column| column.name == name));
+            let name = unique(&call.default_name(), |name| reserved(name) || columns.iter().any(|column| column.name == name));
             spans.parts.push((format!("/aggregates/{position}"), call.span));
             let aggregate = call.named(name.clone());
             match self.aggregate_column(&call, &aggregate, &input) {

@@ -22,6 +22,8 @@ mod render;
 mod resolve;
 mod script;
 mod tables;
+#[cfg(test)]
+mod tests;
 mod types;
 mod windows;
 

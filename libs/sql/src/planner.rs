@@ -1,8 +1,6 @@
 //! Statement by statement to a graph.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::AtomicI64;
 
 use datafusion_sql::sqlparser::ast::{Expr, Ident, ObjectName, Query, Spanned};
 use datafusion_sql::sqlparser::tokenizer::Span;
@@ -84,13 +82,12 @@ pub fn plan(text: &str, options: &Options) -> Result<Script, Vec<Problem>> {
 
 impl<'a> Planner<'a> {
     fn new(options: &'a Options, problems: Vec<Problem>) -> Planner<'a> {
-        let env = expr::Env { now_us: Arc::new(AtomicI64::new(0)), overflow_wrap: false };
-        let mut planner = Planner {
+        Planner {
             options,
             nodes: Nodes::default(),
             problems,
             entries: BTreeMap::new(),
-            env,
+            env: expr::Env::default(),
             lateness: Period::ZERO,
             lateness_span: Span::empty(),
             system: None,
@@ -99,9 +96,7 @@ impl<'a> Planner<'a> {
             inserts: BTreeMap::new(),
             insert_spans: BTreeMap::new(),
             result: None,
-        };
-        planner.env.overflow_wrap = false;
-        planner
+        }
     }
 
     pub fn problem(&mut self, code: &str, message: impl Into<String>, hint: impl Into<String>, span: Span) -> Refused {
@@ -488,11 +483,11 @@ impl<'a> Planner<'a> {
             sinks.push(self.nodes.add_named(id, Operator::Sink(sink), vec![node], Schema::default(), NodeSpans::new(span)));
         }
         self.check_overrides();
+        let settings = self.checked_settings();
         if sinks.is_empty() && self.problems.is_empty() {
             let problem = Problem::new("nothing_to_run", "the script has neither INSERT INTO nor SELECT");
             self.problems.push(problem.hint("write INSERT INTO table SELECT ..., or end the script with a SELECT"));
         }
-        let settings = self.checked_settings();
         let (graph, spans) = self.nodes.graph(&sinks);
         if graph.nodes.len() > NODES_MAX || self.nodes.len() > NODES_MAX {
             let message = format!("the script needs more than {NODES_MAX} operators");

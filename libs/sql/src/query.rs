@@ -1,7 +1,7 @@
 //! Queries to relations: WITH, SELECT, UNION, ORDER BY and LIMIT.
 
 use datafusion_sql::sqlparser::ast::{
-    Distinct, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, Ident, JoinOperator, LimitClause, ObjectName, OrderByKind, Query,
+    Distinct, Expr, FunctionArguments, GroupByExpr, Ident, JoinOperator, LimitClause, ObjectName, OrderByKind, Query,
     Select, SelectFlavor, SelectItem, SelectItemQualifiedWildcardKind, SetExpr, SetOperator, SetQuantifier, Spanned, TableAlias, TableFactor,
     TableWithJoins, Value, ValueWithSpan,
 };
@@ -11,10 +11,10 @@ use graph::{Column, Filter, Operator, Schema, Sort, SortKey, Union};
 use crate::aggregates;
 use crate::nodes::NodeSpans;
 use crate::planner::Planner;
-use crate::relation::{NotFound, Output, Relation, Scope, Windows, bare, column, find, marked, unique};
-use crate::resolve::{each_name, function_name, is_trivial, without_parentheses};
+use crate::relation::{NotFound, Output, Relation, Scope, Windows, find, marked, unique};
+use crate::resolve::{function_name, is_trivial, without_parentheses};
 use crate::types;
-use crate::windows::{auxiliary, unmark};
+use crate::windows::auxiliary;
 
 /// Planning stopped; why stands among the problems.
 #[derive(Debug)]
@@ -37,7 +37,6 @@ pub struct Item {
     pub name: String,
     pub expr: Expr,
     pub span: Span,
-    pub aliased: bool,
 }
 
 /// A part of ORDER BY, over the node's columns.
@@ -109,7 +108,7 @@ impl Planner<'_> {
             body => {
                 let relation = self.body(body, &ctes)?;
                 let items = relation.outputs.iter();
-                let items = items.map(|o| Item { name: o.name.clone(), expr: o.expr.clone(), span: o.span, aliased: true }).collect::<Vec<_>>();
+                let items = items.map(|o| Item { name: o.name.clone(), expr: o.expr.clone(), span: o.span }).collect::<Vec<_>>();
                 let order = self.order(query, &items, None)?;
                 (relation, order)
             }
@@ -442,7 +441,7 @@ impl Planner<'_> {
         let mut failed = false;
         let all = |span: Span| {
             let outputs = scope.relation.outputs.iter();
-            outputs.map(move |o| Item { name: o.name.clone(), expr: respanned(&o.expr, span), span, aliased: false })
+            outputs.map(move |o| Item { name: o.name.clone(), expr: respanned(&o.expr, span), span })
         };
         for item in &select.projection {
             let (expr, alias) = match item {
@@ -490,7 +489,7 @@ impl Planner<'_> {
                     if text.chars().count() <= 60 { text } else { format!("EXPR${}", items.len()) }
                 }
             };
-            items.push(Item { name, expr: resolved, span, aliased: alias.is_some() });
+            items.push(Item { name, expr: resolved, span });
         }
         if failed {
             return Err(Refused);

@@ -4,10 +4,12 @@
 //! nothing, and a window function followed by GROUP BY becomes one window aggregate.
 
 use datafusion_sql::sqlparser::ast::{Expr, Ident};
-use datafusion_sql::sqlparser::keywords::ALL_KEYWORDS;
-use datafusion_sql::sqlparser::tokenizer::Span;
+use datafusion_sql::sqlparser::keywords::{ALL_KEYWORDS, Keyword, RESERVED_FOR_COLUMN_ALIAS};
+use datafusion_sql::sqlparser::parser::Parser;
+use datafusion_sql::sqlparser::tokenizer::{Span, Tokenizer};
 use graph::{Column, DataType, Window, nearest};
 
+use crate::dialect::SqlDialect;
 use crate::nodes::NodeRef;
 
 pub const WINDOW_COLUMNS: [&str; 3] = ["window_start", "window_end", "window_time"];
@@ -110,12 +112,31 @@ pub fn set_window_time(window: &mut Window, name: String) {
     }
 }
 
-/// A name in the text of a graph's expressions: bare where that can only be a name, else in backquotes.
+/// A name in the text of a graph's expressions: bare where it can only be a name, else in backquotes.
 pub fn ident(name: &str, span: Span) -> Ident {
-    let plain = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
-        && ALL_KEYWORDS.binary_search(&name.to_uppercase().as_str()).is_err();
-    Ident { value: name.to_string(), quote_style: (!plain).then_some('`'), span }
+    let plain = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    Ident { value: name.to_string(), quote_style: (!plain || !is_free(name)).then_some('`'), span }
+}
+
+/// Whether a word is no part of the grammar of expressions.
+fn is_free(word: &str) -> bool {
+    /// Words that stand between operands or end one; as an operand alone the parser would take them.
+    const BETWEEN: &[&str] = &[
+        "ALL", "ANY", "ARRAY", "AS", "AT", "BETWEEN", "BOTH", "BY", "CASE", "COLLATE", "DESCRIPTOR", "DISTINCT", "DIV", "ELSE", "END",
+        "ESCAPE", "FOR", "FROM", "ILIKE", "IN", "IS", "ISNULL", "LEADING", "LIKE", "MEMBER", "NOT", "NOTNULL", "OVER", "OVERLAPS",
+        "REGEXP", "RLIKE", "SIMILAR", "SOME", "TABLE", "THEN", "TO", "TRAILING", "WHEN", "XOR",
+    ];
+    let upper = word.to_uppercase();
+    if ALL_KEYWORDS.binary_search(&upper.as_str()).is_err() {
+        return true;
+    }
+    let reserved = |keyword: &Keyword| format!("{keyword:?}") == upper;
+    if BETWEEN.contains(&upper.as_str()) || RESERVED_FOR_COLUMN_ALIAS.iter().any(reserved) {
+        return false;
+    }
+    let Ok(tokens) = Tokenizer::new(&SqlDialect, word).tokenize() else { return false };
+    let parsed = Parser::new(&SqlDialect).with_tokens(tokens).parse_expr();
+    matches!(parsed, Ok(Expr::Identifier(name)) if name.value == word && name.quote_style.is_none())
 }
 
 pub fn column(name: &str, span: Span) -> Expr {
@@ -180,4 +201,50 @@ pub fn unique(name: &str, taken: impl Fn(&str) -> bool) -> String {
 pub struct Scope {
     pub relation: Relation,
     pub qualifier: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn parsed(text: &str) -> Option<Expr> {
+        let tokens = Tokenizer::new(&SqlDialect, text).tokenize().ok()?;
+        let mut parser = Parser::new(&SqlDialect).with_tokens(tokens);
+        let expr = parser.parse_expr().ok()?;
+        (parser.peek_token().token == datafusion_sql::sqlparser::tokenizer::Token::EOF).then_some(expr)
+    }
+
+    #[test]
+    fn a_name_reads_the_same_bare_and_in_backquotes() {
+        let forms = [
+            "@", "@ + 1", "1 + @", "- @ * 2", "NOT @", "CASE WHEN @ > 1 AND @ IS NOT NULL THEN @ ELSE @ END", "CASE @ WHEN @ THEN 1 END",
+            "@ BETWEEN @ AND @", "@ IN (@, @)", "@ LIKE @", "CAST(@ AS INT)", "UPPER(@)", "f(@, @)", "(@)", "@ = 'a' OR @", "@ IS NULL", "@ || @",
+            "SUM(@) FILTER (WHERE @ > 1)", "@ - INTERVAL '1' DAY", "EXTRACT(DAY FROM @)", "TRIM(@)", "SUBSTRING(@ FROM 1 FOR 2)", "POSITION(@ IN @)",
+            "@[1]", "@.x", "x.@",
+        ];
+        let mut bare = 0;
+        let mut wrong = Vec::new();
+        for word in ALL_KEYWORDS {
+            let word = word.to_lowercase();
+            let shown = ident(&word, Span::empty());
+            bare += usize::from(shown.quote_style.is_none());
+            for form in forms {
+                let (ours, quoted) = (form.replace('@', &shown.to_string()), form.replace('@', &format!("`{word}`")));
+                let read = |text: &str| parsed(text).map(|expr| (std::mem::discriminant(&expr), expr.to_string().replace('`', "").to_lowercase()));
+                if read(&ours).is_none() || read(&ours) != read(&quoted) {
+                    wrong.push(ours);
+                }
+            }
+        }
+        assert!(wrong.is_empty(), "{wrong:?}");
+        assert!(bare > 500, "{bare} keywords are bare");
+    }
+
+    #[test]
+    fn names_in_backquotes_survive() {
+        for name in ["a b", "a`b", "1a", "ä", "select", "count(*)", "a\nb"] {
+            assert_eq!(parsed(&ident(name, Span::empty()).to_string()).as_ref().and_then(super::bare), Some(name));
+        }
+    }
 }

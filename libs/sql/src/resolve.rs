@@ -205,11 +205,35 @@ const UNIT_FUNCTIONS: &[&str] = &["TIMESTAMPDIFF", "TIMESTAMPADD", "TIMESTAMP_DI
 const HIDDEN: &str = "\u{1}name ";
 
 fn hide(expr: &mut Expr) {
+    join_parts(expr);
     for name in other_names(expr) {
         if let Expr::Identifier(ident) = name {
             let value = Value::SingleQuotedString(format!("{HIDDEN}{}", ident.value));
             *name = Expr::Value(ValueWithSpan { value, span: ident.span });
         }
+    }
+}
+
+/// `t.row.field[1]`: the parser takes the first part for the root alone; the names at the front are one name.
+fn join_parts(expr: &mut Expr) {
+    let Expr::CompoundFieldAccess { root, access_chain } = expr else { return };
+    let mut parts = match &**root {
+        Expr::Identifier(name) => vec![name.clone()],
+        Expr::CompoundIdentifier(parts) => parts.clone(),
+        _ => return,
+    };
+    let front = access_chain.iter().map_while(|access| match access {
+        AccessExpr::Dot(Expr::Identifier(name)) => Some(name.clone()),
+        _ => None,
+    });
+    let front: Vec<Ident> = front.collect();
+    access_chain.drain(..front.len());
+    parts.extend(front);
+    let name = if parts.len() == 1 { Expr::Identifier(parts.remove(0)) } else { Expr::CompoundIdentifier(parts) };
+    if access_chain.is_empty() {
+        *expr = name;
+    } else {
+        **root = name;
     }
 }
 

@@ -289,6 +289,10 @@ pub fn syntax_problem(error: ParserError, statement: Span) -> Problem {
 /// The keyword that stands where the parser wanted a name.
 fn reserved_word(message: &str) -> Option<String> {
     let found = message.rsplit_once("found ")?.1;
+    const CLAUSES: &[&str] = &["FROM", "WHERE", "GROUP", "ORDER", "HAVING", "LIMIT", "UNION", "AND", "OR", "AS", "END", "THEN", "BY", "WITH", "SELECT"];
+    if CLAUSES.contains(&found.to_uppercase().as_str()) {
+        return None;
+    }
     let wanted = message.contains("identifier") || message.contains("an expression");
     let plain = found.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') && found.starts_with(|c: char| c.is_ascii_alphabetic());
     (wanted && plain && !found.is_empty()).then(|| found.to_string())

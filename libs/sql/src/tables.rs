@@ -133,9 +133,14 @@ impl Planner<'_> {
             let span = table.definition.options.iter().find(|option| option.key == key).map_or(table.definition.options_span, |option| option.span);
             // The generic options are known here, not to the connector.
             let near = nearest(key, GENERIC).filter(|_| problem.code == "unknown_option");
-            let problem = match near {
-                Some(near) => problem.hint(format!("did you mean {near}?")),
-                None => problem,
+            let missing = problem.message.strip_prefix("missing field `").and_then(|rest| rest.split('`').next()).map(str::to_string);
+            let problem = match (near, missing) {
+                (Some(near), _) => problem.hint(format!("did you mean {near}?")),
+                (None, Some(missing)) => {
+                    let message = format!("the table {} lacks the option '{missing}'", table.definition.name.value);
+                    Problem::new("missing_option", message).hint(format!("add '{missing}' = '...'"))
+                }
+                (None, None) => problem,
             };
             self.problems.push(problem.at(place(span)));
         }

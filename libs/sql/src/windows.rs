@@ -49,6 +49,9 @@ impl Planner<'_> {
     /// A table function in FROM.
     pub fn window_function(&mut self, name: &str, args: &[FunctionArg], span: Span, ctes: &Ctes) -> Planned<Relation> {
         let function = name.to_uppercase();
+        if function == "UNNEST" {
+            return Err(self.unsupported("UNNEST", "compute with the array in the SELECT list", span));
+        }
         if !FUNCTIONS.contains(&function.as_str()) {
             return Err(self.problem("unknown_function", format!("there is no table function {name}"), suggestion(&function, FUNCTIONS), span));
         }

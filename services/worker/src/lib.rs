@@ -1,1 +1,138 @@
+//! Hosts the engine in a process: leads an attempt of a run, or takes part in one.
+//!
+//! [`run_attempt`] leads, with the connectors of this build. Further processes are the same program, started again with the caller's
+//! arguments; there, [`job_process`] takes part. What such a process must know, the secret of the attempt included, comes through a pipe on
+//! its standard input. The pipe stays open as long as the leading process lives, however that ends, so no process is ever left behind.
+//! This crate knows nothing of SQL and of what is shown to whom.
 
+mod panics;
+
+use std::io::{BufRead, PipeWriter, Read, Write};
+use std::path::PathBuf;
+use std::process::{ExitCode, Stdio};
+use std::sync::{Arc, Mutex};
+
+use connectors::{AllowedRoots, OnPrint, Registry};
+use engine::RunError;
+use engine::runtime::{Launch, Outcome, Progress, RunRequest, Surroundings, Verb, join_attempt};
+use serde::{Deserialize, Serialize};
+use tokio::process::{Child, Command};
+use tokio::sync::watch;
+
+pub use panics::report_panics;
+
+/// Exit code of a process that met a bug of ours.
+pub const EXIT_INTERNAL: u8 = 70;
+
+/// An attempt to be led from this process.
+pub struct Attempt {
+    pub request: RunRequest,
+    /// Local directories that tables may use.
+    pub allowed_roots: Vec<PathBuf>,
+    /// Gets the rows of `print` tables.
+    pub on_print: OnPrint,
+    /// Arguments of this program that lead to [`job_process`].
+    pub process_arguments: Vec<String>,
+    pub verb: watch::Receiver<Verb>,
+    pub progress: watch::Sender<Progress>,
+}
+
+/// Runs an attempt to its end, with its further processes. Nothing is left running when this returns.
+pub async fn run_attempt(attempt: Attempt) -> Result<Outcome, RunError> {
+    let Attempt { request, allowed_roots, on_print, process_arguments, verb, progress } = attempt;
+    let registry = Registry::new(AllowedRoots::new(&allowed_roots)).on_print(on_print);
+    // Open until the run is over; then what is still there ends.
+    let lifelines = Mutex::new(Vec::new());
+    let launch = move |launch: &Launch| {
+        let instruction = Instruction { launch: launch.clone(), allowed_roots: allowed_roots.clone() };
+        let (child, lifeline) = start(&process_arguments, &instruction)?;
+        lifelines.lock().expect("nothing panics while it holds the list").push(lifeline);
+        Ok(child)
+    };
+    let around = Surroundings { connectors: Arc::new(registry), launch: Some(Box::new(launch)), verb, progress };
+    engine::runtime::run(request, around).await
+}
+
+/// The first line that a further process reads.
+#[derive(Serialize, Deserialize)]
+struct Instruction {
+    launch: Launch,
+    allowed_roots: Vec<PathBuf>,
+}
+
+/// Starts this program once more.
+fn start(arguments: &[String], instruction: &Instruction) -> std::io::Result<(Child, PipeWriter)> {
+    let (reader, mut lifeline) = std::io::pipe()?;
+    let child = Command::new(std::env::current_exe()?)
+        .args(arguments)
+        .stdin(reader)
+        .stdout(Stdio::null())
+        // A Ctrl-C at the terminal is for the leading process, which decides what it means.
+        .process_group(0)
+        .kill_on_drop(true)
+        .spawn()?;
+    // The command is gone and with it our copy of the reading end: a child that has ended is an error here, not a wait.
+    let mut line = serde_json::to_vec(instruction).map_err(std::io::Error::other)?;
+    line.push(b'\n');
+    lifeline.write_all(&line)?;
+    Ok((child, lifeline))
+}
+
+/// What a further process does, from its start to its end: takes part in the attempt that its standard input names.
+pub fn job_process() -> ExitCode {
+    report_panics(true);
+    let mut line = String::new();
+    let read = std::io::stdin().lock().read_line(&mut line);
+    let instruction = match read.map(|_| serde_json::from_str::<Instruction>(&line)) {
+        Ok(Ok(instruction)) => instruction,
+        _ => {
+            eprintln!(
+                "highwater: this command is for the program's own further processes; it is never started by hand"
+            );
+            return ExitCode::from(2);
+        }
+    };
+    let watched = std::thread::Builder::new().name("lifeline".into()).spawn(end_with_the_leader);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(tokio_threads()).enable_all().build();
+    let runtime = match (watched, runtime) {
+        (Ok(_), Ok(runtime)) => runtime,
+        (Err(error), _) | (_, Err(error)) => {
+            eprintln!("highwater: cannot start the threads of process {}: {error}", instruction.launch.identity.index);
+            return ExitCode::FAILURE;
+        }
+    };
+    let index = instruction.launch.identity.index;
+    let registry = Arc::new(Registry::new(AllowedRoots::new(&instruction.allowed_roots)));
+    let joined = runtime.block_on(join_attempt(instruction.launch, registry));
+    runtime.shutdown_background();
+    match joined {
+        Ok(()) => ExitCode::SUCCESS,
+        // The leader says so itself, or is gone; everything else only this process knows.
+        Err(error) if error.code == "process_lost" => {
+            tracing::debug!(index, "{error}");
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            eprintln!("highwater: process {index} of the run: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Threads for I/O; the work of operators has threads of its own.
+pub fn tokio_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get().min(4))
+}
+
+/// Returns never: the process ends when its standard input does.
+fn end_with_the_leader() {
+    let mut rest = [0; 64];
+    let mut stdin = std::io::stdin().lock();
+    loop {
+        match stdin.read(&mut rest) {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Ok(0) | Err(_) => std::process::exit(1),
+            Ok(_) => {}
+        }
+    }
+}

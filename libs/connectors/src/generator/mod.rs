@@ -1,6 +1,7 @@
 //! Rows that are made, not read: the same for the same seed, any range of them on its own.
 
 pub mod datagen;
+pub mod nexmark;
 
 /// A well-mixed number for each (stream, row): rows can be made in any order and by anyone.
 ///

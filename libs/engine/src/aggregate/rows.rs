@@ -71,7 +71,7 @@ pub(super) fn as_result(
     cast_with_options(results, data_type, &exact).map_err(|_| AggregateError::overflow(function, data_type))
 }
 
-pub(super) fn argument<'a>(arg: Option<&'a ArrayRef>) -> &'a ArrayRef {
+pub(super) fn argument(arg: Option<&ArrayRef>) -> &ArrayRef {
     arg.expect("only COUNT(*) is called without an argument")
 }
 

@@ -474,3 +474,22 @@ fn aggregates_without_a_meaning_are_refused_by_name() {
     assert!(accumulator(&Call { distinct: true, ..call(Count, map, DataType::BigInt) }).is_err());
     assert!(accumulator(&Call { fraction: None, ..call(ApproxPercentile, DataType::Int, DataType::Double) }).is_err());
 }
+
+/// Of a changelog's two halves the taking back may come first, in a partial state of another worker.
+#[test]
+fn a_value_taken_back_before_it_came_is_not_there_and_then_leaves_nothing() {
+    let texts: ArrayRef = Arc::new(StringArray::from(vec!["a", "b", "b"]));
+    let slots = [0, 0, 0];
+    for (function, distinct) in [(Min, false), (Max, false), (LastValue, false), (Count, true)] {
+        let result = if function == Count { DataType::BigInt } else { DataType::String };
+        let call = Call { retracts: true, distinct, ..call(function, DataType::String, result) };
+        let mut values = fresh(&call);
+        let nothing = values.value(&[0]).unwrap();
+        values.retract(&slots, Some(&texts), None, Some(&[1, 2, 3])).unwrap();
+        assert_eq!(&values.value(&[0]).unwrap(), &nothing, "{call:?}");
+        let held = values.state(&[0]);
+        assert!(held[0].as_list::<i32>().value(0).len() >= 2, "the partial state says what is owed");
+        values.update(&slots, Some(&texts), None, Some(&[1, 2, 3])).unwrap();
+        assert_eq!(values.state(&[0])[0].as_list::<i32>().value(0).len(), 0, "{call:?} keeps entries of nothing");
+    }
+}

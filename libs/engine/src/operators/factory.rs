@@ -1,16 +1,20 @@
 //! Stages to operators.
 
-use expr::{Env, arrow_schema};
+use expr::Env;
+use state::{KEY_GROUPS, key_groups, key_hashes, owner};
 
-use super::ledger::SplitNames;
-use super::steps::Steps;
+use super::aggregate::{Aggregate, AggregatePartial};
+pub use super::ledger::SplitNames;
+use super::session::SessionAggregate;
+use super::sort::Sort;
+use super::steps::{CompiledStep, Steps};
 use super::window_aggregate::WindowAggregate;
 use super::window_assign::WindowAssign;
 use super::window_expand::WindowExpand;
 use super::window_partial::WindowPartial;
 use crate::error::{Result, RunError};
 use crate::operator::{Operator, Stateless};
-use crate::plan::{Plan, StageKind};
+use crate::plan::{Stage, StageKind, Step};
 
 /// An operator and how it is driven.
 pub enum Made {
@@ -18,21 +22,73 @@ pub enum Made {
     Operator(Box<dyn Operator>),
 }
 
-/// Makes the operator of the stage at `position` for a worker.
-pub fn make(plan: &Plan, position: usize, env: &Env, worker: usize, names: &SplitNames) -> Result<Made> {
-    let stage = &plan.stages[position];
-    let input = || &plan.stages[stage.inputs[0].stage].schema;
-    let first = worker == 0;
-    let stateless = |made: Box<dyn Stateless>| Ok(Made::Stateless(made));
-    let operator = |made: Box<dyn Operator>| Ok(Made::Operator(made));
-    match &stage.kind {
-        StageKind::Steps(steps) => stateless(Box::new(Steps::new(steps, input(), env, &stage.operator, names.clone())?)),
-        StageKind::WindowExpand(spec) => stateless(Box::new(WindowExpand::new(spec, arrow_schema(&stage.schema), names.clone()))),
-        StageKind::WindowAssign(spec) => {
-            stateless(Box::new(WindowAssign::new(spec.clone(), &arrow_schema(input()), names.clone())))
-        }
-        StageKind::WindowPartial(spec) => operator(Box::new(WindowPartial::new(spec)?)),
-        StageKind::WindowAggregate(spec) => operator(Box::new(WindowAggregate::new(spec, first)?)),
-        _ => Err(RunError::internal(format!("{} is no operator", stage.operator))),
+/// Where an operator is built.
+#[derive(Clone, Copy)]
+pub struct Place {
+    pub worker: usize,
+    pub workers: usize,
+}
+
+impl Place {
+    /// Whether this worker owns what has no key.
+    fn owns_global(self) -> bool {
+        let group = key_groups(&key_hashes(&[], 1), KEY_GROUPS)[0];
+        owner(group, self.workers) == self.worker
     }
+}
+
+/// The operator of a stage; `input` has the columns of its (first) input.
+pub fn make(stage: &Stage, input: &graph::Schema, env: &Env, place: Place, names: &SplitNames) -> Result<Made> {
+    let schema = || expr::arrow_schema(&stage.schema);
+    let operator = &stage.operator;
+    let made: Box<dyn Operator> = match &stage.kind {
+        StageKind::Steps(parts) => return Ok(Made::Stateless(steps(parts, input, env, operator, names)?)),
+        StageKind::WindowExpand(spec) => {
+            return Ok(Made::Stateless(Box::new(WindowExpand::new(spec, schema(), names.clone()))));
+        }
+        StageKind::WindowAssign(spec) => {
+            return Ok(Made::Stateless(Box::new(WindowAssign::new(spec.clone(), schema(), names.clone()))));
+        }
+        StageKind::WindowPartial(spec) => Box::new(WindowPartial::new(spec).map_err(|e| e.operator(operator))?),
+        StageKind::WindowAggregate(spec) => Box::new(WindowAggregate::new(spec).map_err(|e| e.operator(operator))?),
+        StageKind::SessionAggregate(spec) => {
+            Box::new(SessionAggregate::new(spec, names.clone()).map_err(|e| e.operator(operator))?)
+        }
+        StageKind::Partial(spec) => Box::new(AggregatePartial::new(spec).map_err(|e| e.operator(operator))?),
+        StageKind::Aggregate(spec) => {
+            Box::new(Aggregate::new(spec.clone(), place.owns_global()).map_err(|e| e.operator(operator))?)
+        }
+        StageKind::Sort(spec) => Box::new(Sort::new(spec.clone(), place.worker == 0)),
+        StageKind::Source(_) | StageKind::Union | StageKind::Sink(_) => {
+            return Err(RunError::internal(format!("the stage of {operator} is not an operator")));
+        }
+    };
+    Ok(Made::Operator(made))
+}
+
+/// Compiles fused steps over the columns of `input`.
+pub fn steps(
+    steps: &[Step],
+    input: &graph::Schema,
+    env: &Env,
+    operator: &str,
+    names: &SplitNames,
+) -> Result<Box<dyn Stateless>> {
+    let compile = |text: &str, schema: &graph::Schema| {
+        expr::compile(text, schema, env)
+            .map_err(|error| RunError::internal(format!("cannot compile {text}: {error}")).operator(operator))
+    };
+    let mut schema = input.clone();
+    let mut compiled = Vec::with_capacity(steps.len());
+    for step in steps {
+        compiled.push(match step {
+            Step::Filter(predicate) => CompiledStep::Filter(compile(predicate, &schema)?),
+            Step::Project(columns, output) => {
+                let columns = columns.iter().map(|column| compile(&column.expr, &schema)).collect::<Result<_>>()?;
+                schema = output.clone();
+                CompiledStep::Project(columns, expr::arrow_schema(output))
+            }
+        });
+    }
+    Ok(Box::new(Steps::new(operator, compiled, names.clone())))
 }

@@ -11,14 +11,9 @@ use arrow::datatypes::{Field, FieldRef, Fields};
 use state::KeyTable;
 
 use super::times::micros;
-use crate::aggregate::{Accumulator, AggregateError};
+use crate::aggregate::{Accumulator, AggregateError, accumulator};
 use crate::error::{Result, RunError};
 use crate::plan::Call;
-
-#[cfg(test)]
-use super::testing::accumulator;
-#[cfg(not(test))]
-use crate::aggregate::accumulator;
 
 /// The columns of an aggregating operator's rows and states.
 #[derive(Debug)]

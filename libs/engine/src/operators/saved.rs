@@ -1,7 +1,6 @@
 //! State of operators as tables of a snapshot.
 //!
-//! Tables with keys carry the key group of each row, by the hash that the exchange uses, so that each row is restored where its key's
-//! rows go. Without keys there is one owner of all, whatever the parallelism: worker 0.
+//! Rows carry the key group of their key, by the hash that the exchange uses, so that each is restored where its key's rows go.
 
 use std::sync::Arc;
 
@@ -13,28 +12,28 @@ use crate::error::{Result, RunError};
 
 const WATERMARK: &str = "watermark";
 
-/// Adds rows that belong to `keys` (a column per key, a value per row).
+/// Adds rows that belong to `keys` (a column per key, a value per row). Without keys they belong to the owner of the empty key.
 pub fn save(writer: &mut SnapshotWriter, table: &str, keys: &[ArrayRef], rows: RecordBatch) -> Result<()> {
     if rows.num_rows() == 0 {
         return Ok(());
     }
-    let saved = match keys.is_empty() {
-        true => writer.unkeyed(table, rows),
-        false => {
-            let groups = key_groups(&key_hashes(keys, rows.num_rows()), KEY_GROUPS);
-            writer.keyed(table, rows, &groups)
-        }
-    };
-    saved.map_err(failed)
+    let groups = key_groups(&key_hashes(keys, rows.num_rows()), KEY_GROUPS);
+    writer.keyed(table, rows, &groups).map_err(failed)
 }
 
-/// The rows of a table that this worker owns. `keyed` says how they were saved; `owns_global` is true on worker 0.
-pub fn load(reader: &SnapshotReader, table: &str, keyed: bool, owns_global: bool) -> Result<Vec<RecordBatch>> {
-    match keyed {
-        true => reader.table(table).map_err(failed),
-        false if owns_global => reader.all(table).map_err(failed),
-        false => Ok(Vec::new()),
-    }
+/// The rows of a table that this worker owns.
+pub fn load(reader: &SnapshotReader, table: &str) -> Result<Vec<RecordBatch>> {
+    reader.table(table).map_err(failed)
+}
+
+/// Adds rows that have no key: whoever is the only one to have such rows restores them.
+pub fn save_all(writer: &mut SnapshotWriter, table: &str, rows: RecordBatch) -> Result<()> {
+    writer.unkeyed(table, rows).map_err(failed)
+}
+
+/// All rows of a table without keys.
+pub fn load_all(reader: &SnapshotReader, table: &str) -> Result<Vec<RecordBatch>> {
+    reader.all(table).map_err(failed)
 }
 
 /// Saves up to which watermark windows have fired, so that a restored operator does not fire them again.

@@ -1,85 +1,81 @@
-//! Filters and projections, fused into one stage.
+//! Fused filters and projections.
 //!
-//! A filter on updating rows may keep one half of an update: a lone `-U` is then a `-D`, a lone `+U` a `+I`.
+//! Each step sees the columns that the one before leaves. A filter copies only the columns that later steps read. Of an updated row
+//! whose halves (-U, +U) lie side by side and of which only one passes a filter, that half becomes -D or +I. No state.
 
-use arrow::array::{BooleanArray, RecordBatch, RecordBatchOptions, UInt8Array};
+use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, UInt8Array};
+use arrow::compute::filter;
 use arrow::datatypes::SchemaRef;
-use expr::{Compiled, Env, EvalError};
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use expr::{Compiled, EvalError};
 
 use super::ledger::SplitNames;
+use super::results::record_batch;
 use crate::batch::{Batch, RowKind};
 use crate::error::{Result, RunError};
 use crate::operator::{Output, Stateless};
-use crate::plan::Step;
 
-pub struct Steps {
-    steps: Vec<Made>,
-    operator: String,
-    names: SplitNames,
-}
-
-enum Made {
+/// A step whose expressions are ready to run.
+pub enum CompiledStep {
     Filter(Compiled),
+    /// An expression per column of the schema.
     Project(Vec<Compiled>, SchemaRef),
 }
 
+pub struct Steps {
+    operator: String,
+    steps: Vec<CompiledStep>,
+    /// For each filter the input columns that are read behind it; `None`: all.
+    needed: Vec<Option<Vec<bool>>>,
+    names: SplitNames,
+}
+
 impl Steps {
-    /// Compiles the steps over the columns of `input`. `names` tells table and split in messages.
-    pub fn new(steps: &[Step], input: &graph::Schema, env: &Env, operator: &str, names: SplitNames) -> Result<Steps> {
-        let mut schema = input.clone();
-        let mut compiled = Vec::new();
-        for step in steps {
-            let compile = |text: &str| expr::compile(text, &schema, env).map_err(|error| RunError::internal(format!("{text}: {error}")));
-            compiled.push(match step {
-                Step::Filter(predicate) => Made::Filter(compile(predicate)?),
-                Step::Project(columns, output) => {
-                    let columns = columns.iter().map(|column| compile(&column.expr)).collect::<Result<_>>()?;
-                    schema = output.clone();
-                    Made::Project(columns, expr::arrow_schema(output))
-                }
-            });
-        }
-        Ok(Steps { steps: compiled, operator: operator.to_string(), names })
+    /// `operator` is named in errors; `names` says there where a row came from.
+    pub fn new(operator: &str, steps: Vec<CompiledStep>, names: SplitNames) -> Steps {
+        let needed = (0..steps.len()).map(|at| needed(&steps[at + 1..])).collect();
+        Steps { operator: operator.into(), steps, needed, names }
     }
 
-    fn failed(&self, batch: &Batch, error: EvalError) -> RunError {
-        let mut place = String::new();
-        if let Some(row) = error.row {
-            let text = crate::runtime::row_json(&batch.rows.slice(row, 1)).unwrap_or_default();
-            let short: String = text.chars().take(200).collect();
-            place = format!(", at the row {short}");
+    fn failed(&self, error: &EvalError, batch: &Batch) -> RunError {
+        let mut message = format!("{}: {}", self.operator, error.message);
+        if let Some(row) = error.row.filter(|row| *row < batch.num_rows()) {
+            message.push_str(&format!("; row: {}", shown(&batch.rows, row)));
             if let Some(origin) = &batch.origin {
-                let (table, split) = (self.names)(origin.splits.value(row));
-                place = format!("{place} (table {table}, split {split}, record {})", origin.positions.value(row));
+                let (source, split) = (self.names)(origin.splits.value(row));
+                let position = origin.positions.value(row);
+                message.push_str(&format!("; it is record {position} of {split} of {source}"));
             }
         }
-        RunError::user("expression_failed", format!("{}{place}", error.message))
-            .hint("use TRY_CAST, CASE or a filter to keep such rows out of the expression")
-            .operator(&self.operator)
+        RunError::user("expression_failed", message).operator(&self.operator)
     }
 }
 
 impl Stateless for Steps {
     fn map(&mut self, mut batch: Batch, _wm: i64, out: &mut Output) -> Result<()> {
-        for step in &self.steps {
+        for (step, needed) in self.steps.iter().zip(&self.needed) {
             match step {
-                Made::Filter(predicate) => {
-                    let mask = predicate.evaluate_filter(&batch.rows).map_err(|error| self.failed(&batch, error))?;
-                    let kept = mask.true_count();
-                    out.counters.filtered += (batch.num_rows() - kept) as u64;
-                    if kept == 0 {
+                CompiledStep::Filter(predicate) => {
+                    let mask = predicate.evaluate_filter(&batch.rows).map_err(|error| self.failed(&error, &batch))?;
+                    let passing = mask.true_count();
+                    out.counters.filtered += (mask.len() - passing) as u64;
+                    if passing == 0 {
                         return Ok(());
                     }
-                    if kept < batch.num_rows() {
-                        batch = filtered(batch, &mask)?;
+                    if passing < mask.len() {
+                        batch = filtered(batch, &mask, passing, needed.as_deref()).map_err(unfit)?;
                     }
                 }
-                Made::Project(columns, schema) => {
-                    let evaluated = columns.iter().map(|column| column.evaluate(&batch.rows)).collect::<Result<Vec<_>, _>>();
-                    let columns = evaluated.map_err(|error| self.failed(&batch, error))?;
-                    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-                    let rows = RecordBatch::try_new_with_options(schema.clone(), columns, &options)?;
-                    batch.rows = rows;
+                CompiledStep::Project(columns, schema) => {
+                    let columns: Vec<ArrayRef> = columns
+                        .iter()
+                        .map(|column| match column.column() {
+                            Some(at) => Ok(batch.rows.column(at).clone()),
+                            None => column.evaluate(&batch.rows).map_err(|error| self.failed(&error, &batch)),
+                        })
+                        .collect::<Result<_>>()?;
+                    let rows = record_batch(schema, columns, batch.num_rows())?;
+                    batch = batch.with_rows(rows);
                 }
             }
         }
@@ -88,78 +84,91 @@ impl Stateless for Steps {
     }
 }
 
-fn filtered(mut batch: Batch, mask: &BooleanArray) -> Result<Batch> {
-    if let Some(kinds) = &batch.kinds {
-        batch.kinds = Some(mended(kinds, mask));
-    }
-    Ok(batch.filter(mask)?)
-}
-
-/// The kinds of the rows that pass, where halves of updates stand alone.
-fn mended(kinds: &UInt8Array, mask: &BooleanArray) -> UInt8Array {
-    let (before, after) = (RowKind::UpdateBefore as u8, RowKind::UpdateAfter as u8);
-    let mut kinds = kinds.values().to_vec();
-    for row in 1..kinds.len() {
-        if kinds[row - 1] == before && kinds[row] == after && mask.value(row - 1) != mask.value(row) {
-            kinds[row - 1] = RowKind::Delete as u8;
-            kinds[row] = RowKind::Insert as u8;
+/// The columns that the steps read up to and with the next projection; `None` if there is none: all go on.
+fn needed(steps: &[CompiledStep]) -> Option<Vec<bool>> {
+    let mut needed = Vec::new();
+    let mut read = |column: &Compiled| {
+        for &at in column.columns().iter().chain(&column.column()) {
+            needed.resize(needed.len().max(at + 1), false);
+            needed[at] = true;
+        }
+    };
+    for step in steps {
+        match step {
+            CompiledStep::Filter(predicate) => read(predicate),
+            CompiledStep::Project(columns, _) => {
+                columns.iter().for_each(read);
+                return Some(needed);
+            }
         }
     }
-    UInt8Array::from(kinds)
+    None
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use arrow::array::{Array, ArrayRef, Int64Array};
-    use graph::{Column, DataType, NamedExpr, Schema};
-    use std::sync::Arc;
+fn filtered(
+    batch: Batch,
+    mask: &BooleanArray,
+    passing: usize,
+    needed: Option<&[bool]>,
+) -> Result<Batch, arrow::error::ArrowError> {
+    let kinds = batch.kinds.as_ref().map(|kinds| mended(kinds, mask));
+    let Some(needed) = needed else {
+        return Batch { kinds, ..batch }.filter(mask);
+    };
+    // Columns that nobody reads any more keep their place with rows that nobody looks at.
+    let columns = batch.rows.columns().iter().enumerate().map(|(at, column)| match needed.get(at) {
+        Some(true) => filter(column, mask),
+        _ => Ok(column.slice(0, passing)),
+    });
+    let columns = columns.collect::<Result<Vec<_>, _>>()?;
+    // Only the cheap parts are filtered by the batch itself.
+    let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    let bare = RecordBatch::try_new_with_options(
+        std::sync::Arc::new(arrow::datatypes::Schema::empty()),
+        Vec::new(),
+        &options,
+    )?;
+    let schema = batch.rows.schema();
+    let rest = Batch { rows: bare, kinds, ..batch }.filter(mask)?;
+    let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(passing));
+    Ok(Batch { rows: RecordBatch::try_new_with_options(schema, columns, &options)?, ..rest })
+}
 
-    fn steps(steps: &[Step]) -> Steps {
-        let input = Schema::new(vec![Column::new("a", DataType::BigInt, true), Column::new("b", DataType::BigInt, true)]);
-        Steps::new(steps, &input, &Env::default(), "test", Arc::new(|_| ("t".into(), "s".into()))).expect("compiles")
+/// The kinds, where an update loses one half, of what is left: the old row goes, or the new row comes.
+fn mended(kinds: &UInt8Array, mask: &BooleanArray) -> UInt8Array {
+    let mut mended: Vec<u8> = kinds.values().to_vec();
+    for row in 1..mended.len() {
+        let pair = mended[row - 1] == RowKind::UpdateBefore as u8 && mended[row] == RowKind::UpdateAfter as u8;
+        if pair && mask.value(row - 1) != mask.value(row) {
+            mended[row - 1] = RowKind::Delete as u8;
+            mended[row] = RowKind::Insert as u8;
+        }
     }
+    mended.into()
+}
 
-    fn rows(a: Vec<Option<i64>>, b: Vec<Option<i64>>) -> RecordBatch {
-        let schema = expr::arrow_schema(&Schema::new(vec![Column::new("a", DataType::BigInt, true), Column::new("b", DataType::BigInt, true)]));
-        RecordBatch::try_new(schema, vec![Arc::new(Int64Array::from(a)) as ArrayRef, Arc::new(Int64Array::from(b))]).expect("two columns")
+/// A row for an error message: its first columns, long values cut.
+fn shown(rows: &RecordBatch, row: usize) -> String {
+    const COLUMNS: usize = 8;
+    const CHARS: usize = 40;
+    let options = FormatOptions::default().with_null("NULL");
+    let value = |column: &ArrayRef| -> String {
+        let Ok(formatter) = ArrayFormatter::try_new(column, &options) else { return "?".into() };
+        let text = formatter.value(row).to_string();
+        match text.char_indices().nth(CHARS) {
+            Some((cut, _)) => format!("{}...", &text[..cut]),
+            None => text,
+        }
+    };
+    let schema = rows.schema();
+    let named = schema.fields().iter().zip(rows.columns()).take(COLUMNS);
+    let mut text: Vec<String> = named.map(|(field, column)| format!("{} = {}", field.name(), value(column))).collect();
+    if rows.num_columns() > COLUMNS {
+        text.push("...".into());
     }
+    text.join(", ")
+}
 
-    fn filter(text: &str) -> Step {
-        Step::Filter(text.into())
-    }
-
-    #[test]
-    fn filters_and_projections_follow_one_another() {
-        let columns = vec![NamedExpr { name: "c".into(), expr: "a + b".into() }];
-        let output = Schema::new(vec![Column::new("c", DataType::BigInt, true)]);
-        let mut stage = steps(&[filter("a > 1"), Step::Project(columns, output), filter("c < 40")]);
-        let mut out = Output::new();
-        let input = rows(vec![Some(1), Some(2), None, Some(4), Some(5)], vec![Some(10), Some(20), Some(30), Some(40), None]);
-        stage.map(Batch::inserts(input), 0, &mut out).expect("runs");
-        let result = out.take();
-        assert_eq!(result[0].rows.column(0).as_ref(), &Int64Array::from(vec![22]) as &dyn Array);
-        assert_eq!(out.counters.filtered, 4);
-    }
-
-    #[test]
-    fn a_lone_half_of_an_update_is_a_delete_or_an_insert() {
-        let mut stage = steps(&[filter("a > 10")]);
-        let input = rows((0..6).map(|a| Some([5, 15, 15, 5, 15, 16][a])).collect(), vec![None; 6]);
-        let mut out = Output::new();
-        stage.map(Batch::changes(input, UInt8Array::from(vec![1, 2, 1, 2, 1, 2])), 0, &mut out).expect("runs");
-        let result = out.take();
-        let marks: Vec<&str> = (0..result[0].num_rows()).map(|row| result[0].kind(row).mark()).collect();
-        assert_eq!(marks, ["+I", "-D", "-U", "+U"]);
-    }
-
-    #[test]
-    fn an_error_names_the_row() {
-        let columns = vec![NamedExpr { name: "c".into(), expr: "a / b".into() }];
-        let output = Schema::new(vec![Column::new("c", DataType::BigInt, true)]);
-        let mut stage = steps(&[Step::Project(columns, output)]);
-        let input = rows(vec![Some(1), Some(2), Some(3)], vec![Some(1), Some(0), Some(0)]);
-        let error = stage.map(Batch::inserts(input), 0, &mut Output::new()).expect_err("division by zero");
-        assert!(error.message.contains("\"a\":2") && error.code == "expression_failed", "{error}");
-    }
+fn unfit(error: arrow::error::ArrowError) -> RunError {
+    RunError::internal(format!("cannot filter rows: {error}"))
 }

@@ -1,4 +1,4 @@
-//! Rows as text for the tests of operators, aggregates that are simple enough to be sure of, and snapshots by way of bytes.
+//! Rows as text for the tests of operators, and snapshots by way of bytes.
 
 #![allow(clippy::unwrap_used)]
 
@@ -6,13 +6,12 @@ use std::sync::Arc;
 
 use arrow::array::*;
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Field, Int64Type};
+use arrow::datatypes::DataType;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use graph::AggregateFunction;
 use state::{MemoryStore, SnapshotWriter};
 
 use super::ledger::SplitNames;
-use crate::aggregate::{Accumulator, AggregateError};
 use crate::batch::{Batch, RowKind};
 use crate::operator::{Operator, Output};
 use crate::plan::Call;
@@ -171,101 +170,5 @@ impl Random {
 
     pub fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound
-    }
-}
-
-/// COUNT and SUM over BIGINT: the sum of the values and how many there were.
-pub fn accumulator(call: &Call) -> Result<Box<dyn Accumulator>, AggregateError> {
-    Ok(Box::new(Plain { call: call.clone(), groups: Vec::new() }))
-}
-
-struct Plain {
-    call: Call,
-    groups: Vec<(i64, i64)>,
-}
-
-impl Plain {
-    fn apply(&mut self, slots: &[u32], arg: Option<&ArrayRef>, filter: Option<&BooleanArray>, sign: i64) {
-        for (row, &slot) in slots.iter().enumerate() {
-            let passes = filter.is_none_or(|filter| filter.is_valid(row) && filter.value(row));
-            let value = match arg {
-                Some(arg) => arg.is_valid(row).then(|| match arg.as_primitive_opt::<Int64Type>() {
-                    Some(values) => values.value(row),
-                    None => 0,
-                }),
-                None => Some(0),
-            };
-            if let Some(value) = value.filter(|_| passes) {
-                self.groups[slot as usize].0 += sign;
-                self.groups[slot as usize].1 += sign * value;
-            }
-        }
-    }
-}
-
-impl Accumulator for Plain {
-    fn resize(&mut self, slots: usize) {
-        if slots > self.groups.len() {
-            self.groups.resize(slots, (0, 0));
-        }
-    }
-
-    fn update(
-        &mut self,
-        slots: &[u32],
-        arg: Option<&ArrayRef>,
-        filter: Option<&BooleanArray>,
-        _time: Option<&[i64]>,
-    ) -> Result<(), AggregateError> {
-        self.apply(slots, arg, filter, 1);
-        Ok(())
-    }
-
-    fn retract(
-        &mut self,
-        slots: &[u32],
-        arg: Option<&ArrayRef>,
-        filter: Option<&BooleanArray>,
-        _time: Option<&[i64]>,
-    ) -> Result<(), AggregateError> {
-        self.apply(slots, arg, filter, -1);
-        Ok(())
-    }
-
-    fn merge(&mut self, slots: &[u32], state: &[ArrayRef]) -> Result<(), AggregateError> {
-        let (counts, sums) = (state[0].as_primitive::<Int64Type>(), state[1].as_primitive::<Int64Type>());
-        for (row, &slot) in slots.iter().enumerate() {
-            self.groups[slot as usize].0 += counts.value(row);
-            self.groups[slot as usize].1 += sums.value(row);
-        }
-        Ok(())
-    }
-
-    fn state_fields(&self) -> Vec<Field> {
-        vec![Field::new("count", DataType::Int64, false), Field::new("sum", DataType::Int64, false)]
-    }
-
-    fn state(&self, slots: &[u32]) -> Vec<ArrayRef> {
-        let column = |value: fn(&(i64, i64)) -> i64| -> ArrayRef {
-            Arc::new(Int64Array::from_iter_values(slots.iter().map(|&slot| value(&self.groups[slot as usize]))))
-        };
-        vec![column(|group| group.0), column(|group| group.1)]
-    }
-
-    fn value(&self, slots: &[u32]) -> Result<ArrayRef, AggregateError> {
-        let counts = self.call.function == AggregateFunction::Count;
-        let value = |&slot: &u32| match self.groups[slot as usize] {
-            (count, _) if counts => Some(count),
-            (count, sum) => (count > 0).then_some(sum),
-        };
-        Ok(Arc::new(slots.iter().map(value).collect::<Int64Array>()))
-    }
-
-    fn clear(&mut self, slots: &[u32]) {
-        slots.iter().for_each(|&slot| self.groups[slot as usize] = (0, 0));
-    }
-
-    fn bytes(&self) -> usize {
-        self.groups.capacity() * 16
     }
 }

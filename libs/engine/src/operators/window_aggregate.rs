@@ -49,7 +49,6 @@ pub struct WindowAggregate {
     touched: BTreeMap<Window, RecordBatch>,
     schema: SchemaRef,
     saved: SchemaRef,
-    owns_global: bool,
 }
 
 /// (pane, from), or (end, start) of an attached window.
@@ -71,8 +70,7 @@ struct Pane {
 }
 
 impl WindowAggregate {
-    /// `owns_global`: whether this is worker 0, which owns all rows where there are no keys.
-    pub fn new(spec: &WindowSpec, owns_global: bool) -> Result<WindowAggregate> {
+    pub fn new(spec: &WindowSpec) -> Result<WindowAggregate> {
         let schema = expr::arrow_schema(&spec.output);
         let layout = Layout::new(spec.keys, schema.fields(), &spec.calls, spec.partial_input)?;
         let rule = Rule { unit: spec.unit, lateness: spec.lateness };
@@ -86,7 +84,6 @@ impl WindowAggregate {
             wm: i64::MIN,
             touched: BTreeMap::new(),
             schema,
-            owns_global,
         })
     }
 
@@ -219,6 +216,15 @@ impl WindowAggregate {
             give(record_batch(&self.schema, columns, slots.len())?)?;
         }
         Ok(())
+    }
+
+    /// Groups in all panes.
+    #[cfg(test)]
+    pub fn state_rows(&self) -> usize {
+        let rows = |pane: &Pane| {
+            pane.layers.iter().map(|layer| layer.rows).sum::<usize>() + pane.table.as_ref().map_or(0, Groups::len)
+        };
+        self.panes.values().map(rows).sum()
     }
 
     fn window_rows(&mut self, window: Window) -> Result<RecordBatch> {
@@ -363,7 +369,7 @@ impl Operator for WindowAggregate {
         self.wm = load_watermark(reader)?;
         let keys = self.keys();
         let states = self.pool.layout().state_fields().len();
-        for rows in load(reader, TABLE, keys > 0, self.owns_global)? {
+        for rows in load(reader, TABLE)? {
             for (key, rows) in parts(&rows, false)? {
                 let columns = rows.columns();
                 let (keys, states) = (columns[..keys].to_vec(), columns[keys..keys + states].to_vec());

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, RecordBatchOptions};
 use arrow::buffer::BooleanBuffer;
-use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
+use arrow::datatypes::SchemaRef;
 
 use super::ledger::{Ledger, SplitNames};
 use super::panes::{Panes, Rule};
@@ -43,21 +43,16 @@ struct Assigned {
 }
 
 impl WindowAssign {
-    /// `input` has the columns of the input; `names` serves the ledger.
-    pub fn new(spec: AssignSpec, input: &Schema, names: SplitNames) -> WindowAssign {
+    /// `output` has the columns kept, `pane`, and except for tumbling windows `from` (both BIGINT); `names` serves the ledger.
+    pub fn new(spec: AssignSpec, output: SchemaRef, names: SplitNames) -> WindowAssign {
         let rule = Rule { unit: spec.unit, lateness: spec.lateness };
         WindowAssign {
             rule,
             panes: Panes::new(spec.windows, rule),
             ledger: spec.ledger.then(|| Ledger::new(&spec.operator, names)),
-            schema: Arc::new(output_schema(&spec, input)),
+            schema: output,
             spec,
         }
-    }
-
-    /// The columns of the output: those kept, `pane`, and except for tumbling windows `from`.
-    pub fn schema(&self) -> &SchemaRef {
-        &self.schema
     }
 
     fn assign(&self, panes: &Panes, times: &Times, stamp: i64) -> Assigned {
@@ -200,15 +195,6 @@ impl Stateless for WindowAssign {
         });
         Ok(())
     }
-}
-
-fn output_schema(spec: &AssignSpec, input: &Schema) -> Schema {
-    let mut fields: Vec<_> = spec.keep.iter().map(|&at| input.fields()[at].clone()).collect();
-    fields.push(Arc::new(Field::new("pane", DataType::Int64, false)));
-    if !spec.windows.is_tumble() {
-        fields.push(Arc::new(Field::new("from", DataType::Int64, false)));
-    }
-    Schema::new(Fields::from(fields))
 }
 
 fn failed(error: arrow::error::ArrowError) -> RunError {

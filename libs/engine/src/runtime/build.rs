@@ -16,10 +16,8 @@ use super::time::Time;
 use super::worker::Shared;
 use super::worker_state::WorkerState;
 use crate::error::Result;
-use crate::operator::{Operator, Stateless};
-use crate::operators::factory::{self, Made};
-use crate::operators::ledger::SplitNames;
-use crate::operators::steps::Steps;
+use crate::operator::Operator;
+use crate::operators::factory::{self, Made, SplitNames};
 
 use crate::plan::{SourceStage, StageKind};
 use crate::sink::WriterContext;
@@ -44,6 +42,7 @@ pub fn build<'scope>(
     let mut outputs: Vec<Outputs> = Vec::new();
     let mut ends: Vec<Edge> = Vec::new();
     let (mut sources, mut sinks) = (0, 0);
+    let place = factory::Place { worker: state.worker, workers: state.workers };
     for (position, stage) in plan.stages.iter().enumerate() {
         let context =
             Context { name: stage.operator.clone(), metrics: shared.metrics.stage(position), state: state.clone() };
@@ -86,7 +85,7 @@ pub fn build<'scope>(
                 outputs.push(Outputs { main: None, side: None });
                 continue;
             }
-            _ => match factory::make(&plan, position, &env, state.worker, &names)? {
+            _ => match factory::make(stage, &plan.stages[stage.inputs[0].stage].schema, &env, place, &names)? {
                 Made::Stateless(made) => {
                     let (edge, _) = inputs.pop().expect("a stateless stage has one input");
                     driver::stateless(scope, context, edge, side, made)
@@ -166,9 +165,9 @@ fn instance<'scope>(
         })
         .collect();
     let clock = SourceClock::new(of.source.time.as_ref(), shared.plan.bounded, &splits, now_us());
-    let prelude: Option<Box<dyn Stateless>> = match of.source.prelude.as_slice() {
-        [] => None,
-        steps => Some(Box::new(Steps::new(steps, &of.source.read, of.env, &of.context.name, of.names.clone())?)),
+    let prelude = match of.source.prelude.is_empty() {
+        true => None,
+        false => Some(factory::steps(&of.source.prelude, &of.source.read, of.env, &of.context.name, of.names)?),
     };
     let (events_sender, events) = unbounded_channel();
     let open: Vec<SplitStart> =

@@ -350,7 +350,7 @@ pub fn probe<'scope>(scope: Scope<'scope, Time>, state: Rc<WorkerState>, first_e
             let low =
                 frontiers.iter().flat_map(|frontier| frontier.frontier().iter().map(|time| time.epoch).min()).min();
             let now = match low {
-                Some(low) => low - 1,
+                Some(low) => low.saturating_sub(1),
                 // Everything has ended: the last epoch is the one that was begun last.
                 None => u64::MAX,
             };

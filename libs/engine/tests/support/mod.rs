@@ -71,10 +71,17 @@ pub fn run(world: &World, nodes: &str, settings: &str) -> Result<Outcome, RunErr
 }
 
 /// The same, beginning at a checkpoint and ending after an epoch.
-pub fn run_from(world: &World, nodes: &str, settings: &str, restore: Option<Arc<Checkpoint>>, stop_after: Option<u64>) -> Result<Outcome, RunError> {
+pub fn run_from(
+    world: &World,
+    nodes: &str,
+    settings: &str,
+    restore: Option<Arc<Checkpoint>>,
+    stop_after: Option<u64>,
+) -> Result<Outcome, RunError> {
     let graph = graph::Graph::from_json(&format!("{{\"version\": 1, \"nodes\": [{nodes}]}}")).expect("a good graph");
     let settings: serde_json::Value = serde_json::from_str(settings).expect("settings are JSON");
-    let settings = graph::Settings::from_options(settings.as_object().cloned().expect("an object")).expect("good settings");
+    let settings =
+        graph::Settings::from_options(settings.as_object().cloned().expect("an object")).expect("good settings");
     let request = RunRequest {
         run_id: "test".into(),
         generation: 1,
@@ -87,7 +94,8 @@ pub fn run_from(world: &World, nodes: &str, settings: &str, restore: Option<Arc<
     let (_verb, verb) = watch::channel(Verb::Run);
     let (progress, _) = watch::channel(Progress::default());
     let around = Surroundings { connectors: Arc::new(world.clone()), launch: None, verb, progress };
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     let timed = async { tokio::time::timeout(Duration::from_secs(60), engine::runtime::run(request, around)).await };
     runtime.block_on(timed).expect("the run ends within a minute")
 }
@@ -116,7 +124,13 @@ impl Source for Scripted {
     }
 
     fn splits(&self) -> BoxFuture<'_, Result<Vec<Split>, RunError>> {
-        let split = |number: usize| Split { id: format!("split-{number}"), spec: number.into(), min_time_us: None, rows: None, bytes: None };
+        let split = |number: usize| Split {
+            id: format!("split-{number}"),
+            spec: number.into(),
+            min_time_us: None,
+            rows: None,
+            bytes: None,
+        };
         Box::pin(async move { Ok((0..self.splits.len()).map(split).collect()) })
     }
 
@@ -130,7 +144,12 @@ impl Source for Scripted {
 }
 
 impl Scripted {
-    async fn play(&self, start: &engine::SplitStart, batch_rows: usize, out: &tokio::sync::Mutex<SourceOutput>) -> Result<(), RunError> {
+    async fn play(
+        &self,
+        start: &engine::SplitStart,
+        batch_rows: usize,
+        out: &tokio::sync::Mutex<SourceOutput>,
+    ) -> Result<(), RunError> {
         let script = &self.splits[start.split.spec.as_u64().expect("a number") as usize];
         let mut skip: usize = match &start.position {
             Some(Position::At(position)) => position.parse().expect("a row number"),
@@ -156,7 +175,10 @@ impl Scripted {
                         }
                         let next = Position::At((sent + chunk.len()).to_string());
                         let rows = columns(&self.schema, chunk);
-                        out.lock().await.rows(start.number, rows, RowPositions::From(sent as i64), vec![], next).await?;
+                        out.lock()
+                            .await
+                            .rows(start.number, rows, RowPositions::From(sent as i64), vec![], next)
+                            .await?;
                         sent += chunk.len();
                     }
                 }
@@ -230,7 +252,12 @@ impl SinkWriter for Lines {
 }
 
 impl SinkCommitter for World {
-    fn commit(&mut self, epoch: u64, _: CommitKind, committables: Vec<Committable>) -> BoxFuture<'_, Result<(), RunError>> {
+    fn commit(
+        &mut self,
+        epoch: u64,
+        _: CommitKind,
+        committables: Vec<Committable>,
+    ) -> BoxFuture<'_, Result<(), RunError>> {
         Box::pin(async move {
             for committable in committables {
                 let lines: Vec<String> = serde_json::from_slice(&committable.payload).expect("lines");

@@ -17,9 +17,15 @@ use crate::types::Ty;
 mod conditional;
 mod datafusion;
 pub(crate) mod hash;
+mod json;
 pub(crate) mod like;
+mod math;
 pub(crate) mod nested;
+mod pattern;
+mod regexp;
 pub(crate) mod text;
+mod time;
+mod url;
 
 /// A function whose arguments are all evaluated.
 pub(crate) struct Function {
@@ -35,7 +41,17 @@ pub(crate) struct Function {
 const FORMS: &[&str] = &["COALESCE", "IF", "IFNULL", "NULLIF", "TIMESTAMPADD", "TIMESTAMPDIFF", "TRY_CAST", "CAST"];
 
 fn tables() -> impl Iterator<Item = &'static Function> {
-    [text::FUNCTIONS, hash::FUNCTIONS, nested::FUNCTIONS].into_iter().flatten()
+    [
+        text::FUNCTIONS,
+        math::FUNCTIONS,
+        math::DOUBLES,
+        time::FUNCTIONS,
+        regexp::FUNCTIONS,
+        json::FUNCTIONS,
+        hash::FUNCTIONS,
+        url::FUNCTIONS,
+        nested::FUNCTIONS,
+    ].into_iter().flatten()
 }
 
 /// The names of all scalar functions, upper case, sorted: for suggestions and completion.
@@ -92,6 +108,9 @@ pub(crate) fn call(binder: &mut Binder, name: &str, args: Vec<Bound>, _span: Spa
     }
     if let Some(result) = datafusion::call(binder, name, args) {
         return result;
+    }
+    if ["RAND", "RAND_INTEGER"].contains(&name) {
+        return Err(datafusion::refused(name));
     }
     let known = functions();
     let aggregates = [

@@ -11,7 +11,7 @@ use super::CsvOptions;
 use crate::columns::{Column, Kind, Refusal, sql_type};
 use crate::decoder::{BadRecord, Decoded, FormatError, Progress, RecordDecoder, Stopped};
 use crate::feed::{self, Feed, excerpt};
-use crate::text::{self, Misfit};
+use crate::text::{self, Minute, Misfit};
 
 /// More fields than any table has columns.
 const MAX_FIELDS: usize = 65_536;
@@ -41,6 +41,8 @@ pub struct Reader {
     schema: SchemaRef,
     options: CsvOptions,
     columns: Vec<Column>,
+    /// Of each column, for timestamps.
+    minutes: Vec<Minute>,
     /// Per column the index of its field. None: the header has yet to be read.
     sources: Option<Vec<usize>>,
     /// Fields of a record; None: any number, as the table declares none.
@@ -61,12 +63,15 @@ impl Reader {
     pub fn new(schema: SchemaRef, options: CsvOptions) -> Result<Reader, FormatError> {
         options.check()?;
         let columns = super::columns(&schema)?;
+        let minute =
+            |column: &Column| Minute::new(if let Kind::Timestamp { digits } = column.kind { digits } else { 0 });
+        let minutes = columns.iter().map(minute).collect();
         let quote = options.quote.unwrap_or(options.delimiter);
         let stops = [options.delimiter, quote, b'\n'].map(|byte| ONES * u64::from(byte));
         let feed = Feed::new(options.max_record_bytes);
         let (sources, width, fields, scratch) = (None, None, Vec::new(), Vec::new());
         let mut reader =
-            Reader { schema, options, columns, sources, width, stops, fields, field_count: 0, scratch, feed };
+            Reader { schema, options, columns, minutes, sources, width, stops, fields, field_count: 0, scratch, feed };
         if !reader.options.header {
             let declared = reader.options.columns.clone();
             reader.sources = Some(reader.places(&declared, |column, have| FormatError::NoSuchColumn { column, have })?);
@@ -166,8 +171,8 @@ impl Reader {
     fn commit(&mut self, text: &[u8]) -> Result<(), (usize, Refusal)> {
         let sources = self.sources.as_ref().expect("records are read after the header");
         for (index, (column, &source)) in self.columns.iter_mut().zip(sources).enumerate() {
-            let field = self.fields[source];
-            if let Err(refusal) = append(column, field, text, &self.options, &mut self.scratch) {
+            let (field, minute) = (self.fields[source], &mut self.minutes[index]);
+            if let Err(refusal) = append(column, field, text, &self.options, minute, &mut self.scratch) {
                 let rows = self.feed.rows();
                 self.columns.iter_mut().for_each(|column| column.truncate(rows));
                 return Err((index, refusal));
@@ -237,6 +242,7 @@ fn append(
     field: Span,
     text: &[u8],
     options: &CsvOptions,
+    minute: &mut Minute,
     scratch: &mut Vec<u8>,
 ) -> Result<(), Refusal> {
     let raw = unquote(&text[field.start..field.end], field, options.quote, scratch);
@@ -246,6 +252,13 @@ fn append(
             return Err(Refusal::Null);
         }
         column.push_null();
+        return Ok(());
+    }
+    if let Kind::Timestamp { .. } = column.kind
+        && let Some((value, end)) = minute.timestamp(raw, 0)
+        && end == raw.len()
+    {
+        column.push_bits(value);
         return Ok(());
     }
     let value = std::str::from_utf8(raw).map_err(|_| Misfit::Malformed)?;

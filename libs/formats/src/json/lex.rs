@@ -4,6 +4,7 @@
 //! a broken line can never swallow the next one, and lines need not be searched first.
 
 use super::MAX_DEPTH;
+use super::wide::{classify, unusual};
 
 /// What is wrong with a text, and the position where it shows; packed into a word, so that results travel in registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,14 +74,17 @@ pub(crate) fn byte(text: &[u8], position: usize) -> u8 {
 }
 
 #[inline(always)]
-pub(crate) fn blanks<const LINES: bool>(text: &[u8], mut position: usize) -> usize {
-    loop {
-        match byte(text, position) {
-            b' ' | b'\t' | b'\r' => position += 1,
-            b'\n' if !LINES => position += 1,
-            _ => return position,
-        }
+pub(crate) fn blanks<const LINES: bool>(text: &[u8], position: usize) -> usize {
+    // Most records have none.
+    if byte(text, position) > b' ' { position } else { some_blanks::<LINES>(text, position) }
+}
+
+#[inline(never)]
+fn some_blanks<const LINES: bool>(text: &[u8], mut position: usize) -> usize {
+    while matches!(byte(text, position), b' ' | b'\t' | b'\r') || (!LINES && byte(text, position) == b'\n') {
+        position += 1;
     }
+    position
 }
 
 /// End of a string, and whether it has escapes.
@@ -104,9 +108,26 @@ impl StringEnd {
 
 /// A string whose first byte behind the quote is at `start`: quotes, escapes, controls and UTF-8 are all checked, the latter only if there
 /// are non-ASCII bytes.
-#[inline]
+#[inline(always)]
 pub(crate) fn string(text: &[u8], start: usize) -> Result<StringEnd, Fault> {
     let mut position = start;
+    while let Some(chunk) = text.get(position..position + 32) {
+        let unusual = unusual(chunk.try_into().expect("the range has 32 bytes"));
+        if unusual != 0 {
+            position += unusual.trailing_zeros() as usize;
+            if text[position] == b'"' {
+                return Ok(StringEnd(position + 1));
+            }
+            break;
+        }
+        position += 32;
+    }
+    careful_string(text, start, position)
+}
+
+/// As [`string`], from `position` on: what is before it is plain ASCII.
+#[inline(never)]
+fn careful_string(text: &[u8], start: usize, mut position: usize) -> Result<StringEnd, Fault> {
     let mut non_ascii = 0;
     let mut escaped = 0;
     loop {
@@ -167,56 +188,6 @@ fn valid_utf8(text: &[u8], start: usize, end: usize) -> Result<(), Fault> {
         Ok(_) => Ok(()),
         Err(error) => Err(Fault::new(Flaw::Utf8, start + error.valid_up_to())),
     }
-}
-
-/// Bit `i` of the first mask: byte `i` ends a run of plain characters (quote, backslash, control). Of the second: it is not ASCII.
-#[cfg(target_arch = "x86_64")]
-#[inline(always)]
-fn classify(chunk: &[u8; 16]) -> (u32, u32) {
-    use std::arch::x86_64::{
-        __m128i, _mm_cmpeq_epi8, _mm_loadu_si128, _mm_min_epu8, _mm_movemask_epi8, _mm_or_si128, _mm_set1_epi8,
-    };
-    // SAFETY: SSE2 is part of x86-64, and the load reads the 16 bytes of `chunk`, which need no alignment.
-    unsafe {
-        let bytes = _mm_loadu_si128(chunk.as_ptr().cast::<__m128i>());
-        let quote = _mm_cmpeq_epi8(bytes, _mm_set1_epi8(b'"' as i8));
-        let backslash = _mm_cmpeq_epi8(bytes, _mm_set1_epi8(b'\\' as i8));
-        let control = _mm_cmpeq_epi8(_mm_min_epu8(bytes, _mm_set1_epi8(0x1f)), bytes);
-        let stops = _mm_or_si128(_mm_or_si128(quote, backslash), control);
-        (_mm_movemask_epi8(stops) as u32, _mm_movemask_epi8(bytes) as u32)
-    }
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-#[inline(always)]
-fn classify(chunk: &[u8; 16]) -> (u32, u32) {
-    classify_portable(chunk)
-}
-
-/// As `classify`, in words of 8 bytes.
-#[cfg(any(test, not(target_arch = "x86_64")))]
-#[inline(always)]
-fn classify_portable(chunk: &[u8; 16]) -> (u32, u32) {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    /// The high bit of each byte that is zero, and of no other.
-    fn zeros(word: u64) -> u64 {
-        const LOW: u64 = 0x7f * ONES;
-        !(((word & LOW) + LOW) | word | LOW)
-    }
-    /// The high bits of the bytes as one bit each.
-    fn pack(highs: u64) -> u32 {
-        ((highs >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56) as u32
-    }
-    let mut masks = (0, 0);
-    for half in 0..2 {
-        let word = u64::from_le_bytes(std::array::from_fn(|i| chunk[8 * half + i]));
-        let stops = zeros(word ^ (ONES * u64::from(b'"')))
-            | zeros(word ^ (ONES * u64::from(b'\\')))
-            | zeros(word & (ONES * 0xe0));
-        masks.0 |= pack(stops) << (8 * half);
-        masks.1 |= pack(word & (ONES * 0x80)) << (8 * half);
-    }
-    masks
 }
 
 /// The escape whose backslash is at `position`; a surrogate pair counts as one.
@@ -350,7 +321,7 @@ fn digits(text: &[u8], mut position: usize) -> usize {
     position
 }
 
-#[inline]
+#[inline(always)]
 fn number(text: &[u8], start: usize) -> Scanned {
     let first = start + usize::from(byte(text, start) == b'-');
     let mut position = match byte(text, first) {
@@ -389,17 +360,25 @@ fn literal(text: &[u8], start: usize, name: &[u8]) -> Scanned {
 /// Any value, checked to its end. `depth`: how many arrays and objects are open around it.
 #[inline(always)]
 pub(crate) fn value<const LINES: bool>(text: &[u8], start: usize, depth: usize) -> Scanned {
-    match byte(text, start) {
-        b'{' | b'[' => container::<LINES>(text, start, depth),
-        _ => scalar(text, start),
-    }
+    if matches!(byte(text, start), b'{' | b'[') { container::<LINES>(text, start, depth) } else { scalar(text, start) }
 }
 
 #[inline(always)]
 fn scalar(text: &[u8], start: usize) -> Scanned {
+    // In the order of how common they are, and without a jump table.
+    let first = byte(text, start);
+    if first == b'"' {
+        Ok(string(text, start + 1)?.after())
+    } else if first.is_ascii_digit() || first == b'-' {
+        number(text, start)
+    } else {
+        name(text, start)
+    }
+}
+
+#[inline(never)]
+fn name(text: &[u8], start: usize) -> Scanned {
     match byte(text, start) {
-        b'"' => Ok(string(text, start + 1)?.after()),
-        b'-' | b'0'..=b'9' => number(text, start),
         b't' => literal(text, start, b"true"),
         b'f' => literal(text, start, b"false"),
         b'n' => literal(text, start, b"null"),
@@ -527,23 +506,6 @@ impl<'a> Members<'a> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-
-    #[test]
-    fn both_ways_to_classify_agree() {
-        let mut state = 7u64;
-        for _ in 0..100_000 {
-            let chunk: [u8; 16] = std::array::from_fn(|_| {
-                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                let byte = (state >> 56) as u8;
-                if state >> 33 & 7 == 0 { b"\"\\\x1f\x20\x00\x80\xff\x7f"[(byte & 7) as usize] } else { byte }
-            });
-            let expected = chunk.iter().enumerate().fold((0, 0), |(stops, high), (i, &b)| {
-                (stops | u32::from(b < 0x20 || b == b'"' || b == b'\\') << i, high | u32::from(b >= 0x80) << i)
-            });
-            assert_eq!(classify(&chunk), expected);
-            assert_eq!(classify_portable(&chunk), expected);
-        }
-    }
 
     #[test]
     fn integers_of_all_lengths() {

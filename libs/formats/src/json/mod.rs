@@ -10,6 +10,7 @@ mod scanner;
 #[cfg(test)]
 mod tests;
 mod value;
+mod wide;
 mod writer;
 
 pub use scanner::Scanner;

@@ -6,7 +6,8 @@
 
 use crate::columns::{Column, Data, Kind};
 use crate::json::lex::{Fault, Flaw, blanks, byte, string, unescape};
-use crate::text;
+use crate::json::wide::equal;
+use crate::text::Minute;
 
 /// Tokens remembered per object; data with more distinct keys still works, through the parser.
 const MAX_TOKENS: usize = 64;
@@ -49,70 +50,10 @@ pub(crate) struct Leaf {
     pub(crate) minute: Minute,
 }
 
-/// The last minute seen in a timestamp column, as text and value: the next timestamp is probably in the same.
-#[derive(Default)]
-pub(crate) struct Minute {
-    text: [u8; 16],
-    value: i64,
-    /// Units per second; 0 until the first minute is known.
-    unit: i64,
-    digits: u8,
-}
-
-impl Minute {
-    /// A string at `start` (its quote) that is a plain timestamp: its value in units of the column, and the position behind it.
-    /// None if it is anything else, also if it is malformed: the slow path looks closer.
-    #[inline]
-    pub(crate) fn timestamp(&mut self, bytes: &[u8], start: usize) -> Option<(i64, usize)> {
-        let head: &[u8; 16] = bytes.get(start + 1..start + 17)?.try_into().ok()?;
-        if *head != self.text || self.unit == 0 {
-            self.learn(head)?;
-        }
-        let [b':', tens, ones] = *bytes.get(start + 17..start + 20)? else { return None };
-        if !(b'0'..=b'5').contains(&tens) || !ones.is_ascii_digit() {
-            return None;
-        }
-        let seconds = i64::from(tens - b'0') * 10 + i64::from(ones - b'0');
-        let (mut position, mut fraction) = (start + 20, 0);
-        if byte(bytes, position) == b'.' {
-            let first = position + 1;
-            position = first;
-            let mut place = self.unit;
-            while byte(bytes, position).is_ascii_digit() {
-                // Digits finer than the unit are cut.
-                place /= 10;
-                fraction += i64::from(byte(bytes, position) - b'0') * place;
-                position += 1;
-            }
-            if !(1..=9).contains(&(position - first)) {
-                return None;
-            }
-        }
-        position += usize::from(byte(bytes, position) == b'Z');
-        if byte(bytes, position) != b'"' {
-            return None;
-        }
-        Some((self.value.checked_add(seconds * self.unit + fraction)?, position + 1))
-    }
-
-    #[cold]
-    fn learn(&mut self, head: &[u8; 16]) -> Option<()> {
-        let (b' ' | b'T', b':') = (head[10], head[13]) else { return None };
-        let (days, hour, minute) =
-            (text::date(&head[..10]).ok()?, text::digits(&head[11..13]).ok()?, text::digits(&head[14..]).ok()?);
-        if hour > 23 || minute > 59 {
-            return None;
-        }
-        let value = text::timestamp(days * 86_400 + hour * 3600 + minute * 60, 0, self.digits).ok()?;
-        (self.text, self.value, self.unit) = (*head, value, 10i64.pow(self.digits.into()));
-        Some(())
-    }
-}
-
 struct Token {
-    /// The first 16 bytes, and which of them count (none: it never matches).
-    head: u128,
-    mask: u128,
+    /// The first 16 bytes, and which of them count.
+    head: [u8; 16],
+    mask: u32,
     text: Box<[u8]>,
     action: Action,
     /// Index of the token that last followed this one.
@@ -121,11 +62,10 @@ struct Token {
 
 impl Token {
     fn new(text: &[u8], action: Action) -> Token {
-        let (mut head, mut mask) = ([0; 16], [0; 16]);
+        let mut head = [0; 16];
         let length = text.len().min(16);
         head[..length].copy_from_slice(&text[..length]);
-        mask[..length].fill(0xff);
-        Token { head: u128::from_le_bytes(head), mask: u128::from_le_bytes(mask), text: text.into(), action, next: 0 }
+        Token { head, mask: (1 << length) - 1, text: text.into(), action, next: 0 }
     }
 
     #[inline(always)]
@@ -133,8 +73,8 @@ impl Token {
         let length = self.text.len();
         match text.get(start..start + 16) {
             Some(chunk) => {
-                let chunk = u128::from_le_bytes(chunk.try_into().expect("the range has 16 bytes"));
-                chunk & self.mask == self.head
+                let equal = equal(chunk.try_into().expect("the range has 16 bytes"), &self.head);
+                equal & self.mask == self.mask
                     && (length <= 16
                         || text.get(start + 16..start + length).is_some_and(|rest| *rest == self.text[16..]))
             }
@@ -165,8 +105,8 @@ impl Object {
     fn forget(&mut self) {
         self.misses = 0;
         self.tokens.clear();
-        // Whatever the text, it does not match: none of its bytes count, and they are not zero.
-        self.tokens.push(Token { head: 1, ..Token::new(b"", Action::Skip) });
+        // Whatever the text, it does not match: it wants a bit that no comparison sets.
+        self.tokens.push(Token { mask: 1 << 31, ..Token::new(b"", Action::Skip) });
         for (name, action) in self.members.iter().take(MAX_TOKENS) {
             let plain = name.bytes().all(|byte| byte >= 0x20 && byte != b'"' && byte != b'\\');
             let token = format!("\"{name}\":");
@@ -264,7 +204,7 @@ fn members(
         let slot = u16::try_from(index).expect("a schema has fewer than 65,536 fields");
         let path = format!("{prefix}{name}");
         let digits = if let Kind::Timestamp { digits } = column.kind { digits } else { 0 };
-        let minute = Minute { digits, ..Minute::default() };
+        let minute = Minute::new(digits);
         leaves.push(Leaf { path: path.clone(), kind: column.kind, subtree_end: index + 1, minute });
         let action = match (&column.data, column.kind) {
             (Data::Struct(children), _) => {

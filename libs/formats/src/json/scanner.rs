@@ -172,10 +172,11 @@ impl Scanner {
             }
             Fast::Timestamp => {
                 if byte(text, start) == b'"'
-                    && let Some((value, end)) = self.leaves[slot].minute.timestamp(text, start)
+                    && let Some((value, end)) = self.leaves[slot].minute.timestamp(text, start + 1)
+                    && byte(text, end) == b'"'
                 {
                     self.slots[slot] = Slot::Bits(value);
-                    return Ok(end);
+                    return Ok(end + 1);
                 }
             }
             Fast::Text | Fast::None => {}

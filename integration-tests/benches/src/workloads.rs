@@ -1,0 +1,139 @@
+//! The queries, in both dialects, and what is wanted of them.
+
+use std::path::Path;
+
+/// What the issue asks for; the report says where it is missed.
+pub struct Thresholds;
+
+impl Thresholds {
+    pub const LIGHT: f64 = 0.9;
+    pub const WINDOWS: f64 = 1.5;
+    pub const JSON_EVENTS_PER_CPU_S: f64 = 4e6;
+    pub const STREAMED: f64 = 0.4;
+    pub const THREADS: f64 = 1.3;
+    pub const PROCESSES: f64 = 1.8;
+    pub const WALL: f64 = 1.7;
+    /// Of ten times the input over one time: "follows the open windows" leaves room for buffers.
+    pub const MEMORY: f64 = 1.5;
+    pub const START_MS: f64 = 150.0;
+    pub const START_MB: f64 = 80.0;
+}
+
+pub struct Query {
+    pub name: &'static str,
+    /// The columns of the result, as DDL.
+    result: &'static str,
+    /// Over the table `bids`.
+    sql: &'static str,
+    /// The same for DataFusion.
+    #[cfg_attr(not(feature = "datafusion"), allow(dead_code))]
+    pub datafusion: &'static str,
+    /// CPU-seconds of DataFusion over ours, at least.
+    #[cfg_attr(not(feature = "datafusion"), allow(dead_code))]
+    pub at_least: Option<f64>,
+    /// Also measured as a stream.
+    pub streams: bool,
+    /// Also measured with two threads and two processes.
+    pub keyed: bool,
+}
+
+impl Query {
+    pub fn script(&self, tables: &str, sink: &str) -> String {
+        format!("{tables}\nCREATE TABLE result ({}) WITH ({sink});\nINSERT INTO result {};\n", self.result, self.sql)
+    }
+}
+
+/// The table of bids.
+pub fn bids(folder: &Path, file: &str, format: &str) -> String {
+    format!(
+        "CREATE TABLE bids (auction BIGINT, bidder BIGINT, price BIGINT, channel STRING, url STRING, `dateTime` TIMESTAMP(3), extra STRING,\n\
+         WATERMARK FOR `dateTime` AS `dateTime` - INTERVAL '4' SECOND)\n\
+         WITH ('connector' = 'filesystem', 'path' = '{}', 'format' = '{format}');",
+        folder.join(file).display()
+    )
+}
+
+pub fn bounded() -> Vec<Query> {
+    let query = |name, result, sql, datafusion, at_least| Query { name, result, sql, datafusion, at_least: Some(at_least), streams: false, keyed: false };
+    let windowed = |name, result, sql, datafusion, at_least| Query { streams: true, keyed: true, ..query(name, result, sql, datafusion, at_least) };
+    vec![
+        query(
+            "filter (q2)",
+            "auction BIGINT, price BIGINT",
+            "SELECT auction, price FROM bids WHERE MOD(auction, 123) = 0",
+            "SELECT auction, price FROM bids WHERE auction % 123 = 0",
+            Thresholds::LIGHT,
+        ),
+        query(
+            "currency (q1)",
+            "auction BIGINT, bidder BIGINT, price DOUBLE, `dateTime` TIMESTAMP(3), extra STRING",
+            "SELECT auction, bidder, CAST(0.908 AS DOUBLE) * price, `dateTime`, extra FROM bids",
+            "SELECT auction, bidder, CAST(0.908 AS DOUBLE) * price AS price, \"dateTime\", extra FROM bids",
+            Thresholds::LIGHT,
+        ),
+        windowed(
+            "tumble count per auction",
+            "window_start TIMESTAMP(3), auction BIGINT, n BIGINT",
+            "SELECT window_start, auction, COUNT(*) FROM TABLE(TUMBLE(TABLE bids, DESCRIPTOR(`dateTime`), INTERVAL '10' SECOND)) \
+             GROUP BY window_start, window_end, auction",
+            "SELECT date_bin(INTERVAL '10 seconds', \"dateTime\") AS window_start, auction, count(*) AS n FROM bids GROUP BY 1, 2",
+            Thresholds::WINDOWS,
+        ),
+        windowed(
+            "hop count per auction",
+            "window_start TIMESTAMP(3), auction BIGINT, n BIGINT",
+            "SELECT window_start, auction, COUNT(*) FROM TABLE(HOP(TABLE bids, DESCRIPTOR(`dateTime`), INTERVAL '2' SECOND, INTERVAL '10' SECOND)) \
+             GROUP BY window_start, window_end, auction",
+            // By panes first, as one would write it by hand: quicker than five rows for every bid.
+            "SELECT pane - CAST(back * 2 || ' seconds' AS INTERVAL) AS window_start, auction, sum(n) AS n \
+             FROM (SELECT date_bin(INTERVAL '2 seconds', \"dateTime\") AS pane, auction, count(*) AS n FROM bids GROUP BY 1, 2) \
+             CROSS JOIN (VALUES (0), (1), (2), (3), (4)) AS panes(back) GROUP BY 1, 2",
+            Thresholds::WINDOWS,
+        ),
+        windowed(
+            "max per tumble",
+            "window_start TIMESTAMP(3), largest BIGINT",
+            "SELECT window_start, MAX(price) FROM TABLE(TUMBLE(TABLE bids, DESCRIPTOR(`dateTime`), INTERVAL '10' SECOND)) \
+             GROUP BY window_start, window_end",
+            "SELECT date_bin(INTERVAL '10 seconds', \"dateTime\") AS window_start, max(price) AS largest FROM bids GROUP BY 1",
+            Thresholds::WINDOWS,
+        ),
+        query(
+            "count distinct per day",
+            "window_start TIMESTAMP(3), bidders BIGINT, auctions BIGINT",
+            "SELECT window_start, COUNT(DISTINCT bidder), COUNT(DISTINCT auction) \
+             FROM TABLE(TUMBLE(TABLE bids, DESCRIPTOR(`dateTime`), INTERVAL '1' DAY)) GROUP BY window_start, window_end",
+            "SELECT date_bin(INTERVAL '1 day', \"dateTime\") AS window_start, count(DISTINCT bidder) AS bidders, \
+             count(DISTINCT auction) AS auctions FROM bids GROUP BY 1",
+            Thresholds::LIGHT,
+        ),
+        // Of 10 million events, 600 thousand are auctions.
+        Query {
+            keyed: true,
+            ..query(
+                "running count per auction",
+                "auction BIGINT, n BIGINT",
+                "SELECT auction, COUNT(*) FROM bids GROUP BY auction",
+                "SELECT auction, count(*) AS n FROM bids GROUP BY 1",
+                Thresholds::LIGHT,
+            )
+        },
+    ]
+}
+
+pub fn json() -> Vec<Query> {
+    let query = |name, result, sql| Query { name, result, sql, datafusion: "", at_least: None, streams: false, keyed: false };
+    vec![
+        query(
+            "JSON q0: all but two columns",
+            "auction BIGINT, bidder BIGINT, price BIGINT, `dateTime` TIMESTAMP(3), extra STRING",
+            "SELECT auction, bidder, price, `dateTime`, extra FROM bids",
+        ),
+        query(
+            "JSON q1: currency",
+            "auction BIGINT, bidder BIGINT, price DOUBLE, `dateTime` TIMESTAMP(3)",
+            "SELECT auction, bidder, CAST(0.908 AS DOUBLE) * price, `dateTime` FROM bids",
+        ),
+        query("JSON q2: filter", "auction BIGINT, price BIGINT", "SELECT auction, price FROM bids WHERE MOD(auction, 123) = 0"),
+    ]
+}

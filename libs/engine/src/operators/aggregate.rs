@@ -1,0 +1,326 @@
+//! A running aggregate by key: an updating result, or one final row per key where the input is bounded.
+//!
+//! State: per key the aggregates and, where rows may be taken back, how many rows it has. Changes are folded: at the end of an epoch
+//! each key that was touched leaves as nothing (unchanged), +I, -U/+U or -D. What was sent before is not kept: it is computed just before
+//! a key's first change in an epoch. Without keys there is always one row, also over an empty input, on the worker that owns it.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch};
+use arrow::compute::{concat, filter_record_batch};
+use arrow::datatypes::{DataType, Field, FieldRef, Int64Type, Schema, SchemaRef};
+use state::{DirtySet, KeyTable, SlotVec, SnapshotReader, SnapshotWriter};
+
+use super::groups::{Accumulators, Groups, Layout, Pool};
+use super::results::{BATCH_ROWS, Changes, Results, differs, record_batch};
+use super::saved::{load, load_watermark, save, save_watermark};
+use super::window_partial::GROUPS_MAX;
+use crate::batch::Batch;
+use crate::error::{Result, RunError};
+use crate::operator::{Operator, Output};
+use crate::plan::AggregateSpec;
+
+const TABLE: &str = "groups";
+
+pub struct Aggregate {
+    spec: AggregateSpec,
+    layout: Arc<Layout>,
+    keys: KeyTable,
+    accumulators: Accumulators,
+    /// Rows per key; only where rows may be taken back.
+    counts: SlotVec<i64>,
+    /// Whether the key's row has been sent.
+    sent: SlotVec<bool>,
+    /// Keys touched in this epoch, and their results before it, in the same order.
+    dirty: DirtySet,
+    before: Vec<Vec<ArrayRef>>,
+    /// `i64::MAX` once the final rows of a bounded input have left.
+    wm: i64,
+    owns_global: bool,
+    schema: SchemaRef,
+    saved: SchemaRef,
+    slots: Vec<u32>,
+}
+
+impl Aggregate {
+    /// `owns_global`: whether the row of an aggregate without keys is this worker's.
+    pub fn new(spec: AggregateSpec, owns_global: bool) -> Result<Aggregate> {
+        assert!(!(spec.retracts && spec.partial_input), "planning does not pre-aggregate an updating input");
+        let schema = expr::arrow_schema(&spec.output);
+        let layout = Layout::new(spec.keys, schema.fields(), &spec.calls, spec.partial_input)?;
+        let rows: FieldRef = Arc::new(Field::new("rows", DataType::Int64, false));
+        let columns = layout.key_fields().iter().chain(layout.state_fields()).cloned();
+        Ok(Aggregate {
+            keys: layout.key_table()?,
+            accumulators: layout.accumulators()?,
+            saved: Arc::new(Schema::new(columns.chain([rows]).collect::<Vec<_>>())),
+            spec,
+            layout,
+            counts: SlotVec::default(),
+            sent: SlotVec::default(),
+            dirty: DirtySet::new(),
+            before: Vec::new(),
+            wm: i64::MIN,
+            owns_global,
+            schema,
+            slots: Vec::new(),
+        })
+    }
+
+    fn grow(&mut self) {
+        let slots = self.keys.slots_capacity();
+        self.accumulators.resize(slots);
+        self.counts.grow(slots);
+        self.sent.grow(slots);
+        self.dirty.grow(slots);
+    }
+
+    /// The one row of an aggregate without keys exists from the start.
+    fn ensure_global(&mut self) -> Result<()> {
+        if self.spec.keys == 0 && self.owns_global && self.keys.is_empty() {
+            let mut slots = Vec::new();
+            self.keys.intern(&[], 1, &mut slots);
+            self.grow();
+            if !self.spec.bounded {
+                self.mark(&slots)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes that the keys of these slots change, and what their results were.
+    fn mark(&mut self, slots: &[u32]) -> Result<()> {
+        let known = self.dirty.len();
+        self.dirty.mark_all(slots);
+        let fresh = &self.dirty.slots()[known..];
+        if !fresh.is_empty() {
+            self.before.push(self.accumulators.values(fresh)?);
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, slots: &[u32], rows: &RecordBatch, adds: bool) -> Result<()> {
+        if self.spec.retracts {
+            let sign = if adds { 1 } else { -1 };
+            slots.iter().for_each(|&slot| self.counts[slot] += sign);
+        }
+        if adds { self.accumulators.add(slots, rows) } else { self.accumulators.retract(slots, rows) }
+    }
+
+    fn apply_changes(&mut self, slots: &[u32], batch: &Batch) -> Result<()> {
+        assert!(self.spec.retracts, "planning says where rows may be taken back");
+        let adds: BooleanArray = (0..slots.len()).map(|row| Some(batch.kind(row).adds())).collect();
+        // Rows are added first: one that is taken back in the same batch is there then.
+        for (mask, adding) in [(adds.clone(), true), (arrow::compute::not(&adds).map_err(failed)?, false)] {
+            if mask.true_count() > 0 {
+                let rows = filter_record_batch(&batch.rows, &mask).map_err(failed)?;
+                let slots: Vec<u32> = mask.values().set_indices().map(|row| slots[row]).collect();
+                self.apply(&slots, &rows, adding)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn send_changes(&mut self, out: &mut Output) -> Result<()> {
+        let slots = self.dirty.drain();
+        if slots.is_empty() {
+            return Ok(());
+        }
+        let mut before = Vec::new();
+        for column in 0..self.spec.calls.len() {
+            let parts: Vec<&dyn arrow::array::Array> = self.before.iter().map(|part| part[column].as_ref()).collect();
+            before.push(concat(&parts).map_err(failed)?);
+        }
+        self.before.clear();
+        let after = self.accumulators.values(&slots)?;
+        let keys = self.keys.keys(&slots);
+        let changed = differs(&before, &after, slots.len())?;
+        let before = record_batch(&self.schema, [keys.clone(), before].concat(), slots.len())?;
+        let after = record_batch(&self.schema, [keys, after].concat(), slots.len())?;
+        let mut changes = Changes::new(&before, &after);
+        let mut gone = Vec::new();
+        for (row, &slot) in slots.iter().enumerate() {
+            let exists = self.spec.keys == 0 || !self.spec.retracts || self.counts[slot] != 0;
+            match (self.sent[slot], exists) {
+                (false, true) => changes.insert(row),
+                (true, true) if changed[row] => changes.update(row, row),
+                (true, false) => changes.delete(row),
+                _ => {}
+            }
+            self.sent[slot] = exists;
+            if !exists {
+                gone.push(slot);
+            }
+        }
+        changes.send(out)?;
+        self.keys.remove(&gone);
+        self.accumulators.clear(&gone);
+        Ok(())
+    }
+
+    /// The final rows of a bounded input; afterwards nothing is left.
+    fn send_final(&mut self, out: &mut Output) -> Result<()> {
+        self.ensure_global()?;
+        let mut results = Results::new(&self.schema);
+        for slots in self.live().chunks(BATCH_ROWS) {
+            let columns = [self.keys.keys(slots), self.accumulators.values(slots)?].concat();
+            results.push(record_batch(&self.schema, columns, slots.len())?, out)?;
+        }
+        results.flush(out)?;
+        self.keys = self.layout.key_table()?;
+        self.accumulators = self.layout.accumulators()?;
+        self.counts = SlotVec::default();
+        Ok(())
+    }
+
+    /// Slots of keys that have rows.
+    fn live(&self) -> Vec<u32> {
+        let mut slots = self.keys.live_slots();
+        if self.spec.retracts && self.spec.keys > 0 {
+            slots.retain(|&slot| self.counts[slot] != 0);
+        }
+        slots
+    }
+}
+
+impl Operator for Aggregate {
+    fn process(&mut self, _port: usize, batch: Batch, _wm: i64, _out: &mut Output) -> Result<()> {
+        assert!(!(self.spec.bounded && self.wm == i64::MAX), "no rows come after the final watermark");
+        let mut slots = std::mem::take(&mut self.slots);
+        slots.clear();
+        self.keys.intern(&batch.rows.columns()[..self.spec.keys], batch.num_rows(), &mut slots);
+        self.grow();
+        if !self.spec.bounded {
+            self.mark(&slots)?;
+        }
+        match &batch.kinds {
+            None => self.apply(&slots, &batch.rows, true)?,
+            Some(_) => self.apply_changes(&slots, &batch)?,
+        }
+        self.slots = slots;
+        Ok(())
+    }
+
+    fn watermark(&mut self, wm: i64, out: &mut Output) -> Result<()> {
+        if wm <= self.wm {
+            return Ok(());
+        }
+        self.wm = wm;
+        if self.spec.bounded && wm == i64::MAX { self.send_final(out) } else { Ok(()) }
+    }
+
+    fn epoch_end(&mut self, _epoch: u64, out: &mut Output) -> Result<()> {
+        if self.spec.bounded {
+            return Ok(());
+        }
+        self.ensure_global()?;
+        self.send_changes(out)
+    }
+
+    fn snapshot(&mut self, _epoch: u64, writer: &mut SnapshotWriter) -> Result<()> {
+        assert!(self.dirty.is_empty(), "an epoch ends before its snapshot");
+        save_watermark(writer, self.wm)?;
+        for slots in self.live().chunks(BATCH_ROWS) {
+            let keys = self.keys.keys(slots);
+            let counts: ArrayRef = Arc::new(Int64Array::from_iter_values(slots.iter().map(|&slot| self.counts[slot])));
+            let columns = [keys.clone(), self.accumulators.states(slots), vec![counts]].concat();
+            save(writer, TABLE, &keys, record_batch(&self.saved, columns, slots.len())?)?;
+        }
+        Ok(())
+    }
+
+    fn restore(&mut self, reader: &SnapshotReader) -> Result<()> {
+        self.wm = load_watermark(reader)?;
+        for rows in load(reader, TABLE)? {
+            let mut slots = Vec::new();
+            self.keys.intern(&rows.columns()[..self.spec.keys], rows.num_rows(), &mut slots);
+            self.grow();
+            self.accumulators.merge(&slots, &rows.columns()[self.spec.keys..])?;
+            let counts = rows.column(rows.num_columns() - 1).as_primitive::<Int64Type>();
+            for (row, &slot) in slots.iter().enumerate() {
+                self.counts[slot] = counts.value(row);
+                // A snapshot follows the end of an epoch, so whatever it holds has been sent.
+                self.sent[slot] = !self.spec.bounded;
+            }
+        }
+        Ok(())
+    }
+
+    fn state_bytes(&self) -> usize {
+        self.keys.bytes() + self.accumulators.bytes() + self.counts.bytes() + self.sent.bytes() + self.dirty.bytes()
+    }
+}
+
+/// Aggregates by key before the exchange.
+///
+/// State: groups of one epoch. They leave as partial states at its end, at the final watermark (on which a bounded final stage acts), and
+/// when there are many.
+pub struct AggregatePartial {
+    pool: Pool,
+    table: Option<Groups>,
+    schema: SchemaRef,
+}
+
+impl AggregatePartial {
+    /// `spec` is that of the final stage, except that it tells of arguments, not of partial states.
+    pub fn new(spec: &AggregateSpec) -> Result<AggregatePartial> {
+        assert!(!spec.retracts, "planning does not pre-aggregate an updating input");
+        let output = expr::arrow_schema(&spec.output);
+        let layout = Layout::new(spec.keys, output.fields(), &spec.calls, false)?;
+        let columns: Vec<FieldRef> = layout.key_fields().iter().chain(layout.state_fields()).cloned().collect();
+        Ok(AggregatePartial { pool: Pool::new(layout), table: None, schema: Arc::new(Schema::new(columns)) })
+    }
+
+    /// The columns of the output: keys, states.
+    pub fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    fn send_all(&mut self, out: &mut Output) -> Result<()> {
+        let Some(table) = self.table.take() else { return Ok(()) };
+        let layer = table.layer();
+        self.pool.recycle(table);
+        let rows = record_batch(&self.schema, [layer.keys, layer.states].concat(), layer.rows)?;
+        for start in (0..layer.rows).step_by(BATCH_ROWS) {
+            out.send(Batch::inserts(rows.slice(start, BATCH_ROWS.min(layer.rows - start))));
+        }
+        Ok(())
+    }
+}
+
+impl Operator for AggregatePartial {
+    fn process(&mut self, _port: usize, batch: Batch, _wm: i64, out: &mut Output) -> Result<()> {
+        assert!(batch.kinds.is_none(), "planning does not pre-aggregate an updating input");
+        let table = match &mut self.table {
+            Some(table) => table,
+            none => none.insert(self.pool.table()?),
+        };
+        table.add(&batch.rows)?;
+        if table.len() > GROUPS_MAX { self.send_all(out) } else { Ok(()) }
+    }
+
+    fn watermark(&mut self, wm: i64, out: &mut Output) -> Result<()> {
+        if wm == i64::MAX { self.send_all(out) } else { Ok(()) }
+    }
+
+    fn epoch_end(&mut self, _epoch: u64, out: &mut Output) -> Result<()> {
+        self.send_all(out)
+    }
+
+    fn snapshot(&mut self, _epoch: u64, _writer: &mut SnapshotWriter) -> Result<()> {
+        assert!(self.table.is_none(), "a partial stage holds nothing across epochs");
+        Ok(())
+    }
+
+    fn restore(&mut self, _reader: &SnapshotReader) -> Result<()> {
+        Ok(())
+    }
+
+    fn state_bytes(&self) -> usize {
+        self.table.as_ref().map_or(0, Groups::bytes) + self.pool.bytes()
+    }
+}
+
+fn failed(error: arrow::error::ArrowError) -> RunError {
+    RunError::internal(format!("cannot build the rows of an aggregate: {error}"))
+}

@@ -1,0 +1,149 @@
+//! Wrong scripts: where, what code, and what is said.
+
+use super::*;
+
+/// The problems of a script over [`TABLES`], as `line:column code: message`; lines count from the query's first.
+fn problems(query: &str) -> Vec<String> {
+    let text = format!("{}{query}", TABLES.replace('\n', " "));
+    let offset = TABLES.chars().count() as u64;
+    let found = plan(&text, &Options::default()).map(|script| compact(&script.graph)).expect_err(query);
+    let found = found.into_iter().map(|problem| match problem.place {
+        graph::Place::Span { line, column, .. } => {
+            let column = if line == 1 { column as i64 - offset as i64 } else { column as i64 };
+            format!("{line}:{column} {}: {} | {}", problem.code, problem.message, problem.hint.unwrap_or_default())
+        }
+        _ => format!("- {}: {} | {}", problem.code, problem.message, problem.hint.unwrap_or_default()),
+    });
+    found.collect()
+}
+
+/// Query, then the one problem: line and column, code, the message or the hint.
+#[rustfmt::skip]
+const WRONG: &[(&str, &str, &str, &str)] = &[
+    ("SELEC price FROM bid", "1:1", "sql_syntax", "did you mean SELECT?"),
+    ("SELECT FROM bid", "1:13", "sql_syntax", "expected an expression, found FROM"),
+    ("SELECT price FORM bid", "1:19", "sql_syntax", "expected end of statement, found bid"),
+    ("SELECT price FROM bid WHERE", "1:28", "sql_syntax", "expected an expression, found the end of the statement"),
+    ("SELECT 'abc FROM bid", "1:8", "sql_syntax", "unterminated string literal"),
+    ("SELECT (price FROM bid", "1:15", "sql_syntax", "expected ), found FROM"),
+    ("SELECT prise FROM bid", "1:8", "unknown_column", "did you mean price?"),
+    ("SELECT b.price FROM bid", "1:8", "unknown_table", "write bid.price"),
+    ("SELECT price FROM bidd", "1:19", "unknown_table", "did you mean bid?"),
+    ("SELECT UPPR(channel) FROM bid", "1:8", "unknown_function", "did you mean UPPER?"),
+    ("SELECT channel + 1 FROM bid", "1:8", "type_mismatch", "write a || b to join texts, or CAST(text AS BIGINT) to calculate"),
+    ("SELECT price FROM bid WHERE price", "1:29", "type_mismatch", "compare it with a value"),
+    ("SELECT price FROM bid WHERE channel = \"x\"", "1:39", "sql_syntax", "write 'x' for the text, `x` for the column"),
+    ("SELECT price FROM bid WHERE SUM(price) > 1", "1:29", "misplaced_aggregate", "write it in HAVING"),
+    ("SELECT bidder, price, COUNT(*) FROM bid GROUP BY bidder", "1:16", "not_grouped", "add it to GROUP BY, or write MAX(price)"),
+    ("SELECT SUM(COUNT(*)) FROM bid", "1:12", "misplaced_aggregate", "compute the inner one in a subquery"),
+    ("SELECT SUM(channel) FROM bid", "1:12", "wrong_arguments", "write CAST(text AS DOUBLE)"),
+    ("SELECT COUNT(DISTINCT price, bidder) FROM bid", "1:8", "invalid_aggregate", "count one value: COUNT(DISTINCT CONCAT_WS('|', a, b))"),
+    ("SELECT LISTAGG(channel) FROM bid", "1:8", "unsupported", "LISTAGG is not supported"),
+    ("SELECT MEDIAN(price) FROM bid", "1:8", "unsupported", "write APPROX_PERCENTILE(x, 0.5): within 1 % of the exact value"),
+    ("SELECT APPROX_PERCENTILE(price, 2) FROM bid", "1:8", "invalid_aggregate", "cannot read the fraction of APPROX_PERCENTILE"),
+    ("SELECT price FROM bid GROUP BY 2", "1:32", "unknown_column", "name the column instead"),
+    ("SELECT COUNT(*) FROM bid GROUP BY COUNT(*)", "1:35", "misplaced_aggregate", "compute it in a subquery"),
+    ("SELECT price FROM bid ORDER BY nothing", "1:32", "unknown_column", "there is auction, bidder, channel, price, ts"),
+    ("SELECT price FROM bid LIMIT price", "1:29", "invalid_limit", "write the number"),
+    ("SELECT price FROM bid, out", "1:24", "unsupported", "joins are not there yet; read one table"),
+    ("SELECT * FROM bid JOIN bid b ON TRUE", "1:24", "unsupported", "JOIN is not supported"),
+    ("SELECT * FROM bid LEFT JOIN bid b ON TRUE", "1:29", "unsupported", "LEFT JOIN is not supported"),
+    ("SELECT SUM(price) OVER (PARTITION BY bidder ORDER BY ts) FROM bid", "1:8", "unsupported", "SUM OVER is not supported"),
+    ("SELECT ROW_NUMBER() OVER (ORDER BY ts) FROM bid", "1:8", "unsupported", "ROW_NUMBER OVER is not supported"),
+    ("SELECT price FROM bid WHERE price IN (SELECT price FROM bid)", "1:29", "unsupported", "write the values out, or filter with WHERE"),
+    ("SELECT price FROM bid WHERE EXISTS (SELECT 1 FROM bid)", "1:37", "unsupported", "it needs a join, which is not there yet"),
+    ("SELECT (SELECT MAX(price) FROM bid) FROM bid", "1:9", "unsupported", "compute it in a view or in FROM"),
+    ("SELECT price FROM bid INTERSECT SELECT price FROM bid", "1:1", "unsupported", "it needs a join, which is not there yet; filter with WHERE"),
+    ("SELECT price FROM bid EXCEPT SELECT price FROM bid", "1:1", "unsupported", "it needs a join, which is not there yet; filter with WHERE"),
+    ("SELECT price FROM bid UNION ALL SELECT price, price FROM bid", "1:33", "wrong_columns", "select as many columns in each"),
+    ("SELECT price FROM bid UNION ALL SELECT channel FROM bid", "1:40", "type_mismatch", "write CAST(... AS BIGINT)"),
+    ("SELECT bidder, COUNT(*) FROM bid GROUP BY GROUPING SETS ((bidder), ())", "1:59", "unsupported", "write one SELECT per grouping, with UNION ALL"),
+    ("SELECT bidder, COUNT(*) FROM bid GROUP BY CUBE (bidder)", "1:49", "unsupported", "write one SELECT per grouping, with UNION ALL"),
+    ("SELECT bidder, COUNT(*) FROM bid GROUP BY ROLLUP (bidder)", "1:51", "unsupported", "write one SELECT per grouping, with UNION ALL"),
+    ("SELECT DISTINCT ON (bidder) price FROM bid", "1:1", "unsupported", "write FIRST_VALUE(x) with GROUP BY"),
+    ("SELECT * FROM bid MATCH_RECOGNIZE (PARTITION BY bidder ORDER BY ts MEASURES A.price AS p PATTERN (A) DEFINE A AS TRUE)", "1:15", "unsupported", "aggregate over a window"),
+    ("SELECT * FROM bid FOR SYSTEM_TIME AS OF ts", "1:15", "unsupported", "temporal joins are not there yet"),
+    ("SELECT * FROM UNNEST(ARRAY[1])", "1:15", "unsupported", "compute with the array in the SELECT list"),
+    ("SELECT * FROM LATERAL (SELECT 1) t", "1:24", "unsupported", "compute it in the SELECT list"),
+    ("SELECT 1", "1:1", "unsupported", "select from a table"),
+    ("VALUES (1, 2)", "1:8", "unsupported", "read the rows from a table, such as a file of JSON lines"),
+    ("INSERT INTO out VALUES (1, 2)", "1:24", "unsupported", "read the rows from a table, such as a file of JSON lines"),
+    ("INSERT INTO out SELECT price FROM bid", "1:13", "wrong_columns", "the table has (k, n), the query (price)"),
+    ("INSERT INTO out SELECT channel, price FROM bid", "1:24", "type_mismatch", "write CAST(... AS BIGINT)"),
+    ("INSERT INTO out (k, q) SELECT price, price FROM bid", "1:21", "unknown_column", "did you mean k?"),
+    ("INSERT INTO out (k, k) SELECT price, price FROM bid", "1:21", "duplicate_column", "remove one"),
+    ("INSERT INTO nowhere SELECT price FROM bid", "1:13", "unknown_table", "there is bid, out"),
+    ("INSERT INTO out SELECT CAST(price AS DOUBLE), price FROM bid", "1:29", "type_mismatch", "write CAST(... AS BIGINT)"),
+    ("SELECT * FROM out", "1:15", "unknown_connector", "sources are datagen, filesystem, replay"),
+    ("CREATE TABLE bid (a INT) WITH ('connector' = 'print')", "1:14", "duplicate_name", "choose another name, or write IF NOT EXISTS"),
+    ("CREATE TABLE t (a BIGNT) WITH ('connector' = 'print')", "1:19", "unknown_type", "did you mean BIGINT?"),
+    ("CREATE TABLE t (a INT, a INT) WITH ('connector' = 'print')", "1:24", "duplicate_column", "rename one"),
+    ("CREATE TABLE t (a INT)", "1:14", "missing_option", "the table t names no connector"),
+    ("CREATE TABLE t (a INT) WITH ('connector' = 'kafka')", "1:30", "unknown_connector", "it is not there yet; 'filesystem' and 'replay' read files"),
+    ("CREATE TABLE t (a INT) WITH ('connector' = 'filesistem')", "1:30", "unknown_connector", "did you mean filesystem?"),
+    ("CREATE TABLE t (a INT) WITH ('connector' = 'filesystem', 'format' = 'json', 'path' = 'x', 'formt' = 'json')", "1:91", "unknown_option", "did you mean format?"),
+    ("CREATE TABLE t (a INT) WITH ('connector' = 'filesystem', 'format' = 'xml', 'path' = 'x')", "1:58", "invalid_option", "unknown variant `xml`, expected one of `parquet`, `json`, `csv`"),
+    ("CREATE TABLE t (a INT) WITH ('connector' = 'filesystem', 'format' = 'json')", "1:24", "missing_option", "add 'path' = '...'"),
+    ("CREATE TABLE t (a INT) WITH ('connector' = 'datagen', 'max_ahead' = '1h')", "1:55", "invalid_option", "declare WATERMARK FOR column AS column - INTERVAL '5' SECOND"),
+    ("CREATE TABLE t (a INT) WITH ('connector' = 'print', 'on_bad_record' = 'drop')", "1:53", "unknown_option", "remove it"),
+    ("CREATE TABLE t (a INT) WITH ('connector' = 'datagen', 'on_bad_record' = 'ignore')", "1:55", "invalid_option", "write fail, drop or dead_letter"),
+    ("CREATE TABLE t (a INT) WITH ('connector' = 'print', 'connector' = 'print')", "1:53", "duplicate_option", "remove one of them"),
+    ("CREATE TABLE t (a INT, PRIMARY KEY (a)) WITH ('connector' = 'print')", "1:39", "invalid_primary_key", "write PRIMARY KEY (...) NOT ENFORCED"),
+    ("CREATE TABLE t (a INT, PRIMARY KEY (b) NOT ENFORCED) WITH ('connector' = 'print')", "1:37", "unknown_column", "did you mean a?"),
+    ("CREATE TABLE t (a INT, WATERMARK FOR b AS b) WITH ('connector' = 'datagen')", "1:38", "unknown_column", "did you mean a?"),
+    ("CREATE TABLE t (a TIMESTAMP(3), WATERMARK FOR a AS a + INTERVAL '1' SECOND) WITH ('connector' = 'datagen')", "1:52", "invalid_watermark", "write WATERMARK FOR a AS a - INTERVAL '5' SECOND"),
+    ("CREATE TABLE t (a TIMESTAMP(3), WATERMARK FOR a AS a - INTERVAL '1' MONTH) WITH ('connector' = 'datagen')", "1:65", "invalid_interval", "write INTERVAL '10' SECOND (or MINUTE, HOUR, DAY)"),
+    ("CREATE TABLE t (a INT METADATA FROM 'offset') WITH ('connector' = 'datagen')", "1:17", "unsupported", "remove the column"),
+    ("CREATE TABLE t (a INT, b AS c + 1) WITH ('connector' = 'datagen')", "1:29", "unknown_column", "did you mean a?"),
+    ("CREATE TABLE t (a INT, b AS SUM(a)) WITH ('connector' = 'datagen')", "1:29", "misplaced_aggregate", "compute it in a subquery"),
+    ("CREATE TABLE t AS SELECT * FROM bid", "1:16", "unsupported", "write CREATE TABLE with its columns, then INSERT INTO it"),
+    ("CREATE TABLE t (a INT) PARTITIONED BY (b) WITH ('connector' = 'print')", "1:40", "unknown_column", "did you mean a?"),
+    ("CREATE VIEW v (a) AS SELECT price, bidder FROM bid", "1:13", "wrong_columns", "name every column once"),
+    ("CREATE FUNCTION f AS 'x'", "1:1", "statement_not_supported", "CREATE FUNCTION is not supported"),
+    ("DROP TABLE bid", "1:1", "statement_not_supported", "tables and views live as long as the script; leave it out"),
+    ("SHOW TABLES", "1:1", "statement_not_supported", "SHOW is not supported"),
+    ("UPDATE bid SET price = 1", "1:1", "statement_not_supported", "write the new rows with INSERT INTO ... SELECT"),
+    ("DELETE FROM bid", "1:1", "statement_not_supported", "write the new rows with INSERT INTO ... SELECT"),
+    ("ALTER TABLE bid ADD x INT", "1:1", "statement_not_supported", "change the CREATE statement instead"),
+    ("USE CATALOG x", "1:1", "statement_not_supported", "USE is not supported"),
+    ("SET 'paralelism' = '2'", "1:1", "unknown_option", "did you mean parallelism?"),
+    ("SET 'parallelism' = '0'", "1:1", "out_of_range", "parallelism is 0; it must be 1 to 256"),
+    ("SET 'execution.runtime-mode' = 'batch'", "1:1", "unknown_option", "whether a run is bounded follows from its sources; remove the setting"),
+    ("SET x", "1:1", "sql_syntax", "write SET 'name' = 'value'"),
+    ("EXPLAIN", "1:1", "sql_syntax", "write EXPLAIN SELECT ... or EXPLAIN INSERT INTO ..."),
+    ("EXPLAIN CREATE VIEW v AS SELECT 1", "1:9", "statement_not_supported", "EXPLAIN stands before SELECT or INSERT INTO"),
+    ("EXECUTE STATEMENT SET BEGIN SELECT price FROM bid; END", "1:29", "statement_not_supported", "a statement set holds INSERT INTO statements alone"),
+    ("EXECUTE STATEMENT SET BEGIN INSERT INTO out SELECT price, price FROM bid;", "1:1", "sql_syntax", "write END; after its last INSERT INTO"),
+    ("SELECT * FROM TABLE(TUMBEL(TABLE bid, DESCRIPTOR(ts), INTERVAL '1' MINUTE))", "1:21", "unknown_function", "did you mean TUMBLE?"),
+    ("SELECT * FROM TABLE(TUMBLE(TABLE bid, DESCRIPTOR(ts)))", "1:21", "invalid_window", "TUMBLE lacks its size"),
+    ("SELECT * FROM TABLE(TUMBLE(bid, DESCRIPTOR(ts), INTERVAL '1' MINUTE))", "1:28", "invalid_window", "write TABLE bid"),
+    ("SELECT * FROM TABLE(TUMBLE(TABLE bid, ts, INTERVAL '1' MINUTE))", "1:39", "invalid_window", "TUMBLE needs the time column as DESCRIPTOR(column)"),
+    ("SELECT * FROM TABLE(TUMBLE(TABLE bid, DESCRIPTOR(tz), INTERVAL '1' MINUTE))", "1:50", "unknown_column", "did you mean ts?"),
+    ("SELECT * FROM TABLE(TUMBLE(TABLE bid, DESCRIPTOR(ts), 10))", "1:55", "invalid_interval", "write INTERVAL '10' SECOND (or MINUTE, HOUR, DAY)"),
+    ("SELECT * FROM TABLE(TUMBLE(TABLE bid, DESCRIPTOR(ts), INTERVAL '1' MONTH))", "1:64", "invalid_interval", "write INTERVAL '10' SECOND (or MINUTE, HOUR, DAY)"),
+    ("SELECT * FROM TABLE(TUMBLE(DATA => TABLE bid, TIMECOL => DESCRIPTOR(ts), SIZ => INTERVAL '1' MINUTE))", "1:74", "invalid_window", "did you mean SIZE?"),
+    ("SELECT * FROM TABLE(SESSION(TABLE bid PARTITION BY bidder, DESCRIPTOR(ts), INTERVAL '1' MINUTE))", "1:21", "unsupported", "the windows of SESSION are known only to an aggregate"),
+    ("SELECT auction, COUNT(*) FROM TABLE(SESSION(TABLE bid PARTITION BY bidder, DESCRIPTOR(ts), INTERVAL '1' MINUTE)) GROUP BY auction, window_start, window_end", "1:37", "unsupported", "write SESSION(TABLE t PARTITION BY auction, ...)"),
+    ("SELECT bidder, COUNT(*) FROM TABLE(SESSION(TABLE bid PARTITION BY bidder, DESCRIPTOR(ts), INTERVAL '1' MINUTE)) WHERE price > 1 GROUP BY bidder, window_start, window_end", "1:36", "unsupported", "the windows of SESSION are known only to an aggregate"),
+    ("SELECT TUMBLE_START(ts, INTERVAL '1' MINUTE) FROM bid", "1:8", "invalid_window", "write GROUP BY TUMBLE(...)"),
+    ("SELECT TUMBLE_START(ts, INTERVAL '2' MINUTE) FROM bid GROUP BY TUMBLE(ts, INTERVAL '1' MINUTE)", "1:8", "invalid_window", "write the same TUMBLE(...) in GROUP BY"),
+    ("SELECT COUNT(*) FROM bid GROUP BY TUMBLE(ts, INTERVAL '1' MINUTE), HOP(ts, INTERVAL '1' MINUTE, INTERVAL '2' MINUTE)", "1:68", "invalid_window", "group by one of them"),
+    ("SELECT * FROM highwater.late_rows", "1:15", "empty_system_table", "aggregate over a window in another statement"),
+    ("SELECT * FROM highwater.late", "1:15", "unknown_table", "there is dead_letters, late_rows"),
+    ("SELECT price FROM bid; SELECT bidder FROM bid", "1:1", "misplaced_select", "write INSERT INTO table SELECT ..., or move it to the end"),
+    ("WITH RECURSIVE a AS (SELECT 1) SELECT * FROM a", "1:1", "unsupported", "write the steps out as views"),
+    ("SELECT key FROM bid; ", "1:8", "unknown_column", "there is auction, bidder, channel, price, ts"),
+    ("SELECT price AS a, FROM bid", "1:25", "sql_syntax", "expected an expression, found FROM"),
+];
+
+#[test]
+fn each_wrong_script_is_refused_with_its_place() {
+    let mut wrong = String::new();
+    for (query, at, code, part) in WRONG {
+        let found = problems(query);
+        if found.len() != 1 || !found[0].starts_with(&format!("{at} {code}: ")) || !found[0].contains(part) {
+            wrong.push_str(&format!("{query}\n  expected {at} {code}: {part}\n  found    {}\n", found.join("\n           ")));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong}");
+}

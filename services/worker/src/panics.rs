@@ -1,0 +1,52 @@
+//! What a panic says and does: one line, without a trace, and the end of the process.
+
+use std::io::{IsTerminal, Write};
+use std::panic::PanicHookInfo;
+use std::time::Duration;
+
+use crate::EXIT_INTERNAL;
+
+/// How long a process whose connection to a peer broke waits to be ended by the leader, which knows which process was lost.
+const PEER_LOSS_PATIENCE: Duration = Duration::from_secs(2);
+
+/// From now on a panic prints one line, and ends the process with [`EXIT_INTERNAL`]; with two exceptions. A worker thread's panic is caught
+/// by the engine and becomes the cause of the run's end. The communication threads panic when a peer is gone, which the leader
+/// learns, and says, by itself; a further process (`taking_part`) that nobody ends for it ends itself.
+pub fn report_panics(taking_part: bool) {
+    std::panic::set_hook(Box::new(move |panic| {
+        let thread = std::thread::current();
+        let name = thread.name().unwrap_or_default();
+        if name.starts_with("timely:send") || name.starts_with("timely:recv") {
+            tracing::debug!("{name}: {}", message(panic));
+            if taking_part {
+                // Should the thread not start, the leader's order or its end is still awaited.
+                let _ = std::thread::Builder::new().spawn(|| {
+                    std::thread::sleep(PEER_LOSS_PATIENCE);
+                    say("a connection between the processes of the run broke");
+                    std::process::exit(EXIT_INTERNAL.into());
+                });
+            }
+            return;
+        }
+        say(&message(panic));
+        if !name.starts_with("timely:work") {
+            std::process::exit(EXIT_INTERNAL.into());
+        }
+    }));
+}
+
+fn message(panic: &PanicHookInfo) -> String {
+    let text = panic.payload_as_str().unwrap_or("no reason given").replace('\n', " ");
+    match panic.location() {
+        Some(place) => format!("{text} ({}:{})", place.file(), place.line()),
+        None => text,
+    }
+}
+
+fn say(text: &str) {
+    let mut stderr = std::io::stderr().lock();
+    // Over a progress bar, if there is one.
+    let clear = if stderr.is_terminal() { "\r\x1b[K" } else { "" };
+    // There is nobody to tell that nobody can be told.
+    let _ = writeln!(stderr, "{clear}highwater: internal error: {text}");
+}
