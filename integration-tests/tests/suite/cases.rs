@@ -53,7 +53,7 @@ fn case_gives_its_golden_rows(
     mode: Mode,
 ) {
     let case = Case::read(query.parent().unwrap());
-    if case.directives.contains_key("bounded-only") && !matches!(mode, Bounded { .. }) {
+    if case.is_bounded_only() && !matches!(mode, Bounded { .. }) {
         return;
     }
     let rows = case.run(mode);
@@ -63,25 +63,25 @@ fn case_gives_its_golden_rows(
     }
 }
 
-struct Case {
-    name: String,
-    folder: PathBuf,
+pub struct Case {
+    pub name: String,
+    pub folder: PathBuf,
     directives: BTreeMap<String, String>,
-    sources: Vec<Source>,
-    expected: Vec<Row>,
+    pub sources: Vec<Source>,
+    pub expected: Vec<Row>,
 }
 
 /// A table that the query reads from files.
 #[derive(Debug, PartialEq)]
-struct Source {
-    table: String,
-    path: String,
+pub struct Source {
+    pub table: String,
+    pub path: String,
     /// What its watermark allows, such as `5s`; 0s where it declares none or allows none.
     disorder: String,
 }
 
 impl Case {
-    fn read(folder: &Path) -> Case {
+    pub fn read(folder: &Path) -> Case {
         let name = folder.file_name().unwrap().to_string_lossy().into_owned();
         let sql = std::fs::read_to_string(folder.join("query.sql")).unwrap();
         let directives = directives(&sql);
@@ -98,10 +98,19 @@ impl Case {
         if !matches!(mode, Bounded { .. }) {
             self.assert_streamed(&finished);
         }
+        self.fold(compare::rows(&finished.stdout, "stdout").unwrap_or_else(|error| panic!("{error}\n{}", finished.report())))
+    }
+
+    /// What a changelog ends with.
+    pub fn fold(&self, rows: Vec<Row>) -> Vec<Row> {
         let key: Vec<String> =
             self.directives.get("key").map(|names| names.split(',').map(|name| name.trim().to_owned()).collect()).unwrap_or_default();
-        let rows = compare::rows(&finished.stdout, "stdout").unwrap_or_else(|error| panic!("{error}\n{}", finished.report()));
-        compare::fold(rows, &key).unwrap_or_else(|error| panic!("{} in mode {mode:?}: {error}\n{}", self.name, finished.report()))
+        compare::fold(rows, &key).unwrap_or_else(|error| panic!("{}: {error}", self.name))
+    }
+
+    /// The query has no meaning in a stream.
+    pub fn is_bounded_only(&self) -> bool {
+        self.directives.contains_key("bounded-only")
     }
 
     /// A streamed run that crosses few epochs, or drops rows as late, shows nothing.
@@ -113,7 +122,7 @@ impl Case {
         assert_eq!(figure("late"), 0, "{}: {}", self.name, finished.report());
     }
 
-    fn rows(&self) -> usize {
+    pub fn rows(&self) -> usize {
         self.sources.iter().map(|source| count_rows(&self.folder.join(&source.path))).sum()
     }
 
