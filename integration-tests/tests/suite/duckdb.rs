@@ -90,7 +90,11 @@ fn integer(dice: &mut Dice, depth: u32) -> Text {
 }
 
 fn text(dice: &mut Dice) -> Text {
-    Text::same(dice.pick(&["s", "s", "UPPER(s)", "CONCAT(s, 'x')", "SUBSTRING(s, 2, 2)", "COALESCE(s, 'none')", "REPLACE(s, 'a', 'bb')"]))
+    match dice.below(7) {
+        // NULL when a part is, as in Flink; DuckDB's function leaves NULLs out.
+        0 => Text::of_both("CONCAT(s, 'x')", "(s || 'x')", &[]),
+        _ => Text::same(dice.pick(&["s", "s", "UPPER(s)", "SUBSTRING(s, 2, 2)", "COALESCE(s, 'none')", "REPLACE(s, 'a', 'bb')"])),
+    }
 }
 
 fn double(dice: &mut Dice) -> Text {
