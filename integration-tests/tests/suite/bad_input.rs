@@ -52,7 +52,10 @@ fn assert_answer(finished: &Finished, exit: i32, words: &[&str]) {
 }
 
 fn squeezed(text: &str) -> String {
-    text.split(|c: char| c.is_whitespace() || "│╭╰─·".contains(c)).filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
+    text.split(|c: char| c.is_whitespace() || "│╭╰─·".contains(c))
+        .filter(|word| !word.is_empty())
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 fn published(folder: &Path) -> bool {
@@ -129,7 +132,9 @@ fn an_expression_that_is_too_large_is_refused(#[case] expression: String) {
 
 #[test]
 fn all_errors_of_a_script_are_reported_at_once() {
-    let script = format!("{TABLES}INSERT INTO result SELECT auction, prize FROM bids;\nINSERT INTO result SELECT auction, price FROM bidz;");
+    let script = format!(
+        "{TABLES}INSERT INTO result SELECT auction, prize FROM bids;\nINSERT INTO result SELECT auction, price FROM bidz;"
+    );
     let (_folder, finished) = run(&script, &[("bids.jsonl", BIDS.as_bytes())], &[]);
     assert_answer(&finished, REFUSED, &["unknown_column", "unknown_table"]);
 }
@@ -152,7 +157,8 @@ fn a_bad_json_file_fails_the_run(#[case] files: &[(&str, &[u8])], #[case] words:
         let table = if mode.is_empty() { &table } else { TABLES };
         let (folder, finished) = run(&format!("{table}{COPY}"), files, mode);
         // The splits of a replay are not files: there the table and the place in its file must do.
-        let words: Vec<&str> = words.iter().map(|word| if mode.is_empty() { *word } else { word.trim_end_matches(".jsonl") }).collect();
+        let words: Vec<&str> =
+            words.iter().map(|word| if mode.is_empty() { *word } else { word.trim_end_matches(".jsonl") }).collect();
         assert_answer(&finished, FAILED, &words);
         assert!(!published(folder.path()), "{}", finished.report());
     }
@@ -180,7 +186,8 @@ const fn const_str() -> &'static str {
 #[rstest]
 #[case::drop("drop", &["1"])]
 fn bad_records_are_counted_when_the_table_says_so(#[case] policy: &str, #[case] words: &[&str]) {
-    let tables = TABLES.replace("'path' = 'bids.jsonl'", &format!("'path' = 'bids.jsonl', 'on_bad_record' = '{policy}'"));
+    let tables =
+        TABLES.replace("'path' = 'bids.jsonl'", &format!("'path' = 'bids.jsonl', 'on_bad_record' = '{policy}'"));
     let content = format!("{BIDS}not json\n");
     let (folder, finished) = run(&format!("{tables}{COPY}"), &[("bids.jsonl", content.as_bytes())], &[]);
     assert_answer(&finished, 0, words);
@@ -258,7 +265,8 @@ fn files_whose_schemas_differ_are_read_where_that_is_right() {
     assert!(!published(folder.path()));
 
     let text = parquet_of_text();
-    let (folder, finished) = run(&format!("{PARQUET_TABLES}{COPY}"), &[("in/a.parquet", &good), ("in/b.parquet", &text)], &[]);
+    let (folder, finished) =
+        run(&format!("{PARQUET_TABLES}{COPY}"), &[("in/a.parquet", &good), ("in/b.parquet", &text)], &[]);
     assert_answer(&finished, FAILED, &["b.parquet", "price"]);
     assert!(!published(folder.path()));
 }
@@ -267,7 +275,12 @@ fn files_whose_schemas_differ_are_read_where_that_is_right() {
 fn output_that_exists_is_not_overwritten() {
     let files: [(&str, &[u8]); 2] = [("bids.jsonl", BIDS.as_bytes()), ("out/mine.json", b"{\"a\":1,\"b\":1}\n")];
     let (folder, finished) = run(&format!("{TABLES}{COPY}"), &files, &[]);
-    assert_eq!(std::fs::read(folder.path().join("out/mine.json")).unwrap(), b"{\"a\":1,\"b\":1}\n", "{}", finished.report());
+    assert_eq!(
+        std::fs::read(folder.path().join("out/mine.json")).unwrap(),
+        b"{\"a\":1,\"b\":1}\n",
+        "{}",
+        finished.report()
+    );
 }
 
 #[test]
@@ -300,7 +313,9 @@ fn order_by_is_refused_in_a_stream() {
 fn paths_outside_the_allowed_roots_are_refused(#[case] path: &str) {
     let folder = tempfile::tempdir().unwrap();
     std::os::unix::fs::symlink("/etc", folder.path().join("link")).unwrap();
-    let script = format!("CREATE TABLE t (line STRING) WITH ('connector' = 'filesystem', 'path' = '{path}', 'format' = 'csv');\nSELECT line FROM t;");
+    let script = format!(
+        "CREATE TABLE t (line STRING) WITH ('connector' = 'filesystem', 'path' = '{path}', 'format' = 'csv');\nSELECT line FROM t;"
+    );
     std::fs::write(folder.path().join("script.sql"), script).unwrap();
     let finished = program::finish(support::command(folder.path()).args(["run", "script.sql"]), SOON);
     assert_ne!(finished.code, Some(0), "{}", finished.report());
@@ -332,9 +347,18 @@ fn wrong_arguments_are_refused(#[case] arguments: &[&str], #[case] words: &[&str
 fn a_full_disk_fails_the_run() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("bids.jsonl"), BIDS).unwrap();
-    std::fs::write(folder.path().join("script.sql"), format!("{}\nSELECT auction, price FROM bids;", TABLES.lines().take(2).collect::<Vec<_>>().join("\n"))).unwrap();
+    std::fs::write(
+        folder.path().join("script.sql"),
+        format!("{}\nSELECT auction, price FROM bids;", TABLES.lines().take(2).collect::<Vec<_>>().join("\n")),
+    )
+    .unwrap();
     let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
     let mut command = support::command(folder.path());
-    let status = command.args(["run", "script.sql", "-o", "json"]).stdout(full).stderr(std::process::Stdio::null()).status().unwrap();
+    let status = command
+        .args(["run", "script.sql", "-o", "json"])
+        .stdout(full)
+        .stderr(std::process::Stdio::null())
+        .status()
+        .unwrap();
     assert_eq!(status.code(), Some(FAILED), "rows that could not be written were called a success");
 }
