@@ -309,7 +309,8 @@ mod tests {
         let log = "{\"op\":\"+I\",\"k\":1,\"n\":1}\n{\"op\":\"-U\",\"k\":1,\"n\":1}\n{\"op\":\"+U\",\"k\":1,\"n\":2}\n\
                    {\"op\":\"+I\",\"k\":2,\"n\":7}\n{\"op\":\"-D\",\"k\":2,\"n\":7}";
         assert_eq!(fold(of(log), &[]).unwrap(), of("{\"k\":1,\"n\":2}"));
-        let upserts = "{\"op\":\"+I\",\"k\":1,\"n\":1}\n{\"op\":\"+U\",\"k\":1,\"n\":2}\n{\"op\":\"-D\",\"k\":2,\"n\":7}";
+        let upserts =
+            "{\"op\":\"+I\",\"k\":1,\"n\":1}\n{\"op\":\"+U\",\"k\":1,\"n\":2}\n{\"op\":\"-D\",\"k\":2,\"n\":7}";
         assert_eq!(fold(of(upserts), &["k".into()]).unwrap(), of("{\"k\":1,\"n\":2}"));
         assert!(matches!(fold(of("{\"op\":\"-D\",\"k\":1}"), &[]), Err(Error::Negative { .. })));
         assert!(matches!(fold(of("{\"op\":\"?\",\"k\":1}"), &[]), Err(Error::Kind { .. })));
