@@ -9,7 +9,7 @@ use graph::{
 
 use super::{Changelog, Facts, Known, TimeAttribute, Walk, expression_problem, window};
 use crate::aggregate::aggregate_type;
-use crate::types::casts_implicitly;
+use crate::types::{casts_implicitly, common_type};
 
 const WINDOW_COLUMNS: [&str; 3] = ["window_start", "window_end", "window_time"];
 
@@ -174,13 +174,25 @@ fn union(walk: &mut Walk, inputs: &[Known], ids: &[String], at: &str) -> Option<
             walk.problem("union_mismatch", message, "project the same columns from each", pointer);
             continue;
         }
-        for (c, (x, y)) in a.iter().zip(b).enumerate() {
-            if x.data_type != y.data_type {
-                let message = format!(
-                    "column {} of the union is {} {} in {:?} but {} {} in {:?}",
-                    c + 1, x.name, x.data_type, ids[0], y.name, y.data_type, ids[position + 1]
-                );
-                walk.problem("union_mismatch", message, "write a CAST in a projection before the union; a time may be cast to a finer precision", pointer.clone());
+        for (c, y) in b.iter().enumerate() {
+            let x = &schema.columns[c];
+            let same_kind = x.data_type.is_timestamp() && std::mem::discriminant(&x.data_type) == std::mem::discriminant(&y.data_type);
+            // Times of one kind are taken as the finest of their precisions; all else must agree.
+            match common_type(&x.data_type, &y.data_type).filter(|_| same_kind || x.data_type == y.data_type) {
+                Some(common) => schema.columns[c].data_type = common,
+                None => {
+                    let message = format!(
+                        "column {} of the union is {} {} in {:?} but {} {} in {:?}",
+                        c + 1,
+                        x.name,
+                        x.data_type,
+                        ids[0],
+                        y.name,
+                        y.data_type,
+                        ids[position + 1]
+                    );
+                    walk.problem("union_mismatch", message, "write a CAST in a projection before the union", pointer.clone());
+                }
             }
             schema.columns[c].nullable |= y.nullable;
         }
