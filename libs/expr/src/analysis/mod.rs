@@ -80,6 +80,7 @@ pub fn analyze(graph: &Graph, settings: &Settings) -> Result<Analysis, Vec<Probl
     });
     let mut walk = Walk {
         graph,
+        bounded,
         env: Env { overflow_wrap: settings.overflow_wrap, ..Env::default() },
         known: BTreeMap::new(),
         problems: Vec::new(),
@@ -129,6 +130,8 @@ impl Known {
 
 struct Walk<'a> {
     graph: &'a Graph,
+    /// Whether all sources are bounded.
+    bounded: bool,
     env: Env,
     known: BTreeMap<String, Known>,
     problems: Vec<Problem>,

@@ -334,7 +334,7 @@ fn window_aggregate(walk: &mut Walk, id: &str, aggregate: &WindowAggregate, inpu
     let windowing = windowing?;
     let mut key: Vec<String> = aggregate.keys.iter().map(|key| key.name.clone()).collect();
     key.extend(["window_start".to_string(), "window_end".to_string()]);
-    let updating = aggregate.allowed_lateness.us > 0 && !input.facts.bounded;
+    let updating = aggregate.allowed_lateness.us > 0 && !walk.bounded;
     let facts = Facts {
         schema: Schema::new(keys.into_iter().chain(windowing.columns).chain(calls).collect()),
         bounded: input.facts.bounded,
@@ -357,6 +357,8 @@ fn aggregate(walk: &mut Walk, id: &str, aggregate: &Aggregate, input: &Known, at
     unique_names(walk, names);
     let keys = keys(walk, &aggregate.keys, input, at);
     let calls = calls(walk, &aggregate.aggregates, input, at);
+    // A bounded run emits final rows only; that is a matter of the whole graph, since its edges share their epochs.
+    let updating = !walk.bounded;
     if !input.facts.bounded && !keys.is_empty() {
         let bytes: usize = 24 + keys.iter().chain(&calls).map(|column| width(&column.data_type)).sum::<usize>();
         let open = aggregate.aggregates.iter().any(|call| call.distinct || (input.updating() && call.function != AggregateFunction::Count));
@@ -364,7 +366,6 @@ fn aggregate(walk: &mut Walk, id: &str, aggregate: &Aggregate, input: &Known, at
         let message = format!("{id:?} keeps every key for ever: about {bytes} bytes per key{more}");
         walk.warning("state_grows", message, "group by a window too if old keys are no longer needed", at.to_string());
     }
-    let updating = !input.facts.bounded;
     let facts = Facts {
         schema: Schema::new(keys.into_iter().chain(calls).collect()),
         bounded: input.facts.bounded,
@@ -476,6 +477,11 @@ fn sort(walk: &mut Walk, id: &str, sort: &Sort, input: &Known, at: &str) -> Opti
         {
             walk.problem("type_mismatch", "a MAP has no order", "sort by its elements", pointer);
         }
+    }
+    if input.facts.bounded && input.updating() {
+        let from = input.facts.updates_from.clone().unwrap_or_default();
+        let message = format!("{id:?} cannot order the changing rows of {from:?}, which is beside a stream in this graph");
+        walk.problem("sort_updates", message, "put it into a graph of its own, where all sources are bounded", at.to_string());
     }
     if !input.facts.bounded {
         let what = if sort.by.is_empty() { "LIMIT" } else { "ORDER BY" };

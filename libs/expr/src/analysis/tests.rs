@@ -140,6 +140,7 @@ warning x/aggregates/0 [no_time_attribute] last_value goes by the time attribute
 #[test]
 fn graphs_that_are_refused() {
     check(&[
+        (r#"{"id": "a", "type": "aggregate", "inputs": ["f"], "keys": [{"name": "k", "expr": "k"}]}, {"id": "x", "type": "sort", "inputs": ["a"], "limit": 1}, {"id": "y", "type": "filter", "inputs": ["u"], "predicate": "TRUE"}"#, r#"x/ [sort_updates] "x" cannot order the changing rows of "a", which is beside a stream in this graph -- put it into a graph of its own, where all sources are bounded"#),
         (r#"{"id": "x", "type": "project", "inputs": ["f"], "columns": [{"name": "a", "expr": "vv"}, {"name": "a", "expr": "v +"}, {"name": "", "expr": "UPER(k)"}]}"#, r#"x/columns/0/expr [unknown_column] there is no column vv (at character 1 of vv) -- did you mean v?
 x/columns/1/expr [syntax_error] Expected: an expression, but the expression ends (at character 4 of v +)
 x/columns/1/name [duplicate_column] there are two columns a -- give one of them another name
