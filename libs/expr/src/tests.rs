@@ -871,3 +871,56 @@ fn maps_and_rows_are_read_by_key_and_field() {
 fn cast_layout(array: ArrayRef, t: &DataType) -> ArrayRef {
     compute::cast(&array, &crate::arrow_type(t)).unwrap()
 }
+
+/// Draws expressions from a grammar: whatever compiles runs, in any batch, with the type it claims (the harness of [`show`] asserts it).
+#[test]
+fn drawn_expressions_compile_or_are_refused_but_never_panic() {
+    let mut state = 0x2545_F491_4F6C_DD1Du64;
+    let mut draw = move |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state % below as u64) as usize
+    };
+    fn expression(draw: &mut impl FnMut(usize) -> usize, depth: usize) -> String {
+        const LEAVES: &[&str] = &[
+            "tiny", "small", "i", "b", "f", "d", "dec", "s", "n", "bo", "by", "dt", "tm", "ts0", "ts", "ts6", "ltz", "zero", "min", "NULL", "1", "0",
+            "-3", "2.50", "1e2", "'x'", "'12'", "''", "TRUE", "DATE '2024-01-31'", "TIMESTAMP '2024-01-31 01:02:03.456'", "INTERVAL '1' DAY",
+            "INTERVAL '2' MONTH", "ARRAY[1, 2]", "NOW()", "9223372036854775807", "99999999999999999999.99",
+        ];
+        if depth == 0 || draw(5) == 0 {
+            return LEAVES[draw(LEAVES.len())].to_string();
+        }
+        let mut part = |draw: &mut _| expression(draw, depth - 1);
+        const INFIX: &[&str] = &["+", "-", "*", "/", "%", "=", "<>", "<", ">=", "AND", "OR", "||", "IS DISTINCT FROM", "LIKE"];
+        const TYPES: &[&str] =
+            &["TINYINT", "INT", "BIGINT", "FLOAT", "DOUBLE", "DECIMAL(10, 3)", "STRING", "BOOLEAN", "DATE", "TIME", "TIMESTAMP(0)", "TIMESTAMP(6)", "TIMESTAMP_LTZ(3)", "BYTES"];
+        match draw(9) {
+            0..=2 => format!("({} {} {})", part(draw), INFIX[draw(INFIX.len())], part(draw)),
+            3 => format!("{}({} AS {})", ["CAST", "TRY_CAST"][draw(2)], part(draw), TYPES[draw(TYPES.len())]),
+            4 => format!("CASE WHEN {} THEN {} ELSE {} END", part(draw), part(draw), part(draw)),
+            5 => format!("{} IN ({}, {})", part(draw), part(draw), part(draw)),
+            6 => format!("({} BETWEEN {} AND {})", part(draw), part(draw), part(draw)),
+            _ => {
+                let names = crate::functions();
+                let name = names[draw(names.len())];
+                // Long repetitions only cost time.
+                let name = if ["REPEAT", "LPAD", "RPAD"].contains(&name) { "ABS" } else { name };
+                let args: Vec<String> = (0..draw(4)).map(|_| part(draw)).collect();
+                format!("{name}({})", args.join(", "))
+            }
+        }
+    }
+    let (mut ran, mut refused, mut failed) = (0, 0, 0);
+    for _ in 0..5_000 {
+        let text = expression(&mut draw, 3);
+        let shown = std::panic::catch_unwind(|| show(&text)).unwrap_or_else(|_| panic!("panicked: {text}"));
+        match shown.as_bytes()[0] {
+            b'[' => refused += 1,
+            b'r' => failed += 1,
+            _ => ran += 1,
+        }
+        assert!(!shown.starts_with("[internal]") && !shown.contains("Internal error"), "{text}: {shown}");
+    }
+    assert!(ran > 600 && refused > 600 && failed > 0, "{ran} ran, {refused} were refused, {failed} failed");
+}

@@ -4,6 +4,8 @@
 //! input has no facts is passed over, so that one mistake is reported once.
 
 mod node;
+#[cfg(test)]
+mod tests;
 mod window;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,6 +41,7 @@ pub enum Changelog {
 /// - a window operator's time column is the `time` of its input's facts, and `schema` gives the types of `window_start`, `window_end` (as
 ///   precise as the time attribute, at least milliseconds) and `window_time` (the time attribute's own type);
 /// - first_value and last_value order by `order` of their input's facts;
+/// - a union casts its inputs by position to `schema` (times to the finest precision);
 /// - a sink casts its input by position to `schema`, and fails on NULL in a column that is NOT NULL there.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Facts {
@@ -77,6 +80,7 @@ pub fn analyze(graph: &Graph, settings: &Settings) -> Result<Analysis, Vec<Probl
     });
     let mut walk = Walk {
         graph,
+        bounded,
         env: Env { overflow_wrap: settings.overflow_wrap, ..Env::default() },
         known: BTreeMap::new(),
         problems: Vec::new(),
@@ -126,6 +130,8 @@ impl Known {
 
 struct Walk<'a> {
     graph: &'a Graph,
+    /// Whether all sources are bounded.
+    bounded: bool,
     env: Env,
     known: BTreeMap<String, Known>,
     problems: Vec<Problem>,

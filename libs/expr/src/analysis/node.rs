@@ -9,7 +9,7 @@ use graph::{
 
 use super::{Changelog, Facts, Known, TimeAttribute, Walk, expression_problem, window};
 use crate::aggregate::aggregate_type;
-use crate::types::casts_implicitly;
+use crate::types::{casts_implicitly, common_type};
 
 const WINDOW_COLUMNS: [&str; 3] = ["window_start", "window_end", "window_time"];
 
@@ -174,13 +174,25 @@ fn union(walk: &mut Walk, inputs: &[Known], ids: &[String], at: &str) -> Option<
             walk.problem("union_mismatch", message, "project the same columns from each", pointer);
             continue;
         }
-        for (c, (x, y)) in a.iter().zip(b).enumerate() {
-            if x.data_type != y.data_type {
-                let message = format!(
-                    "column {} of the union is {} {} in {:?} but {} {} in {:?}",
-                    c + 1, x.name, x.data_type, ids[0], y.name, y.data_type, ids[position + 1]
-                );
-                walk.problem("union_mismatch", message, "write a CAST in a projection before the union; a time may be cast to a finer precision", pointer.clone());
+        for (c, y) in b.iter().enumerate() {
+            let x = &schema.columns[c];
+            let same_kind = x.data_type.is_timestamp() && std::mem::discriminant(&x.data_type) == std::mem::discriminant(&y.data_type);
+            // Times of one kind are taken as the finest of their precisions; all else must agree.
+            match common_type(&x.data_type, &y.data_type).filter(|_| same_kind || x.data_type == y.data_type) {
+                Some(common) => schema.columns[c].data_type = common,
+                None => {
+                    let message = format!(
+                        "column {} of the union is {} {} in {:?} but {} {} in {:?}",
+                        c + 1,
+                        x.name,
+                        x.data_type,
+                        ids[0],
+                        y.name,
+                        y.data_type,
+                        ids[position + 1]
+                    );
+                    walk.problem("union_mismatch", message, "write a CAST in a projection before the union", pointer.clone());
+                }
             }
             schema.columns[c].nullable |= y.nullable;
         }
@@ -322,7 +334,7 @@ fn window_aggregate(walk: &mut Walk, id: &str, aggregate: &WindowAggregate, inpu
     let windowing = windowing?;
     let mut key: Vec<String> = aggregate.keys.iter().map(|key| key.name.clone()).collect();
     key.extend(["window_start".to_string(), "window_end".to_string()]);
-    let updating = aggregate.allowed_lateness.us > 0 && !input.facts.bounded;
+    let updating = aggregate.allowed_lateness.us > 0 && !walk.bounded;
     let facts = Facts {
         schema: Schema::new(keys.into_iter().chain(windowing.columns).chain(calls).collect()),
         bounded: input.facts.bounded,
@@ -345,6 +357,8 @@ fn aggregate(walk: &mut Walk, id: &str, aggregate: &Aggregate, input: &Known, at
     unique_names(walk, names);
     let keys = keys(walk, &aggregate.keys, input, at);
     let calls = calls(walk, &aggregate.aggregates, input, at);
+    // A bounded run emits final rows only; that is a matter of the whole graph, since its edges share their epochs.
+    let updating = !walk.bounded;
     if !input.facts.bounded && !keys.is_empty() {
         let bytes: usize = 24 + keys.iter().chain(&calls).map(|column| width(&column.data_type)).sum::<usize>();
         let open = aggregate.aggregates.iter().any(|call| call.distinct || (input.updating() && call.function != AggregateFunction::Count));
@@ -352,7 +366,6 @@ fn aggregate(walk: &mut Walk, id: &str, aggregate: &Aggregate, input: &Known, at
         let message = format!("{id:?} keeps every key for ever: about {bytes} bytes per key{more}");
         walk.warning("state_grows", message, "group by a window too if old keys are no longer needed", at.to_string());
     }
-    let updating = !input.facts.bounded;
     let facts = Facts {
         schema: Schema::new(keys.into_iter().chain(calls).collect()),
         bounded: input.facts.bounded,
@@ -464,6 +477,11 @@ fn sort(walk: &mut Walk, id: &str, sort: &Sort, input: &Known, at: &str) -> Opti
         {
             walk.problem("type_mismatch", "a MAP has no order", "sort by its elements", pointer);
         }
+    }
+    if input.facts.bounded && input.updating() {
+        let from = input.facts.updates_from.clone().unwrap_or_default();
+        let message = format!("{id:?} cannot order the changing rows of {from:?}, which is beside a stream in this graph");
+        walk.problem("sort_updates", message, "put it into a graph of its own, where all sources are bounded", at.to_string());
     }
     if !input.facts.bounded {
         let what = if sort.by.is_empty() { "LIMIT" } else { "ORDER BY" };

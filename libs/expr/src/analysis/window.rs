@@ -22,6 +22,8 @@ pub(super) fn check(walk: &mut Walk, id: &str, window: &Window, input: &Known, a
         let message = format!("{id:?} puts changing rows into windows: the result of {from:?} is updating");
         let hint = "aggregate by windows first, or leave the window out: a plain GROUP BY takes changing rows";
         walk.problem("window_over_updates", message, hint, at.to_string());
+        // That its time attribute is lost follows from it.
+        return None;
     }
     let column = match window {
         Window::Tumble { time, .. } | Window::Hop { time, .. } | Window::Cumulate { time, .. } | Window::Session { time, .. } => time.clone(),
