@@ -498,7 +498,7 @@ impl<'a> Planner<'a> {
         } else if !sinks.is_empty() {
             let found = graph.check();
             let found = if found.is_empty() { self.analyzed(&graph, &settings) } else { found };
-            self.problems.extend(found.into_iter().map(|problem| on_script(problem, &spans)));
+            self.problems.extend(found.into_iter().map(|problem| on_script(problem, &graph, &spans)));
         }
         if !self.problems.is_empty() {
             return Err(sorted(self.problems));
@@ -547,8 +547,14 @@ impl<'a> Planner<'a> {
     }
 }
 
-/// A problem of the graph at its place in the script.
-fn on_script(problem: Problem, spans: &[NodeSpans]) -> Problem {
+/// A problem of the graph at its place in the script; operators are called by their lines, since the script does not know their ids.
+fn on_script(mut problem: Problem, graph: &Graph, spans: &[NodeSpans]) -> Problem {
+    for (node, spans) in graph.nodes.iter().zip(spans).filter(|(_, spans)| spans.whole != Span::empty()) {
+        let id = format!("{:?}", node.id);
+        if !matches!(node.operator, Operator::Source(_) | Operator::Sink(_)) && problem.message.contains(&id) {
+            problem.message = problem.message.replace(&id, &format!("(line {})", spans.whole.start.line));
+        }
+    }
     let Place::Pointer { pointer } = &problem.place else { return problem };
     let Some((index, rest)) = pointer.strip_prefix("/nodes/").map(|rest| rest.split_once('/').unwrap_or((rest, ""))) else { return problem };
     let Some(spans) = index.parse::<usize>().ok().and_then(|index| spans.get(index)) else { return problem };

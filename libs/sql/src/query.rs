@@ -349,17 +349,20 @@ impl Planner<'_> {
         let mut failed = false;
         let filter = self.optional(&scope, select.selection.as_ref(), "WHERE", false, &mut failed);
         let having = self.optional(&scope, select.having.as_ref(), "HAVING", true, &mut failed);
-        let items = self.items(&scope, select).map_err(|_| failed = true);
-        let keys = match &items {
-            Ok(items) => self.keys(&scope, select, items).map_err(|_| failed = true).unwrap_or_default(),
-            Err(()) => Vec::new(),
-        };
-        let order = match &items {
-            Ok(items) => self.order(query, items, Some(&scope)).map_err(|_| failed = true).unwrap_or_default(),
-            Err(()) => Vec::new(),
-        };
-        let (Ok(items), false) = (items, failed) else { return Err(Refused) };
+        let items = self.items(&scope, select, &mut failed)?;
+        let keys = self.keys(&scope, select, &items).map_err(|_| failed = true).unwrap_or_default();
+        let order = self.order(query, &items, Some(&scope)).map_err(|_| failed = true).unwrap_or_default();
         let grouped = !matches!(&select.group_by, GroupByExpr::Expressions(keys, _) if keys.is_empty());
+        if failed {
+            // What is left may have wrong types: all that can be said is said at once.
+            if !grouped {
+                let schema = self.nodes.schema(scope.relation.node).clone();
+                for item in items.iter().filter(|item| !is_trivial(&item.expr) && !contains_aggregate(&item.expr) && !crate::resolve::uses_marks(&item.expr)) {
+                    let _ = self.typed(&item.expr, &schema, item.span);
+                }
+            }
+            return Err(Refused);
+        }
         let mut resolved = Resolved { items, filter, keys, having, order, span };
         let aggregates = resolved.items.iter().map(|item| &item.expr).chain(&resolved.having).chain(resolved.order.iter().map(|item| &item.expr));
         let aggregates = aggregates.map(contains_aggregate).fold(false, |a, b| a | b);
@@ -436,9 +439,9 @@ impl Planner<'_> {
         Scope { relation: self.projected(scope.relation, true), qualifier: scope.qualifier }
     }
 
-    fn items(&mut self, scope: &Scope, select: &Select) -> Planned<Vec<Item>> {
+    /// The SELECT list. An expression that is refused leaves a NULL, so that the names and positions of the others hold.
+    fn items(&mut self, scope: &Scope, select: &Select, failed: &mut bool) -> Planned<Vec<Item>> {
         let mut items: Vec<Item> = Vec::new();
-        let mut failed = false;
         let all = |span: Span| {
             let outputs = scope.relation.outputs.iter();
             outputs.map(move |o| Item { name: o.name.clone(), expr: respanned(&o.expr, span), span })
@@ -473,10 +476,10 @@ impl Planner<'_> {
                 (own, Some(alias)) => own.union(&alias.span),
                 (own, None) => own,
             };
-            let Some(resolved) = scope.names("SELECT", true).resolve(expr, &mut self.problems) else {
-                failed = true;
-                continue;
-            };
+            let resolved = scope.names("SELECT", true).resolve(expr, &mut self.problems).unwrap_or_else(|| {
+                *failed = true;
+                Expr::value(Value::Null)
+            });
             let name = match (alias, expr) {
                 (Some(alias), _) => alias.value.clone(),
                 (None, Expr::Identifier(name)) => match scope.names("SELECT", true).output(name) {
@@ -490,9 +493,6 @@ impl Planner<'_> {
                 }
             };
             items.push(Item { name, expr: resolved, span });
-        }
-        if failed {
-            return Err(Refused);
         }
         // As in Flink, the second `a` is `a0`.
         for at in 1..items.len() {

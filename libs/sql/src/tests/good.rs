@@ -610,3 +610,70 @@ fn ids_depend_on_meaning_alone() {
     let other = ids(format!("{TABLES}{}", query.replace("COUNT(*)", "SUM(price)")));
     assert_ne!(plain, other);
 }
+
+#[test]
+fn explain_shows_the_tree_with_what_leaves_each_operator() {
+    let text = format!(
+        "{TABLES} INSERT INTO out SELECT auction, COUNT(*) FROM bid WHERE price > 1 GROUP BY auction, TUMBLE(ts, INTERVAL '1' MINUTE);
+         EXPLAIN SELECT bidder, COUNT(*) AS n FROM bid GROUP BY bidder UNION ALL SELECT price, price FROM bid"
+    );
+    let script = planned(&text);
+    assert!(script.explain);
+    let analysis = expr::analyze(&script.graph, &graph::Settings::default()).unwrap();
+    let mut shown = crate::explain(&script.graph, &analysis);
+    for node in &script.graph.nodes {
+        // The hash is not what this test is about.
+        if let Some((kind, _)) = node.id.rsplit_once('_').filter(|(kind, _)| !kind.starts_with("sink") && *kind != "bid") {
+            shown = shown.replace(&node.id, &format!("{kind}_..."));
+        }
+    }
+    expect![[r#"
+        bounded: the run ends with its input
+
+        sink_out (sink)
+        │    connector: print
+        └─ project_... (project)
+           │    columns: auction AS k, `count(*)` AS n
+           │    -> k BIGINT NOT NULL, n BIGINT NOT NULL
+           │       insert-only, no time, bounded
+           └─ window_aggregate_... (window_aggregate)
+              │    window: tumble by ts, size 1m
+              │    keys: auction
+              │    aggregates: COUNT(*) AS `count(*)`
+              │    -> auction BIGINT NOT NULL, window_start TIMESTAMP(3) NOT NULL, window_end TIMESTAMP(3) NOT NULL, window_time TIMESTAMP(3) NOT NULL, `count(*)` BIGINT NOT NULL
+              │       insert-only, time window_time (1ms), bounded
+              └─ filter_... (filter)
+                 │    where: price > 1
+                 │    -> auction BIGINT NOT NULL, bidder BIGINT, price BIGINT, channel STRING, ts TIMESTAMP(3)
+                 │       insert-only, time ts (1ms), bounded
+                 └─ watermark_... (watermark)
+                    │    watermark: ts - 5s
+                    │    -> auction BIGINT NOT NULL, bidder BIGINT, price BIGINT, channel STRING, ts TIMESTAMP(3)
+                    │       insert-only, time ts (1ms), bounded
+                    └─ bid (source)
+                            connector: filesystem
+                            -> auction BIGINT NOT NULL, bidder BIGINT, price BIGINT, channel STRING, ts TIMESTAMP(3)
+                               insert-only, no time, bounded
+
+        sink_result (sink)
+        │    connector: print
+        └─ union_... (union)
+           │    -> bidder BIGINT, n BIGINT
+           │       insert-only, no time, bounded
+           ├─ project_... (project)
+           │  │    columns: bidder, `count(*)` AS n
+           │  │    -> bidder BIGINT, n BIGINT NOT NULL
+           │  │       insert-only, no time, bounded
+           │  └─ aggregate_... (aggregate)
+           │     │    keys: bidder
+           │     │    aggregates: COUNT(*) AS `count(*)`
+           │     │    -> bidder BIGINT, `count(*)` BIGINT NOT NULL
+           │     │       insert-only, no time, bounded
+           │     └─ watermark_... (watermark), shown above
+           └─ project_... (project)
+              │    columns: price AS bidder, price AS n
+              │    -> bidder BIGINT, n BIGINT
+              │       insert-only, no time, bounded
+              └─ watermark_... (watermark), shown above
+    "#]].assert_eq(&shown);
+}
