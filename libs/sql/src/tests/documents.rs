@@ -62,13 +62,24 @@ fn every_example_of_the_graph_page_is_a_graph() {
     assert!(!blocks.is_empty());
     let mut kinds: Vec<&str> = Vec::new();
     for (line, block) in &blocks {
-        let graph = Graph::from_json(block).unwrap_or_else(|problems| panic!("docs/graph.md, line {line}: {problems:#?}"));
+        let graph =
+            Graph::from_json(block).unwrap_or_else(|problems| panic!("docs/graph.md, line {line}: {problems:#?}"));
         let analysis = expr::analyze(&graph, &graph::Settings::default());
         assert!(analysis.is_ok(), "docs/graph.md, line {line}: {analysis:#?}");
         kinds.extend(graph.nodes.iter().map(|node| node.operator.type_name()));
     }
     for kind in [
-        "source", "project", "filter", "union", "watermark", "window_assign", "window_aggregate", "aggregate", "sort", "sink", "late_rows",
+        "source",
+        "project",
+        "filter",
+        "union",
+        "watermark",
+        "window_assign",
+        "window_aggregate",
+        "aggregate",
+        "sort",
+        "sink",
+        "late_rows",
         "dead_letters",
     ] {
         assert!(kinds.contains(&kind), "docs/graph.md has no example of {kind}");

@@ -153,7 +153,10 @@ fn each_wrong_script_is_refused_with_its_place() {
     for (query, at, code, part) in WRONG {
         let found = problems(query);
         if found.len() != 1 || !found[0].starts_with(&format!("{at} {code}: ")) || !found[0].contains(part) {
-            wrong.push_str(&format!("{query}\n  expected {at} {code}: {part}\n  found    {}\n", found.join("\n           ")));
+            wrong.push_str(&format!(
+                "{query}\n  expected {at} {code}: {part}\n  found    {}\n",
+                found.join("\n           ")
+            ));
         }
     }
     assert!(wrong.is_empty(), "{wrong}");
@@ -276,7 +279,11 @@ fn excerpts_show_long_and_odd_lines() {
 fn scripts_without_a_statement_are_refused() {
     for text in ["", "  ", ";;", "-- a comment\n/* another */"] {
         let problems = plan(text, &Options::default()).unwrap_err();
-        assert_eq!(problems.iter().map(|problem| problem.code.as_str()).collect::<Vec<_>>(), ["sql_syntax"], "{text:?}");
+        assert_eq!(
+            problems.iter().map(|problem| problem.code.as_str()).collect::<Vec<_>>(),
+            ["sql_syntax"],
+            "{text:?}"
+        );
     }
     assert_eq!(plan(TABLES, &Options::default()).unwrap_err()[0].code, "nothing_to_run");
 }
@@ -288,7 +295,9 @@ fn names_are_checked() {
         assert!(plan(&text, &Options::default()).is_err());
     }
     for name in ["\u{1f980}", "\"; DROP TABLE jobs", "select", "a b"] {
-        let text = format!("CREATE TABLE `{name}` (`{name}` INT) WITH ('connector' = 'datagen'); SELECT `{name}` FROM `{name}` WHERE `{name}` > 1");
+        let text = format!(
+            "CREATE TABLE `{name}` (`{name}` INT) WITH ('connector' = 'datagen'); SELECT `{name}` FROM `{name}` WHERE `{name}` > 1"
+        );
         let script = planned(&text);
         assert_eq!(Graph::from_json(&serde_json::to_string(&script.graph).unwrap()), Ok(script.graph));
     }
@@ -298,10 +307,60 @@ fn names_are_checked() {
 #[test]
 fn any_order_of_words_is_answered() {
     const PIECES: &[&str] = &[
-        "SELECT", "price", "FROM", "bid", "WHERE", "(", ")", ",", "*", "GROUP BY", "TUMBLE", "HOP", "TABLE", "DESCRIPTOR(ts)", "INTERVAL '1' MINUTE",
-        "window_start", "window_end", "COUNT(*)", "SUM(price)", "UNION ALL", "AS x", "WITH", "INSERT INTO out", ";", "'text'", "`", "CASE WHEN", "THEN", "END",
-        "ORDER BY", "LIMIT 1", "JOIN", "ON", "=", "1", "DISTINCT", "HAVING", "CREATE VIEW v AS", "CREATE TABLE t (", "PRIMARY KEY", "WATERMARK FOR", "SET",
-        "EXPLAIN", "highwater.late_rows", "OVER", "FILTER (WHERE", "SESSION(TABLE bid PARTITION BY", "=>", "\"", "--", "/*", "BETWEEN", "AND", "NOT",
+        "SELECT",
+        "price",
+        "FROM",
+        "bid",
+        "WHERE",
+        "(",
+        ")",
+        ",",
+        "*",
+        "GROUP BY",
+        "TUMBLE",
+        "HOP",
+        "TABLE",
+        "DESCRIPTOR(ts)",
+        "INTERVAL '1' MINUTE",
+        "window_start",
+        "window_end",
+        "COUNT(*)",
+        "SUM(price)",
+        "UNION ALL",
+        "AS x",
+        "WITH",
+        "INSERT INTO out",
+        ";",
+        "'text'",
+        "`",
+        "CASE WHEN",
+        "THEN",
+        "END",
+        "ORDER BY",
+        "LIMIT 1",
+        "JOIN",
+        "ON",
+        "=",
+        "1",
+        "DISTINCT",
+        "HAVING",
+        "CREATE VIEW v AS",
+        "CREATE TABLE t (",
+        "PRIMARY KEY",
+        "WATERMARK FOR",
+        "SET",
+        "EXPLAIN",
+        "highwater.late_rows",
+        "OVER",
+        "FILTER (WHERE",
+        "SESSION(TABLE bid PARTITION BY",
+        "=>",
+        "\"",
+        "--",
+        "/*",
+        "BETWEEN",
+        "AND",
+        "NOT",
     ];
     let mut state = 42u64;
     let mut random = |below: usize| {
