@@ -31,7 +31,7 @@ pub struct ColumnDefinition {
 #[derive(Clone, Debug)]
 pub enum ColumnKind {
     Physical { data_type: DataType, nullable: bool },
-    Computed(Expr),
+    Computed(Box<Expr>),
 }
 
 #[derive(Clone, Debug)]
@@ -76,7 +76,7 @@ fn read(parser: &mut Parser, problems: &mut Vec<Problem>) -> Result<Kind, Parser
     parser.expect_keyword(Keyword::CREATE)?;
     let _ = parser.parse_keyword(Keyword::TEMPORARY) || parser.parse_keyword(Keyword::TEMP);
     if parser.parse_keyword(Keyword::TABLE) {
-        return table(parser, problems).map(Kind::CreateTable);
+        return table(parser, problems).map(|table| Kind::CreateTable(Box::new(table)));
     }
     if parser.parse_keyword(Keyword::VIEW) {
         return view(parser, problems).map(Kind::CreateView);
@@ -232,7 +232,7 @@ fn column(parser: &mut Parser, table: &mut TableDefinition, problems: &mut Vec<P
     let name = parser.parse_identifier()?;
     if parser.parse_keyword(Keyword::AS) {
         let expr = parser.parse_expr()?;
-        table.columns.push(ColumnDefinition { name, kind: ColumnKind::Computed(expr) });
+        table.columns.push(ColumnDefinition { name, kind: ColumnKind::Computed(Box::new(expr)) });
         if parser.parse_keyword(Keyword::COMMENT) {
             parser.parse_literal_string()?;
         }

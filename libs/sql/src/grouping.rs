@@ -85,6 +85,15 @@ impl Planner<'_> {
             relation = self.filtered(relation, filter, "WHERE")?;
         }
         let by = self.by(&mut relation, &mut resolved, legacy)?;
+        if matches!(by, By::Nothing) && resolved.keys.is_empty() && calls.is_empty() {
+            let hint = "add COUNT(*), or remove GROUP BY and HAVING";
+            return Err(self.problem(
+                "invalid_aggregate",
+                "the query groups by nothing and aggregates nothing",
+                hint,
+                resolved.span,
+            ));
+        }
         let keys = std::mem::take(&mut resolved.keys);
         let grouped = self.aggregate(relation, keys, calls, by, resolved.span)?;
         self.over_groups(grouped, resolved, after)

@@ -124,7 +124,7 @@ impl<'a> Planner<'a> {
             Kind::CreateTable(definition) => {
                 let name = definition.name.clone();
                 if self.is_new(&name, definition.if_not_exists) {
-                    let entry = self.table(definition).map_or(Entry::Broken, |table| Entry::Table(Box::new(table)));
+                    let entry = self.table(*definition).map_or(Entry::Broken, |table| Entry::Table(Box::new(table)));
                     self.entries.insert(name.value, entry);
                 }
             }
@@ -144,15 +144,15 @@ impl<'a> Planner<'a> {
 
     fn set(&mut self, key: String, value: String, span: Span) {
         if key == ALLOW_LATENESS {
-            match value.parse::<Period>() {
-                Ok(period) if period.us >= 0 => (self.lateness, self.lateness_span) = (period, span),
-                Ok(_) => {
-                    drop(self.problem("invalid_option", format!("'{key}' cannot be negative"), "write '5s'", span))
+            let wrong = match value.parse::<Period>() {
+                Ok(period) if period.us >= 0 => {
+                    (self.lateness, self.lateness_span) = (period, span);
+                    return;
                 }
-                Err(reason) => {
-                    drop(self.problem("invalid_option", format!("cannot read '{key}': {reason}"), "write '5s'", span))
-                }
-            }
+                Ok(_) => format!("'{key}' cannot be negative"),
+                Err(reason) => format!("cannot read '{key}': {reason}"),
+            };
+            self.problem("invalid_option", wrong, "write '5s'", span);
             return;
         }
         let hint = match key.as_str() {

@@ -24,8 +24,10 @@ pub type Planned<T> = Result<T, Refused>;
 
 /// CTEs of one statement.
 pub const CTES_MAX: usize = 200;
-/// Text of a computed column beyond which it is computed once, not put into the expressions that use it.
+/// Text of a computed column, and parentheses in it, beyond which it is computed by itself, not put into the expression that uses it: views
+/// over views would add up to expressions that are too complex.
 const INLINE_CHARS_MAX: usize = 500;
+const INLINE_PARENTHESES_MAX: usize = 8;
 
 /// The CTEs in sight; `None` for one that was refused.
 #[derive(Clone, Default)]
@@ -546,7 +548,7 @@ impl Planner<'_> {
         let outputs = scope.relation.outputs.iter().zip(&uses);
         let again = outputs
             .filter(|(output, _)| computed(output))
-            .any(|(output, uses)| *uses > 1 || (*uses == 1 && output.expr.to_string().len() > INLINE_CHARS_MAX));
+            .any(|(output, uses)| *uses > 1 || (*uses == 1 && is_large(&output.expr)));
         if !again || matches!(scope.relation.windows, Windows::Pending(_)) {
             return scope;
         }
@@ -925,6 +927,11 @@ fn aliased<'a>(items: &'a [Item], name: &Ident) -> Option<&'a Item> {
         Ok(at) => Some(&items[at]),
         Err(NotFound::Unknown(_) | NotFound::Ambiguous(_)) => None,
     }
+}
+
+fn is_large(expr: &Expr) -> bool {
+    let text = expr.to_string();
+    text.len() > INLINE_CHARS_MAX || text.matches('(').count() > INLINE_PARENTHESES_MAX
 }
 
 pub fn contains_aggregate(expr: &Expr) -> bool {

@@ -38,7 +38,7 @@ fn one(text: &mut String, problem: &Problem, lines: &[&str], name: &str) {
     let last = if end_line == line { end_column } else { length + 1 };
     let from = if length <= EXCERPT_CHARS { 0 } else { column.saturating_sub(1).saturating_sub(EXCERPT_CHARS / 2) };
     let excerpt: String = visible(&shown.chars().skip(from as usize).take(EXCERPT_CHARS as usize).collect::<String>());
-    let carets = last.saturating_sub(column).max(1).min(EXCERPT_CHARS);
+    let carets = last.saturating_sub(column).clamp(1, EXCERPT_CHARS);
     let carets =
         carets.min((excerpt.chars().count() as u64 + 1).saturating_sub(column.saturating_sub(1) - from).max(1));
     let indent = (column.saturating_sub(1) - from) as usize;

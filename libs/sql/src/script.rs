@@ -35,7 +35,7 @@ pub enum Kind {
         key: String,
         value: String,
     },
-    CreateTable(TableDefinition),
+    CreateTable(Box<TableDefinition>),
     CreateView(ViewDefinition),
     Insert {
         table: ObjectName,

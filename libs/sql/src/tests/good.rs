@@ -752,3 +752,102 @@ fn explain_shows_the_tree_with_what_leaves_each_operator() {
               └─ watermark_... (watermark), shown above
     "#]].assert_eq(&shown);
 }
+
+/// The queries of Nexmark that need no join and no top-n, as their texts stand in Flink's repository of them.
+#[test]
+fn nexmark() {
+    let tables = "
+        CREATE TABLE bid (auction BIGINT, bidder BIGINT, price BIGINT, channel VARCHAR, url VARCHAR, `dateTime` TIMESTAMP(3), extra VARCHAR,
+            WATERMARK FOR `dateTime` AS `dateTime` - INTERVAL '4' SECOND) WITH ('connector' = 'datagen', 'number-of-rows' = '100');";
+    let check =
+        |query: &str, expected: Expect| expected.assert_eq(&compact(&planned(&format!("{tables}{query}")).graph));
+    check(
+        "CREATE TABLE nexmark_q1 (auction BIGINT, bidder BIGINT, price DECIMAL(23, 3), `dateTime` TIMESTAMP(3), extra VARCHAR) WITH ('connector' = 'blackhole');
+         INSERT INTO nexmark_q1 SELECT auction, bidder, 0.908 * price as price, `dateTime`, extra FROM bid;",
+        expect![[r#"
+            bid: connector: datagen
+            watermark: watermark: dateTime - 4s <- bid
+            project: columns: auction, bidder, 0.908 * price AS price, dateTime, extra <- watermark
+            sink_nexmark_q1: connector: blackhole <- project
+        "#]],
+    );
+    check(
+        "SELECT auction, price FROM bid WHERE MOD(auction, 123) = 0;",
+        expect![[r#"
+        bid: connector: datagen
+        watermark: watermark: dateTime - 4s <- bid
+        filter: where: MOD(auction, 123) = 0 <- watermark
+        project: columns: auction, price <- filter
+        sink_result: connector: print <- project
+    "#]],
+    );
+    check(
+        "SELECT AuctionBids.auction, AuctionBids.num FROM (
+           SELECT auction, count(*) AS num, window_start AS starttime, window_end AS endtime
+           FROM TABLE(HOP(TABLE bid, DESCRIPTOR(`dateTime`), INTERVAL '2' SECOND, INTERVAL '10' SECOND))
+           GROUP BY auction, window_start, window_end
+         ) AS AuctionBids",
+        expect![[r#"
+            bid: connector: datagen
+            watermark: watermark: dateTime - 4s <- bid
+            window_aggregate: window: hop by dateTime, slide 2s, size 10s; keys: auction; aggregates: COUNT(*) AS `count(*)` <- watermark
+            project: columns: auction, `count(*)` AS num <- window_aggregate
+            sink_result: connector: print <- project
+        "#]],
+    );
+    check(
+        "SELECT B.bidder, count(*) as bid_count, SESSION_START(B.`dateTime`, INTERVAL '10' SECOND) as starttime, SESSION_END(B.`dateTime`, INTERVAL '10' SECOND) as endtime
+         FROM bid B GROUP BY B.bidder, SESSION(B.`dateTime`, INTERVAL '10' SECOND);",
+        expect![[r#"
+            bid: connector: datagen
+            watermark: watermark: dateTime - 4s <- bid
+            window_aggregate: window: session by dateTime, gap 10s; keys: bidder; aggregates: COUNT(*) AS `count(*)` <- watermark
+            project: columns: bidder, `count(*)` AS bid_count, window_start AS starttime, window_end AS endtime <- window_aggregate
+            sink_result: connector: print <- project
+        "#]],
+    );
+    check(
+        "SELECT auction, bidder, 0.908 * price as price,
+           CASE WHEN HOUR(`dateTime`) >= 8 AND HOUR(`dateTime`) <= 18 THEN 'dayTime' WHEN HOUR(`dateTime`) <= 6 OR HOUR(`dateTime`) >= 20 THEN 'nightTime' ELSE 'otherTime' END AS bidTimeType,
+           `dateTime`, extra FROM bid WHERE 0.908 * price > 1000000 AND 0.908 * price < 50000000;",
+        expect![[r#"
+            bid: connector: datagen
+            watermark: watermark: dateTime - 4s <- bid
+            filter: where: 0.908 * price > 1000000 AND 0.908 * price < 50000000 <- watermark
+            project: columns: auction, bidder, 0.908 * price AS price, CASE WHEN HOUR(dateTime) >= 8 AND HOUR(dateTime) <= 18 THEN 'dayTime' WHEN HOUR(dateTime) <= 6 OR HOUR(dateTime) >= 20 THEN 'nightTime' ELSE 'otherTime' END AS bidTimeType, dateTime, extra <- filter
+            sink_result: connector: print <- project
+        "#]],
+    );
+    check(
+        "SELECT DATE_FORMAT(`dateTime`, 'yyyy-MM-dd') as `day`, count(*) AS total_bids, count(*) filter (where price < 10000) AS rank1_bids,
+           count(distinct bidder) AS total_bidders, count(distinct bidder) filter (where price < 10000) AS rank1_bidders
+         FROM bid GROUP BY DATE_FORMAT(`dateTime`, 'yyyy-MM-dd');",
+        expect![[r#"
+            bid: connector: datagen
+            watermark: watermark: dateTime - 4s <- bid
+            aggregate: keys: DATE_FORMAT(dateTime, 'yyyy-MM-dd'); aggregates: COUNT(*) AS `count(*)`, COUNT(*) FILTER (WHERE price < 10000) AS `count(*)0`, COUNT(DISTINCT bidder) AS `count(distinct bidder)`, COUNT(DISTINCT bidder) FILTER (WHERE price < 10000) AS `count(distinct bidder)0` <- watermark
+            project: columns: `DATE_FORMAT(dateTime, 'yyyy-MM-dd')` AS day, `count(*)` AS total_bids, `count(*)0` AS rank1_bids, `count(distinct bidder)` AS total_bidders, `count(distinct bidder)0` AS rank1_bidders <- aggregate
+            sink_result: connector: print <- project
+        "#]],
+    );
+    check(
+        "SELECT auction, bidder, price, channel, SPLIT_INDEX(url, '/', 3) as dir1, SPLIT_INDEX(url, '/', 4) as dir2 FROM bid;",
+        expect![[r#"
+            bid: connector: datagen
+            watermark: watermark: dateTime - 4s <- bid
+            project: columns: auction, bidder, price, channel, SPLIT_INDEX(url, '/', 3) AS dir1, SPLIT_INDEX(url, '/', 4) AS dir2 <- watermark
+            sink_result: connector: print <- project
+        "#]],
+    );
+    check(
+        "SELECT auction, bidder, price, channel, CASE WHEN lower(channel) = 'apple' THEN '0' ELSE REGEXP_EXTRACT(url, '(&|^)channel_id=([^&]*)', 2) END AS channel_id
+         FROM bid where REGEXP_EXTRACT(url, '(&|^)channel_id=([^&]*)', 2) is not null or lower(channel) in ('apple', 'google', 'facebook', 'baidu');",
+        expect![[r#"
+            bid: connector: datagen
+            watermark: watermark: dateTime - 4s <- bid
+            filter: where: REGEXP_EXTRACT(url, '(&|^)channel_id=([^&]*)', 2) IS NOT NULL OR lower(channel) IN ('apple', 'google', 'facebook', 'baidu') <- watermark
+            project: columns: auction, bidder, price, channel, CASE WHEN lower(channel) = 'apple' THEN '0' ELSE REGEXP_EXTRACT(url, '(&|^)channel_id=([^&]*)', 2) END AS channel_id <- filter
+            sink_result: connector: print <- project
+        "#]],
+    );
+}

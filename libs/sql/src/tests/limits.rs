@@ -79,3 +79,17 @@ fn views_over_views_do_not_multiply() {
     let nodes = planned(&text).graph.nodes.len();
     assert!(nodes < 200, "{nodes} nodes");
 }
+
+#[test]
+fn views_over_views_do_not_add_up_to_what_is_too_complex() {
+    for step in ["x + 1", "-x", "UPPER(CAST(x AS STRING))"] {
+        let first = if step.starts_with('U') { "channel" } else { "price" };
+        let mut text = format!("{TABLES} CREATE VIEW v0 AS SELECT {first} AS x FROM bid;");
+        for at in 1..200 {
+            text.push_str(&format!("CREATE VIEW v{at} AS SELECT {step} AS x FROM v{};", at - 1));
+        }
+        text.push_str("SELECT x FROM v199");
+        let script = planned(&text);
+        assert!(script.graph.nodes.len() < 100, "{} nodes", script.graph.nodes.len());
+    }
+}

@@ -31,6 +31,8 @@ const WRONG: &[(&str, &str, &str, &str)] = &[
     ("CREATE TABLE t (a INT) WITH ('connector' = 'datagen', 'on_bad_record' = 'dead_letter'); SELECT a FROM t", "1:55", "no_dead_letters", "nowhere to go"),
     ("CREATE TABLE t (a INT) WITH ('connector' = 'datagen'); CREATE TABLE f (a INT, n BIGINT) WITH ('connector' = 'filesystem', 'path' = 'x', 'format' = 'json'); INSERT INTO f SELECT a, COUNT(*) FROM t GROUP BY a", "1:89", "sink_takes_no_updates", "group by a window too"),
     ("SELECT SUM(n) FROM (SELECT ts, COUNT(*) AS n FROM bid GROUP BY ts) GROUP BY TUMBLE(ts, INTERVAL '1' MINUTE)", "1:84", "not_a_time_attribute", "no longer a time attribute"),
+    ("SELECT 1 FROM bid HAVING TRUE", "1:1", "invalid_aggregate", "add COUNT(*)"),
+    ("SELECT 1 FROM bid GROUP BY ()", "1:1", "invalid_aggregate", "add COUNT(*)"),
     ("SELEC price FROM bid", "1:1", "sql_syntax", "did you mean SELECT?"),
     ("SELECT FROM bid", "1:13", "sql_syntax", "expected an expression, found FROM"),
     ("SELECT price FORM bid", "1:19", "sql_syntax", "expected end of statement, found bid"),
