@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, PrimitiveArray};
 use arrow::compute;
 use arrow::compute::kernels::zip::zip;
-use arrow::datatypes::{Decimal128Type, Float64Type, Int32Type, Int64Type};
+use arrow::datatypes::{Decimal128Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type};
 use datafusion_common::ScalarValue;
 use datafusion_sql::sqlparser::ast::BinaryOperator;
 use datafusion_sql::sqlparser::tokenizer::Span;
@@ -102,15 +102,29 @@ fn abs(binder: &mut Binder, mut args: Vec<Bound>) -> Bind {
             binder.cast(result, &t, Mode::Strict)
         }
         _ => {
-            let zero = Bound::constant(ScalarValue::Int32(Some(0)), Ty::Sql(DataType::Int), arg.span);
-            let zero = binder.cast(zero, &t, Mode::Strict)?;
-            let negative = operators::comparison(binder, arg.clone(), &BinaryOperator::Lt, zero)?;
-            let negated = if arg.literal.is_some() && !matches!(&negative.literal, Some(ScalarValue::Boolean(Some(true)))) {
-                return Ok(arg);
-            } else {
-                operators::negate(binder, arg.clone())?
-            };
-            binder.choose(vec![negative], vec![negated, arg], "ABS")
+            let (nullable, wrap, name, fallible) = (arg.nullable, binder.env.overflow_wrap, t.clone(), t.is_integer());
+            let run = kernel(move |args, _| {
+                let values = &args[0].array;
+                let overflow = || fault(format!("{name} overflow: the smallest value has no positive counterpart"));
+                macro_rules! absolute {
+                    ($type:ty) => {{
+                        let values = values.as_primitive::<$type>();
+                        let positive: PrimitiveArray<$type> = match wrap {
+                            true => values.unary(|value| value.wrapping_abs()),
+                            false => values.try_unary(|value| value.checked_abs().ok_or_else(overflow))?,
+                        };
+                        positive
+                    }};
+                }
+                Ok(match &name {
+                    DataType::TinyInt => Arc::new(absolute!(Int8Type)) as ArrayRef,
+                    DataType::SmallInt => Arc::new(absolute!(Int16Type)),
+                    DataType::Int => Arc::new(absolute!(Int32Type)),
+                    DataType::BigInt => Arc::new(absolute!(Int64Type)),
+                    _ => Arc::new(absolute!(Decimal128Type).with_data_type(values.data_type().clone())),
+                })
+            });
+            binder.call_with("ABS", vec![arg], Ty::Sql(t), nullable, fallible, run)
         }
     }
 }

@@ -57,6 +57,7 @@ fn clock(binder: &mut Binder, t: DataType) -> Bind {
         fallible: false,
         volatile: true,
         depth: 1,
+        size: 1,
         span: Span::empty(),
     };
     binder.cast(bound, &t, Mode::Strict)
