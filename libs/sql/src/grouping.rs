@@ -233,6 +233,10 @@ impl Planner<'_> {
         by: By,
         span: Span,
     ) -> Planned<Grouped> {
+        // In an order of their own, so that another order of the SELECT list or of GROUP BY is the same operator.
+        let (mut keys, mut calls) = (keys, calls);
+        keys.sort_by_cached_key(|(expr, _)| expr.to_string());
+        calls.sort_by_cached_key(|call| (call.default_name(), call.filter.as_ref().map(ToString::to_string)));
         let input = self.nodes.schema(relation.node).clone();
         let windowed = !matches!(by, By::Nothing);
         let mut columns: Vec<Column> = Vec::new();

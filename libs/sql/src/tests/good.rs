@@ -245,12 +245,12 @@ fn a_group_by_without_a_window_updates() {
     check(
         "SELECT COUNT(*), COUNT(1), COUNT(DISTINCT bidder), AVG(price) + 1 FROM bid",
         expect![[r#"
-        bid: connector: filesystem
-        watermark: watermark: ts - 5s <- bid
-        aggregate: aggregates: COUNT(*) AS `count(*)`, COUNT(DISTINCT bidder) AS `count(distinct bidder)`, AVG(price) AS `avg(price)` <- watermark
-        project: columns: `count(*)` AS `COUNT(*)`, `count(*)` AS `COUNT(1)`, `count(distinct bidder)` AS `COUNT(DISTINCT bidder)`, `avg(price)` + 1 AS `AVG(price) + 1` <- aggregate
-        sink_result: connector: print <- project
-    "#]],
+            bid: connector: filesystem
+            watermark: watermark: ts - 5s <- bid
+            aggregate: aggregates: AVG(price) AS `avg(price)`, COUNT(*) AS `count(*)`, COUNT(DISTINCT bidder) AS `count(distinct bidder)` <- watermark
+            project: columns: `count(*)` AS `COUNT(*)`, `count(*)` AS `COUNT(1)`, `count(distinct bidder)` AS `COUNT(DISTINCT bidder)`, `avg(price)` + 1 AS `AVG(price) + 1` <- aggregate
+            sink_result: connector: print <- project
+        "#]],
     );
     check(
         "SELECT price % 10 AS k, COUNT(*) AS n FROM bid GROUP BY 1",
@@ -680,6 +680,14 @@ fn ids_depend_on_meaning_alone() {
         query.replace("SELECT", "SELECT  ")
     ));
     assert!(plain.iter().all(|id| moved.contains(id)), "{plain:?} in {moved:?}");
+    let aggregates = |list: &str, keys: &str| {
+        let script = planned(&format!("{TABLES} INSERT INTO out SELECT {list} FROM bid GROUP BY {keys}"));
+        script.graph.nodes.into_iter().find(|node| node.operator.type_name() == "aggregate").map(|node| node.id)
+    };
+    assert_eq!(
+        aggregates("COUNT(*), SUM(price)", "auction, bidder"),
+        aggregates("SUM(price) AS s, COUNT(*) AS c", "bidder, auction")
+    );
     let other = ids(format!("{TABLES}{}", query.replace("COUNT(*)", "SUM(price)")));
     assert_ne!(plain, other);
 }
