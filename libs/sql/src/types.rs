@@ -9,12 +9,14 @@ use crate::relation::Output;
 
 /// The output as a column of a table, cast where `expr` allows that without a written CAST; else what is wrong, and what to write.
 pub fn implicit_cast(output: &Output, target: &Column) -> Result<Output, (String, String)> {
-    let named = |expr: Expr, data_type: DataType| Output { name: target.name.clone(), expr, data_type, ..output.clone() };
+    let named =
+        |expr: Expr, data_type: DataType| Output { name: target.name.clone(), expr, data_type, ..output.clone() };
     if output.data_type == target.data_type {
         return Ok(named(output.expr.clone(), output.data_type.clone()));
     }
     if !expr::casts_implicitly(&output.data_type, &target.data_type) {
-        let message = format!("the column {} is {}, and the query gives {}", target.name, target.data_type, output.data_type);
+        let message =
+            format!("the column {} is {}, and the query gives {}", target.name, target.data_type, output.data_type);
         return Err((message, format!("write CAST(... AS {})", target.data_type)));
     }
     match cast(&output.expr, &target.data_type) {
