@@ -210,7 +210,12 @@ impl Constant {
     pub fn parse(text: Option<&str>, data_type: &DataType) -> Result<Constant, ArrowError> {
         let Some(text) = text else { return Ok(Constant::new(new_null_array(data_type, 1))) };
         let texts: ArrayRef = Arc::new(arrow::array::StringArray::from(vec![text]));
-        coerced(&texts, data_type).map(Constant::new)
+        // Zones only say how to show an instant, and all of ours are UTC.
+        let plain = match data_type {
+            DataType::Timestamp(unit, _) => DataType::Timestamp(*unit, None),
+            other => other.clone(),
+        };
+        coerced(&coerced(&texts, &plain)?, data_type).map(Constant::new)
     }
 
     pub fn value(&self) -> &ArrayRef {
