@@ -171,3 +171,44 @@ impl SinkCommitter for PrintCommitter {
         async {}.boxed()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::testing::sinks::{LAST, prepare, writer};
+    use crate::testing::{run, sample, texts};
+    use std::sync::Mutex;
+
+    #[test]
+    fn epochs_are_printed_once_in_order_with_kinds() {
+        let printed: Arc<Mutex<Vec<String>>> = Arc::default();
+        let seen = printed.clone();
+        let on_print: OnPrint = Arc::new(move |rows: PrintedRows| {
+            let kinds = rows.kinds.as_ref().map(|kinds| kinds.values().to_vec());
+            seen.lock().unwrap().push(format!("{} {} {} {kinds:?} {}", rows.identifier, rows.epoch, texts(&rows.rows).len(), rows.last));
+        });
+        let schema = sample::rows(0, 0).schema();
+        let context = SinkContext { run_id: "r".into(), bounded: true, updating: true, operator: "o".into() };
+        let sink: Arc<dyn Sink> = Arc::new(PrintSink { table: "t".into(), identifier: ">".into(), schema: schema.clone(), context, on_print });
+        run(async {
+            let (mut one, mut two, mut committer) = (writer(&sink, &schema, 0, 2), writer(&sink, &schema, 1, 2), sink.committer().unwrap());
+            let kind = CommitKind { checkpoint: false, last: false };
+            for epoch in 1..4 {
+                if epoch == 1 {
+                    one.write(Batch::inserts(sample::rows(0, 2))).unwrap();
+                }
+                if epoch == 3 {
+                    one.write(Batch::inserts(sample::rows(2, 1))).unwrap();
+                    two.write(Batch::changes(sample::rows(3, 2), UInt8Array::from(vec![1, 2]))).unwrap();
+                }
+                let prepared = vec![prepare(&mut one, epoch, kind).await.unwrap(), prepare(&mut two, epoch, kind).await.unwrap()];
+                committer.commit(epoch, kind, prepared.clone()).await.unwrap();
+                committer.commit(epoch, kind, prepared).await.unwrap();
+            }
+            let prepared = vec![prepare(&mut one, 4, LAST).await.unwrap()];
+            committer.commit(4, LAST, prepared).await.unwrap();
+        });
+        assert_eq!(*printed.lock().unwrap(), ["> 1 2 None false", "> 3 3 Some([0, 1, 2]) false", "> 4 0 None true"]);
+    }
+}

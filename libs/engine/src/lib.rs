@@ -17,9 +17,12 @@ pub mod source;
 pub use batch::{Batch, Origin, RowKind};
 pub use error::{Fault, RunError};
 pub use operator::{Operator, Output};
-pub use sink::{CommitKind, Commits, Committable, Prepared, Sink, SinkCommitter, SinkContext, SinkWriter, WriterContext};
+pub use sink::{
+    CommitKind, Commits, Committable, Prepared, Sink, SinkCommitter, SinkContext, SinkWriter, WriterContext,
+};
 pub use source::{
-    BadRecord, Position, Pushed, RowPositions, Source, SourceContext, SourceEvent, SourceHints, SourceOutput, Split, SplitStart,
+    BadRecord, Position, Pushed, RowPositions, Source, SourceContext, SourceEvent, SourceHints, SourceOutput, Split,
+    SplitStart,
 };
 
 /// What connectors a process can open; implemented by the `connectors` crate.

@@ -8,7 +8,7 @@ use crate::aggregates::{self, Call};
 use crate::nodes::NodeSpans;
 use crate::planner::Planner;
 use crate::query::{Planned, Refused, Resolved, SortItem};
-use crate::relation::{Output, Pending, Relation, WINDOW_COLUMNS, WindowKind, WindowSpans, Windows, bare, column, marked, unique, window_time};
+use crate::relation::{Output, Pending, Relation, WINDOW_COLUMNS, WindowKind, WindowSpans, Windows, bare, column, marked, unique, window_columns, window_time};
 use crate::resolve::{all_of, conjuncts, each_function, each_name, replace, uses_marks};
 use crate::windows::window_spans;
 
@@ -218,12 +218,15 @@ impl Planner<'_> {
             named_keys.push((expr.clone(), name));
         }
         if windowed {
-            let time_type = match &by {
-                By::Window { window, .. } => input.column(window_time(window)).map(|column| column.data_type.clone()),
-                _ => input.column(WINDOW_COLUMNS[2]).map(|column| column.data_type.clone()),
-            };
-            let time_type = time_type.unwrap_or(DataType::Timestamp(3));
-            columns.extend(WINDOW_COLUMNS.map(|name| Column::new(name, time_type.clone(), false)));
+            match &by {
+                // The windows that rows have already stay as they are.
+                By::Attached(_) => columns.extend(WINDOW_COLUMNS.iter().filter_map(|name| input.column(name).cloned())),
+                By::Window { window, .. } => {
+                    let time = input.column(window_time(window)).map_or(DataType::Timestamp(3), |column| column.data_type.clone());
+                    columns.extend(window_columns(&time));
+                }
+                By::Nothing => {}
+            }
         }
         let mut named_calls: Vec<(Call, String)> = Vec::new();
         let mut aggregates: Vec<AggregateCall> = Vec::new();

@@ -125,4 +125,14 @@ impl Nodes {
         let nodes = needed.iter().map(|at| self.planned[at.0].node.clone()).collect();
         (Graph::new(nodes), needed.iter().map(|at| self.planned[at.0].spans.clone()).collect())
     }
+
+    /// The planner and the analysis must agree on what every edge carries: the casts of the planner rest on it.
+    #[cfg(test)]
+    pub fn compare(&self, analysis: &expr::Analysis) {
+        for planned in self.planned.iter().filter(|planned| !matches!(planned.node.operator, Operator::Sink(_))) {
+            if let Some(facts) = analysis.facts.get(&planned.node.id) {
+                assert_eq!(planned.schema, facts.schema, "{:?}", planned.node);
+            }
+        }
+    }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use datafusion_sql::sqlparser::ast::{Expr, Ident, ObjectName, Query, Spanned};
 use datafusion_sql::sqlparser::tokenizer::Span;
 use graph::{
-    Column, DataType, DeadLetters, LateRows, NODES_MAX, Operator, Period, Place, Problem, Project, Schema, Settings, Sink, SinkConnector, Union,
+    Column, DataType, DeadLetters, Graph, LateRows, NODES_MAX, Operator, Period, Place, Problem, Project, Schema, Settings, Sink, SinkConnector, Union,
     connector::PrintOptions,
 };
 use serde_json::{Map, Value};
@@ -469,7 +469,10 @@ impl<'a> Planner<'a> {
             let Ok(sink) = self.sink(&table) else { continue };
             let mut inputs = inputs;
             if inputs.len() > 1 {
-                let schema = self.nodes.schema(inputs[0]).clone();
+                let mut schema = self.nodes.schema(inputs[0]).clone();
+                for (at, column) in schema.columns.iter_mut().enumerate() {
+                    column.nullable = inputs.iter().any(|input| self.nodes.schema(*input).columns[at].nullable);
+                }
                 inputs = vec![self.nodes.add(Operator::Union(Union {}), inputs, schema, NodeSpans::new(span))];
             }
             let spans = self.sink_spans(&table, span);
@@ -494,7 +497,7 @@ impl<'a> Planner<'a> {
             self.problems.push(Problem::new("query_too_complex", message).hint("split it into several scripts"));
         } else if !sinks.is_empty() {
             let found = graph.check();
-            let found = if found.is_empty() { expr::analyze(&graph, &settings).err().unwrap_or_default() } else { found };
+            let found = if found.is_empty() { self.analyzed(&graph, &settings) } else { found };
             self.problems.extend(found.into_iter().map(|problem| on_script(problem, &spans)));
         }
         if !self.problems.is_empty() {
@@ -502,6 +505,17 @@ impl<'a> Planner<'a> {
         }
         let spans = graph.nodes.iter().zip(&spans).map(|(node, spans)| (node.id.clone(), place(spans.whole))).collect();
         Ok(Script { settings: self.settings, graph, spans, explain })
+    }
+
+    fn analyzed(&self, graph: &Graph, settings: &Settings) -> Vec<Problem> {
+        match expr::analyze(graph, settings) {
+            Ok(_analysis) => {
+                #[cfg(test)]
+                self.nodes.compare(&_analysis);
+                Vec::new()
+            }
+            Err(problems) => problems,
+        }
     }
 
     fn checked_settings(&mut self) -> Settings {

@@ -11,7 +11,7 @@ use graph::{Column, Filter, Operator, Schema, Sort, SortKey, Union};
 use crate::aggregates;
 use crate::nodes::NodeSpans;
 use crate::planner::Planner;
-use crate::relation::{NotFound, Output, Relation, Scope, Windows, find, marked, unique};
+use crate::relation::{NotFound, Output, Relation, Scope, Windows, find, marked, unique, window_types};
 use crate::resolve::{function_name, is_trivial, without_parentheses};
 use crate::types;
 use crate::windows::auxiliary;
@@ -635,7 +635,7 @@ impl Planner<'_> {
         let mut failed = false;
         for item in resolved.items {
             let (data_type, nullable) = match (marked(&item.expr), &time_type) {
-                (Some(_), Some(time_type)) => (time_type.clone(), false),
+                (Some(index), Some(time_type)) => (window_types(time_type)[index].clone(), false),
                 _ => match self.typed(&item.expr, &schema, item.span) {
                     Ok(typed) => typed,
                     Err(Refused) => {

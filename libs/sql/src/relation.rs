@@ -98,6 +98,20 @@ impl WindowKind {
     }
 }
 
+/// The types of a window's columns, given that of the time attribute: the bounds have no zone, and milliseconds at least.
+pub fn window_types(time: &DataType) -> [DataType; 3] {
+    let precision = match time {
+        DataType::Timestamp(precision) | DataType::TimestampLtz(precision) => (*precision).max(3),
+        _ => 3,
+    };
+    [DataType::Timestamp(precision), DataType::Timestamp(precision), time.clone()]
+}
+
+/// The columns that a window adds.
+pub fn window_columns(time: &DataType) -> Vec<Column> {
+    WINDOW_COLUMNS.iter().zip(window_types(time)).map(|(name, data_type)| Column::new(*name, data_type, false)).collect()
+}
+
 pub fn window_time(window: &Window) -> &str {
     match window {
         Window::Tumble { time, .. } | Window::Hop { time, .. } | Window::Cumulate { time, .. } | Window::Session { time, .. } => time,

@@ -259,12 +259,9 @@ impl Planner<'_> {
                     _ => spans,
                 };
             }
-            // A row without a time does not pass, whatever the policy.
-            let mut schema = self.nodes.schema(relation.node).clone();
-            schema.columns.iter_mut().filter(|known| known.name == column).for_each(|known| known.nullable = false);
-            relation.outputs.iter_mut().filter(|output| output.name == column).for_each(|output| output.nullable = false);
             let Policies { on_null, idle_timeout, max_ahead, .. } = policies;
             let operator = Operator::Watermark(Watermark { column, delay, idle_timeout, max_ahead, on_null });
+            let schema = self.nodes.schema(relation.node).clone();
             relation.node = self.nodes.add(operator, vec![relation.node], schema, spans);
         }
         Ok(relation)

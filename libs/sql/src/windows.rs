@@ -9,8 +9,8 @@ use crate::nodes::NodeSpans;
 use crate::planner::Planner;
 use crate::query::{Ctes, Planned, Refused};
 use crate::relation::{
-    Output, Pending, Relation, Scope, WINDOW_COLUMNS, WindowKind, WindowSpans, Windows, bare, column, marked, set_window_time, unique, window_mark,
-    window_time,
+    Output, Pending, Relation, Scope, WINDOW_COLUMNS, WindowKind, WindowSpans, Windows, bare, column, marked, set_window_time, unique,
+    window_columns, window_mark, window_time,
 };
 use crate::resolve::{function_name, replace};
 
@@ -130,9 +130,8 @@ impl Planner<'_> {
         let time_name = bare(&time_output.expr).expect("the time column was made one of the node").to_string();
         let window = window(&function, time_name, &periods).expect("all arguments that are not optional are there");
         let time_type = time_output.data_type;
-        for (index, name) in WINDOW_COLUMNS.iter().enumerate() {
-            let (data_type, expr) = (time_type.clone(), window_mark(index, span));
-            relation.outputs.push(Output { name: name.to_string(), expr, data_type, nullable: false, span });
+        for (index, Column { name, data_type, .. }) in window_columns(&time_type).into_iter().enumerate() {
+            relation.outputs.push(Output { name, expr: window_mark(index, span), data_type, nullable: false, span });
         }
         relation.windows = Windows::Pending(Box::new(Pending { window, partition_by, time_type, spans }));
         relation.span = span;
@@ -239,7 +238,7 @@ impl Planner<'_> {
             set_window_time(&mut window, new);
         }
         let mut schema = self.nodes.schema(relation.node).clone();
-        schema.columns.extend(WINDOW_COLUMNS.map(|name| Column::new(name, time_type.clone(), false)));
+        schema.columns.extend(window_columns(&time_type));
         let node_spans = window_spans(&spans);
         relation.node = self.nodes.add(Operator::WindowAssign(WindowAssign { window }), vec![relation.node], schema, node_spans);
         relation.outputs.iter_mut().for_each(|output| unmark(&mut output.expr));

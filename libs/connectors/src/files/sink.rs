@@ -273,11 +273,9 @@ impl FilesystemWriter {
         let number = self.files;
         self.files += 1;
         let name = format!("{}-{number:05}.{}", self.name, extension(self.shape.options.format));
-        let file = OpenFile { number, partition, name, encoder, rows: 0, bytes: 0, hash: Sha256::new(), opened: Instant::now(), written: 0 };
-        let described = self.describe(&file, String::new());
-        let path = described.staged.as_ref().unwrap_or(&described.path);
-        self.send(Command::Open { file: number, path: join(&self.shape.directory, path) })?;
-        self.open.push(file);
+        let (path, staged) = self.paths(&partition, &name);
+        self.send(Command::Open { file: number, path: join(&self.shape.directory, &staged.unwrap_or(path)) })?;
+        self.open.push(OpenFile { number, partition, name, encoder, rows: 0, bytes: 0, hash: Sha256::new(), opened: Instant::now(), written: 0 });
         Ok(self.open.len() - 1)
     }
 
@@ -289,10 +287,10 @@ impl FilesystemWriter {
         self.send(Command::Data { file: number, bytes, permit: batch.permit.clone() })
     }
 
-    fn describe(&self, file: &OpenFile, sha256: String) -> DataFile {
-        let path = join(&file.partition, &file.name);
-        let staged = self.shape.store.is_local().then(|| format!("{STAGING}/{}/{}", self.shape.token(), file.name));
-        DataFile { path, staged, rows: file.rows, bytes: file.bytes, sha256 }
+    /// Final and staged path of a file, from the directory on.
+    fn paths(&self, partition: &str, name: &str) -> (String, Option<String>) {
+        let staged = self.shape.store.is_local().then(|| format!("{STAGING}/{}/{name}", self.shape.token()));
+        (join(partition, name), staged)
     }
 
     fn close_file(&mut self, at: usize) -> Result<(), RunError> {
@@ -303,8 +301,7 @@ impl FilesystemWriter {
         file.bytes += rest.len() as u64;
         file.hash.update(&rest);
         let sha256 = manifest::hex(file.hash.clone().finalize());
-        let path = join(&file.partition, &file.name);
-        let staged = self.shape.store.is_local().then(|| format!("{STAGING}/{}/{}", self.shape.token(), file.name));
+        let (path, staged) = self.paths(&file.partition, &file.name);
         self.staged.push(DataFile { path, staged, rows: file.rows, bytes: file.bytes, sha256 });
         self.send(Command::Data { file: number, bytes: rest, permit: None })?;
         self.send(Command::Close { file: number })

@@ -24,7 +24,7 @@ use super::listing::{self, partition_value};
 use super::parquet::{FetchedGroup, Footer, starts};
 use super::store::{AllowedRoots, FileMeta, Location};
 use super::text::{self, TextDecoder, TextPiece};
-use crate::types::arrow_schema;
+use expr::arrow_schema;
 
 /// Row groups are put into one split up to this size, all columns.
 const SPLIT_BYTES: u64 = 16 << 20;

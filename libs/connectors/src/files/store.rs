@@ -4,9 +4,9 @@
 //! only within the allowed roots, and what is written is really synced.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -460,17 +460,20 @@ fn local_read(roots: &AllowedRoots, file: &FileMeta, ranges: &[Range<u64>]) -> R
         io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof => store.changed(file, None),
         _ => io_failed("reading", &file.path, &error),
     };
-    let opened = fs::File::open(roots.resolve(Path::new(&file.path))?).map_err(failed)?;
+    let mut opened = fs::File::open(roots.resolve(Path::new(&file.path))?).map_err(failed)?;
     let now = local_meta(Path::new(&file.path), &opened.metadata().map_err(failed)?);
     if now != *file {
         return Err(store.changed(file, Some(&now)));
     }
-    let read = |range: &Range<u64>| {
-        let mut buffer = vec![0; (range.end - range.start) as usize];
-        opened.read_exact_at(&mut buffer, range.start)?;
-        Ok(Bytes::from(buffer))
+    let mut read = |range: &Range<u64>| {
+        // Into memory that nobody clears first.
+        let length = range.end - range.start;
+        let mut buffer = Vec::with_capacity(length as usize);
+        opened.seek(SeekFrom::Start(range.start))?;
+        (&mut opened).take(length).read_to_end(&mut buffer)?;
+        if buffer.len() as u64 == length { Ok(Bytes::from(buffer)) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
     };
-    ranges.iter().map(read).collect::<io::Result<_>>().map_err(failed)
+    ranges.iter().map(&mut read).collect::<io::Result<_>>().map_err(failed)
 }
 
 /// Writes a file that others see whole or not at all; `false` if there is one already.

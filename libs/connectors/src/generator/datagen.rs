@@ -23,7 +23,7 @@ use tokio::time::Instant;
 
 use super::{below, draw, stream, unit};
 use crate::files::columns::{Constant, batch};
-use crate::types::{arrow_schema, arrow_type};
+use expr::{arrow_schema, arrow_type};
 
 /// At a rate, rows are sent at least this far apart, so that slow generators do not send single rows for ever.
 const TICK: Duration = Duration::from_millis(10);

@@ -22,7 +22,7 @@ use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
 use crate::files::{AllowedRoots, FilesystemSource};
-use crate::types::arrow_schema;
+use expr::arrow_schema;
 use cache::{Cache, SplitReader};
 
 /// At a factor, batches are sent at least this far apart.

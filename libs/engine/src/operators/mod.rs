@@ -1,14 +1,20 @@
 //! The operators: synchronous, one idea per file, free of any engine.
 
 pub mod aggregate;
+#[cfg(test)]
+mod aggregate_tests;
 pub mod factory;
 pub mod groups;
 pub mod ledger;
 pub mod panes;
 mod parts;
 mod results;
+#[cfg(test)]
+mod row_tests;
 mod saved;
 pub mod session;
+#[cfg(test)]
+mod session_tests;
 pub mod sort;
 pub mod steps;
 #[cfg(test)]

@@ -6,6 +6,10 @@
 //! Lateness is decided here, row by row in the order of arrival, because the session that a row would join may still be open: then the row
 //! is in time. Else it would be a session by itself, `[t, t + gap)`, and is late as a row of that window.
 //!
+//! Not guaranteed: a row exactly one gap after the last row of a session shares it, but need not have been seen when the watermark
+//! reaches end - u; if it comes in the very last instant, it begins a session of its own (as in Flink). Everything else about a session
+//! is the same for any arrival within the declared disorder.
+//!
 //! With allowed lateness fired sessions stay until it is over. A row may change them; at the end of the epoch what was sent before is taken
 //! back: as -U/+U if the session is still due, as -D if it was widened beyond the watermark (it fires again later) or joined to another.
 
@@ -137,6 +141,21 @@ impl SessionAggregate {
         })
     }
 
+    #[cfg(test)]
+    pub fn open_sessions(&self) -> usize {
+        self.by_start.len()
+    }
+
+    #[cfg(test)]
+    pub fn known_keys(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// Whether a row so long after (or before) a session's last (first) row shares it.
+    fn shares(&self, distance: i64) -> bool {
+        distance <= self.gap
+    }
+
     fn end(&self, session: &Session) -> i64 {
         session.last + self.gap
     }
@@ -145,9 +164,9 @@ impl SessionAggregate {
     fn place(&mut self, key: u32, time: i64, stamp: i64, moves: &mut Moves) -> u32 {
         let newest = self.of_key[key].newest;
         if newest != NO_SLOT {
-            let session = &mut self.sessions[newest as usize];
-            if session.state == State::Open && time >= session.start && time - session.last <= self.gap {
-                session.last = session.last.max(time);
+            let session = self.sessions[newest as usize];
+            if session.state == State::Open && time >= session.start && self.shares(time - session.last) {
+                self.sessions[newest as usize].last = session.last.max(time);
                 return newest;
             }
         }
@@ -159,9 +178,9 @@ impl SessionAggregate {
         // Sessions of a key are further apart than the gap, so at most the two beside the row are in reach.
         let open = |slot: &u32| !self.rule.late(self.end(&self.sessions[*slot as usize]), self.wm);
         let before = self.by_start.range((key, i64::MIN)..=(key, time)).next_back().map(|(_, slot)| *slot);
-        let before = before.filter(|slot| time - self.sessions[*slot as usize].last <= self.gap).filter(open);
+        let before = before.filter(|slot| self.shares(time - self.sessions[*slot as usize].last)).filter(open);
         let after = self.by_start.range((key, time.saturating_add(1))..=(key, i64::MAX)).next().map(|(_, slot)| *slot);
-        let after = after.filter(|slot| self.sessions[*slot as usize].start - time <= self.gap).filter(open);
+        let after = after.filter(|slot| self.shares(self.sessions[*slot as usize].start - time)).filter(open);
         match (before, after) {
             (None, None) if self.rule.late(time + self.gap, stamp) => NO_SLOT,
             (None, None) => self.open(Session { key, start: time, last: time, state: State::Open }),

@@ -35,6 +35,11 @@ impl Sort {
         Sort { spec, rows: None, kept: Vec::new(), count: 0, wm: i64::MIN, owns_global }
     }
 
+    #[cfg(test)]
+    pub fn held_rows(&self) -> usize {
+        self.count
+    }
+
     /// Rows from the first that can leave; `None` without a limit.
     fn wanted(&self) -> Option<usize> {
         let limit = usize::try_from(self.spec.limit?).ok()?;

@@ -77,6 +77,12 @@ pub(crate) fn call(binder: &mut Binder, name: &str, args: Vec<Bound>) -> Option<
     Some(bind(binder, known, args))
 }
 
+/// Why a function that gives another value each time is not there.
+pub(crate) fn refused(name: &str) -> ExprError {
+    let error = ExprError::new("non_deterministic", format!("{name} gives another value each time, so a restart would change results"));
+    error.hint("compute it outside, or derive it from columns, for example MD5(CAST(id AS STRING))")
+}
+
 fn bind(binder: &mut Binder, known: &Known, args: Vec<Bound>) -> Bind {
     let udf = Arc::clone(&known.udf);
     let name = known.upper;

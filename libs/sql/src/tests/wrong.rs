@@ -73,7 +73,7 @@ const WRONG: &[(&str, &str, &str, &str)] = &[
     ("INSERT INTO out (k, q) SELECT price, price FROM bid", "1:21", "unknown_column", "did you mean k?"),
     ("INSERT INTO out (k, k) SELECT price, price FROM bid", "1:21", "duplicate_column", "remove one"),
     ("INSERT INTO nowhere SELECT price FROM bid", "1:13", "unknown_table", "there is bid, out"),
-    ("INSERT INTO out SELECT CAST(price AS DOUBLE), price FROM bid", "1:29", "type_mismatch", "write CAST(... AS BIGINT)"),
+    ("INSERT INTO out SELECT price = 1, price FROM bid", "1:24", "type_mismatch", "write CAST(... AS BIGINT)"),
     ("SELECT * FROM out", "1:15", "unknown_connector", "sources are datagen, filesystem, replay"),
     ("CREATE TABLE bid (a INT) WITH ('connector' = 'print')", "1:14", "duplicate_name", "choose another name, or write IF NOT EXISTS"),
     ("CREATE TABLE t (a BIGNT) WITH ('connector' = 'print')", "1:19", "unknown_type", "did you mean BIGINT?"),
