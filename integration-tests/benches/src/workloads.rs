@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-/// What the issue asks for; the report says where it is missed.
+/// What is wanted; the report says where it is missed.
 pub struct Thresholds;
 
 impl Thresholds {

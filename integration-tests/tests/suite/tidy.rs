@@ -1,4 +1,4 @@
-//! The boundaries of design and ARCHITECTURE.md, checked against `cargo metadata` and the source text.
+//! The boundaries of ARCHITECTURE.md, checked against `cargo metadata` and the source text.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

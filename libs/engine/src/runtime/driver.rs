@@ -1,6 +1,6 @@
 //! The one place with capabilities and frontiers: turns operators, stateless stages and the probe into timely operators.
 //!
-//! What must stay true (each has a test in `tests/time.rs`):
+//! What must stay true (the rules of ARCHITECTURE.md, section 5; most have a test in `tests/time.rs`):
 //! an operator's watermark is the minimum over its input frontiers *and* its stash; epochs close strictly in order; the results of a
 //! watermark leave at the old capability; the last epoch is named, never inferred from an empty frontier.
 
