@@ -112,13 +112,18 @@ impl Case {
         if !matches!(mode, Bounded { .. }) {
             self.assert_streamed(&finished);
         }
-        self.fold(compare::rows(&finished.stdout, "stdout").unwrap_or_else(|error| panic!("{error}\n{}", finished.report())))
+        self.fold(
+            compare::rows(&finished.stdout, "stdout").unwrap_or_else(|error| panic!("{error}\n{}", finished.report())),
+        )
     }
 
     /// What a changelog ends with.
     pub fn fold(&self, rows: Vec<Row>) -> Vec<Row> {
-        let key: Vec<String> =
-            self.directives.get("key").map(|names| names.split(',').map(|name| name.trim().to_owned()).collect()).unwrap_or_default();
+        let key: Vec<String> = self
+            .directives
+            .get("key")
+            .map(|names| names.split(',').map(|name| name.trim().to_owned()).collect())
+            .unwrap_or_default();
         compare::fold(rows, &key).unwrap_or_else(|error| panic!("{}: {error}", self.name))
     }
 

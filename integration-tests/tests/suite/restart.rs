@@ -33,7 +33,10 @@ fn a_restart_changes_nothing(
     }
     let rows = case.fold(with_restarts(&case, streamed, epoch));
     if let Err(report) = compare::same_rows(&case.expected, &rows) {
-        panic!("{}, streamed: {streamed}, restarted after epoch {epoch}: expected (<) and actual (>) rows differ: {report}", case.name);
+        panic!(
+            "{}, streamed: {streamed}, restarted after epoch {epoch}: expected (<) and actual (>) rows differ: {report}",
+            case.name
+        );
     }
 }
 
@@ -49,7 +52,8 @@ fn with_restarts(case: &Case, streamed: bool, epoch: u64) -> Vec<Row> {
             option("replay.splits", "3".into());
         }
     }
-    let script = sql::plan(&text, &sql::Options { overrides }).unwrap_or_else(|problems| panic!("{}: {problems:?}", case.name));
+    let script =
+        sql::plan(&text, &sql::Options { overrides }).unwrap_or_else(|problems| panic!("{}: {problems:?}", case.name));
     let printed: Arc<Mutex<Vec<Row>>> = Arc::default();
     let mut checkpoint: Option<Arc<Checkpoint>> = None;
     for (attempt, threads) in THREADS.into_iter().enumerate() {
@@ -91,10 +95,16 @@ fn attempt_of(
         stop_after,
     };
     let (_verb, verb) = watch::channel(Verb::Run);
-    let around = Surroundings { connectors: Arc::new(connectors), launch: None, verb, progress: watch::channel(Progress::default()).0 };
+    let around = Surroundings {
+        connectors: Arc::new(connectors),
+        launch: None,
+        verb,
+        progress: watch::channel(Progress::default()).0,
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let ran = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), run(request, around)).await });
-    ran.expect("an attempt ends within a minute").unwrap_or_else(|error| panic!("{}: {error} {:?}", case.name, error.hint))
+    ran.expect("an attempt ends within a minute")
+        .unwrap_or_else(|error| panic!("{}: {error} {:?}", case.name, error.hint))
 }
 
 /// Printed rows as the program prints them with `-o json`.

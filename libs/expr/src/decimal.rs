@@ -163,7 +163,11 @@ pub(crate) fn compute(
             Operation::Divide => "/",
             Operation::Remainder => "%",
         };
-        fault(format!("DECIMAL overflow: {} {sign} {} does not fit DECIMAL({precision}, {scale})", text(x, s1), text(y, s2)))
+        fault(format!(
+            "DECIMAL overflow: {} {sign} {} does not fit DECIMAL({precision}, {scale})",
+            text(x, s1),
+            text(y, s2)
+        ))
     };
     let mut values = vec![0i128; rows];
     let slots = values.as_mut_slice();

@@ -123,7 +123,10 @@ pub fn check_tokens(tokens: &[TokenWithSpan]) -> Result<(), ExprError> {
             }
             let opens = matches!(&token.token, Token::Word(word) if word.keyword == Keyword::CASE)
                 || matches!(token.token, Token::LParen | Token::LBracket | Token::LBrace);
-            if operators == 0 && !opens && let Some(level) = open.last_mut() {
+            if operators == 0
+                && !opens
+                && let Some(level) = open.last_mut()
+            {
                 level.prefixes = 0;
             }
         }

@@ -508,6 +508,9 @@ mod tests {
             ports[1].downgrade(Time::new(2, 40));
             step();
         });
-        assert_eq!(asked, [format!("1 rows at {WM_MIN}"), format!("2 rows at {WM_MIN}"), "watermark 40".into(), "end 1".into()]);
+        assert_eq!(
+            asked,
+            [format!("1 rows at {WM_MIN}"), format!("2 rows at {WM_MIN}"), "watermark 40".into(), "end 1".into()]
+        );
     }
 }
