@@ -1,1 +1,82 @@
+//! The command line: reads scripts and graphs, runs them in this process, shows what comes out.
+//!
+//! [`main`] is the whole program. Rows and answers go to stdout, everything said about them to stderr; the exit codes are [`Exit`]'s.
+//! `script` makes a file into a graph that can run, `run` runs it, `printing` shows its rows, `summary` and `progress` how it went,
+//! `problems` what is wrong. This crate knows nothing of operators or of SQL's grammar.
 
+mod answers;
+mod arguments;
+mod output;
+mod printing;
+mod problems;
+mod progress;
+mod run;
+mod script;
+mod summary;
+
+use std::process::ExitCode;
+
+use arguments::{Arguments, Command};
+use clap::{CommandFactory, Parser};
+
+/// How the program ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// Done; also when the reader of stdout has had enough.
+    Done = 0,
+    /// The run failed: its input, another system, or this machine.
+    Failed = 1,
+    /// The script, the graph or the arguments are wrong; nothing ran.
+    Invalid = 2,
+    /// A bug of ours.
+    Internal = worker::EXIT_INTERNAL as isize,
+    /// Ended by Ctrl-C or SIGTERM.
+    Interrupted = 130,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> ExitCode {
+        ExitCode::from(exit as u8)
+    }
+}
+
+/// The program.
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help that nobody reads to its end is no failure.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    log(arguments.verbose);
+    if let Command::JobProcess = arguments.command {
+        return worker::job_process();
+    }
+    worker::report_panics(false);
+    let exit = match &arguments.command {
+        Command::Run(run) => run::run(run, arguments.verbose),
+        Command::Validate(validate) => answers::validate(validate),
+        Command::Explain(script) => answers::explain(script),
+        Command::Completion { shell } => {
+            let mut text = Vec::new();
+            clap_complete::generate(*shell, &mut Arguments::command(), "highwater", &mut text);
+            output::answer(&text)
+        }
+        Command::JobProcess => unreachable!("a job process has left already"),
+    };
+    exit.into()
+}
+
+/// Warnings always; with -v what goes on, with -vv everything. The terminal's user knows what time it is.
+fn log(verbose: u8) {
+    let level = match verbose {
+        0 => tracing::Level::WARN,
+        1 => tracing::Level::INFO,
+        _ => tracing::Level::DEBUG,
+    };
+    let subscriber =
+        tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_target(verbose > 1);
+    subscriber.with_ansi(output::colours()).without_time().init();
+}

@@ -10,13 +10,16 @@ use crate::EXIT_INTERNAL;
 const PEER_LOSS_PATIENCE: Duration = Duration::from_secs(2);
 
 /// From now on a panic prints one line, and ends the process with [`EXIT_INTERNAL`]; with two exceptions. A worker thread's panic is caught
-/// by the engine and becomes the cause of the run's end. The communication threads panic when a peer is gone, which the leader
-/// learns, and says, by itself; a further process (`taking_part`) that nobody ends for it ends itself.
+/// by the engine and becomes the cause of the run's end. timely's communication panics when a peer is gone, also at the end of a
+/// run that went well; the leader learns of a lost process, and says so, by itself. A further process (`taking_part`) that nobody ends
+/// for it ends itself.
 pub fn report_panics(taking_part: bool) {
     std::panic::set_hook(Box::new(move |panic| {
         let thread = std::thread::current();
         let name = thread.name().unwrap_or_default();
-        if name.starts_with("timely:send") || name.starts_with("timely:recv") {
+        let communicates =
+            |panic: &PanicHookInfo| panic.location().is_some_and(|at| at.file().contains("timely_communication"));
+        if name.starts_with("timely:send") || name.starts_with("timely:recv") || communicates(panic) {
             tracing::debug!("{name}: {}", message(panic));
             if taking_part {
                 // Should the thread not start, the leader's order or its end is still awaited.
@@ -37,9 +40,10 @@ pub fn report_panics(taking_part: bool) {
 
 fn message(panic: &PanicHookInfo) -> String {
     let text = panic.payload_as_str().unwrap_or("no reason given").replace('\n', " ");
+    let text = text.strip_prefix("internal error: ").unwrap_or(&text);
     match panic.location() {
         Some(place) => format!("{text} ({}:{})", place.file(), place.line()),
-        None => text,
+        None => text.to_string(),
     }
 }
 

@@ -17,9 +17,15 @@ use crate::types::Ty;
 mod conditional;
 mod datafusion;
 pub(crate) mod hash;
+mod json;
 pub(crate) mod like;
+mod math;
 pub(crate) mod nested;
+mod pattern;
+mod regexp;
 pub(crate) mod text;
+mod time;
+mod url;
 
 /// A function whose arguments are all evaluated.
 pub(crate) struct Function {
@@ -35,7 +41,19 @@ pub(crate) struct Function {
 const FORMS: &[&str] = &["COALESCE", "IF", "IFNULL", "NULLIF", "TIMESTAMPADD", "TIMESTAMPDIFF", "TRY_CAST", "CAST"];
 
 fn tables() -> impl Iterator<Item = &'static Function> {
-    [text::FUNCTIONS, hash::FUNCTIONS, nested::FUNCTIONS].into_iter().flatten()
+    [
+        text::FUNCTIONS,
+        math::FUNCTIONS,
+        math::DOUBLES,
+        time::FUNCTIONS,
+        regexp::FUNCTIONS,
+        json::FUNCTIONS,
+        hash::FUNCTIONS,
+        url::FUNCTIONS,
+        nested::FUNCTIONS,
+    ]
+    .into_iter()
+    .flatten()
 }
 
 /// The names of all scalar functions, upper case, sorted: for suggestions and completion.
@@ -93,29 +111,42 @@ pub(crate) fn call(binder: &mut Binder, name: &str, args: Vec<Bound>, _span: Spa
     if let Some(result) = datafusion::call(binder, name, args) {
         return result;
     }
+    if ["RAND", "RAND_INTEGER"].contains(&name) {
+        return Err(datafusion::refused(name));
+    }
     let known = functions();
-    let aggregates = [
+    let error = ExprError::new("unknown_function", format!("there is no function {name}"));
+    Err(match nearest(name, known) {
+        Some(name) => error.hint(format!("did you mean {name}?")),
+        None => error,
+    })
+}
+
+/// The error of an aggregate where a scalar function is wanted.
+pub(crate) fn misplaced_aggregate(name: &str) -> Option<ExprError> {
+    const AGGREGATES: &[&str] = &[
         "COUNT",
         "SUM",
         "AVG",
         "MIN",
         "MAX",
+        "STDDEV",
         "STDDEV_POP",
         "STDDEV_SAMP",
         "VAR_POP",
         "VAR_SAMP",
+        "VARIANCE",
         "APPROX_PERCENTILE",
         "FIRST_VALUE",
         "LAST_VALUE",
+        "LISTAGG",
+        "ARRAY_AGG",
+        "COLLECT",
     ];
-    if aggregates.contains(&name) {
+    let name = name.to_uppercase();
+    AGGREGATES.contains(&name.as_str()).then(|| {
         let error = ExprError::new("unexpected_aggregate", format!("the aggregate {name} cannot stand here"));
-        return Err(error.hint("aggregates stand in the SELECT list and in HAVING of a query with GROUP BY"));
-    }
-    let error = ExprError::new("unknown_function", format!("there is no function {name}"));
-    Err(match nearest(name, known) {
-        Some(name) => error.hint(format!("did you mean {name}?")),
-        None => error,
+        error.hint("aggregates stand in the SELECT list and in HAVING of a query with GROUP BY")
     })
 }
 

@@ -1,0 +1,69 @@
+//! The standard streams: what may go there, and what it means when it does not arrive.
+
+use std::io::{self, IsTerminal, Write};
+
+use crate::Exit;
+
+/// Writes to stdout, all of it.
+pub fn write(bytes: &[u8]) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(bytes)?;
+    stdout.flush()
+}
+
+/// Writes the answer of a command, and ends it.
+pub fn answer(bytes: &[u8]) -> Exit {
+    match write(bytes) {
+        Ok(()) => Exit::Done,
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Done,
+        Err(error) => unwritable(&error),
+    }
+}
+
+/// Says that stdout does not take what it is given.
+pub fn unwritable(error: &io::Error) -> Exit {
+    say(&format!("error[output_failed]: cannot write to stdout: {error}\n"));
+    Exit::Failed
+}
+
+/// Says something on stderr. If that is impossible, the exit code has to do.
+pub fn say(text: &str) {
+    let _ = io::stderr().lock().write_all(text.as_bytes());
+}
+
+/// Whether stderr shows colours.
+pub fn colours() -> bool {
+    io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// One column per character, and nothing that moves the cursor, changes colours or the reading direction: texts from data and scripts
+/// must not write to the terminal on their own.
+pub fn visible(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\n' => shown.push_str("\\n"),
+            '\r' => shown.push_str("\\r"),
+            '\t' => shown.push_str("\\t"),
+            c if is_active(c) => shown.push('\u{fffd}'),
+            c => shown.push(c),
+        }
+    }
+    shown
+}
+
+/// Whether a character does something rather than show something.
+pub fn is_active(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_cannot_move_the_cursor() {
+        assert_eq!(visible("a\tb\nc\x1b[2Jd\u{202e}e é 漢"), "a\\tb\\nc\u{fffd}[2Jd\u{fffd}e é 漢");
+    }
+}
