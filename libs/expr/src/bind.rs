@@ -636,7 +636,8 @@ impl<'a> Binder<'a> {
         let mut conditions_bound = Vec::with_capacity(conditions.len());
         let mut results = Vec::with_capacity(conditions.len() + 1);
         for (at, branch) in conditions.iter().enumerate() {
-            let condition = if at == 0 { self.bind(&branch.condition)? } else { self.conditionally(&branch.condition)? };
+            let condition =
+                if at == 0 { self.bind(&branch.condition)? } else { self.conditionally(&branch.condition)? };
             conditions_bound.push(condition);
             results.push(self.conditionally(&branch.result)?);
         }
@@ -887,7 +888,10 @@ impl<'a> Binder<'a> {
             span,
         };
         if bound.size > TREE_SIZE_MAX {
-            return Err(too_complex(format!("the expression makes more than {TREE_SIZE_MAX} operations per row"), span));
+            return Err(too_complex(
+                format!("the expression makes more than {TREE_SIZE_MAX} operations per row"),
+                span,
+            ));
         }
         if !bound.volatile && parts.iter().all(|part| part.literal.is_some()) {
             match self.constant(&bound.node) {
@@ -900,11 +904,9 @@ impl<'a> Binder<'a> {
                 Err(error) => {
                     let message = plain_message(&error);
                     let code = if message == "division by zero" { "division_by_zero" } else { "constant_fails" };
-                    return Err(ExprError::new(
-                        code,
-                        format!("the constant expression cannot be computed: {message}"),
-                    )
-                    .at(span));
+                    return Err(
+                        ExprError::new(code, format!("the constant expression cannot be computed: {message}")).at(span)
+                    );
                 }
             }
         }

@@ -103,7 +103,10 @@ pub fn analyze(graph: &Graph, settings: &Settings) -> Result<Analysis, Vec<Probl
 fn position(place: &Place) -> (usize, String) {
     match place {
         Place::Pointer { pointer } => {
-            let index = pointer.strip_prefix("/nodes/").and_then(|rest| rest.split('/').next()).and_then(|index| index.parse().ok());
+            let index = pointer
+                .strip_prefix("/nodes/")
+                .and_then(|rest| rest.split('/').next())
+                .and_then(|index| index.parse().ok());
             (index.unwrap_or(usize::MAX), pointer.clone())
         }
         _ => (usize::MAX, String::new()),
@@ -170,7 +173,8 @@ impl Walk<'_> {
             }
         };
         if compiled.processing_time() && input.facts.bounded {
-            let message = "PROCTIME() has no meaning over a bounded input: the result would depend on when it is computed";
+            let message =
+                "PROCTIME() has no meaning over a bounded input: the result would depend on when it is computed";
             self.problem("processing_time_bounded", message, "use a column of event time", pointer);
             return None;
         }
@@ -179,7 +183,12 @@ impl Walk<'_> {
             let message = format!(
                 "the rows of {from:?} change and have no key, so a column that depends on the clock would take back other rows than it gave"
             );
-            self.problem("non_deterministic_update", message, "keep the key's columns, or compute it before the aggregation", pointer);
+            self.problem(
+                "non_deterministic_update",
+                message,
+                "keep the key's columns, or compute it before the aggregation",
+                pointer,
+            );
             return None;
         }
         Some(compiled)

@@ -103,7 +103,9 @@ impl PhysicalExpr for Coalesce {
                 so_far = Some(value.evaluate(batch)?.into_array(rows)?);
                 continue;
             };
-            let Some(nulls) = found.logical_nulls().filter(|nulls| nulls.null_count() > 0) else { return Ok(ColumnarValue::Array(found)) };
+            let Some(nulls) = found.logical_nulls().filter(|nulls| nulls.null_count() > 0) else {
+                return Ok(ColumnarValue::Array(found));
+            };
             let missing = BooleanArray::new(!nulls.inner(), None);
             let next = value.evaluate_selection(batch, &missing)?.into_array(rows)?;
             so_far = Some(zip(&missing, &next, &found)?);

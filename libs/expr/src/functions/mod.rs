@@ -51,7 +51,9 @@ fn tables() -> impl Iterator<Item = &'static Function> {
         hash::FUNCTIONS,
         url::FUNCTIONS,
         nested::FUNCTIONS,
-    ].into_iter().flatten()
+    ]
+    .into_iter()
+    .flatten()
 }
 
 /// The names of all scalar functions, upper case, sorted: for suggestions and completion.
@@ -123,8 +125,23 @@ pub(crate) fn call(binder: &mut Binder, name: &str, args: Vec<Bound>, _span: Spa
 /// The error of an aggregate where a scalar function is wanted.
 pub(crate) fn misplaced_aggregate(name: &str) -> Option<ExprError> {
     const AGGREGATES: &[&str] = &[
-        "COUNT", "SUM", "AVG", "MIN", "MAX", "STDDEV", "STDDEV_POP", "STDDEV_SAMP", "VAR_POP", "VAR_SAMP", "VARIANCE", "APPROX_PERCENTILE",
-        "FIRST_VALUE", "LAST_VALUE", "LISTAGG", "ARRAY_AGG", "COLLECT",
+        "COUNT",
+        "SUM",
+        "AVG",
+        "MIN",
+        "MAX",
+        "STDDEV",
+        "STDDEV_POP",
+        "STDDEV_SAMP",
+        "VAR_POP",
+        "VAR_SAMP",
+        "VARIANCE",
+        "APPROX_PERCENTILE",
+        "FIRST_VALUE",
+        "LAST_VALUE",
+        "LISTAGG",
+        "ARRAY_AGG",
+        "COLLECT",
     ];
     let name = name.to_uppercase();
     AGGREGATES.contains(&name.as_str()).then(|| {
