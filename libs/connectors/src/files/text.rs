@@ -5,12 +5,14 @@ use std::future::Future;
 use arrow::array::{Int64Array, RecordBatch};
 use bytes::Bytes;
 use engine::{BadRecord, Position, RowPositions, SplitStart};
+use formats::csv::CsvOptions;
 use formats::json::{JsonOptions, Scanner};
 use formats::text::TimestampFormat;
 use formats::{FormatError, RecordDecoder, Stopped};
 use graph::FileFormat;
 use graph::connector::JsonTimestamps;
 
+use super::encode::csv_options;
 use super::error::{FileError, Result};
 use super::source::FilesystemSource;
 use super::store::{FileMeta, Store};
@@ -27,8 +29,14 @@ pub(super) enum TextPiece {
     /// The head of the file, for a decoder that goes on further behind.
     Header(Bytes),
     /// Where the next chunk lies; before the first one only.
-    Seek { offset: u64, record: u64 },
-    Chunk { bytes: Bytes, last: bool },
+    Seek {
+        offset: u64,
+        record: u64,
+    },
+    Chunk {
+        bytes: Bytes,
+        last: bool,
+    },
 }
 
 /// Names that tell of compressed content, which would be read as garbage.
@@ -98,7 +106,9 @@ pub(super) async fn fetch<F: Future<Output = bool>>(
     header: bool,
     send: impl Fn(TextPiece) -> F,
 ) -> Result<bool> {
-    let read = async |start: u64, end: u64| Ok::<Bytes, FileError>(store.read_ranges(file, vec![start..end]).await?.pop().unwrap_or_default());
+    let read = async |start: u64, end: u64| {
+        Ok::<Bytes, FileError>(store.read_ranges(file, vec![start..end]).await?.pop().unwrap_or_default())
+    };
     let mut at = from;
     if let Some((offset, record)) = resume {
         at = offset.min(to);
@@ -130,8 +140,15 @@ pub(super) fn decoder(source: &FilesystemSource) -> Result<Box<dyn RecordDecoder
     let schema = source.file_schema.clone();
     let timestamp_format = timestamp_format(source.options.json_timestamps);
     let made: Result<Box<dyn RecordDecoder>, FormatError> = match source.options.format {
-        FileFormat::Json => Scanner::new(schema, JsonOptions { timestamp_format, ..JsonOptions::default() }).map(|scanner| Box::new(scanner) as _),
-        other => unreachable!("{other:?} is no format of records"),
+        FileFormat::Json => Scanner::new(schema, JsonOptions { timestamp_format, ..JsonOptions::default() })
+            .map(|scanner| Box::new(scanner) as _),
+        FileFormat::Csv => {
+            let options =
+                csv_options(&source.options).map_err(|reason| FileError::Option { option: "format".into(), reason })?;
+            let options = CsvOptions { columns: source.file_columns.clone(), ..options };
+            formats::csv::Reader::new(schema, options).map(|reader| Box::new(reader) as _)
+        }
+        FileFormat::Parquet => unreachable!("Parquet is no format of records"),
     };
     made.map_err(|error| FileError::Option { option: "format".into(), reason: error.to_string() })
 }
@@ -145,6 +162,9 @@ pub fn timestamp_format(format: JsonTimestamps) -> TimestampFormat {
         JsonTimestamps::EpochMicros => TimestampFormat::EpochMicros,
     }
 }
+
+/// Takes rows, their numbers, bad records and the position behind them; answers whether anybody listens.
+pub(super) type Emit<'a> = dyn FnMut(RecordBatch, RowPositions, Vec<BadRecord>, Position) -> bool + 'a;
 
 /// Decodes one split.
 pub(super) struct TextDecoder {
@@ -173,13 +193,8 @@ impl TextDecoder {
         FileError::InputFileInvalid { file: self.shown.clone(), place: String::new(), reason: error.to_string() }
     }
 
-    /// Decodes; calls `emit` with rows, their numbers, bad records and the position behind them, until it answers `false`.
-    pub fn feed(
-        &mut self,
-        piece: TextPiece,
-        batch_rows: usize,
-        emit: &mut dyn FnMut(RecordBatch, RowPositions, Vec<BadRecord>, Position) -> bool,
-    ) -> Result<()> {
+    /// Decodes what it can; stops when nobody listens.
+    pub fn feed(&mut self, piece: TextPiece, batch_rows: usize, emit: &mut Emit) -> Result<()> {
         let (bytes, last) = match piece {
             TextPiece::Header(bytes) => {
                 self.decoder.decode(&bytes, false, 0).map_err(|error| self.failed(error))?;
@@ -197,12 +212,31 @@ impl TextDecoder {
             TextPiece::Chunk { bytes, last } => (bytes, last),
         };
         let mut carried = std::mem::take(&mut self.rest);
-        let text: &[u8] = if carried.is_empty() {
-            &bytes
-        } else {
-            carried.extend_from_slice(&bytes);
-            &carried
-        };
+        let mut text: &[u8] = &bytes;
+        if !carried.is_empty() {
+            // Only the record that was cut in two is put together, where that record ends with its line.
+            let line = text.iter().position(|byte| *byte == b'\n').map_or(text.len(), |newline| newline + 1);
+            let (end, behind) = text.split_at(line);
+            carried.extend_from_slice(end);
+            let Some(done) = self.decode(&carried, last && behind.is_empty(), batch_rows, emit)? else { return Ok(()) };
+            text = behind;
+            if done < carried.len() {
+                carried.drain(..done);
+                carried.extend_from_slice(behind);
+                text = &carried;
+            }
+        }
+        let Some(done) = self.decode(text, last, batch_rows, emit)? else { return Ok(()) };
+        if !last {
+            self.rest = text[done..].to_vec();
+        } else if self.decoder.rows() > 0 || !self.bad.is_empty() {
+            self.emit(emit);
+        }
+        Ok(())
+    }
+
+    /// Decodes all whole records; gives the number of bytes consumed, `None` when nobody listens.
+    fn decode(&mut self, text: &[u8], last: bool, batch_rows: usize, emit: &mut Emit) -> Result<Option<usize>> {
         let mut done = 0;
         loop {
             let room = batch_rows - self.decoder.rows();
@@ -211,26 +245,16 @@ impl TextDecoder {
             self.offset += progress.consumed as u64;
             self.bad.extend(progress.bad.into_iter().map(bad_record));
             let whole = progress.stopped == Stopped::Bytes;
-            if !whole || self.bad.len() >= BAD_AT_ONCE {
-                if !self.emit(emit) {
-                    return Ok(());
-                }
+            if (!whole || self.bad.len() >= BAD_AT_ONCE) && !self.emit(emit) {
+                return Ok(None);
             }
             if whole {
-                break;
+                return Ok(Some(done));
             }
         }
-        if last {
-            if self.decoder.rows() > 0 || !self.bad.is_empty() {
-                self.emit(emit);
-            }
-        } else {
-            self.rest = text[done..].to_vec();
-        }
-        Ok(())
     }
 
-    fn emit(&mut self, emit: &mut dyn FnMut(RecordBatch, RowPositions, Vec<BadRecord>, Position) -> bool) -> bool {
+    fn emit(&mut self, emit: &mut Emit) -> bool {
         let decoded = self.decoder.flush();
         let numbers = decoded.records;
         let positions = if numbers.is_empty() {
@@ -255,4 +279,34 @@ impl TextDecoder {
 fn bad_record(bad: formats::BadRecord) -> BadRecord {
     let message = format!("{} (the record begins at byte {} of the file)", bad.message, bad.offset);
     BadRecord { position: bad.record as i64, code: bad.code.to_string(), message, payload: bad.payload }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::files::store::AllowedRoots;
+    use crate::testing::run;
+
+    #[test]
+    fn files_of_lines_are_cut_behind_newlines() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("a.json");
+        let lines: Vec<String> = (0..500).map(|at| "x".repeat(at * 7 % 40) + "\n").collect();
+        for text in [lines.concat(), lines.concat().trim_end().to_string(), "y".repeat(5_000), "\n".repeat(3_000)] {
+            std::fs::write(&path, &text).unwrap();
+            let store = Store::Local(AllowedRoots::new([root.path()]));
+            run(async {
+                let file = store.head(path.to_str().unwrap()).await.unwrap().unwrap();
+                for (split, look) in [(64, 8), (100, 1_000), (1_000, 3), (1 << 20, 64)] {
+                    let cuts = cuts(&store, &file, split, look).await.unwrap();
+                    assert!(cuts.is_sorted_by(|a, b| a < b) && cuts.iter().all(|cut| *cut > 0 && *cut < file.size));
+                    assert!(cuts.iter().all(|cut| text.as_bytes()[*cut as usize - 1] == b'\n'), "{cuts:?}");
+                    if text.len() > 8_000 && split <= 100 {
+                        assert!(cuts.len() > 50, "{} cuts", cuts.len());
+                    }
+                }
+            });
+        }
+    }
 }

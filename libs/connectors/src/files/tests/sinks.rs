@@ -1,0 +1,456 @@
+//! The sink of files, against the suite of sinks, and what else it promises.
+
+use std::fmt;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch, StringArray};
+use async_trait::async_trait;
+use engine::{Batch, RunError, Sink, SinkContext, Source};
+use futures::stream::BoxStream;
+use object_store::memory::InMemory;
+use object_store::path::Path as Key;
+use object_store::{
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult,
+};
+use serde_json::{Value, json};
+
+use crate::files::manifest::{self, Manifest};
+use crate::files::{AllowedRoots, FilesystemSink, FilesystemSource, Location, Store};
+use crate::testing::sinks::{LAST, prepare, sink_conformance, sink_node, writer};
+use crate::testing::{all_columns, collect, run, sample, source_node, starts};
+
+fn context(run: &str, bounded: bool) -> SinkContext {
+    SinkContext { run_id: run.into(), bounded, updating: false, operator: "sink out".into() }
+}
+
+/// A directory of results, local or not.
+#[derive(Clone)]
+struct Place {
+    store: Store,
+    path: String,
+    options: Value,
+    columns: Vec<&'static str>,
+    partition_by: Vec<&'static str>,
+}
+
+impl Place {
+    fn local(root: &Path, format: &str) -> Place {
+        let path = root.join("out").to_str().unwrap().to_string();
+        Place::over(Store::Local(AllowedRoots::new([root])), path, format)
+    }
+
+    fn over(store: Store, path: String, format: &str) -> Place {
+        let options = json!({"type": "filesystem", "path": path, "format": format});
+        Place { store, path, options, columns: sample::COLUMNS.to_vec(), partition_by: vec![] }
+    }
+
+    fn sink(&self, run: &str, bounded: bool, rows: &RecordBatch) -> Result<Arc<dyn Sink>, RunError> {
+        let node = sink_node(self.options.clone(), &self.partition_by);
+        let graph::SinkConnector::Filesystem(options) = &node.connector else { panic!("no files") };
+        let location = || Ok(Location { store: self.store.clone(), path: self.path.clone() });
+        Ok(Arc::new(FilesystemSink::over(location, &node, options, rows.schema(), context(run, bounded))?))
+    }
+
+    fn source(&self) -> Arc<dyn Source> {
+        let node = source_node(self.options.clone(), &self.columns, &self.partition_by);
+        let graph::SourceConnector::Filesystem(options) = &node.connector else { panic!("no files") };
+        let location = Location { store: self.store.clone(), path: self.path.clone() };
+        Arc::new(FilesystemSource::over(location, &node, options, all_columns(&node)).unwrap())
+    }
+
+    async fn visible(&self) -> Option<Vec<String>> {
+        let source = self.source();
+        let splits = match source.splits().await {
+            Err(error) if error.code == "input_not_found" => return None,
+            splits => splits.unwrap(),
+        };
+        let seen = collect(&source, starts(&splits), 100).await.unwrap();
+        let mut rows: Vec<String> = seen
+            .into_iter()
+            .flat_map(|seen| seen.rows)
+            .map(|row| row.split_once(": ").unwrap().1.to_string())
+            .collect();
+        rows.sort();
+        Some(rows)
+    }
+
+    async fn write(&self, run: &str, rows: &[RecordBatch]) -> Result<(), RunError> {
+        let sink = self.sink(run, true, &rows[0])?;
+        let mut one = writer(&sink, &rows[0].schema(), 0, 1);
+        for rows in rows {
+            one.write(Batch::inserts(rows.clone()))?;
+        }
+        let prepared = prepare(&mut one, 1, LAST).await?;
+        sink.committer()?.commit(1, LAST, vec![prepared]).await
+    }
+
+    async fn manifests(&self) -> Vec<Manifest> {
+        manifest::read(&self.store, &self.path).await.unwrap().into_iter().map(|(manifest, _)| manifest).collect()
+    }
+}
+
+fn batch(number: i64) -> RecordBatch {
+    sample::rows(number * 10, 10)
+}
+
+#[test]
+fn local_directories_keep_the_suite_in_every_format() {
+    for format in ["parquet", "json", "csv"] {
+        let root = tempfile::tempdir().unwrap();
+        let place = Place::local(root.path(), format);
+        run(sink_conformance(
+            |run, bounded| place.sink(run, bounded, &batch(0)).unwrap(),
+            async || place.visible().await,
+            batch,
+        ));
+        assert!(!root.path().join("out/_staging").exists(), "nothing is left");
+        let manifests = run(place.manifests());
+        assert_eq!(manifests.iter().map(|manifest| manifest.rows).collect::<Vec<_>>(), [30, 10, 10, 10, 0]);
+        // Hashes and sizes are those of the files.
+        for file in manifests.iter().flat_map(|manifest| &manifest.files) {
+            let bytes = fs::read(root.path().join("out").join(&file.path)).unwrap();
+            assert_eq!((manifest::hash(&bytes), bytes.len() as u64), (file.sha256.clone(), file.bytes));
+        }
+    }
+}
+
+#[test]
+fn object_stores_keep_the_suite() {
+    for path in ["", "some/where"] {
+        let place =
+            Place::over(Store::objects(Arc::new(InMemory::new()), "s3://bucket/".into()), path.into(), "parquet");
+        let place =
+            Place { options: json!({"type": "filesystem", "path": "s3://bucket", "format": "parquet"}), ..place };
+        run(sink_conformance(
+            |run, bounded| place.sink(run, bounded, &batch(0)).unwrap(),
+            async || place.visible().await,
+            batch,
+        ));
+    }
+}
+
+#[test]
+fn partitions_become_directories_and_come_back() {
+    let root = tempfile::tempdir().unwrap();
+    let place = Place {
+        partition_by: vec!["day", "kind"],
+        columns: vec!["id BIGINT", "kind STRING", "day DATE"],
+        ..Place::local(root.path(), "json")
+    };
+    let days: Vec<i32> = (0..300).map(|id| 11_000 + id % 100).collect();
+    let kinds = StringArray::from_iter((0..300).map(|id| [Some("a/b"), None, Some("")][id % 3]));
+    let rows = RecordBatch::try_from_iter_with_nullable([
+        ("id", Arc::new(Int64Array::from_iter_values(0..300)) as ArrayRef, true),
+        ("kind", Arc::new(kinds), true),
+        ("day", Arc::new(arrow::array::Date32Array::from(days)), true),
+    ])
+    .unwrap();
+    run(async {
+        place.write("run", &[rows.slice(0, 100), rows.slice(100, 200)]).await.unwrap();
+        // The partition columns come last.
+        let read =
+            Place { columns: vec!["id BIGINT", "day DATE", "kind STRING"], ..place.clone() }.visible().await.unwrap();
+        assert_eq!(read.len(), 300);
+        assert!(
+            read.contains(&"3|2000-02-16|a/b".to_string()) && read.contains(&"4|2000-02-17|NULL".to_string()),
+            "{read:?}"
+        );
+        assert!(read.contains(&"5|2000-02-18|".to_string()), "an empty text is not NULL");
+        let manifests = place.manifests().await;
+        assert!(
+            manifests[0].files.iter().any(|file| file.path.starts_with("day=2000-02-16/kind=a%2Fb/part-")),
+            "{:?}",
+            manifests[0].files[0]
+        );
+    });
+}
+
+#[test]
+fn files_roll_by_size() {
+    let root = tempfile::tempdir().unwrap();
+    for (format, size) in [("json", 2_000), ("csv", 2_000), ("parquet", 1)] {
+        let mut place = Place::local(&root.path().join(format), format);
+        fs::create_dir(root.path().join(format)).unwrap();
+        place.options["sink.rolling-policy.file-size"] = json!(size);
+        run(async {
+            place.write("run", &(0..20).map(batch).collect::<Vec<_>>()).await.unwrap();
+            let files = place.manifests().await[0].files.len();
+            assert!((3..=20).contains(&files), "{format}: {files} files");
+            assert_eq!(place.visible().await.unwrap().len(), 200);
+        });
+    }
+}
+
+#[test]
+fn foreign_files_and_other_columns_are_refused() {
+    let root = tempfile::tempdir().unwrap();
+    let place = Place::local(root.path(), "json");
+    let other = RecordBatch::try_from_iter([("a", Arc::new(Int64Array::from(vec![1])) as ArrayRef)]).unwrap();
+    run(place.write("one", &[batch(0)])).unwrap();
+    let error = run(place.write("two", &[other])).unwrap_err();
+    assert!(error.code == "output_refused" && error.message.contains("id BIGINT"), "{error:?}");
+    for (name, code) in [
+        ("x.json", Some("output_exists")),
+        ("deep/er/x.csv", Some("output_exists")),
+        ("_SUCCESS", None),
+        (".hidden/x", None),
+    ] {
+        let root = tempfile::tempdir().unwrap();
+        let place = Place::local(root.path(), "json");
+        let path = root.path().join("out").join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, "{}").unwrap();
+        let found = place.sink("run", true, &batch(0)).err().map(|error| error.code);
+        assert_eq!(found.as_deref(), code, "{name}");
+    }
+    fs::write(root.path().join("file"), "").unwrap();
+    let file = Place { path: root.path().join("file").to_str().unwrap().into(), ..place.clone() };
+    assert_eq!(file.sink("run", true, &batch(0)).err().unwrap().code, "output_refused");
+    let outside = Place { path: "/usr/share/highwater-test".into(), ..place };
+    assert_eq!(outside.sink("run", true, &batch(0)).err().unwrap().code, "location_not_allowed");
+}
+
+#[test]
+fn a_run_that_stopped_between_manifest_and_renames_is_finished_by_the_next() {
+    let root = tempfile::tempdir().unwrap();
+    let place = Place::local(root.path(), "parquet");
+    run(async {
+        place.write("one", &[batch(0)]).await.unwrap();
+        let file = place.manifests().await[0].files[0].clone();
+        let (path, staged) =
+            (root.path().join("out").join(&file.path), root.path().join("out").join(file.staged.as_ref().unwrap()));
+        fs::create_dir_all(staged.parent().unwrap()).unwrap();
+        fs::rename(&path, &staged).unwrap();
+        assert_eq!(place.visible().await.unwrap().len(), 10, "readers find it where it is");
+        place.write("two", &[batch(1)]).await.unwrap();
+        assert!(path.exists() && !staged.exists(), "the next run gives it its name");
+        assert_eq!(place.visible().await.unwrap().len(), 20);
+        // What a manifest names must be there, whole.
+        fs::write(&path, "short").unwrap();
+        let error = place.source().splits().await.unwrap_err();
+        assert!(error.code == "input_file_invalid" && error.message.contains("manifest"), "{error:?}");
+        fs::remove_file(&path).unwrap();
+        assert_eq!(place.source().splits().await.unwrap_err().code, "input_file_invalid");
+    });
+}
+
+#[test]
+fn two_runs_into_one_directory_take_turns() {
+    let root = tempfile::tempdir().unwrap();
+    let place = Place::local(root.path(), "json");
+    run(async {
+        let sinks = [place.sink("a", true, &batch(0)).unwrap(), place.sink("b", true, &batch(0)).unwrap()];
+        let mut tasks = tokio::task::JoinSet::new();
+        for (number, sink) in sinks.into_iter().enumerate() {
+            tasks.spawn(async move {
+                let mut one = writer(&sink, &batch(0).schema(), 0, 1);
+                one.write(Batch::inserts(batch(number as i64))).unwrap();
+                let prepared = prepare(&mut one, 7, LAST).await.unwrap();
+                drop(one);
+                let mut committer = sink.committer().unwrap();
+                committer.commit(7, LAST, vec![prepared]).await.unwrap();
+            });
+        }
+        while let Some(done) = tasks.join_next().await {
+            done.unwrap();
+        }
+        assert_eq!(place.manifests().await.len(), 2);
+        assert_eq!(place.visible().await.unwrap().len(), 20);
+    });
+}
+
+/// An object store whose conditional creates are answered wrongly, as over a bad network.
+#[derive(Debug)]
+struct Liar {
+    inner: InMemory,
+    /// Lies to come.
+    lies: AtomicUsize,
+    lie: Lie,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Lie {
+    /// It was created, and the answer of the retry says that it exists.
+    CreatedButExists,
+    /// It was created, and the answer was lost.
+    CreatedButTimeout,
+    /// It was not created, and the answer says that it exists (409 while another create runs).
+    NotCreatedButExists,
+}
+
+impl fmt::Display for Liar {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a liar")
+    }
+}
+
+#[async_trait]
+impl ObjectStore for Liar {
+    async fn put_opts(&self, key: &Key, payload: PutPayload, options: PutOptions) -> object_store::Result<PutResult> {
+        let lies = options.mode == PutMode::Create
+            && self.lies.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |lies| lies.checked_sub(1)).is_ok();
+        if !lies {
+            return self.inner.put_opts(key, payload, options).await;
+        }
+        if self.lie != Lie::NotCreatedButExists {
+            self.inner.put_opts(key, payload, options).await?;
+        }
+        match self.lie {
+            Lie::CreatedButTimeout => Err(object_store::Error::Generic { store: "liar", source: "timed out".into() }),
+            _ => Err(object_store::Error::AlreadyExists { path: key.to_string(), source: "409".into() }),
+        }
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        key: &Key,
+        options: PutMultipartOptions,
+    ) -> object_store::Result<Box<dyn MultipartUpload>> {
+        self.inner.put_multipart_opts(key, options).await
+    }
+
+    async fn get_opts(&self, key: &Key, options: GetOptions) -> object_store::Result<GetResult> {
+        self.inner.get_opts(key, options).await
+    }
+
+    fn delete_stream(
+        &self,
+        keys: BoxStream<'static, object_store::Result<Key>>,
+    ) -> BoxStream<'static, object_store::Result<Key>> {
+        self.inner.delete_stream(keys)
+    }
+
+    fn list(&self, prefix: Option<&Key>) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
+        self.inner.list(prefix)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Key>) -> object_store::Result<ListResult> {
+        self.inner.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Key, to: &Key, options: CopyOptions) -> object_store::Result<()> {
+        self.inner.copy_opts(from, to, options).await
+    }
+}
+
+#[test]
+fn answers_about_a_manifest_are_not_believed_before_it_was_read() {
+    for lie in [Lie::CreatedButExists, Lie::CreatedButTimeout, Lie::NotCreatedButExists] {
+        let liar = Arc::new(Liar { inner: InMemory::new(), lies: AtomicUsize::new(0), lie });
+        let place = Place::over(Store::objects(liar.clone(), "s3://bucket/".into()), "out".into(), "json");
+        run(async {
+            let sink = place.sink("run", true, &batch(0)).unwrap();
+            let mut one = writer(&sink, &batch(0).schema(), 0, 1);
+            one.write(Batch::inserts(batch(0))).unwrap();
+            let prepared = prepare(&mut one, 1, LAST).await.unwrap();
+            liar.lies.store(1, Ordering::SeqCst);
+            sink.committer().unwrap().commit(1, LAST, vec![prepared]).await.unwrap();
+            assert_eq!(liar.lies.load(Ordering::SeqCst), 0, "{lie:?}: the lie was told");
+            let manifests = place.manifests().await;
+            assert_eq!(manifests.iter().map(|manifest| manifest.rows).collect::<Vec<_>>(), [0, 10], "{lie:?}");
+            assert_eq!(place.visible().await.unwrap().len(), 10, "{lie:?}");
+        });
+    }
+}
+
+#[test]
+fn objects_of_a_run_in_progress_are_not_read() {
+    let objects: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let place = Place::over(Store::objects(objects.clone(), "s3://bucket/".into()), "out".into(), "json");
+    run(async {
+        let sink = place.sink("run", false, &batch(0)).unwrap();
+        let mut one = writer(&sink, &batch(0).schema(), 0, 1);
+        one.write(Batch::inserts(batch(0))).unwrap();
+        prepare(&mut one, 1, LAST).await.unwrap();
+        assert_eq!(
+            place.store.list("out", |_| true).await.unwrap().len(),
+            2,
+            "a manifest and a file under its final name"
+        );
+        assert_eq!(place.visible().await, Some(vec![]));
+        sink.committer().unwrap().abort().await;
+        assert_eq!(place.store.list("out", |_| true).await.unwrap().len(), 1);
+    });
+}
+
+#[test]
+fn large_objects_are_uploaded_in_parts() {
+    let place = Place::over(Store::objects(Arc::new(InMemory::new()), "s3://bucket/".into()), "out".into(), "csv");
+    let text = "x".repeat(100_000);
+    let rows = RecordBatch::try_from_iter([(
+        "s",
+        Arc::new(StringArray::from_iter_values((0..100).map(|_| text.as_str()))) as ArrayRef,
+    )])
+    .unwrap();
+    let place = Place { columns: vec!["s STRING"], ..place };
+    run(async {
+        place.write("run", &[rows.clone(), rows]).await.unwrap();
+        assert_eq!(place.visible().await.unwrap().len(), 200);
+        let files = &place.manifests().await[1].files;
+        assert!(files.len() == 1 && files[0].bytes > 20_000_000, "{files:?}");
+    });
+}
+
+#[test]
+fn a_full_disk_is_told_with_path_and_reason() {
+    let error: RunError =
+        crate::files::store::output_failed("out/a", &std::io::Error::from(std::io::ErrorKind::StorageFull)).into();
+    assert_eq!(error.code, "output_failed");
+    assert!(error.message.contains("out/a") && error.message.contains("no space is left on the disk"), "{error:?}");
+}
+
+#[test]
+fn a_file_that_cannot_be_written_fails_the_prepare_and_the_run() {
+    let root = tempfile::tempdir().unwrap();
+    let place = Place::local(root.path(), "json");
+    run(async {
+        let sink = place.sink("run", true, &batch(0)).unwrap();
+        // A file where the staging directory should be.
+        fs::create_dir(root.path().join("out")).unwrap();
+        fs::write(root.path().join("out/_staging"), "").unwrap();
+        let (failed, mut failures) = tokio::sync::mpsc::unbounded_channel();
+        let context = engine::WriterContext {
+            worker: 0,
+            workers: 1,
+            generation: 1,
+            schema: batch(0).schema(),
+            tokio: tokio::runtime::Handle::current(),
+            failed,
+        };
+        let mut one = sink.writer(context).unwrap();
+        one.write(Batch::inserts(batch(0))).unwrap();
+        let error = prepare(&mut one, 1, LAST).await.unwrap_err();
+        assert_eq!(error.code, "output_failed");
+        assert!(error.message.contains("_staging"), "{error:?}");
+        assert_eq!(failures.recv().await, Some(error));
+    });
+}
+
+#[test]
+fn many_types_come_back_from_every_format() {
+    let columns = ["id BIGINT", "s TIMESTAMP(0)", "n TIMESTAMP(9)", "z TIMESTAMP_LTZ(3)", "t TIME", "raw BYTES"];
+    let rows = RecordBatch::try_from_iter_with_nullable([
+        ("id", Arc::new(Int64Array::from(vec![Some(1), None])) as ArrayRef, true),
+        ("s", Arc::new(arrow::array::TimestampSecondArray::from(vec![Some(1_000_000_000), None])), true),
+        ("n", Arc::new(arrow::array::TimestampNanosecondArray::from(vec![Some(-1), Some(1)])), true),
+        ("z", Arc::new(arrow::array::TimestampMillisecondArray::from(vec![Some(1), None]).with_timezone("UTC")), true),
+        ("t", Arc::new(arrow::array::Time64MicrosecondArray::from(vec![Some(1), None])), true),
+        ("raw", Arc::new(arrow::array::BinaryArray::from_opt_vec(vec![Some(b"\x00\xff"), None])), true),
+    ])
+    .unwrap();
+    assert_eq!(rows.column(1).null_count(), 1);
+    for format in ["parquet", "json", "csv"] {
+        let root = tempfile::tempdir().unwrap();
+        let place = Place { columns: columns.to_vec(), ..Place::local(root.path(), format) };
+        run(async {
+            place.write("run", std::slice::from_ref(&rows)).await.unwrap();
+            let mut expected = crate::testing::texts(&rows);
+            expected.sort();
+            assert_eq!(place.visible().await.unwrap(), expected, "{format}");
+        });
+    }
+}
