@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 pub type Row = Map<String, Value>;
 
 /// The column that carries the row kind of a changelog: `+I`, `-U`, `+U` or `-D`.
-pub const KIND: &str = "row_kind";
+pub const KIND: &str = "op";
 
 /// Relative difference below which two floating point numbers count as equal (design: "Determinism").
 const TOLERANCE: f64 = 1e-9;
@@ -306,12 +306,13 @@ mod tests {
 
     #[test]
     fn a_changelog_is_folded_to_what_remains() {
-        let log = "{\"row_kind\":\"+I\",\"k\":1,\"n\":1}\n{\"row_kind\":\"-U\",\"k\":1,\"n\":1}\n{\"row_kind\":\"+U\",\"k\":1,\"n\":2}\n\
-                   {\"row_kind\":\"+I\",\"k\":2,\"n\":7}\n{\"row_kind\":\"-D\",\"k\":2,\"n\":7}";
+        let log = "{\"op\":\"+I\",\"k\":1,\"n\":1}\n{\"op\":\"-U\",\"k\":1,\"n\":1}\n{\"op\":\"+U\",\"k\":1,\"n\":2}\n\
+                   {\"op\":\"+I\",\"k\":2,\"n\":7}\n{\"op\":\"-D\",\"k\":2,\"n\":7}";
         assert_eq!(fold(of(log), &[]).unwrap(), of("{\"k\":1,\"n\":2}"));
-        let upserts = "{\"row_kind\":\"+I\",\"k\":1,\"n\":1}\n{\"row_kind\":\"+U\",\"k\":1,\"n\":2}\n{\"row_kind\":\"-D\",\"k\":2,\"n\":7}";
+        let upserts =
+            "{\"op\":\"+I\",\"k\":1,\"n\":1}\n{\"op\":\"+U\",\"k\":1,\"n\":2}\n{\"op\":\"-D\",\"k\":2,\"n\":7}";
         assert_eq!(fold(of(upserts), &["k".into()]).unwrap(), of("{\"k\":1,\"n\":2}"));
-        assert!(matches!(fold(of("{\"row_kind\":\"-D\",\"k\":1}"), &[]), Err(Error::Negative { .. })));
-        assert!(matches!(fold(of("{\"row_kind\":\"?\",\"k\":1}"), &[]), Err(Error::Kind { .. })));
+        assert!(matches!(fold(of("{\"op\":\"-D\",\"k\":1}"), &[]), Err(Error::Negative { .. })));
+        assert!(matches!(fold(of("{\"op\":\"?\",\"k\":1}"), &[]), Err(Error::Kind { .. })));
     }
 }

@@ -32,7 +32,8 @@ pub struct Bench {
     only: String,
 }
 
-const USAGE: &str = "usage: benches --highwater PATH --gen PATH --cache DIR --report DIR [--events N] [--pairs N] [--only TEXT]";
+const USAGE: &str =
+    "usage: benches --highwater PATH --gen PATH --cache DIR --report DIR [--events N] [--pairs N] [--only TEXT]";
 
 /// Events per second of event time: a window of ten seconds holds a hundred thousand.
 const RATE: u64 = 10_000;
@@ -146,7 +147,8 @@ impl Bench {
     #[cfg(not(feature = "datafusion"))]
     fn against_datafusion(&self, data: &Path) -> Result<Section, String> {
         let columns = ["query", "events per CPU-second", "spread", "wanted", ""];
-        let mut section = Section::new("Bounded Parquet, one thread", "Built without DataFusion: no comparison.", &columns);
+        let mut section =
+            Section::new("Bounded Parquet, one thread", "Built without DataFusion: no comparison.", &columns);
         for query in workloads::bounded().iter().filter(|query| self.wanted(query.name)) {
             let script = query.script(&workloads::bids(data, "bids.parquet", "parquet"), "'connector' = 'blackhole'");
             let runs: Result<Vec<_>, _> = (0..self.pairs).map(|_| self.highwater(&script, &[])).collect();
@@ -170,7 +172,8 @@ impl Bench {
         if ours.is_empty() {
             return Err(format!("{}: no rows to compare", query.name));
         }
-        compare::same_rows(&ours, &peer).map_err(|report| format!("{}: ours (<) and DataFusion's (>) differ: {report}", query.name))
+        compare::same_rows(&ours, &peer)
+            .map_err(|report| format!("{}: ours (<) and DataFusion's (>) differ: {report}", query.name))
     }
 
     fn json(&self, data: &Path) -> Result<Section, String> {
@@ -204,7 +207,12 @@ impl Bench {
             for _ in 0..self.pairs {
                 pairs.push((self.highwater(&script, &[])?, self.highwater(&script, &replay)?));
             }
-            section.compare(query.name, &pairs, |bounded, streamed| bounded.cpu_s / streamed.cpu_s, Some(Thresholds::STREAMED));
+            section.compare(
+                query.name,
+                &pairs,
+                |bounded, streamed| bounded.cpu_s / streamed.cpu_s,
+                Some(Thresholds::STREAMED),
+            );
         }
         Ok(section)
     }
@@ -216,8 +224,10 @@ impl Bench {
              something on an idle machine with two cores only.",
             &["query", "one", "two", "ratio (min..max)", "wanted", ""],
         );
-        let two_ways: [(&str, [&str; 2], f64); 2] =
-            [("2 threads", ["--parallelism", "2"], Thresholds::THREADS), ("2 processes", ["--processes", "2"], Thresholds::PROCESSES)];
+        let two_ways: [(&str, [&str; 2], f64); 2] = [
+            ("2 threads", ["--parallelism", "2"], Thresholds::THREADS),
+            ("2 processes", ["--processes", "2"], Thresholds::PROCESSES),
+        ];
         for query in workloads::bounded().iter().filter(|query| query.keyed && self.wanted(query.name)) {
             let script = query.script(&workloads::bids(data, "bids.parquet", "parquet"), "'connector' = 'blackhole'");
             for (name, arguments, at_most) in &two_ways {
@@ -246,7 +256,9 @@ impl Bench {
         let tenth = self.data(self.events / 10)?;
         for query in workloads::bounded().iter().filter(|query| query.streams && self.wanted(query.name)) {
             eprintln!("memory {}", query.name);
-            let script = |data: &Path| query.script(&workloads::bids(data, "bids.parquet", "parquet"), "'connector' = 'blackhole'");
+            let script = |data: &Path| {
+                query.script(&workloads::bids(data, "bids.parquet", "parquet"), "'connector' = 'blackhole'")
+            };
             let replay = ["--set", "tables.bids.connector=replay"];
             for data in [&tenth, data] {
                 self.highwater(&script(data), &replay)?;
@@ -255,13 +267,22 @@ impl Bench {
             for _ in 0..self.pairs {
                 pairs.push((self.highwater(&script(&tenth), &replay)?, self.highwater(&script(data), &replay)?));
             }
-            section.compare_memory(query.name, &pairs, |small, large| large.resident_mb / small.resident_mb, Thresholds::MEMORY);
+            section.compare_memory(
+                query.name,
+                &pairs,
+                |small, large| large.resident_mb / small.resident_mb,
+                Thresholds::MEMORY,
+            );
         }
         Ok(section)
     }
 
     fn start_up(&self) -> Result<Section, String> {
-        let mut section = Section::new("A query over ten rows", "From start to end of the program.", &["figure", "median", "spread", "wanted", ""]);
+        let mut section = Section::new(
+            "A query over ten rows",
+            "From start to end of the program.",
+            &["figure", "median", "spread", "wanted", ""],
+        );
         if !self.wanted("ten rows") {
             return Ok(section);
         }
@@ -273,10 +294,15 @@ impl Bench {
             "CREATE TABLE t (k BIGINT) WITH ('connector' = 'filesystem', 'path' = '{}/rows.jsonl', 'format' = 'json');\nSELECT k + 1 AS k FROM t;",
             folder.display()
         );
-        let runs: Result<Vec<_>, _> = (0..self.pairs.max(5)).map(|_| self.highwater(&script, &["-o", "json"])).collect();
+        let runs: Result<Vec<_>, _> =
+            (0..self.pairs.max(5)).map(|_| self.highwater(&script, &["-o", "json"])).collect();
         let runs = runs?;
         section.figure("wall, ms", runs.iter().map(|run| run.wall_s * 1_000.0).collect(), Some(Thresholds::START_MS));
-        section.figure("largest resident set, MB", runs.iter().map(|run| run.resident_mb).collect(), Some(Thresholds::START_MB));
+        section.figure(
+            "largest resident set, MB",
+            runs.iter().map(|run| run.resident_mb).collect(),
+            Some(Thresholds::START_MB),
+        );
         Ok(section)
     }
 }

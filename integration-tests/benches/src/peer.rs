@@ -42,7 +42,13 @@ async fn run(file: &str, sql: &str, rows: Option<&String>) -> Result<(), DataFus
         let batch = batch?;
         match &mut writer {
             Some(writer) => writer.write(&batch)?,
-            None => touched += batch.columns().iter().map(|column| column.get_array_memory_size() + column.null_count()).sum::<usize>(),
+            None => {
+                touched += batch
+                    .columns()
+                    .iter()
+                    .map(|column| column.get_array_memory_size() + column.null_count())
+                    .sum::<usize>()
+            }
         }
     }
     if let Some(writer) = writer {

@@ -37,19 +37,24 @@ impl Report {
 
     /// Writes `bench.md` and `bench.json`.
     pub fn write(&self, folder: &Path) -> Result<(), String> {
-        let mut text = String::from("# Measurements\n\nMade by `make bench`; not edited by hand.\n\n| | |\n|---|---|\n");
+        let mut text =
+            String::from("# Measurements\n\nMade by `make bench`; not edited by hand.\n\n| | |\n|---|---|\n");
         for (name, value) in &self.head {
             put(&mut text, format_args!("| {name} | {value} |\n"));
         }
         for section in self.sections.iter().filter(|section| !section.rows.is_empty()) {
             put(&mut text, format_args!("\n## {}\n\n{}\n\n", section.title, section.about));
-            put(&mut text, format_args!("| {} |\n|{}\n", section.columns.join(" | "), "---|".repeat(section.columns.len())));
+            put(
+                &mut text,
+                format_args!("| {} |\n|{}\n", section.columns.join(" | "), "---|".repeat(section.columns.len())),
+            );
             for row in &section.rows {
                 put(&mut text, format_args!("| {} |\n", row.join(" | ")));
             }
         }
         let head: Value = self.head.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
-        let sections: Vec<_> = self.sections.iter().map(|section| json!({"title": section.title, "figures": section.raw})).collect();
+        let sections: Vec<_> =
+            self.sections.iter().map(|section| json!({"title": section.title, "figures": section.raw})).collect();
         let raw = json!({"head": head, "sections": sections});
         let write = |name: &str, content: String| {
             std::fs::write(folder.join(name), content).map_err(|error| format!("cannot write {name}: {error}"))
@@ -66,19 +71,43 @@ impl Section {
     }
 
     /// CPU-seconds of two sides; their ratio should be at least `wanted`.
-    pub fn compare(&mut self, name: &str, pairs: &[(Measured, Measured)], ratio: fn(&Measured, &Measured) -> f64, wanted: Option<f64>) {
+    pub fn compare(
+        &mut self,
+        name: &str,
+        pairs: &[(Measured, Measured)],
+        ratio: fn(&Measured, &Measured) -> f64,
+        wanted: Option<f64>,
+    ) {
         self.pair(name, pairs, |side| side.cpu_s, ratio, wanted, true);
     }
 
-    pub fn compare_at_most(&mut self, name: &str, pairs: &[(Measured, Measured)], ratio: fn(&Measured, &Measured) -> f64, wanted: f64) {
+    pub fn compare_at_most(
+        &mut self,
+        name: &str,
+        pairs: &[(Measured, Measured)],
+        ratio: fn(&Measured, &Measured) -> f64,
+        wanted: f64,
+    ) {
         self.pair(name, pairs, |side| side.cpu_s, ratio, Some(wanted), false);
     }
 
-    pub fn compare_wall(&mut self, name: &str, pairs: &[(Measured, Measured)], ratio: fn(&Measured, &Measured) -> f64, wanted: f64) {
+    pub fn compare_wall(
+        &mut self,
+        name: &str,
+        pairs: &[(Measured, Measured)],
+        ratio: fn(&Measured, &Measured) -> f64,
+        wanted: f64,
+    ) {
         self.pair(name, pairs, |side| side.wall_s, ratio, Some(wanted), true);
     }
 
-    pub fn compare_memory(&mut self, name: &str, pairs: &[(Measured, Measured)], ratio: fn(&Measured, &Measured) -> f64, wanted: f64) {
+    pub fn compare_memory(
+        &mut self,
+        name: &str,
+        pairs: &[(Measured, Measured)],
+        ratio: fn(&Measured, &Measured) -> f64,
+        wanted: f64,
+    ) {
         self.pair(name, pairs, |side| side.resident_mb, ratio, Some(wanted), false);
     }
 
@@ -91,7 +120,8 @@ impl Section {
         wanted: Option<f64>,
         at_least: bool,
     ) {
-        let (left, right) = (spread(pairs.iter().map(|pair| shown(&pair.0))), spread(pairs.iter().map(|pair| shown(&pair.1))));
+        let (left, right) =
+            (spread(pairs.iter().map(|pair| shown(&pair.0))), spread(pairs.iter().map(|pair| shown(&pair.1))));
         let ratios = spread(pairs.iter().map(|pair| ratio(&pair.0, &pair.1)));
         let met = wanted.map(|wanted| if at_least { ratios.median >= wanted } else { ratios.median <= wanted });
         self.rows.push(vec![
@@ -183,6 +213,8 @@ fn processor() -> String {
 
 fn memory() -> String {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let kib = text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.trim().parse::<f64>().ok());
+    let kib = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.trim().parse::<f64>().ok());
     kib.map_or("unknown memory".into(), |kib| format!("{:.0} GB", kib * 1_024.0 / 1e9))
 }

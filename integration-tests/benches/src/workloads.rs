@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-/// What the issue asks for; the report says where it is missed.
+/// What is wanted; the report says where it is missed.
 pub struct Thresholds;
 
 impl Thresholds {
@@ -54,8 +54,20 @@ pub fn bids(folder: &Path, file: &str, format: &str) -> String {
 }
 
 pub fn bounded() -> Vec<Query> {
-    let query = |name, result, sql, datafusion, at_least| Query { name, result, sql, datafusion, at_least: Some(at_least), streams: false, keyed: false };
-    let windowed = |name, result, sql, datafusion, at_least| Query { streams: true, keyed: true, ..query(name, result, sql, datafusion, at_least) };
+    let query = |name, result, sql, datafusion, at_least| Query {
+        name,
+        result,
+        sql,
+        datafusion,
+        at_least: Some(at_least),
+        streams: false,
+        keyed: false,
+    };
+    let windowed = |name, result, sql, datafusion, at_least| Query {
+        streams: true,
+        keyed: true,
+        ..query(name, result, sql, datafusion, at_least)
+    };
     vec![
         query(
             "filter (q2)",
@@ -122,7 +134,8 @@ pub fn bounded() -> Vec<Query> {
 }
 
 pub fn json() -> Vec<Query> {
-    let query = |name, result, sql| Query { name, result, sql, datafusion: "", at_least: None, streams: false, keyed: false };
+    let query =
+        |name, result, sql| Query { name, result, sql, datafusion: "", at_least: None, streams: false, keyed: false };
     vec![
         query(
             "JSON q0: all but two columns",
@@ -134,6 +147,10 @@ pub fn json() -> Vec<Query> {
             "auction BIGINT, bidder BIGINT, price DOUBLE, `dateTime` TIMESTAMP(3)",
             "SELECT auction, bidder, CAST(0.908 AS DOUBLE) * price, `dateTime` FROM bids",
         ),
-        query("JSON q2: filter", "auction BIGINT, price BIGINT", "SELECT auction, price FROM bids WHERE MOD(auction, 123) = 0"),
+        query(
+            "JSON q2: filter",
+            "auction BIGINT, price BIGINT",
+            "SELECT auction, price FROM bids WHERE MOD(auction, 123) = 0",
+        ),
     ]
 }

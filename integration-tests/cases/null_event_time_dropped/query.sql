@@ -6,7 +6,7 @@
 CREATE TABLE bids (
   auction BIGINT, bidder BIGINT, price BIGINT, channel STRING, ts TIMESTAMP(3),
   WATERMARK FOR ts AS ts - INTERVAL '4' SECOND
-) WITH ('connector' = 'filesystem', 'path' = 'bids.jsonl', 'format' = 'json', 'null-event-time' = 'drop');
+) WITH ('connector' = 'filesystem', 'path' = 'bids.jsonl', 'format' = 'json', 'null_event_time' = 'drop');
 
 CREATE TABLE result (window_start TIMESTAMP(3), n BIGINT) WITH ('connector' = 'print');
 

@@ -43,7 +43,8 @@ fn main() -> ExitCode {
 
 fn write_all(folder: &Path, events: u64, generator: &Generator) -> Result<(), Box<dyn Error>> {
     std::fs::create_dir_all(folder)?;
-    let slices = |events: u64| (0..events).step_by(BATCH_EVENTS as usize).map(move |from| from..events.min(from + BATCH_EVENTS));
+    let slices =
+        |events: u64| (0..events).step_by(BATCH_EVENTS as usize).map(move |from| from..events.min(from + BATCH_EVENTS));
     once(&folder.join("bids.parquet"), |file| {
         let properties = WriterProperties::builder()
             .set_compression(Compression::SNAPPY)

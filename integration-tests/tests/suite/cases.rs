@@ -12,19 +12,32 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use integration_tests::compare::{self, Row};
+use integration_tests::program::Finished;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use regex::Regex;
 use rstest::rstest;
+use serde_json::Value;
 
 use super::support;
 
 /// How a case is run.
 #[derive(Clone, Copy, Debug)]
 enum Mode {
-    Bounded { threads: u32, processes: u32 },
-    Streamed { batch_rows: u32, threads: u32, processes: u32 },
+    Bounded {
+        threads: u32,
+        processes: u32,
+    },
+    Streamed {
+        batch_rows: u32,
+        threads: u32,
+        processes: u32,
+    },
     /// Rows arrive out of the order of event time, as far as the watermark allows.
-    Shuffled { seed: u32, batch_rows: u32, threads: u32 },
+    Shuffled {
+        seed: u32,
+        batch_rows: u32,
+        threads: u32,
+    },
 }
 
 use Mode::{Bounded, Shuffled, Streamed};
@@ -51,7 +64,7 @@ fn case_gives_its_golden_rows(
     mode: Mode,
 ) {
     let case = Case::read(query.parent().unwrap());
-    if case.directives.contains_key("bounded-only") && !matches!(mode, Bounded { .. }) {
+    if case.is_bounded_only() && !matches!(mode, Bounded { .. }) {
         return;
     }
     let rows = case.run(mode);
@@ -61,30 +74,33 @@ fn case_gives_its_golden_rows(
     }
 }
 
-struct Case {
-    name: String,
-    folder: PathBuf,
+pub struct Case {
+    pub name: String,
+    pub folder: PathBuf,
     directives: BTreeMap<String, String>,
-    sources: Vec<Source>,
-    expected: Vec<Row>,
+    pub sources: Vec<Source>,
+    pub expected: Vec<Row>,
 }
 
 /// A table that the query reads from files.
 #[derive(Debug, PartialEq)]
-struct Source {
-    table: String,
-    path: String,
+pub struct Source {
+    pub table: String,
+    pub path: String,
     /// What its watermark allows, such as `5s`; 0s where it declares none or allows none.
     disorder: String,
 }
 
 impl Case {
-    fn read(folder: &Path) -> Case {
+    pub fn read(folder: &Path) -> Case {
         let name = folder.file_name().unwrap().to_string_lossy().into_owned();
         let sql = std::fs::read_to_string(folder.join("query.sql")).unwrap();
         let directives = directives(&sql);
         for directive in directives.keys() {
-            assert!(["bounded-only", "ordered", "key"].contains(&directive.as_str()), "{name}: unknown directive {directive}");
+            assert!(
+                ["bounded-only", "ordered", "key"].contains(&directive.as_str()),
+                "{name}: unknown directive {directive}"
+            );
         }
         let expected = compare::rows_at(&folder.join("expected.jsonl")).unwrap();
         Case { name, folder: folder.into(), directives, sources: sources(&sql), expected }
@@ -93,23 +109,59 @@ impl Case {
     fn run(&self, mode: Mode) -> Vec<Row> {
         let finished = support::highwater(&self.folder, self.arguments(mode).iter().map(String::as_str));
         assert_eq!(finished.code, Some(0), "{} in mode {mode:?}: {}", self.name, finished.report());
-        let key: Vec<String> =
-            self.directives.get("key").map(|names| names.split(',').map(|name| name.trim().to_owned()).collect()).unwrap_or_default();
-        let rows = compare::rows(&finished.stdout, "stdout").unwrap_or_else(|error| panic!("{error}\n{}", finished.report()));
-        compare::fold(rows, &key).unwrap_or_else(|error| panic!("{} in mode {mode:?}: {error}\n{}", self.name, finished.report()))
+        if !matches!(mode, Bounded { .. }) {
+            self.assert_streamed(&finished);
+        }
+        self.fold(
+            compare::rows(&finished.stdout, "stdout").unwrap_or_else(|error| panic!("{error}\n{}", finished.report())),
+        )
+    }
+
+    /// What a changelog ends with.
+    pub fn fold(&self, rows: Vec<Row>) -> Vec<Row> {
+        let key: Vec<String> = self
+            .directives
+            .get("key")
+            .map(|names| names.split(',').map(|name| name.trim().to_owned()).collect())
+            .unwrap_or_default();
+        compare::fold(rows, &key).unwrap_or_else(|error| panic!("{}: {error}", self.name))
+    }
+
+    /// The query has no meaning in a stream.
+    pub fn is_bounded_only(&self) -> bool {
+        self.directives.contains_key("bounded-only")
+    }
+
+    /// A streamed run that crosses few epochs, or drops rows as late, shows nothing.
+    fn assert_streamed(&self, finished: &Finished) {
+        let summary: Value =
+            finished.stderr.lines().next_back().and_then(|line| serde_json::from_str(line).ok()).unwrap_or_default();
+        let figure = |name: &str| {
+            summary.get(name).and_then(Value::as_u64).unwrap_or_else(|| panic!("no {name}: {}", finished.report()))
+        };
+        let wanted = self.rows().min(EPOCHS) as u64;
+        assert!(figure("epochs") >= wanted, "{}: fewer than {wanted} epochs: {}", self.name, finished.report());
+        assert_eq!(figure("late"), 0, "{}: {}", self.name, finished.report());
+    }
+
+    /// Of the smallest source: each of them must cross the epochs.
+    pub fn rows(&self) -> usize {
+        self.sources.iter().map(|source| count_rows(&self.folder.join(&source.path))).min().unwrap_or(0)
     }
 
     fn arguments(&self, mode: Mode) -> Vec<String> {
-        let mut arguments: Vec<String> = ["run", "query.sql", "-o", "json"].map(String::from).into();
+        let mut arguments: Vec<String> =
+            ["run", "query.sql", "-o", "json", "--summary", "json", "--no-progress"].map(String::from).into();
         let mut set = |name: String, value: String| arguments.extend(["--set".into(), format!("{name}={value}")]);
         let (threads, processes) = match mode {
             Bounded { threads, processes } | Streamed { threads, processes, .. } => (threads, processes),
             Shuffled { threads, .. } => (threads, 1),
         };
         if let Streamed { batch_rows, .. } | Shuffled { batch_rows, .. } = mode {
-            let rows: usize = self.sources.iter().map(|source| count_rows(&self.folder.join(&source.path))).sum();
-            set("source.batch-rows".into(), batch_rows.to_string());
-            set("epoch.every-rows".into(), (rows / (EPOCHS + 1)).max(1).to_string());
+            let every_rows = (self.rows() / (EPOCHS + 1)).max(1);
+            // An epoch ends after a batch, so a small case has small batches, whatever the mode says.
+            set("source.batch-rows".into(), (batch_rows as usize).min(every_rows).to_string());
+            set("epoch.every-rows".into(), every_rows.to_string());
             set("watermark.interval".into(), "0s".into());
             for source in &self.sources {
                 set(format!("tables.{}.connector", source.table), "replay".into());
@@ -137,7 +189,9 @@ fn sources(sql: &str) -> Vec<Source> {
     let found = table.captures_iter(sql).filter_map(|table| {
         let path = path.captures(&table[3])?[1].to_owned();
         let disorder = lag.captures(&table[2]).map_or("0s".into(), |lag| {
-            let unit = [("SECOND", "s"), ("MINUTE", "min"), ("HOUR", "h")].iter().find(|unit| lag[2].eq_ignore_ascii_case(unit.0));
+            let unit = [("SECOND", "s"), ("MINUTE", "min"), ("HOUR", "h")]
+                .iter()
+                .find(|unit| lag[2].eq_ignore_ascii_case(unit.0));
             format!("{}{}", &lag[1], unit.unwrap().1)
         });
         Some(Source { table: table[1].to_owned(), path, disorder })

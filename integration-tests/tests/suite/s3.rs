@@ -35,10 +35,14 @@ fn server() -> &'static Server {
     })
 }
 
-/// One HTTP request, without credentials: this server does not ask for any.
+/// One HTTP request. This server does not check a signature, but wants to see that there is one.
 fn request(method: &str, path: &str, body: &[u8]) -> String {
     let mut stream = TcpStream::connect(&server().address).unwrap();
-    let head = format!("{method} {path} HTTP/1.0\r\nHost: {}\r\nContent-Length: {}\r\n\r\n", server().address, body.len());
+    let head = format!(
+        "{method} {path} HTTP/1.0\r\nHost: {}\r\nAuthorization: AWS4-HMAC-SHA256 Credential=key/20240101/us-east-1/s3/aws4_request\r\nContent-Length: {}\r\n\r\n",
+        server().address,
+        body.len()
+    );
     stream.write_all(head.as_bytes()).unwrap();
     stream.write_all(body).unwrap();
     let mut answer = Vec::new();
@@ -62,7 +66,8 @@ fn options(path: &str, endpoint: &str) -> String {
 }
 
 fn script(bucket: &str, endpoint: &str) -> String {
-    let (input, output) = (options(&format!("s3://{bucket}/in"), endpoint), options(&format!("s3://{bucket}/out"), endpoint));
+    let (input, output) =
+        (options(&format!("s3://{bucket}/in"), endpoint), options(&format!("s3://{bucket}/out"), endpoint));
     format!(
         "CREATE TABLE bids (auction BIGINT, ts TIMESTAMP(3), WATERMARK FOR ts AS ts) WITH ({input});\n\
          CREATE TABLE result (window_start TIMESTAMP(3), n BIGINT) WITH ({output});\n\
@@ -72,16 +77,22 @@ fn script(bucket: &str, endpoint: &str) -> String {
 }
 
 fn bids(rows: std::ops::Range<u32>) -> String {
-    rows.map(|row| format!("{{\"auction\":{row},\"ts\":\"2024-03-01 08:{:02}:{:02}\"}}\n", row / 60, row % 60)).collect()
+    rows.map(|row| format!("{{\"auction\":{row},\"ts\":\"2024-03-01 08:{:02}:{:02}\"}}\n", row / 60, row % 60))
+        .collect()
 }
 
 #[test]
 fn a_window_from_s3_to_s3_bounded_and_streamed() {
-    let expected: Vec<_> = (0..10).map(|ten| format!("{{\"window_start\":\"2024-03-01 08:{:02}:{:02}\",\"n\":10}}", ten / 6, ten % 6 * 10)).collect();
+    let expected: Vec<_> = (0..10)
+        .map(|ten| format!("{{\"window_start\":\"2024-03-01 08:{:02}:{:02}\",\"n\":10}}", ten / 6, ten % 6 * 10))
+        .collect();
     let expected = compare::rows(&expected.join("\n"), "expected").unwrap();
     for (bucket, arguments) in [
         ("bounded", &[] as &[&str]),
-        ("streamed", &["--set", "tables.bids.connector=replay", "--set", "source.batch-rows=7", "--set", "epoch.every-rows=16"]),
+        (
+            "streamed",
+            &["--set", "tables.bids.connector=replay", "--set", "source.batch-rows=7", "--set", "epoch.every-rows=16"],
+        ),
         ("processes", &["--processes", "2"]),
     ] {
         request("PUT", &format!("/{bucket}"), b"");
@@ -92,7 +103,7 @@ fn a_window_from_s3_to_s3_bounded_and_streamed() {
         let finished = support::highwater(folder.path(), [&["run", "s3.sql"], arguments].concat());
         assert_eq!(finished.code, Some(0), "{}", finished.report());
         let mut rows = Vec::new();
-        let data = |key: &&String| key.starts_with("out/") && !key.rsplit('/').next().unwrap().starts_with(['_', '.']);
+        let data = |key: &&String| key.starts_with("out/") && !key.split('/').any(|part| part.starts_with(['_', '.']));
         for key in keys(bucket).iter().filter(data) {
             rows.extend(compare::rows(&request("GET", &format!("/{bucket}/{key}"), b""), key).unwrap());
         }
@@ -108,7 +119,8 @@ fn a_missing_bucket_and_an_unreachable_server_are_named() {
     for endpoint in [format!("http://{}", server().address), format!("http://{nobody}")] {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("s3.sql"), script("no-such-bucket", &endpoint)).unwrap();
-        let finished = program::finish(support::command(folder.path()).args(["run", "s3.sql"]), Duration::from_secs(90));
+        let finished =
+            program::finish(support::command(folder.path()).args(["run", "s3.sql"]), Duration::from_secs(90));
         assert_eq!(finished.code, Some(1), "{}", finished.report());
         assert!(finished.stderr.contains("no-such-bucket"), "{}", finished.report());
     }
@@ -125,8 +137,13 @@ fn wrong_credentials_are_an_error_that_shows_no_secret() {
             let mut stream = stream.unwrap();
             let mut request = [0; 4096];
             let _ = stream.read(&mut request);
-            let body = "<Error><Code>SignatureDoesNotMatch</Code><Message>The signature does not match.</Message></Error>";
-            let _ = write!(stream, "HTTP/1.1 403 Forbidden\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+            let body =
+                "<Error><Code>SignatureDoesNotMatch</Code><Message>The signature does not match.</Message></Error>";
+            let _ = write!(
+                stream,
+                "HTTP/1.1 403 Forbidden\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+                body.len()
+            );
         }
     });
     let folder = tempfile::tempdir().unwrap();

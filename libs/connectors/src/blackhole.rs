@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::DataType;
-use engine::{Batch, CommitKind, Commits, Committable, Prepared, RunError, Sink, SinkCommitter, SinkWriter, WriterContext};
+use engine::{
+    Batch, CommitKind, Commits, Committable, Prepared, RunError, Sink, SinkCommitter, SinkWriter, WriterContext,
+};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use state::{SnapshotReader, SnapshotWriter};
@@ -114,7 +116,9 @@ mod tests {
         let rows = sample::rows(0, 100);
         let whole: Vec<u64> = rows.columns().iter().map(|column| checksum(column)).collect();
         assert!(whole.iter().all(|sum| *sum != 0), "{whole:?}");
-        for (at, column) in rows.columns().iter().enumerate().filter(|(_, column)| column.data_type().primitive_width().is_some()) {
+        for (at, column) in
+            rows.columns().iter().enumerate().filter(|(_, column)| column.data_type().primitive_width().is_some())
+        {
             let parts = checksum(&column.slice(0, 33)).wrapping_add(checksum(&column.slice(33, 67)));
             assert_eq!(parts, whole[at], "column {at}");
         }

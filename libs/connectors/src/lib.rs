@@ -42,9 +42,15 @@ impl Registry {
 impl Connectors for Registry {
     fn source(&self, node: &graph::Source, hints: SourceHints) -> Result<Arc<dyn Source>, RunError> {
         match &node.connector {
-            SourceConnector::Filesystem(options) => Ok(Arc::new(files::FilesystemSource::open(node, options, hints, &self.roots)?)),
-            SourceConnector::Replay(options) => Ok(Arc::new(replay::ReplaySource::open(node, options, hints, &self.roots)?)),
-            SourceConnector::Datagen(options) => Ok(Arc::new(generator::datagen::DatagenSource::open(node, options, hints)?)),
+            SourceConnector::Filesystem(options) => {
+                Ok(Arc::new(files::FilesystemSource::open(node, options, hints, &self.roots)?))
+            }
+            SourceConnector::Replay(options) => {
+                Ok(Arc::new(replay::ReplaySource::open(node, options, hints, &self.roots)?))
+            }
+            SourceConnector::Datagen(options) => {
+                Ok(Arc::new(generator::datagen::DatagenSource::open(node, options, hints)?))
+            }
         }
     }
 
@@ -58,7 +64,9 @@ impl Connectors for Registry {
                 on_print: self.on_print.clone(),
             })),
             SinkConnector::Blackhole(_) => Ok(blackhole::sink()),
-            SinkConnector::Filesystem(options) => Ok(Arc::new(files::FilesystemSink::open(node, options, schema, context, &self.roots)?)),
+            SinkConnector::Filesystem(options) => {
+                Ok(Arc::new(files::FilesystemSink::open(node, options, schema, context, &self.roots)?))
+            }
         }
     }
 }

@@ -8,7 +8,10 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt8Type};
 use arrow::error::ArrowError;
 use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::StreamWriter;
-use engine::{Batch, CommitKind, Commits, Committable, Prepared, RunError, Sink, SinkCommitter, SinkContext, SinkWriter, WriterContext};
+use engine::{
+    Batch, CommitKind, Commits, Committable, Prepared, RunError, Sink, SinkCommitter, SinkContext, SinkWriter,
+    WriterContext,
+};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use state::{SnapshotReader, SnapshotWriter};
@@ -82,7 +85,8 @@ impl SinkWriter for PrintWriter {
     fn prepare(&mut self, _: u64, _: CommitKind, reply: Prepared) -> Result<(), RunError> {
         let batches = std::mem::take(&mut self.batches);
         let rows = batches.iter().map(|batch| batch.num_rows() as u64).sum();
-        let payload = encode(&self.schema, &batches).map_err(|error| RunError::internal(format!("cannot hand over rows to print: {error}")));
+        let payload = encode(&self.schema, &batches)
+            .map_err(|error| RunError::internal(format!("cannot hand over rows to print: {error}")));
         reply.done(payload.map(|payload| Committable { rows, payload }));
         Ok(())
     }
@@ -155,12 +159,18 @@ impl PrintCommitter {
 }
 
 impl SinkCommitter for PrintCommitter {
-    fn commit(&mut self, epoch: u64, kind: CommitKind, committables: Vec<Committable>) -> BoxFuture<'_, Result<(), RunError>> {
+    fn commit(
+        &mut self,
+        epoch: u64,
+        kind: CommitKind,
+        committables: Vec<Committable>,
+    ) -> BoxFuture<'_, Result<(), RunError>> {
         async move {
             if self.committed.is_some_and(|committed| epoch <= committed) {
                 return Ok(());
             }
-            self.print(epoch, kind.last, &committables).map_err(|error| RunError::internal(format!("cannot read rows to print: {error}")))?;
+            self.print(epoch, kind.last, &committables)
+                .map_err(|error| RunError::internal(format!("cannot read rows to print: {error}")))?;
             self.committed = Some(epoch);
             Ok(())
         }
@@ -186,13 +196,26 @@ mod tests {
         let seen = printed.clone();
         let on_print: OnPrint = Arc::new(move |rows: PrintedRows| {
             let kinds = rows.kinds.as_ref().map(|kinds| kinds.values().to_vec());
-            seen.lock().unwrap().push(format!("{} {} {} {kinds:?} {}", rows.identifier, rows.epoch, texts(&rows.rows).len(), rows.last));
+            seen.lock().unwrap().push(format!(
+                "{} {} {} {kinds:?} {}",
+                rows.identifier,
+                rows.epoch,
+                texts(&rows.rows).len(),
+                rows.last
+            ));
         });
         let schema = sample::rows(0, 0).schema();
         let context = SinkContext { run_id: "r".into(), bounded: true, updating: true, operator: "o".into() };
-        let sink: Arc<dyn Sink> = Arc::new(PrintSink { table: "t".into(), identifier: ">".into(), schema: schema.clone(), context, on_print });
+        let sink: Arc<dyn Sink> = Arc::new(PrintSink {
+            table: "t".into(),
+            identifier: ">".into(),
+            schema: schema.clone(),
+            context,
+            on_print,
+        });
         run(async {
-            let (mut one, mut two, mut committer) = (writer(&sink, &schema, 0, 2), writer(&sink, &schema, 1, 2), sink.committer().unwrap());
+            let (mut one, mut two, mut committer) =
+                (writer(&sink, &schema, 0, 2), writer(&sink, &schema, 1, 2), sink.committer().unwrap());
             let kind = CommitKind { checkpoint: false, last: false };
             for epoch in 1..4 {
                 if epoch == 1 {
@@ -202,7 +225,8 @@ mod tests {
                     one.write(Batch::inserts(sample::rows(2, 1))).unwrap();
                     two.write(Batch::changes(sample::rows(3, 2), UInt8Array::from(vec![1, 2]))).unwrap();
                 }
-                let prepared = vec![prepare(&mut one, epoch, kind).await.unwrap(), prepare(&mut two, epoch, kind).await.unwrap()];
+                let prepared =
+                    vec![prepare(&mut one, epoch, kind).await.unwrap(), prepare(&mut two, epoch, kind).await.unwrap()];
                 committer.commit(epoch, kind, prepared.clone()).await.unwrap();
                 committer.commit(epoch, kind, prepared).await.unwrap();
             }

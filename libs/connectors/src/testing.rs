@@ -8,14 +8,17 @@ use std::time::Duration;
 
 use arrow::array::{Array, RecordBatch};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
-use engine::{Position, RowPositions, RunError, Source, SourceContext, SourceEvent, SourceHints, SourceOutput, Split, SplitStart};
+use engine::{
+    Position, RowPositions, RunError, Source, SourceContext, SourceEvent, SourceHints, SourceOutput, Split, SplitStart,
+};
 use graph::connector::SourceConnector;
 use serde_json::{Value, json};
 
 /// Runs a future on a runtime of its own; fails if it takes too long.
 pub fn run<T>(future: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let result = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), future).await.expect("it takes too long") });
+    let result = runtime
+        .block_on(async { tokio::time::timeout(Duration::from_secs(60), future).await.expect("it takes too long") });
     runtime.shutdown_background();
     result
 }
@@ -48,8 +51,11 @@ pub fn files_node(path: &std::path::Path, format: &str, columns: &[&str]) -> gra
 /// Rows as text, `a|b|NULL`.
 pub fn texts(rows: &RecordBatch) -> Vec<String> {
     let options = FormatOptions::new().with_null("NULL");
-    let columns: Vec<ArrayFormatter> = rows.columns().iter().map(|column| ArrayFormatter::try_new(column, &options).unwrap()).collect();
-    (0..rows.num_rows()).map(|row| columns.iter().map(|column| column.value(row).to_string()).collect::<Vec<_>>().join("|")).collect()
+    let columns: Vec<ArrayFormatter> =
+        rows.columns().iter().map(|column| ArrayFormatter::try_new(column, &options).unwrap()).collect();
+    (0..rows.num_rows())
+        .map(|row| columns.iter().map(|column| column.value(row).to_string()).collect::<Vec<_>>().join("|"))
+        .collect()
 }
 
 /// One event with rows, as far as tests compare it.
@@ -63,10 +69,18 @@ pub struct Seen {
 }
 
 pub fn starts(splits: &[Split]) -> Vec<SplitStart> {
-    splits.iter().enumerate().map(|(at, split)| SplitStart { number: at as u32, split: split.clone(), position: None }).collect()
+    splits
+        .iter()
+        .enumerate()
+        .map(|(at, split)| SplitStart { number: at as u32, split: split.clone(), position: None })
+        .collect()
 }
 
-pub async fn collect(source: &Arc<dyn Source>, splits: Vec<SplitStart>, batch_rows: usize) -> Result<Vec<Seen>, RunError> {
+pub async fn collect(
+    source: &Arc<dyn Source>,
+    splits: Vec<SplitStart>,
+    batch_rows: usize,
+) -> Result<Vec<Seen>, RunError> {
     let (out, mut events) = SourceOutput::for_tests();
     let expected: BTreeSet<u32> = splits.iter().map(|start| start.number).collect();
     let schema = source.schema();
@@ -84,7 +98,11 @@ pub async fn collect(source: &Arc<dyn Source>, splits: Vec<SplitStart>, batch_ro
                         RowPositions::Each(each) => each.value(row),
                     };
                     let len = rows.num_rows();
-                    let mut rows: Vec<String> = texts(&rows).into_iter().enumerate().map(|(row, text)| format!("{}: {text}", number(row))).collect();
+                    let mut rows: Vec<String> = texts(&rows)
+                        .into_iter()
+                        .enumerate()
+                        .map(|(row, text)| format!("{}: {text}", number(row)))
+                        .collect();
                     rows.extend(bad.iter().map(|bad| format!("{}! {}", bad.position, bad.code)));
                     seen.push(Seen { split, rows, next, len });
                 }
@@ -135,7 +153,8 @@ pub async fn source_conformance(source: Arc<dyn Source>) -> Vec<String> {
         let mut start = starts(&splits)[event.split as usize].clone();
         start.position = Some(event.next.clone());
         let rest = by_split(&collect(&source, vec![start], 5).await.unwrap()).remove(&event.split).unwrap_or_default();
-        let before: usize = seen[..=at].iter().filter(|earlier| earlier.split == event.split).map(|earlier| earlier.rows.len()).sum();
+        let before: usize =
+            seen[..=at].iter().filter(|earlier| earlier.split == event.split).map(|earlier| earlier.rows.len()).sum();
         assert_eq!(rest, expected[&event.split][before..], "resumed after {:?}", event.next);
     }
     for split in starts(&splits) {
@@ -151,8 +170,13 @@ pub async fn source_conformance(source: Arc<dyn Source>) -> Vec<String> {
         _ = events.recv() => {}
         _ = reading => {}
     }
-    assert_eq!(by_split(&collect(&source, starts(&splits), 8192).await.unwrap()), expected, "after a reader was dropped");
-    let mut rows: Vec<String> = expected.into_values().flatten().map(|row| row.split_once([':', '!']).unwrap().1.trim().to_string()).collect();
+    assert_eq!(
+        by_split(&collect(&source, starts(&splits), 8192).await.unwrap()),
+        expected,
+        "after a reader was dropped"
+    );
+    let mut rows: Vec<String> =
+        expected.into_values().flatten().map(|row| row.split_once([':', '!']).unwrap().1.trim().to_string()).collect();
     rows.sort();
     rows
 }
@@ -164,26 +188,51 @@ pub mod sample {
     use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 
     /// `id BIGINT NOT NULL, name STRING, price DECIMAL(10, 2), ts TIMESTAMP(3), day DATE, ok BOOLEAN, x DOUBLE`.
-    pub const COLUMNS: &[&str] =
-        &["id BIGINT NOT NULL", "name STRING", "price DECIMAL(10, 2)", "ts TIMESTAMP(3)", "day DATE", "ok BOOLEAN", "x DOUBLE"];
+    pub const COLUMNS: &[&str] = &[
+        "id BIGINT NOT NULL",
+        "name STRING",
+        "price DECIMAL(10, 2)",
+        "ts TIMESTAMP(3)",
+        "day DATE",
+        "ok BOOLEAN",
+        "x DOUBLE",
+    ];
 
     pub fn rows(from: i64, count: usize) -> RecordBatch {
         let ids = || (0..count).map(move |at| from + at as i64);
         let null = |id: i64, every: i64| id % every == 0;
         let columns: Vec<(Field, ArrayRef)> = vec![
             (Field::new("id", DataType::Int64, false), Arc::new(Int64Array::from_iter_values(ids()))),
-            (Field::new("name", DataType::Utf8, true), Arc::new(ids().map(|id| (!null(id, 7)).then(|| format!("name {}", id % 13))).collect::<StringArray>())),
+            (
+                Field::new("name", DataType::Utf8, true),
+                Arc::new(ids().map(|id| (!null(id, 7)).then(|| format!("name {}", id % 13))).collect::<StringArray>()),
+            ),
             (
                 Field::new("price", DataType::Decimal128(10, 2), true),
-                Arc::new(ids().map(|id| (!null(id, 11)).then_some(id as i128 * 101)).collect::<Decimal128Array>().with_precision_and_scale(10, 2).unwrap()),
+                Arc::new(
+                    ids()
+                        .map(|id| (!null(id, 11)).then_some(id as i128 * 101))
+                        .collect::<Decimal128Array>()
+                        .with_precision_and_scale(10, 2)
+                        .unwrap(),
+                ),
             ),
             (
                 Field::new("ts", DataType::Timestamp(TimeUnit::Millisecond, None), true),
                 Arc::new(TimestampMillisecondArray::from_iter_values(ids().map(|id| 1_700_000_000_000 + id * 250))),
             ),
-            (Field::new("day", DataType::Date32, true), Arc::new(Date32Array::from_iter_values(ids().map(|id| 19_000 + (id / 10) as i32)))),
-            (Field::new("ok", DataType::Boolean, true), Arc::new(ids().map(|id| (!null(id, 5)).then_some(id % 2 == 0)).collect::<BooleanArray>())),
-            (Field::new("x", DataType::Float64, true), Arc::new(Float64Array::from_iter_values(ids().map(|id| id as f64 / 8.0)))),
+            (
+                Field::new("day", DataType::Date32, true),
+                Arc::new(Date32Array::from_iter_values(ids().map(|id| 19_000 + (id / 10) as i32))),
+            ),
+            (
+                Field::new("ok", DataType::Boolean, true),
+                Arc::new(ids().map(|id| (!null(id, 5)).then_some(id % 2 == 0)).collect::<BooleanArray>()),
+            ),
+            (
+                Field::new("x", DataType::Float64, true),
+                Arc::new(Float64Array::from_iter_values(ids().map(|id| id as f64 / 8.0))),
+            ),
         ];
         let (fields, arrays): (Vec<_>, Vec<_>) = columns.into_iter().unzip();
         RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).unwrap()
@@ -209,13 +258,22 @@ pub mod sinks {
         }
     }
 
-    pub fn writer(sink: &Arc<dyn Sink>, schema: &arrow::datatypes::SchemaRef, worker: usize, workers: usize) -> Box<dyn SinkWriter> {
+    pub fn writer(
+        sink: &Arc<dyn Sink>,
+        schema: &arrow::datatypes::SchemaRef,
+        worker: usize,
+        workers: usize,
+    ) -> Box<dyn SinkWriter> {
         let (failed, _) = tokio::sync::mpsc::unbounded_channel();
         let tokio = tokio::runtime::Handle::current();
         sink.writer(WriterContext { worker, workers, generation: 1, schema: schema.clone(), tokio, failed }).unwrap()
     }
 
-    pub async fn prepare(writer: &mut Box<dyn SinkWriter>, epoch: u64, kind: CommitKind) -> Result<Committable, RunError> {
+    pub async fn prepare(
+        writer: &mut Box<dyn SinkWriter>,
+        epoch: u64,
+        kind: CommitKind,
+    ) -> Result<Committable, RunError> {
         let (sender, answer) = tokio::sync::oneshot::channel();
         writer.prepare(epoch, kind, Prepared::new(move |result| drop(sender.send(result))))?;
         answer.await.expect("every prepare is answered")
@@ -305,7 +363,11 @@ pub mod sinks {
         one.write(batch(97)).unwrap();
         prepare(&mut one, 6, CHECKPOINT).await.unwrap();
         committer.abort().await;
-        assert_eq!(visible().await, Some(texts_of(&[0, 1, 2, 3, 4, 5])), "an abort takes back what was not committed, and nothing else");
+        assert_eq!(
+            visible().await,
+            Some(texts_of(&[0, 1, 2, 3, 4, 5])),
+            "an abort takes back what was not committed, and nothing else"
+        );
 
         // No rows are a result too.
         let sink = open("empty", true);

@@ -1,4 +1,4 @@
-//! The rules of time (design of the runtime), each with the history that breaks an engine without it.
+//! The rules of time (ARCHITECTURE.md, section 5), each with the history that breaks an engine without it.
 #![allow(clippy::unwrap_used)]
 
 mod support;

@@ -6,8 +6,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, UInt32Array};
-use arrow::compute;
+use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{DataType as ArrowType, Schema as ArrowSchema, SchemaRef};
 use datafusion_common::{Result as DfResult, ScalarValue};
 use datafusion_expr::ColumnarValue;
@@ -25,7 +24,7 @@ use crate::cast::{Mode, cast_kernel};
 use crate::compiled::{Compiled, Env};
 use crate::error::{ExprError, fault, plain_message};
 use crate::functions;
-use crate::limits::{TREE_DEPTH_MAX, too_complex};
+use crate::limits::{TREE_DEPTH_MAX, TREE_SIZE_MAX, too_complex};
 use crate::operators;
 use crate::physical::{Arg, Call, Kernel, Logical};
 use crate::temporal;
@@ -43,6 +42,8 @@ pub(crate) struct Bound {
     pub fallible: bool,
     pub volatile: bool,
     pub depth: u32,
+    /// Evaluations that one evaluation makes: parts that stand twice count twice.
+    pub size: u32,
     pub span: Span,
 }
 
@@ -56,6 +57,7 @@ impl Bound {
             fallible: false,
             volatile: false,
             depth: 1,
+            size: 1,
             span,
         }
     }
@@ -463,6 +465,7 @@ impl<'a> Binder<'a> {
             fallible: false,
             volatile: false,
             depth: 1,
+            size: 1,
             span: name.span,
         })
     }
@@ -630,19 +633,23 @@ impl<'a> Binder<'a> {
 
     fn case(&mut self, operand: Option<&Expr>, conditions: &[ast::CaseWhen], else_result: Option<&Expr>) -> Bind {
         let operand = operand.map(|operand| self.bind(operand)).transpose()?;
-        let mut whens = Vec::with_capacity(conditions.len());
+        let mut conditions_bound = Vec::with_capacity(conditions.len());
         let mut results = Vec::with_capacity(conditions.len() + 1);
         for (at, branch) in conditions.iter().enumerate() {
             let condition =
                 if at == 0 { self.bind(&branch.condition)? } else { self.conditionally(&branch.condition)? };
-            whens.push(match &operand {
-                Some(operand) => operators::comparison(self, operand.clone(), &BinaryOperator::Eq, condition)?,
-                None => self.boolean(condition, "WHEN")?,
-            });
+            conditions_bound.push(condition);
             results.push(self.conditionally(&branch.result)?);
         }
         if let Some(result) = else_result {
             results.push(self.conditionally(result)?);
+        }
+        let mut whens = Vec::with_capacity(conditions.len());
+        for condition in conditions_bound {
+            whens.push(match &operand {
+                Some(operand) => operators::comparison(self, operand.clone(), &BinaryOperator::Eq, condition)?,
+                None => self.boolean(condition, "WHEN")?,
+            });
         }
         self.choose(whens, results, "CASE")
     }
@@ -744,6 +751,9 @@ impl<'a> Binder<'a> {
         };
         if function.over.is_some() {
             return Err(ExprError::new("unsupported", "OVER is not supported"));
+        }
+        if let Some(error) = functions::misplaced_aggregate(&name.value) {
+            return Err(error);
         }
         if function.filter.is_some() || function.null_treatment.is_some() || !function.within_group.is_empty() {
             return Err(ExprError::new(
@@ -871,11 +881,18 @@ impl<'a> Binder<'a> {
             fallible: fallible || parts.iter().any(|part| part.fallible),
             volatile: parts.iter().any(|part| part.volatile),
             depth: parts.iter().map(|part| part.depth).max().unwrap_or(0) + 1,
+            size: parts.iter().fold(1, |sum: u32, part| sum.saturating_add(part.size)),
             literal: None,
             node,
             ty,
             span,
         };
+        if bound.size > TREE_SIZE_MAX {
+            return Err(too_complex(
+                format!("the expression makes more than {TREE_SIZE_MAX} operations per row"),
+                span,
+            ));
+        }
         if !bound.volatile && parts.iter().all(|part| part.literal.is_some()) {
             match self.constant(&bound.node) {
                 Ok(value) => {
@@ -887,11 +904,9 @@ impl<'a> Binder<'a> {
                 Err(error) => {
                     let message = plain_message(&error);
                     let code = if message == "division by zero" { "division_by_zero" } else { "constant_fails" };
-                    return Err(ExprError::new(
-                        code,
-                        format!("the constant expression cannot be computed: {message}"),
-                    )
-                    .at(span));
+                    return Err(
+                        ExprError::new(code, format!("the constant expression cannot be computed: {message}")).at(span)
+                    );
                 }
             }
         }
@@ -910,14 +925,6 @@ impl<'a> Binder<'a> {
 /// Makes a kernel of a closure.
 pub(crate) fn kernel(run: impl Fn(&[Arg], usize) -> DfResult<ArrayRef> + Send + Sync + 'static) -> Kernel {
     Arc::new(run)
-}
-
-/// An array of one value as one of `rows` values.
-pub(crate) fn repeated(array: ArrayRef, rows: usize) -> DfResult<ArrayRef> {
-    if array.len() == rows {
-        return Ok(array);
-    }
-    Ok(compute::take(&array, &UInt32Array::from_value(0, rows), None)?)
 }
 
 fn literal(value: &Value, span: Span) -> Bind {

@@ -90,12 +90,7 @@ fn digits(text: &str, least: usize, most: usize) -> Option<(i64, &str)> {
     (end >= least).then(|| (text[..end].parse().unwrap_or(0), &text[end..]))
 }
 
-/// `yyyy-MM-dd`, also with single digits of month and day.
-pub(crate) fn parse_date(text: &str) -> Option<i64> {
-    let (days, rest) = date_prefix(text.trim())?;
-    rest.is_empty().then_some(days)
-}
-
+/// `yyyy-MM-dd`, also with single digits of month and day; and what follows.
 fn date_prefix(text: &str) -> Option<(i64, &str)> {
     let (negative, text) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
     let (year, rest) = digits(text, 1, 6)?;
@@ -254,7 +249,7 @@ mod tests {
 
     #[test]
     fn months_are_cut_to_their_length() {
-        let date = |text| parse_date(text).unwrap();
+        let date = |text| parse_timestamp(text, false).unwrap().0 / 86_400;
         assert_eq!(add_months(date("2023-01-31"), 1), Some(date("2023-02-28")));
         assert_eq!(add_months(date("2024-02-29"), -12), Some(date("2023-02-28")));
         assert_eq!(add_months(0, i64::MAX), None);

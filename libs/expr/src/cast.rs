@@ -19,7 +19,7 @@ use crate::calendar;
 use crate::decimal;
 use crate::error::{ExprError, fault};
 use crate::physical::{Arg, Kernel};
-use crate::types::arrow_type;
+use crate::types::{arrow_type, as_decimal};
 
 /// What happens to a value that cannot be cast.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +92,7 @@ fn partial(from: &DataType, to: &DataType, wrap: bool) -> Option<bool> {
         (from, to) if from.is_integer() && to.is_integer() => !wrap && integers(from) > integers(to),
         (from, Float | Double) if from.is_numeric() => false,
         (Float | Double, to) if to.is_integer() => false,
+        (from, Decimal(p, s)) if from.is_integer() => as_decimal(from).is_none_or(|(digits, _)| p - s < digits),
         (from, to) if from.is_numeric() && to.is_numeric() => true,
         (Date, Timestamp(_) | TimestampLtz(_)) => true,
         (from, to) if from.is_timestamp() && (to.is_timestamp() || matches!(to, Date | Time)) => true,
@@ -133,6 +134,12 @@ pub(crate) fn array(values: &ArrayRef, from: &DataType, to: &DataType, mode: Mod
         (from, Decimal(p, s)) if from.is_integer() => {
             let wide = compute::cast(values, &ArrowType::Int64)?;
             let wide = wide.as_primitive::<Int64Type>();
+            // Every integer of the type fits: nothing to check.
+            if as_decimal(from).is_some_and(|(digits, _)| p - s >= digits) {
+                let factor = 10i128.pow(u32::from(*s));
+                let values = wide.unary::<_, Decimal128Type>(|value| i128::from(value) * factor);
+                return Ok(Arc::new(values.with_precision_and_scale(*p, *s as i8)?));
+            }
             decimals(wide.iter(), |v| decimal::rescale(i128::from(v), 0, *s, *p), (*p, *s), mode, |v| v.to_string())
         }
         (Double, Decimal(p, s)) => {

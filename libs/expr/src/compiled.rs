@@ -17,7 +17,7 @@ use graph::{DataType, Schema};
 use crate::bind::Binder;
 use crate::dialect::ExprDialect;
 use crate::error::{EvalError, ExprError, plain_message};
-use crate::limits::{check_tokens, too_complex};
+use crate::limits::{PARSER_RECURSION, check_tokens, too_complex};
 use crate::physical::booleans;
 use crate::types::{arrow_schema, arrow_type};
 
@@ -166,18 +166,21 @@ pub(crate) fn parse(text: &str) -> Result<ast::Expr, ExprError> {
         }
     })?;
     check_tokens(&tokens)?;
-    let mut parser = Parser::new(&dialect).with_tokens_with_locations(tokens);
+    let end = tokens.last().map_or(Location::new(1, 1), |token| token.span.end);
+    let mut parser = Parser::new(&dialect).with_recursion_limit(PARSER_RECURSION).with_tokens_with_locations(tokens);
     let parsed = parser.parse_expr();
     let next = parser.peek_token();
     let expr = parsed.map_err(|error| match error {
         ParserError::RecursionLimitExceeded => too_complex("the expression nests too deep".into(), next.span),
         ParserError::TokenizerError(message) | ParserError::ParserError(message) => {
-            // The parser's own place is in the message; ours is the token at which it stopped.
+            // The parser's own place is in the message; where it has none, the text ended too early.
             let place = message.rfind(" at Line: ").and_then(|at| located(&message[at..]).map(|span| (at, span)));
-            match place {
-                Some((at, span)) => ExprError { span: Some(span), ..ExprError::new("syntax_error", &message[..at]) },
-                None => ExprError::new("syntax_error", message).at(next.span),
-            }
+            let (text, span) = match place {
+                Some((at, span)) => (&message[..at], span),
+                None => (message.as_str(), (end.line, end.column, end.line, end.column + 1)),
+            };
+            let text = text.replace("found: EOF", "but the expression ends");
+            ExprError { span: Some(span), ..ExprError::new("syntax_error", text) }
         }
     })?;
     match next.token {

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, Decimal128Array};
+use arrow::buffer::NullBuffer;
 use arrow::datatypes::{Decimal128Type, i256};
 use arrow::error::ArrowError;
-use datafusion_common::Result;
+use datafusion_common::{DataFusionError, Result};
 
 use crate::error::fault;
 use crate::operators::nulls_of;
@@ -168,39 +169,43 @@ pub(crate) fn compute(
             text(y, s2)
         ))
     };
-    let step: Box<dyn Fn(i128, i128) -> Result<Option<i128>>> = match operation {
+    let mut values = vec![0i128; rows];
+    let slots = values.as_mut_slice();
+    let each = Each { left, right, a, b, nulls: nulls.as_ref(), limit };
+    match operation {
         Operation::Add | Operation::Subtract => {
-            let (up1, up2) = (10i128.pow(u32::from(scale.max(s1) - s1)), 10i128.pow(u32::from(scale.max(s2) - s2)));
-            let wide = s1.max(s2);
             let subtract = operation == Operation::Subtract;
-            Box::new(move |x, y| {
-                let y = if subtract { -y } else { y };
-                if wide <= scale {
-                    return Ok(x.checked_mul(up1).zip(y.checked_mul(up2)).and_then(|(x, y)| x.checked_add(y)));
-                }
+            let wide = s1.max(s2);
+            if wide <= scale {
+                let (up1, up2) = (10i128.pow(u32::from(scale - s1)), 10i128.pow(u32::from(scale - s2)));
+                each.run(slots, &overflow, |x, y| {
+                    let y = if subtract { -y } else { y };
+                    Ok(x.checked_mul(up1).zip(y.checked_mul(up2)).and_then(|(x, y)| x.checked_add(y)))
+                })?;
+            } else {
                 // The scale gave way: add exactly, then round.
-                let raise =
-                    |value: i128, from: u8| i256::from_i128(value).wrapping_mul(power_of_ten(u32::from(wide - from)));
-                let sum = raise(x, s1).wrapping_add(raise(y, s2));
-                Ok(divide_half_up(sum, power_of_ten(u32::from(wide - scale))).to_i128())
-            })
+                let (up1, up2) = (power_of_ten(u32::from(wide - s1)), power_of_ten(u32::from(wide - s2)));
+                let divisor = power_of_ten(u32::from(wide - scale));
+                each.run(slots, &overflow, |x, y| {
+                    let y = if subtract { -y } else { y };
+                    let sum = i256::from_i128(x).wrapping_mul(up1).wrapping_add(i256::from_i128(y).wrapping_mul(up2));
+                    Ok(divide_half_up(sum, divisor).to_i128())
+                })?;
+            }
         }
+        Operation::Multiply if s1 + s2 == scale => each.run(slots, &overflow, |x, y| Ok(x.checked_mul(y)))?,
         Operation::Multiply => {
-            let drop = u32::from(s1 + s2 - scale);
-            let divisor = power_of_ten(drop);
-            Box::new(move |x, y| {
-                if drop == 0 {
-                    return Ok(x.checked_mul(y));
-                }
+            let divisor = power_of_ten(u32::from(s1 + s2 - scale));
+            each.run(slots, &overflow, |x, y| {
                 let product = i256::from_i128(x).wrapping_mul(i256::from_i128(y));
                 Ok(divide_half_up(product, divisor).to_i128())
-            })
+            })?;
         }
         Operation::Divide => {
             // x / 10^s1 divided by y / 10^s2, at `scale`: x * 10^(scale + s2 - s1) / y.
             let shift = i32::from(scale) + i32::from(s2) - i32::from(s1);
             let factor = power_of_ten(shift.unsigned_abs());
-            Box::new(move |x, y| {
+            each.run(slots, &overflow, |x, y| {
                 if y == 0 {
                     return Err(ArrowError::DivideByZero.into());
                 }
@@ -211,34 +216,55 @@ pub(crate) fn compute(
                     y.checked_mul(factor).map(|y| divide_half_up(x, y))
                 };
                 Ok(quotient.and_then(i256::to_i128))
-            })
+            })?;
         }
         Operation::Remainder => {
             let wide = s1.max(s2);
             let (up1, up2) = (power_of_ten(u32::from(wide - s1)), power_of_ten(u32::from(wide - s2)));
             let divisor = power_of_ten(u32::from(wide.saturating_sub(scale)));
-            Box::new(move |x, y| {
+            each.run(slots, &overflow, |x, y| {
                 if y == 0 {
                     return Err(ArrowError::DivideByZero.into());
                 }
                 let (x, y) = (i256::from_i128(x).wrapping_mul(up1), i256::from_i128(y).wrapping_mul(up2));
                 Ok(divide_half_up(x.wrapping_rem(y), divisor).to_i128())
-            })
-        }
-    };
-    let mut values = vec![0i128; rows];
-    for (row, slot) in values.iter_mut().enumerate() {
-        if nulls.as_ref().is_some_and(|nulls| nulls.is_null(row)) {
-            continue;
-        }
-        let (x, y) = (a.value(left.at(row)), b.value(right.at(row)));
-        match step(x, y)? {
-            Some(value) if value.abs() <= limit => *slot = value,
-            _ => return Err(overflow(x, y)),
+            })?;
         }
     }
-    let array = Decimal128Array::new(values.into(), nulls).with_precision_and_scale(precision, scale as i8)?;
-    Ok(Arc::new(array))
+    Ok(Arc::new(Decimal128Array::new(values.into(), nulls).with_precision_and_scale(precision, scale as i8)?))
+}
+
+/// The two sides of an operation, and which of its rows count.
+struct Each<'a> {
+    left: &'a Arg,
+    right: &'a Arg,
+    a: &'a Decimal128Array,
+    b: &'a Decimal128Array,
+    nulls: Option<&'a NullBuffer>,
+    /// The largest unscaled value of the result.
+    limit: i128,
+}
+
+impl Each<'_> {
+    /// Fills in the value of every row; `step` gives `None` where it does not fit.
+    fn run(
+        &self,
+        values: &mut [i128],
+        overflow: impl Fn(i128, i128) -> DataFusionError,
+        step: impl Fn(i128, i128) -> Result<Option<i128>>,
+    ) -> Result<()> {
+        for (row, slot) in values.iter_mut().enumerate() {
+            if self.nulls.is_some_and(|nulls| nulls.is_null(row)) {
+                continue;
+            }
+            let (x, y) = (self.a.value(self.left.at(row)), self.b.value(self.right.at(row)));
+            match step(x, y)? {
+                Some(value) if value.abs() <= self.limit => *slot = value,
+                _ => return Err(overflow(x, y)),
+            }
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! [`compile`] takes SQL text and the columns it stands on, and gives a [`Compiled`] expression with its type; [`analyze`] takes a graph
 //! and gives the [`Facts`] of every edge: its columns, boundedness, time attribute and changelog kind, or everything that is wrong.
-//! Meaning is Flink's, with the exceptions of design/semantics.md (overflow is an error). Names and types are bound here, node by node, so
+//! Meaning is Flink's, with the exceptions of docs/sql.md (overflow is an error). Names and types are bound here, node by node, so
 //! that each refusal has its span; evaluation is Arrow's kernels and DataFusion's physical expressions and scalar functions.
 //! This crate knows nothing of statements, connectors' files, state or threads.
 
@@ -32,5 +32,5 @@ pub use conditions::simple_conditions;
 pub use dialect::ExprDialect;
 pub use error::{EvalError, ExprError, Span};
 pub use functions::functions;
-pub use limits::{CHAIN_MAX, DEPTH_MAX, TOKENS_MAX, check_tokens};
+pub use limits::{CHAIN_MAX, DEPTH_MAX, PARSER_RECURSION, TOKENS_MAX, check_tokens};
 pub use types::{arrow_schema, arrow_type, casts_implicitly, sql_type};

@@ -12,10 +12,18 @@ use crate::error::ExprError;
 pub const CHAIN_MAX: usize = 1_000;
 /// Levels of parentheses, brackets and CASE.
 pub const DEPTH_MAX: usize = 45;
+/// For `Parser::with_recursion_limit`: more than [`check_tokens`] lets through, so that the parser's own limit (which it reports as other
+/// mistakes where it tries several readings) is never met.
+pub const PARSER_RECURSION: usize = 128;
+/// Levels and prefix operators that are open at one place, counted as the parser recurses.
+const RECURSION_MAX: usize = 100;
 /// Tokens of one text, white space not counted: room for lists of 100,000 values.
 pub const TOKENS_MAX: usize = 250_000;
 /// Depth of what remains after chains of AND, OR and || have become flat.
 pub(crate) const TREE_DEPTH_MAX: u32 = 250;
+
+/// Operations per row; parts that an operator evaluates twice count twice.
+pub(crate) const TREE_SIZE_MAX: u32 = 20_000;
 
 pub(crate) fn too_complex(message: String, span: Span) -> ExprError {
     ExprError::new("query_too_complex", message)
@@ -29,6 +37,8 @@ struct Level {
     operators: usize,
     operand: usize,
     finished: usize,
+    /// Operators since the last operand: `- NOT -`; the parser recurses for each.
+    prefixes: usize,
 }
 
 impl Level {
@@ -102,10 +112,27 @@ pub fn check_tokens(tokens: &[TokenWithSpan]) -> Result<(), ExprError> {
             }
         }
         count += 1;
-        let depth = open.last_mut().map_or(0, |level| {
+        let (mut depth, mut recursion) = (0, 0);
+        if let Some(level) = open.last_mut() {
             level.operators += operators;
-            level.depth()
-        });
+            level.prefixes = if operators > 0 { level.prefixes + 1 } else { level.prefixes };
+            depth = level.depth();
+            // Only where something opens or one more prefix stands can the recursion grow.
+            if operators > 0 || level.operators + level.operand + level.finished == 0 {
+                recursion = open.iter().map(|level| 1 + level.prefixes).sum();
+            }
+            let opens = matches!(&token.token, Token::Word(word) if word.keyword == Keyword::CASE)
+                || matches!(token.token, Token::LParen | Token::LBracket | Token::LBrace);
+            if operators == 0
+                && !opens
+                && let Some(level) = open.last_mut()
+            {
+                level.prefixes = 0;
+            }
+        }
+        if recursion > RECURSION_MAX {
+            return Err(too_complex("the expression nests too deep".into(), token.span));
+        }
         if count > TOKENS_MAX {
             return Err(too_complex(format!("the text has more than {TOKENS_MAX} words and signs"), token.span));
         }

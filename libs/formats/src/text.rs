@@ -421,7 +421,7 @@ pub fn decode_base64(text: &str, out: &mut Vec<u8>) -> Result<(), Misfit> {
     let bytes = text.as_bytes();
     let padding = bytes.iter().rev().take(2).take_while(|&&byte| byte == b'=').count();
     let body = &bytes[..bytes.len() - padding];
-    if body.len() % 4 == 1 || (padding > 0 && bytes.len() % 4 != 0) {
+    if body.len() % 4 == 1 || (padding > 0 && !bytes.len().is_multiple_of(4)) {
         return Err(Misfit::Malformed);
     }
     let begin = out.len();

@@ -1,7 +1,8 @@
 //! Aggregate functions: which names are, which are refused, and how a call is read.
 
 use datafusion_sql::sqlparser::ast::{
-    DuplicateTreatment, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Spanned, UnaryOperator, Value, ValueWithSpan,
+    DuplicateTreatment, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Spanned, UnaryOperator, Value,
+    ValueWithSpan,
 };
 use datafusion_sql::sqlparser::tokenizer::Span;
 use graph::{AggregateCall, AggregateFunction, Problem};
@@ -24,7 +25,11 @@ impl Call {
     /// Whether both are the same, wherever they stand.
     pub fn equals(&self, other: &Call) -> bool {
         let fractions = self.fraction.map(f64::to_bits) == other.fraction.map(f64::to_bits);
-        self.function == other.function && self.argument == other.argument && self.distinct == other.distinct && self.filter == other.filter && fractions
+        self.function == other.function
+            && self.argument == other.argument
+            && self.distinct == other.distinct
+            && self.filter == other.filter
+            && fractions
     }
 
     pub fn named(&self, name: String) -> AggregateCall {
@@ -61,7 +66,9 @@ fn known(name: &str) -> Option<AggregateFunction> {
         "STDDEV" | "STDDEV_SAMP" => AggregateFunction::StddevSamp,
         "VAR_POP" => AggregateFunction::VarPop,
         "VARIANCE" | "VAR_SAMP" => AggregateFunction::VarSamp,
-        "APPROX_PERCENTILE" | "APPROX_PERCENTILE_CONT" | "APPROX_QUANTILE" | "APPROX_MEDIAN" => AggregateFunction::ApproxPercentile,
+        "APPROX_PERCENTILE" | "APPROX_PERCENTILE_CONT" | "APPROX_QUANTILE" | "APPROX_MEDIAN" => {
+            AggregateFunction::ApproxPercentile
+        }
         "FIRST_VALUE" => AggregateFunction::FirstValue,
         "LAST_VALUE" => AggregateFunction::LastValue,
         _ => return None,
@@ -77,14 +84,18 @@ pub fn refused(name: &str) -> Option<&'static str> {
     const LISTS: &str = "aggregates give one value: count, sum, avg, min, max, stddev, variance, approx_percentile, first_value, last_value";
     Some(match name {
         "LISTAGG" | "STRING_AGG" | "ARRAY_AGG" | "COLLECT" | "JSON_OBJECTAGG" | "JSON_ARRAYAGG" => LISTS,
-        "PERCENTILE" | "PERCENTILE_CONT" | "PERCENTILE_DISC" | "MEDIAN" | "QUANTILE" => "write APPROX_PERCENTILE(x, 0.5): within 1 % of the exact value",
-        "APPROX_COUNT_DISTINCT" | "APPROX_DISTINCT" => "write COUNT(DISTINCT x), which is exact",
-        "CORR" | "COVAR_POP" | "COVAR_SAMP" | "REGR_SLOPE" | "REGR_INTERCEPT" | "BIT_AND" | "BIT_OR" | "BIT_XOR" | "BOOL_AND" | "BOOL_OR" => LISTS,
-        "ARG_MIN" | "ARG_MAX" | "MIN_BY" | "MAX_BY" | "ANY_VALUE" => LISTS,
-        "GROUPING" | "GROUPING_ID" | "GROUP_ID" => "there are no GROUPING SETS; write one SELECT per grouping, with UNION ALL",
-        "ROW_NUMBER" | "RANK" | "DENSE_RANK" | "NTILE" | "LAG" | "LEAD" | "NTH_VALUE" | "CUME_DIST" | "PERCENT_RANK" => {
-            "there is no OVER; on a bounded input ORDER BY ... LIMIT n gives the first rows"
+        "PERCENTILE" | "PERCENTILE_CONT" | "PERCENTILE_DISC" | "MEDIAN" | "QUANTILE" => {
+            "write APPROX_PERCENTILE(x, 0.5): within 1 % of the exact value"
         }
+        "APPROX_COUNT_DISTINCT" | "APPROX_DISTINCT" => "write COUNT(DISTINCT x), which is exact",
+        "CORR" | "COVAR_POP" | "COVAR_SAMP" | "REGR_SLOPE" | "REGR_INTERCEPT" | "BIT_AND" | "BIT_OR" | "BIT_XOR"
+        | "BOOL_AND" | "BOOL_OR" => LISTS,
+        "ARG_MIN" | "ARG_MAX" | "MIN_BY" | "MAX_BY" | "ANY_VALUE" => LISTS,
+        "GROUPING" | "GROUPING_ID" | "GROUP_ID" => {
+            "there are no GROUPING SETS; write one SELECT per grouping, with UNION ALL"
+        }
+        "ROW_NUMBER" | "RANK" | "DENSE_RANK" | "NTILE" | "LAG" | "LEAD" | "NTH_VALUE" | "CUME_DIST"
+        | "PERCENT_RANK" => "there is no OVER; on a bounded input ORDER BY ... LIMIT n gives the first rows",
         "TUMBLE_PROCTIME" | "HOP_PROCTIME" | "SESSION_PROCTIME" => "windows go by event time; write ..._ROWTIME",
         _ => return None,
     })
@@ -102,7 +113,10 @@ pub fn read(function: &Function) -> Result<Call, Problem> {
         return Err(wrong(format!("{name} has no arguments"), "write the arguments in parentheses"));
     };
     if function.null_treatment.is_some() || !list.clauses.is_empty() {
-        return Err(wrong(format!("{name} takes no clauses among its arguments"), "write the value alone; FILTER (WHERE ...) selects rows"));
+        return Err(wrong(
+            format!("{name} takes no clauses among its arguments"),
+            "write the value alone; FILTER (WHERE ...) selects rows",
+        ));
     }
     let mut distinct = list.duplicate_treatment == Some(DuplicateTreatment::Distinct);
     let mut star = false;
@@ -140,7 +154,10 @@ pub fn read(function: &Function) -> Result<Call, Problem> {
         (AggregateFunction::Count, 0) if star && !distinct => {}
         (_, 1) if !star => {}
         (AggregateFunction::Count, n) if distinct && n > 1 => {
-            return Err(wrong("COUNT(DISTINCT a, b) is not supported".into(), "count one value: COUNT(DISTINCT CONCAT_WS('|', a, b))"));
+            return Err(wrong(
+                "COUNT(DISTINCT a, b) is not supported".into(),
+                "count one value: COUNT(DISTINCT CONCAT_WS('|', a, b))",
+            ));
         }
         _ => return Err(wrong(format!("{name} takes one value"), "write one value in its parentheses")),
     }
@@ -151,7 +168,9 @@ pub fn read(function: &Function) -> Result<Call, Problem> {
     match kind {
         AggregateFunction::Min | AggregateFunction::Max => distinct = false,
         AggregateFunction::Count | AggregateFunction::Sum | AggregateFunction::Avg => {}
-        _ if distinct => return Err(wrong(format!("{name} takes no DISTINCT"), "DISTINCT goes with count, sum and avg")),
+        _ if distinct => {
+            return Err(wrong(format!("{name} takes no DISTINCT"), "DISTINCT goes with count, sum and avg"));
+        }
         _ => {}
     }
     Ok(Call { function: kind, argument, distinct, filter: function.filter.as_deref().cloned(), fraction, span })

@@ -31,7 +31,7 @@ pub struct ColumnDefinition {
 #[derive(Clone, Debug)]
 pub enum ColumnKind {
     Physical { data_type: DataType, nullable: bool },
-    Computed(Expr),
+    Computed(Box<Expr>),
 }
 
 #[derive(Clone, Debug)]
@@ -76,7 +76,7 @@ fn read(parser: &mut Parser, problems: &mut Vec<Problem>) -> Result<Kind, Parser
     parser.expect_keyword(Keyword::CREATE)?;
     let _ = parser.parse_keyword(Keyword::TEMPORARY) || parser.parse_keyword(Keyword::TEMP);
     if parser.parse_keyword(Keyword::TABLE) {
-        return table(parser, problems).map(Kind::CreateTable);
+        return table(parser, problems).map(|table| Kind::CreateTable(Box::new(table)));
     }
     if parser.parse_keyword(Keyword::VIEW) {
         return view(parser, problems).map(Kind::CreateView);
@@ -95,7 +95,8 @@ fn name(parser: &mut Parser, problems: &mut Vec<Problem>) -> Result<(Ident, bool
 fn single(name: &ObjectName, problems: &mut Vec<Problem>) -> Ident {
     let ident = name.0.last().and_then(|part| part.as_ident()).cloned().unwrap_or_else(|| Ident::new(name.to_string()));
     if name.0.len() > 1 {
-        let problem = Problem::new("unsupported", format!("{name} names a catalogue or a database, of which there is none"));
+        let problem =
+            Problem::new("unsupported", format!("{name} names a catalogue or a database, of which there is none"));
         problems.push(problem.hint(format!("write {}", ident.value)).at(place(crate::script::span_of_name(name))));
     }
     ident
@@ -197,7 +198,8 @@ fn element(parser: &mut Parser, table: &mut TableDefinition, problems: &mut Vec<
             parser.expect_keyword(Keyword::AS)?;
             let expr = parser.parse_expr()?;
             if table.watermark.is_some() {
-                let problem = Problem::new("invalid_watermark", "a table has one watermark").hint("remove one WATERMARK FOR");
+                let problem =
+                    Problem::new("invalid_watermark", "a table has one watermark").hint("remove one WATERMARK FOR");
                 problems.push(problem.at(place(first.span)));
             }
             table.watermark = Some(WatermarkDefinition { column, expr });
@@ -213,9 +215,13 @@ fn element(parser: &mut Parser, table: &mut TableDefinition, problems: &mut Vec<
             primary_key(table, key, first.span, problems);
             Ok(())
         }
-        (Some(other @ ("UNIQUE" | "FOREIGN" | "CHECK")), _) if second == "KEY" || parser.peek_nth_token(1).token == Token::LParen => {
+        (Some(other @ ("UNIQUE" | "FOREIGN" | "CHECK")), _)
+            if second == "KEY" || parser.peek_nth_token(1).token == Token::LParen =>
+        {
             let problem = Problem::new("unsupported", format!("the constraint {other} is not supported"));
-            problems.push(problem.hint("remove it; PRIMARY KEY (k) NOT ENFORCED is the only constraint").at(place(first.span)));
+            problems.push(
+                problem.hint("remove it; PRIMARY KEY (k) NOT ENFORCED is the only constraint").at(place(first.span)),
+            );
             parser.expected("a column", first)
         }
         _ => column(parser, table, problems),
@@ -226,7 +232,7 @@ fn column(parser: &mut Parser, table: &mut TableDefinition, problems: &mut Vec<P
     let name = parser.parse_identifier()?;
     if parser.parse_keyword(Keyword::AS) {
         let expr = parser.parse_expr()?;
-        table.columns.push(ColumnDefinition { name, kind: ColumnKind::Computed(expr) });
+        table.columns.push(ColumnDefinition { name, kind: ColumnKind::Computed(Box::new(expr)) });
         if parser.parse_keyword(Keyword::COMMENT) {
             parser.parse_literal_string()?;
         }
@@ -256,7 +262,8 @@ fn column(parser: &mut Parser, table: &mut TableDefinition, problems: &mut Vec<P
                 primary_key(table, vec![name.clone()], token.span, problems);
             }
             Some("METADATA") => {
-                let problem = Problem::new("unsupported", format!("the metadata column {} is not supported", name.value));
+                let problem =
+                    Problem::new("unsupported", format!("the metadata column {} is not supported", name.value));
                 problems.push(problem.hint("remove the column").at(place(name.span.union(&token.span))));
                 while !matches!(parser.peek_token().token, Token::Comma | Token::RParen | Token::EOF) {
                     parser.next_token();
@@ -277,7 +284,8 @@ fn column(parser: &mut Parser, table: &mut TableDefinition, problems: &mut Vec<P
 
 fn primary_key(table: &mut TableDefinition, key: Vec<Ident>, at: Span, problems: &mut Vec<Problem>) {
     if !table.primary_key.is_empty() {
-        let problem = Problem::new("invalid_primary_key", "a table has one primary key").hint("write PRIMARY KEY (a, b) NOT ENFORCED once");
+        let problem = Problem::new("invalid_primary_key", "a table has one primary key")
+            .hint("write PRIMARY KEY (a, b) NOT ENFORCED once");
         problems.push(problem.at(place(at)));
     }
     table.primary_key = key;
@@ -324,7 +332,8 @@ fn data_type(parser: &mut Parser, problems: &mut Vec<Problem>) -> Result<DataTyp
             }
         }
     }
-    while let Some("PRECISION" | "WITH" | "WITHOUT" | "LOCAL" | "TIME" | "ZONE") = word(&parser.peek_token()).as_deref() {
+    while let Some("PRECISION" | "WITH" | "WITHOUT" | "LOCAL" | "TIME" | "ZONE") = word(&parser.peek_token()).as_deref()
+    {
         tokens.push(parser.next_token());
     }
     let text = tokens.iter().map(|token| token.token.to_string()).collect::<Vec<_>>().join(" ");
@@ -332,10 +341,28 @@ fn data_type(parser: &mut Parser, problems: &mut Vec<Problem>) -> Result<DataTyp
     Ok(text.parse::<DataType>().unwrap_or_else(|error| {
         let problem = Problem::new("unknown_type", format!("cannot read the type {text}: {}", error.reason));
         const TYPES: &[&str] = &[
-            "BOOLEAN", "TINYINT", "SMALLINT", "INT", "BIGINT", "FLOAT", "DOUBLE", "DECIMAL", "STRING", "BYTES", "DATE", "TIME", "TIMESTAMP",
-            "TIMESTAMP_LTZ", "ARRAY", "MAP", "ROW",
+            "BOOLEAN",
+            "TINYINT",
+            "SMALLINT",
+            "INT",
+            "BIGINT",
+            "FLOAT",
+            "DOUBLE",
+            "DECIMAL",
+            "STRING",
+            "BYTES",
+            "DATE",
+            "TIME",
+            "TIMESTAMP",
+            "TIMESTAMP_LTZ",
+            "ARRAY",
+            "MAP",
+            "ROW",
         ];
-        let unknown = error.reason.starts_with("there is no type").then(|| error.reason.rsplit(' ').next().unwrap_or_default().to_string());
+        let unknown = error
+            .reason
+            .starts_with("there is no type")
+            .then(|| error.reason.rsplit(' ').next().unwrap_or_default().to_string());
         problems.push(match unknown {
             Some(wrong) => problem.hint(suggestion(&wrong, TYPES.iter().copied())).at(at),
             None => problem.at(at),
@@ -344,7 +371,12 @@ fn data_type(parser: &mut Parser, problems: &mut Vec<Problem>) -> Result<DataTyp
     }))
 }
 
-fn options(parser: &mut Parser, table: &mut TableDefinition, with: Span, problems: &mut Vec<Problem>) -> Result<(), ParserError> {
+fn options(
+    parser: &mut Parser,
+    table: &mut TableDefinition,
+    with: Span,
+    problems: &mut Vec<Problem>,
+) -> Result<(), ParserError> {
     parser.expect_token(&Token::LParen)?;
     let mut last;
     loop {
@@ -355,7 +387,8 @@ fn options(parser: &mut Parser, table: &mut TableDefinition, with: Span, problem
         let value = parser.parse_literal_string()?;
         let span = start.union(&value_at);
         if table.options.iter().any(|option| option.key == key) {
-            let problem = Problem::new("duplicate_option", format!("the option '{key}' is given twice")).hint("remove one of them");
+            let problem = Problem::new("duplicate_option", format!("the option '{key}' is given twice"))
+                .hint("remove one of them");
             problems.push(problem.at(place(span)));
         } else {
             table.options.push(TableOption { key, value, span });

@@ -10,7 +10,15 @@ use graph::{AggregateCall, Graph, NamedExpr, Node, Operator, SortKey, Window};
 pub fn explain(graph: &Graph, analysis: &Analysis) -> String {
     let mut text = String::new();
     let mut shown = BTreeSet::new();
-    let _ = writeln!(text, "{}", if analysis.bounded { "bounded: the run ends with its input" } else { "unbounded: the run goes on until it is stopped" });
+    let _ = writeln!(
+        text,
+        "{}",
+        if analysis.bounded {
+            "bounded: the run ends with its input"
+        } else {
+            "unbounded: the run goes on until it is stopped"
+        }
+    );
     for node in graph.nodes.iter().filter(|node| matches!(node.operator, Operator::Sink(_))) {
         text.push('\n');
         // Depth first with an own stack: a graph may be deeper than ours.
@@ -22,7 +30,13 @@ pub fn explain(graph: &Graph, analysis: &Analysis) -> String {
                 (false, false) => (format!("{indent}├─ "), format!("{indent}│  ")),
             };
             let again = !shown.insert(node.id.as_str());
-            let _ = writeln!(text, "{branch}{} ({}){}", node.id, node.operator.type_name(), if again { ", shown above" } else { "" });
+            let _ = writeln!(
+                text,
+                "{branch}{} ({}){}",
+                node.id,
+                node.operator.type_name(),
+                if again { ", shown above" } else { "" }
+            );
             if again {
                 continue;
             }
@@ -32,7 +46,9 @@ pub fn explain(graph: &Graph, analysis: &Analysis) -> String {
             }
             let inputs: Vec<&Node> = node.inputs.iter().filter_map(|input| graph.node(input)).collect();
             let count = inputs.len();
-            rest.extend(inputs.into_iter().enumerate().rev().map(|(at, input)| (input, below.clone(), at + 1 == count, false)));
+            rest.extend(
+                inputs.into_iter().enumerate().rev().map(|(at, input)| (input, below.clone(), at + 1 == count, false)),
+            );
         }
     }
     for warning in &analysis.warnings {
@@ -45,7 +61,9 @@ pub fn explain(graph: &Graph, analysis: &Analysis) -> String {
 }
 
 fn facts(node: &Node, analysis: &Analysis) -> Vec<String> {
-    let Some(facts) = analysis.facts.get(&node.id).filter(|_| !matches!(node.operator, Operator::Sink(_))) else { return Vec::new() };
+    let Some(facts) = analysis.facts.get(&node.id).filter(|_| !matches!(node.operator, Operator::Sink(_))) else {
+        return Vec::new();
+    };
     let changelog = match &facts.changelog {
         Changelog::InsertOnly => "insert-only".to_string(),
         Changelog::Retract => "updating (retractions)".to_string(),
@@ -62,13 +80,22 @@ fn facts(node: &Node, analysis: &Analysis) -> Vec<String> {
 
 pub(crate) fn details(operator: &Operator) -> Vec<String> {
     let named = |columns: &[NamedExpr]| {
-        let one = |c: &NamedExpr| if c.name == c.expr.trim_matches('`') { c.name.clone() } else { format!("{} AS {}", c.expr, graph::quoted(&c.name)) };
+        let one = |c: &NamedExpr| {
+            if c.name == c.expr.trim_matches('`') {
+                c.name.clone()
+            } else {
+                format!("{} AS {}", c.expr, graph::quoted(&c.name))
+            }
+        };
         columns.iter().map(one).collect::<Vec<_>>().join(", ")
     };
     let calls = |calls: &[AggregateCall]| calls.iter().map(call).collect::<Vec<_>>().join(", ");
     let labelled = |label: &str, text: String| (!text.is_empty()).then(|| format!("{label}: {text}"));
     let lines: Vec<Option<String>> = match operator {
-        Operator::Source(source) => vec![labelled("connector", source.connector.name().into()), labelled("partitioned by", source.partition_by.join(", "))],
+        Operator::Source(source) => vec![
+            labelled("connector", source.connector.name().into()),
+            labelled("partitioned by", source.partition_by.join(", ")),
+        ],
         Operator::Project(project) => vec![labelled("columns", named(&project.columns))],
         Operator::Filter(filter) => vec![labelled("where", filter.predicate.clone())],
         Operator::Union(_) | Operator::LateRows(_) | Operator::DeadLetters(_) => Vec::new(),
@@ -83,7 +110,9 @@ pub(crate) fn details(operator: &Operator) -> Vec<String> {
             labelled("aggregates", calls(&aggregate.aggregates)),
             (aggregate.allowed_lateness.us > 0).then(|| format!("allowed lateness: {}", aggregate.allowed_lateness)),
         ],
-        Operator::Aggregate(aggregate) => vec![labelled("keys", named(&aggregate.keys)), labelled("aggregates", calls(&aggregate.aggregates))],
+        Operator::Aggregate(aggregate) => {
+            vec![labelled("keys", named(&aggregate.keys)), labelled("aggregates", calls(&aggregate.aggregates))]
+        }
         Operator::Sort(sort) => {
             let by = sort.by.iter().map(sort_key).collect::<Vec<_>>();
             vec![
@@ -115,15 +144,23 @@ fn call(call: &AggregateCall) -> String {
     let distinct = if call.distinct { "DISTINCT " } else { "" };
     let fraction = call.fraction.map(|fraction| format!(", {fraction}")).unwrap_or_default();
     let filter = call.filter.as_ref().map(|filter| format!(" FILTER (WHERE {filter})")).unwrap_or_default();
-    format!("{}({distinct}{argument}{fraction}){filter} AS {}", call.function.name().to_uppercase(), graph::quoted(&call.name))
+    format!(
+        "{}({distinct}{argument}{fraction}){filter} AS {}",
+        call.function.name().to_uppercase(),
+        graph::quoted(&call.name)
+    )
 }
 
 fn window(window: &Window) -> String {
     let offset = |offset: &graph::Period| if offset.us == 0 { String::new() } else { format!(", offset {offset}") };
     match window {
         Window::Tumble { time, size, offset: o } => format!("window: tumble by {time}, size {size}{}", offset(o)),
-        Window::Hop { time, size, slide, offset: o } => format!("window: hop by {time}, slide {slide}, size {size}{}", offset(o)),
-        Window::Cumulate { time, size, step, offset: o } => format!("window: cumulate by {time}, step {step}, size {size}{}", offset(o)),
+        Window::Hop { time, size, slide, offset: o } => {
+            format!("window: hop by {time}, slide {slide}, size {size}{}", offset(o))
+        }
+        Window::Cumulate { time, size, step, offset: o } => {
+            format!("window: cumulate by {time}, step {step}, size {size}{}", offset(o))
+        }
         Window::Session { time, gap } => format!("window: session by {time}, gap {gap}"),
         Window::Attached {} => "window: as attached to the rows".to_string(),
     }

@@ -8,7 +8,10 @@ use crate::aggregates::{self, Call};
 use crate::nodes::NodeSpans;
 use crate::planner::Planner;
 use crate::query::{Planned, Refused, Resolved, SortItem};
-use crate::relation::{Output, Pending, Relation, WINDOW_COLUMNS, WindowKind, WindowSpans, Windows, bare, column, marked, unique, window_time};
+use crate::relation::{
+    Output, Pending, Relation, WINDOW_COLUMNS, WindowKind, WindowSpans, Windows, bare, column, marked, unique,
+    window_columns, window_time,
+};
 use crate::resolve::{all_of, conjuncts, each_function, each_name, replace, uses_marks};
 use crate::windows::window_spans;
 
@@ -48,12 +51,14 @@ impl Planner<'_> {
             Windows::Pending(pending) => WindowKind::of(&pending.window),
             _ => None,
         };
-        let by_pending = pending_kind.is_some_and(|kind| kind.named_by(&named)) && !in_arguments && !in_keys && legacy.is_none();
+        let by_pending =
+            pending_kind.is_some_and(|kind| kind.named_by(&named)) && !in_arguments && !in_keys && legacy.is_none();
         let mut after = Vec::new();
         let mut below = Vec::new();
         let mut split = by_pending;
         if by_pending {
-            let keys: Vec<Expr> = resolved.keys.iter().filter(|(expr, _)| marked(expr).is_none()).map(|(expr, _)| expr.clone()).collect();
+            let keys: Vec<Expr> =
+                resolved.keys.iter().filter(|(expr, _)| marked(expr).is_none()).map(|(expr, _)| expr.clone()).collect();
             for part in resolved.filter.clone().map(conjuncts).unwrap_or_default() {
                 let of_group = stands_on_keys(&part, &keys);
                 match (uses_marks(&part), of_group) {
@@ -68,7 +73,10 @@ impl Planner<'_> {
         if !split && matches!(relation.windows, Windows::Pending(_)) {
             (after, below) = (Vec::new(), resolved.filter.clone().map(conjuncts).unwrap_or_default());
             // The calls' expressions move with the others; they are read again from them.
-            relation = self.assigned_with(relation, &mut resolved.exprs().into_iter().chain(below.iter_mut()).collect::<Vec<_>>())?;
+            relation = self.assigned_with(
+                relation,
+                &mut resolved.exprs().into_iter().chain(below.iter_mut()).collect::<Vec<_>>(),
+            )?;
             calls = self.calls(&resolved)?;
         } else if !split {
             below = resolved.filter.clone().into_iter().collect();
@@ -77,6 +85,15 @@ impl Planner<'_> {
             relation = self.filtered(relation, filter, "WHERE")?;
         }
         let by = self.by(&mut relation, &mut resolved, legacy)?;
+        if matches!(by, By::Nothing) && resolved.keys.is_empty() && calls.is_empty() {
+            let hint = "add COUNT(*), or remove GROUP BY and HAVING";
+            return Err(self.problem(
+                "invalid_aggregate",
+                "the query groups by nothing and aggregates nothing",
+                hint,
+                resolved.span,
+            ));
+        }
         let keys = std::mem::take(&mut resolved.keys);
         let grouped = self.aggregate(relation, keys, calls, by, resolved.span)?;
         self.over_groups(grouped, resolved, after)
@@ -95,7 +112,8 @@ impl Planner<'_> {
             expr: output.expr.clone(),
             span: output.span,
         });
-        let mut resolved = Resolved { items: items.collect(), filter: None, keys, having: None, order: Vec::new(), span };
+        let mut resolved =
+            Resolved { items: items.collect(), filter: None, keys, having: None, order: Vec::new(), span };
         let named = window_parts(&resolved, &relation);
         let mut relation = relation;
         let by_pending = matches!(&relation.windows, Windows::Pending(pending) if WindowKind::of(&pending.window).is_some_and(|kind| kind.named_by(&named)));
@@ -141,7 +159,14 @@ impl Planner<'_> {
             match self.group_window(&expr, span) {
                 None => keys.push((expr, span)),
                 Some(window) if found.is_none() => found = Some(window?),
-                Some(_) => return Err(self.problem("invalid_window", "GROUP BY has two windows", "group by one of them", span)),
+                Some(_) => {
+                    return Err(self.problem(
+                        "invalid_window",
+                        "GROUP BY has two windows",
+                        "group by one of them",
+                        span,
+                    ));
+                }
             }
         }
         resolved.keys = keys;
@@ -149,7 +174,12 @@ impl Planner<'_> {
     }
 
     /// Decides which windows to go by, and takes their columns out of the keys.
-    fn by(&mut self, relation: &mut Relation, resolved: &mut Resolved, legacy: Option<(Window, WindowSpans)>) -> Planned<By> {
+    fn by(
+        &mut self,
+        relation: &mut Relation,
+        resolved: &mut Resolved,
+        legacy: Option<(Window, WindowSpans)>,
+    ) -> Planned<By> {
         if let Some((window, spans)) = legacy {
             let kind = WindowKind::of(&window).expect("a window of GROUP BY has a kind");
             return Ok(By::Window { window, spans, kind });
@@ -181,7 +211,10 @@ impl Planner<'_> {
         }
         let shown = |keys: Vec<String>| if keys.is_empty() { "nothing".to_string() } else { keys.join(", ") };
         let grouped = shown(keys.iter().map(|(key, _)| key.to_string()).collect());
-        let message = format!("SESSION is partitioned by {}, and the query groups by {grouped}", shown(partition_by.iter().map(Expr::to_string).collect()));
+        let message = format!(
+            "SESSION is partitioned by {}, and the query groups by {grouped}",
+            shown(partition_by.iter().map(Expr::to_string).collect())
+        );
         let hint = match keys {
             [] => "remove PARTITION BY, or group by its keys".to_string(),
             [_] => format!("write SESSION(TABLE t PARTITION BY {grouped}, ...)"),
@@ -200,6 +233,10 @@ impl Planner<'_> {
         by: By,
         span: Span,
     ) -> Planned<Grouped> {
+        // In an order of their own, so that another order of the SELECT list or of GROUP BY is the same operator.
+        let (mut keys, mut calls) = (keys, calls);
+        keys.sort_by_cached_key(|(expr, _)| expr.to_string());
+        calls.sort_by_cached_key(|call| (call.default_name(), call.filter.as_ref().map(ToString::to_string)));
         let input = self.nodes.schema(relation.node).clone();
         let windowed = !matches!(by, By::Nothing);
         let mut columns: Vec<Column> = Vec::new();
@@ -218,17 +255,23 @@ impl Planner<'_> {
             named_keys.push((expr.clone(), name));
         }
         if windowed {
-            let time_type = match &by {
-                By::Window { window, .. } => input.column(window_time(window)).map(|column| column.data_type.clone()),
-                _ => input.column(WINDOW_COLUMNS[2]).map(|column| column.data_type.clone()),
-            };
-            let time_type = time_type.unwrap_or(DataType::Timestamp(3));
-            columns.extend(WINDOW_COLUMNS.map(|name| Column::new(name, time_type.clone(), false)));
+            match &by {
+                // The windows that rows have already stay as they are.
+                By::Attached(_) => columns.extend(WINDOW_COLUMNS.iter().filter_map(|name| input.column(name).cloned())),
+                By::Window { window, .. } => {
+                    let time = input
+                        .column(window_time(window))
+                        .map_or(DataType::Timestamp(3), |column| column.data_type.clone());
+                    columns.extend(window_columns(&time));
+                }
+                By::Nothing => {}
+            }
         }
         let mut named_calls: Vec<(Call, String)> = Vec::new();
         let mut aggregates: Vec<AggregateCall> = Vec::new();
         for (position, call) in calls.into_iter().enumerate() {
-            let name = unique(&call.default_name(), |name| reserved(name) || columns.iter().any(|column| column.name == name));
+            let name =
+                unique(&call.default_name(), |name| reserved(name) || columns.iter().any(|column| column.name == name));
             spans.parts.push((format!("/aggregates/{position}"), call.span));
             let aggregate = call.named(name.clone());
             match self.aggregate_column(&call, &aggregate, &input) {
@@ -241,7 +284,8 @@ impl Planner<'_> {
         if failed {
             return Err(Refused);
         }
-        let keys = named_keys.iter().map(|(expr, name)| NamedExpr { name: name.clone(), expr: expr.to_string() }).collect();
+        let keys =
+            named_keys.iter().map(|(expr, name)| NamedExpr { name: name.clone(), expr: expr.to_string() }).collect();
         let attached_input = matches!(by, By::Attached(_));
         let (operator, windows, window) = match by {
             By::Nothing => (Operator::Aggregate(Aggregate { keys, aggregates }), Windows::None, None),
@@ -252,7 +296,8 @@ impl Planner<'_> {
             }
             By::Window { window, spans: of_window, kind } => {
                 spans.parts.extend(window_spans(&of_window).parts);
-                let operator = WindowAggregate { window: window.clone(), keys, aggregates, allowed_lateness: self.lateness };
+                let operator =
+                    WindowAggregate { window: window.clone(), keys, aggregates, allowed_lateness: self.lateness };
                 (Operator::WindowAggregate(operator), Windows::Attached(kind), Some(window))
             }
         };
@@ -283,7 +328,12 @@ impl Planner<'_> {
     }
 
     /// The query's expressions over the aggregate's output: HAVING, the SELECT list, ORDER BY.
-    fn over_groups(&mut self, grouped: Grouped, resolved: Resolved, after: Vec<Expr>) -> Planned<(Relation, Vec<SortItem>)> {
+    fn over_groups(
+        &mut self,
+        grouped: Grouped,
+        resolved: Resolved,
+        after: Vec<Expr>,
+    ) -> Planned<(Relation, Vec<SortItem>)> {
         let mut failed = false;
         let mut moved = |this: &mut Self, expr: Expr, span: Span| match this.over_group(&grouped, expr, span) {
             Ok(expr) => Some(expr),
@@ -301,7 +351,8 @@ impl Planner<'_> {
             let span = having.span();
             filters.extend(moved(self, having, span));
         }
-        let items: Vec<_> = resolved.items.into_iter().map(|item| (moved(self, item.expr, item.span), item.name, item.span)).collect();
+        let items: Vec<_> =
+            resolved.items.into_iter().map(|item| (moved(self, item.expr, item.span), item.name, item.span)).collect();
         let mut order = Vec::new();
         for item in resolved.order {
             order.extend(moved(self, item.expr.clone(), item.span).map(|expr| SortItem { expr, ..item }));
@@ -344,8 +395,12 @@ impl Planner<'_> {
                     let (_, index, _) = crate::windows::auxiliary(part)?;
                     Some(column(WINDOW_COLUMNS[index], at))
                 }
-                Expr::Identifier(_) if grouped.windowed && marked(part).is_some() => marked(part).map(|index| column(WINDOW_COLUMNS[index], at)),
-                Expr::Identifier(name) if grouped.attached_input && WINDOW_COLUMNS.contains(&name.value.as_str()) => Some(part.clone()),
+                Expr::Identifier(_) if grouped.windowed && marked(part).is_some() => {
+                    marked(part).map(|index| column(WINDOW_COLUMNS[index], at))
+                }
+                Expr::Identifier(name) if grouped.attached_input && WINDOW_COLUMNS.contains(&name.value.as_str()) => {
+                    Some(part.clone())
+                }
                 Expr::Identifier(name) => {
                     refused.push((name.value.clone(), at));
                     Some(part.clone())
@@ -365,7 +420,12 @@ impl Planner<'_> {
         for (name, at) in refused {
             let at = if at == Span::empty() { span } else { at };
             let hint = format!("add it to GROUP BY, or write MAX({name})");
-            self.problem("not_grouped", format!("the column {name} stands neither in GROUP BY nor in an aggregate"), hint, at);
+            self.problem(
+                "not_grouped",
+                format!("the column {name} stands neither in GROUP BY nor in an aggregate"),
+                hint,
+                at,
+            );
         }
         if failed { Err(Refused) } else { Ok(expr) }
     }
@@ -376,7 +436,9 @@ fn window_parts(resolved: &Resolved, relation: &Relation) -> Vec<usize> {
     let keys = resolved.keys.iter().map(|(expr, _)| expr);
     match &relation.windows {
         Windows::Pending(_) => keys.filter_map(marked).collect(),
-        Windows::Attached(_) => keys.filter_map(|expr| WINDOW_COLUMNS.iter().position(|name| bare(expr) == Some(*name))).collect(),
+        Windows::Attached(_) => {
+            keys.filter_map(|expr| WINDOW_COLUMNS.iter().position(|name| bare(expr) == Some(*name))).collect()
+        }
         Windows::None => Vec::new(),
     }
 }
@@ -384,7 +446,9 @@ fn window_parts(resolved: &Resolved, relation: &Relation) -> Vec<usize> {
 /// Whether an expression uses nothing but keys and the columns of the window.
 fn stands_on_keys(expr: &Expr, keys: &[Expr]) -> bool {
     let mut rest = expr.clone();
-    replace(&mut rest, &mut |part| keys.contains(part).then(|| Expr::value(datafusion_sql::sqlparser::ast::Value::Boolean(true))));
+    replace(&mut rest, &mut |part| {
+        keys.contains(part).then(|| Expr::value(datafusion_sql::sqlparser::ast::Value::Boolean(true)))
+    });
     let mut stands = true;
     each_name(&rest, |name| stands &= marked(name).is_some());
     stands

@@ -62,11 +62,16 @@ const STACK_BYTES: usize = 64 << 20;
 pub fn plan(text: &str, options: &Options) -> Result<Script, Vec<Problem>> {
     // The parser and the checks recurse to the depth of the expressions, which is limited, but callers' stacks may be small.
     std::thread::scope(|scope| {
-        let planning = std::thread::Builder::new().name("sql".into()).stack_size(STACK_BYTES).spawn_scoped(scope, || planner::plan(text, options));
+        let planning = std::thread::Builder::new()
+            .name("sql".into())
+            .stack_size(STACK_BYTES)
+            .spawn_scoped(scope, || planner::plan(text, options));
         match planning.map(std::thread::ScopedJoinHandle::join) {
             Ok(Ok(result)) => result,
             Ok(Err(panic)) => std::panic::resume_unwind(panic),
-            Err(error) => Err(vec![Problem::new("resource_limit", format!("cannot start a thread for planning: {error}"))]),
+            Err(error) => {
+                Err(vec![Problem::new("resource_limit", format!("cannot start a thread for planning: {error}"))])
+            }
         }
     })
 }
@@ -75,5 +80,10 @@ fn place(span: Span) -> Place {
     if span == Span::empty() {
         return Place::Nowhere;
     }
-    Place::Span { line: span.start.line, column: span.start.column, end_line: span.end.line, end_column: span.end.column }
+    Place::Span {
+        line: span.start.line,
+        column: span.start.column,
+        end_line: span.end.line,
+        end_column: span.end.column,
+    }
 }

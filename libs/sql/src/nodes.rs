@@ -36,9 +36,11 @@ impl NodeSpans {
 
     /// The span of the longest part that `pointer` lies in.
     pub fn find(&self, pointer: &str) -> Span {
-        let within = |part: &str| pointer.strip_prefix(part).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        let within =
+            |part: &str| pointer.strip_prefix(part).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
         let known = |span: &Span| *span != Span::empty();
-        let best = self.parts.iter().filter(|(part, span)| within(part) && known(span)).max_by_key(|(part, _)| part.len());
+        let best =
+            self.parts.iter().filter(|(part, span)| within(part) && known(span)).max_by_key(|(part, _)| part.len());
         best.map_or(self.whole, |(_, span)| *span)
     }
 }
@@ -60,18 +62,33 @@ impl Nodes {
     /// A node whose id follows from what it does to what: equal ones are one node.
     pub fn add(&mut self, operator: Operator, inputs: Vec<NodeRef>, schema: Schema, spans: NodeSpans) -> NodeRef {
         let input_ids: Vec<String> = inputs.iter().map(|input| self.id(*input).to_string()).collect();
-        let meaning = serde_json::to_string(&(&operator, &input_ids)).expect("an operator has only text keys and finite numbers");
+        let meaning =
+            serde_json::to_string(&(&operator, &input_ids)).expect("an operator has only text keys and finite numbers");
         let hash = format!("{:x?}", Sha256::digest(meaning.as_bytes()).as_slice()).replace(['[', ']', ',', ' '], "");
         let hash: String = hash.chars().take(12).collect();
         self.insert(format!("{}_{hash}", operator.type_name()), operator, inputs, schema, spans)
     }
 
     /// A node with an id of its own: tables are known by their names.
-    pub fn add_named(&mut self, id: String, operator: Operator, inputs: Vec<NodeRef>, schema: Schema, spans: NodeSpans) -> NodeRef {
+    pub fn add_named(
+        &mut self,
+        id: String,
+        operator: Operator,
+        inputs: Vec<NodeRef>,
+        schema: Schema,
+        spans: NodeSpans,
+    ) -> NodeRef {
         self.insert(id, operator, inputs, schema, spans)
     }
 
-    fn insert(&mut self, mut id: String, operator: Operator, inputs: Vec<NodeRef>, schema: Schema, spans: NodeSpans) -> NodeRef {
+    fn insert(
+        &mut self,
+        mut id: String,
+        operator: Operator,
+        inputs: Vec<NodeRef>,
+        schema: Schema,
+        spans: NodeSpans,
+    ) -> NodeRef {
         while let Some(&known) = self.by_id.get(&id) {
             let node = &self.planned[known.0];
             if node.node.operator == operator && node.inputs == inputs {
@@ -124,5 +141,15 @@ impl Nodes {
         let needed = self.needed(roots);
         let nodes = needed.iter().map(|at| self.planned[at.0].node.clone()).collect();
         (Graph::new(nodes), needed.iter().map(|at| self.planned[at.0].spans.clone()).collect())
+    }
+
+    /// The planner and the analysis must agree on what every edge carries: the casts of the planner rest on it.
+    #[cfg(test)]
+    pub fn compare(&self, analysis: &expr::Analysis) {
+        for planned in self.planned.iter().filter(|planned| !matches!(planned.node.operator, Operator::Sink(_))) {
+            if let Some(facts) = analysis.facts.get(&planned.node.id) {
+                assert_eq!(planned.schema, facts.schema, "{:?}", planned.node);
+            }
+        }
     }
 }

@@ -10,19 +10,31 @@ use crate::resolve::without_parentheses;
 /// Reads `INTERVAL '10' SECOND`, `INTERVAL '1:30' HOUR TO MINUTE`, `-INTERVAL '2' HOUR`; `what` and `fallback` are for the refusal.
 pub fn read(expr: &Expr, what: &str, fallback: Span) -> Result<Period, Problem> {
     let span = if expr.span() == Span::empty() { fallback } else { expr.span() };
-    let refuse = |message: String| Problem::new("invalid_interval", message).hint("write INTERVAL '10' SECOND (or MINUTE, HOUR, DAY)").at(place(span));
+    let refuse = |message: String| {
+        Problem::new("invalid_interval", message)
+            .hint("write INTERVAL '10' SECOND (or MINUTE, HOUR, DAY)")
+            .at(place(span))
+    };
     match without_parentheses(expr) {
-        Expr::UnaryOp { op: UnaryOperator::Minus, expr } => read(expr, what, span).map(|period| Period::from_us(-period.us)),
-        Expr::Interval(interval) => interval_us(interval).map(Period::from_us).map_err(|reason| refuse(format!("cannot read {what}: {reason}"))),
+        Expr::UnaryOp { op: UnaryOperator::Minus, expr } => {
+            read(expr, what, span).map(|period| Period::from_us(-period.us))
+        }
+        Expr::Interval(interval) => {
+            interval_us(interval).map(Period::from_us).map_err(|reason| refuse(format!("cannot read {what}: {reason}")))
+        }
         _ => Err(refuse(format!("{what} must be an INTERVAL literal"))),
     }
 }
 
 fn interval_us(interval: &Interval) -> Result<i64, String> {
     let (text, negative) = match without_parentheses(&interval.value) {
-        Expr::Value(ValueWithSpan { value: Value::SingleQuotedString(text) | Value::Number(text, _), .. }) => (text.trim().to_string(), false),
+        Expr::Value(ValueWithSpan { value: Value::SingleQuotedString(text) | Value::Number(text, _), .. }) => {
+            (text.trim().to_string(), false)
+        }
         Expr::UnaryOp { op: UnaryOperator::Minus, expr } => match &**expr {
-            Expr::Value(ValueWithSpan { value: Value::SingleQuotedString(text) | Value::Number(text, _), .. }) => (text.trim().to_string(), true),
+            Expr::Value(ValueWithSpan { value: Value::SingleQuotedString(text) | Value::Number(text, _), .. }) => {
+                (text.trim().to_string(), true)
+            }
             other => return Err(format!("{other} is no number")),
         },
         other => return Err(format!("{other} is no number")),
@@ -54,7 +66,11 @@ fn unit(field: &DateTimeField) -> Result<i64, String> {
         DateTimeField::Millisecond | DateTimeField::Milliseconds => 1_000,
         DateTimeField::Microsecond | DateTimeField::Microseconds => 1,
         DateTimeField::Custom(name) if name.value.eq_ignore_ascii_case("week") => 7 * UNITS[0],
-        DateTimeField::Year | DateTimeField::Years | DateTimeField::Month | DateTimeField::Months | DateTimeField::Quarter => {
+        DateTimeField::Year
+        | DateTimeField::Years
+        | DateTimeField::Month
+        | DateTimeField::Months
+        | DateTimeField::Quarter => {
             return Err(format!("a {field} has no fixed length"));
         }
         other => return Err(format!("{other} is no unit of time here")),

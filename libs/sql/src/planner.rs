@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use datafusion_sql::sqlparser::ast::{Expr, Ident, ObjectName, Query, Spanned};
 use datafusion_sql::sqlparser::tokenizer::Span;
 use graph::{
-    Column, DataType, DeadLetters, LateRows, NODES_MAX, Operator, Period, Place, Problem, Project, Schema, Settings, Sink, SinkConnector, Union,
-    connector::PrintOptions,
+    Column, DataType, DeadLetters, Graph, LateRows, NODES_MAX, Operator, Period, Place, Problem, Project, Schema,
+    Settings, Sink, SinkConnector, Union, connector::PrintOptions,
 };
 use serde_json::{Map, Value};
 
@@ -63,7 +63,8 @@ pub fn plan(text: &str, options: &Options) -> Result<Script, Vec<Problem>> {
     for (at, statement) in statements.into_iter().enumerate() {
         // What reads the ledgers comes after everything that can write to them.
         let has = |word: &str| statement.words.binary_search_by(|known| known.as_str().cmp(word)).is_ok();
-        let waits = (has(SYSTEM) && SYSTEM_TABLES.iter().any(|table| has(table))) || later_names.iter().any(|name| has(name));
+        let waits =
+            (has(SYSTEM) && SYSTEM_TABLES.iter().any(|table| has(table))) || later_names.iter().any(|name| has(name));
         if !waits || matches!(statement.kind, Kind::CreateTable(_) | Kind::Set { .. }) {
             planner.statement(statement, at + 1 == last);
             continue;
@@ -123,13 +124,15 @@ impl<'a> Planner<'a> {
             Kind::CreateTable(definition) => {
                 let name = definition.name.clone();
                 if self.is_new(&name, definition.if_not_exists) {
-                    let entry = self.table(definition).map_or(Entry::Broken, |table| Entry::Table(Box::new(table)));
+                    let entry = self.table(*definition).map_or(Entry::Broken, |table| Entry::Table(Box::new(table)));
                     self.entries.insert(name.value, entry);
                 }
             }
             Kind::CreateView(view) => {
                 if self.is_new(&view.name, view.if_not_exists) {
-                    let relation = self.query(&view.query, &Ctes::default()).and_then(|relation| self.renamed(relation, &view.columns, &view.name));
+                    let relation = self
+                        .query(&view.query, &Ctes::default())
+                        .and_then(|relation| self.renamed(relation, &view.columns, &view.name));
                     self.entries.insert(view.name.value, relation.map_or(Entry::Broken, Entry::View));
                 }
             }
@@ -141,11 +144,15 @@ impl<'a> Planner<'a> {
 
     fn set(&mut self, key: String, value: String, span: Span) {
         if key == ALLOW_LATENESS {
-            match value.parse::<Period>() {
-                Ok(period) if period.us >= 0 => (self.lateness, self.lateness_span) = (period, span),
-                Ok(_) => drop(self.problem("invalid_option", format!("'{key}' cannot be negative"), "write '5s'", span)),
-                Err(reason) => drop(self.problem("invalid_option", format!("cannot read '{key}': {reason}"), "write '5s'", span)),
-            }
+            let wrong = match value.parse::<Period>() {
+                Ok(period) if period.us >= 0 => {
+                    (self.lateness, self.lateness_span) = (period, span);
+                    return;
+                }
+                Ok(_) => format!("'{key}' cannot be negative"),
+                Err(reason) => format!("cannot read '{key}': {reason}"),
+            };
+            self.problem("invalid_option", wrong, "write '5s'", span);
             return;
         }
         let hint = match key.as_str() {
@@ -177,7 +184,12 @@ impl<'a> Planner<'a> {
             return false;
         }
         let length = name.value.chars().count();
-        if length == 0 || length > 128 || name.value.chars().any(|c| c.is_control() || ('\u{202a}'..='\u{202e}').contains(&c) || ('\u{2066}'..='\u{2069}').contains(&c)) {
+        if length == 0
+            || length > 128
+            || name.value.chars().any(|c| {
+                c.is_control() || ('\u{202a}'..='\u{202e}').contains(&c) || ('\u{2066}'..='\u{2069}').contains(&c)
+            })
+        {
             let message = "a name has 1 to 128 characters, none of them a control character";
             self.problem("invalid_name", message, "choose another name", name.span);
             self.entries.insert(name.value.clone(), Entry::Broken);
@@ -192,12 +204,18 @@ impl<'a> Planner<'a> {
             return Ok(relation);
         }
         if names.len() != relation.outputs.len() {
-            let message = format!("{} has {} columns, and {} names for them", at.value, relation.outputs.len(), names.len());
+            let message =
+                format!("{} has {} columns, and {} names for them", at.value, relation.outputs.len(), names.len());
             return Err(self.problem("wrong_columns", message, "name every column once", at.span));
         }
         for (position, name) in names.iter().enumerate() {
             if names[..position].iter().any(|other| other.value == name.value) {
-                return Err(self.problem("duplicate_column", format!("the column {} is named twice", name.value), "rename one", name.span));
+                return Err(self.problem(
+                    "duplicate_column",
+                    format!("the column {} is named twice", name.value),
+                    "rename one",
+                    name.span,
+                ));
             }
             relation.outputs[position].name = name.value.clone();
         }
@@ -207,7 +225,8 @@ impl<'a> Planner<'a> {
     /// A name in FROM, or after INSERT INTO.
     pub fn lookup(&mut self, name: &ObjectName) -> Planned<String> {
         let span = name.span();
-        let parts: Vec<&str> = name.0.iter().filter_map(|part| part.as_ident()).map(|part| part.value.as_str()).collect();
+        let parts: Vec<&str> =
+            name.0.iter().filter_map(|part| part.as_ident()).map(|part| part.value.as_str()).collect();
         if let [schema, table] = parts[..]
             && schema.eq_ignore_ascii_case(SYSTEM)
         {
@@ -222,7 +241,9 @@ impl<'a> Planner<'a> {
         let names: Vec<&str> = self.entries.keys().map(String::as_str).collect();
         match find(part, names.iter().copied()) {
             Ok(at) => Ok(names[at].to_string()),
-            Err(NotFound::Ambiguous(hint)) => Err(self.problem("unknown_table", format!("the name {part} is ambiguous"), hint, span)),
+            Err(NotFound::Ambiguous(hint)) => {
+                Err(self.problem("unknown_table", format!("the name {part} is ambiguous"), hint, span))
+            }
             Err(NotFound::Unknown(hint)) => {
                 let hint = match SYSTEM_TABLES.contains(&part) {
                     true => format!("write {SYSTEM}.{part}"),
@@ -236,7 +257,8 @@ impl<'a> Planner<'a> {
 
     /// `highwater.late_rows` and `highwater.dead_letters`, which read what the other statements leave.
     pub fn system_table(&mut self, name: &ObjectName) -> Option<Planned<Relation>> {
-        let parts: Vec<String> = name.0.iter().filter_map(|part| part.as_ident()).map(|part| part.value.to_lowercase()).collect();
+        let parts: Vec<String> =
+            name.0.iter().filter_map(|part| part.as_ident()).map(|part| part.value.to_lowercase()).collect();
         let [schema, table] = &parts[..] else { return None };
         if schema != SYSTEM || !SYSTEM_TABLES.contains(&table.as_str()) {
             return None;
@@ -250,7 +272,9 @@ impl<'a> Planner<'a> {
         };
         if inputs.is_empty() {
             let (what, hint) = match operator {
-                Operator::LateRows(_) => ("no window operator, so no row can be late", "aggregate over a window in another statement"),
+                Operator::LateRows(_) => {
+                    ("no window operator, so no row can be late", "aggregate over a window in another statement")
+                }
                 _ => ("no other statement that reads a source", "read a source in another statement"),
             };
             return Some(Err(self.problem("empty_system_table", format!("the script has {what}"), hint, span)));
@@ -263,7 +287,9 @@ impl<'a> Planner<'a> {
     fn open_system_tables(&mut self) {
         let roots = self.roots();
         let needed = self.nodes.needed(&roots);
-        let of = |wanted: fn(&Operator) -> bool| needed.iter().copied().filter(|at| wanted(self.nodes.operator(*at))).collect::<Vec<_>>();
+        let of = |wanted: fn(&Operator) -> bool| {
+            needed.iter().copied().filter(|at| wanted(self.nodes.operator(*at))).collect::<Vec<_>>()
+        };
         let windows = of(|operator| matches!(operator, Operator::WindowAggregate(_) | Operator::WindowAssign(_)));
         let sources = of(|operator| matches!(operator, Operator::Source(_)));
         self.system = Some((windows, sources));
@@ -272,7 +298,13 @@ impl<'a> Planner<'a> {
     /// A relation of all columns of a node.
     pub fn all_columns(&self, node: NodeRef, span: Span) -> Relation {
         let outputs = self.nodes.schema(node).columns.iter();
-        let outputs = outputs.map(|c| Output { name: c.name.clone(), expr: column(&c.name, span), data_type: c.data_type.clone(), nullable: c.nullable, span });
+        let outputs = outputs.map(|c| Output {
+            name: c.name.clone(),
+            expr: column(&c.name, span),
+            data_type: c.data_type.clone(),
+            nullable: c.nullable,
+            span,
+        });
         Relation { node, outputs: outputs.collect(), windows: Windows::None, span }
     }
 
@@ -280,7 +312,12 @@ impl<'a> Planner<'a> {
         let relation = self.query(query, &Ctes::default())?;
         if !is_last {
             let message = "a SELECT whose rows go nowhere must be the last statement";
-            return Err(self.problem("misplaced_select", message, "write INSERT INTO table SELECT ..., or move it to the end", span));
+            return Err(self.problem(
+                "misplaced_select",
+                message,
+                "write INSERT INTO table SELECT ..., or move it to the end",
+                span,
+            ));
         }
         let node = self.exact(relation, None)?;
         self.result = Some((node, span));
@@ -311,7 +348,9 @@ impl<'a> Planner<'a> {
             _ => return Err(Refused),
         };
         match wrong {
-            Some(message) => Err(self.problem("not_a_table", message, "declare the table with CREATE TABLE", name.span())),
+            Some(message) => {
+                Err(self.problem("not_a_table", message, "declare the table with CREATE TABLE", name.span()))
+            }
             None => {
                 self.sink_connector(&target)?;
                 Ok(target)
@@ -327,23 +366,47 @@ impl<'a> Planner<'a> {
         let mut wanted: Vec<Option<usize>> = vec![None; columns.len()];
         if names.is_empty() {
             if relation.outputs.len() != columns.len() {
-                let message = format!("{target} has {} columns, and the query gives {}", columns.len(), relation.outputs.len());
+                let message =
+                    format!("{target} has {} columns, and the query gives {}", columns.len(), relation.outputs.len());
                 let table = shown(columns.iter().map(|c| c.name.clone()).collect());
                 let query = shown(relation.outputs.iter().map(|o| o.name.clone()).collect());
-                return Err(self.problem("wrong_columns", message, format!("the table has ({table}), the query ({query})"), at));
+                return Err(self.problem(
+                    "wrong_columns",
+                    message,
+                    format!("the table has ({table}), the query ({query})"),
+                    at,
+                ));
             }
             wanted = (0..columns.len()).map(Some).collect();
         } else {
             if names.len() != relation.outputs.len() {
-                let message = format!("{} columns are named, and the query gives {}", names.len(), relation.outputs.len());
-                return Err(self.problem("wrong_columns", message, "name as many columns as the query has", names[0].span));
+                let message =
+                    format!("{} columns are named, and the query gives {}", names.len(), relation.outputs.len());
+                return Err(self.problem(
+                    "wrong_columns",
+                    message,
+                    "name as many columns as the query has",
+                    names[0].span,
+                ));
             }
             for (position, name) in names.iter().enumerate() {
                 match find(&name.value, columns.iter().map(|column| column.name.as_str())) {
                     Ok(at) if wanted[at].is_none() => wanted[at] = Some(position),
-                    Ok(_) => return Err(self.problem("duplicate_column", format!("the column {} is named twice", name.value), "remove one", name.span)),
+                    Ok(_) => {
+                        return Err(self.problem(
+                            "duplicate_column",
+                            format!("the column {} is named twice", name.value),
+                            "remove one",
+                            name.span,
+                        ));
+                    }
                     Err(NotFound::Unknown(hint) | NotFound::Ambiguous(hint)) => {
-                        return Err(self.problem("unknown_column", format!("{target} has no column {}", name.value), hint, name.span));
+                        return Err(self.problem(
+                            "unknown_column",
+                            format!("{target} has no column {}", name.value),
+                            hint,
+                            name.span,
+                        ));
                     }
                 }
             }
@@ -354,8 +417,16 @@ impl<'a> Planner<'a> {
                 Some(position) => outputs.push(relation.outputs[position].clone()),
                 None if column.nullable => outputs.push(types::null(column, at)),
                 None => {
-                    let message = format!("the column {} of {target} is NOT NULL, and the statement gives it no value", column.name);
-                    return Err(self.problem("wrong_columns", message, format!("name {} among the columns", column.name), at));
+                    let message = format!(
+                        "the column {} of {target} is NOT NULL, and the statement gives it no value",
+                        column.name
+                    );
+                    return Err(self.problem(
+                        "wrong_columns",
+                        message,
+                        format!("name {} among the columns", column.name),
+                        at,
+                    ));
                 }
             }
         }
@@ -404,7 +475,13 @@ impl<'a> Planner<'a> {
                     None if keep_windows => {
                         let known = schema.column(name).expect("the node of an attached window has its columns");
                         let (data_type, nullable) = (known.data_type.clone(), known.nullable);
-                        outputs.push(Output { name: name.into(), expr: column(name, relation.span), data_type, nullable, span: relation.span });
+                        outputs.push(Output {
+                            name: name.into(),
+                            expr: column(name, relation.span),
+                            data_type,
+                            nullable,
+                            span: relation.span,
+                        });
                     }
                     None => attached = false,
                 }
@@ -414,12 +491,20 @@ impl<'a> Planner<'a> {
             }
         }
         let columns: Vec<Column> = outputs.iter().map(Output::column).collect();
-        let exprs = outputs.iter().map(|output| graph::NamedExpr { name: output.name.clone(), expr: output.expr.to_string() }).collect();
+        let exprs = outputs
+            .iter()
+            .map(|output| graph::NamedExpr { name: output.name.clone(), expr: output.expr.to_string() })
+            .collect();
         let mut spans = NodeSpans::new(relation.span);
         for (position, output) in outputs.iter().enumerate() {
             spans = spans.part(format!("/columns/{position}"), output.span);
         }
-        let node = self.nodes.add(Operator::Project(Project { columns: exprs }), vec![relation.node], Schema::new(columns), spans);
+        let node = self.nodes.add(
+            Operator::Project(Project { columns: exprs }),
+            vec![relation.node],
+            Schema::new(columns),
+            spans,
+        );
         let outputs = relation.outputs.iter().map(|o| Output { expr: column(&o.name, o.span), ..o.clone() }).collect();
         Relation { node, outputs, windows, span: relation.span }
     }
@@ -435,7 +520,9 @@ impl<'a> Planner<'a> {
     pub fn expr_problem(&mut self, error: expr::ExprError, expr: &Expr, fallback: Span) -> Refused {
         let own = if expr.span() == Span::empty() { fallback } else { expr.span() };
         let at = match error.span {
-            Some((line, column, end_line, end_column)) if line > 0 => Place::Span { line, column, end_line, end_column },
+            Some((line, column, end_line, end_column)) if line > 0 => {
+                Place::Span { line, column, end_line, end_column }
+            }
             _ => place(own),
         };
         let problem = Problem::new(error.code, error.message).at(at);
@@ -469,18 +556,34 @@ impl<'a> Planner<'a> {
             let Ok(sink) = self.sink(&table) else { continue };
             let mut inputs = inputs;
             if inputs.len() > 1 {
-                let schema = self.nodes.schema(inputs[0]).clone();
+                let mut schema = self.nodes.schema(inputs[0]).clone();
+                for (at, column) in schema.columns.iter_mut().enumerate() {
+                    column.nullable = inputs.iter().any(|input| self.nodes.schema(*input).columns[at].nullable);
+                }
                 inputs = vec![self.nodes.add(Operator::Union(Union {}), inputs, schema, NodeSpans::new(span))];
             }
             let spans = self.sink_spans(&table, span);
-            sinks.push(self.nodes.add_named(format!("sink_{table}"), Operator::Sink(sink), inputs, Schema::default(), spans));
+            sinks.push(self.nodes.add_named(
+                format!("sink_{table}"),
+                Operator::Sink(sink),
+                inputs,
+                Schema::default(),
+                spans,
+            ));
         }
         if let Some((node, span)) = self.result {
             let connector = SinkConnector::Print(PrintOptions::default());
             let table = unique(RESULT, |name| self.entries.contains_key(name));
             let id = format!("sink_{table}");
-            let sink = Sink { table, connector, columns: Vec::new(), primary_key: Vec::new(), partition_by: Vec::new() };
-            sinks.push(self.nodes.add_named(id, Operator::Sink(sink), vec![node], Schema::default(), NodeSpans::new(span)));
+            let sink =
+                Sink { table, connector, columns: Vec::new(), primary_key: Vec::new(), partition_by: Vec::new() };
+            sinks.push(self.nodes.add_named(
+                id,
+                Operator::Sink(sink),
+                vec![node],
+                Schema::default(),
+                NodeSpans::new(span),
+            ));
         }
         self.check_overrides();
         let settings = self.checked_settings();
@@ -494,8 +597,8 @@ impl<'a> Planner<'a> {
             self.problems.push(Problem::new("query_too_complex", message).hint("split it into several scripts"));
         } else if !sinks.is_empty() {
             let found = graph.check();
-            let found = if found.is_empty() { expr::analyze(&graph, &settings).err().unwrap_or_default() } else { found };
-            self.problems.extend(found.into_iter().map(|problem| on_script(problem, &spans)));
+            let found = if found.is_empty() { self.analyzed(&graph, &settings) } else { found };
+            self.problems.extend(found.into_iter().map(|problem| on_script(problem, &graph, &spans)));
         }
         if !self.problems.is_empty() {
             return Err(sorted(self.problems));
@@ -504,13 +607,26 @@ impl<'a> Planner<'a> {
         Ok(Script { settings: self.settings, graph, spans, explain })
     }
 
+    fn analyzed(&self, graph: &Graph, settings: &Settings) -> Vec<Problem> {
+        match expr::analyze(graph, settings) {
+            Ok(_analysis) => {
+                #[cfg(test)]
+                self.nodes.compare(&_analysis);
+                Vec::new()
+            }
+            Err(problems) => problems,
+        }
+    }
+
     fn checked_settings(&mut self) -> Settings {
         match Settings::from_options(self.settings.clone()) {
             Ok(settings) => settings,
             Err(found) => {
                 for problem in found {
                     let key = match &problem.place {
-                        Place::Pointer { pointer } => pointer.trim_start_matches('/').replace("~1", "/").replace("~0", "~"),
+                        Place::Pointer { pointer } => {
+                            pointer.trim_start_matches('/').replace("~1", "/").replace("~0", "~")
+                        }
                         _ => String::new(),
                     };
                     let span = self.setting_spans.get(&key).copied().unwrap_or(Span::empty());
@@ -524,19 +640,33 @@ impl<'a> Planner<'a> {
     fn check_overrides(&mut self) {
         for (table, option, _) in &self.options.overrides {
             if !self.entries.contains_key(table) {
-                let names = self.entries.iter().filter(|(_, entry)| !matches!(entry, Entry::View(_))).map(|(name, _)| name.as_str());
+                let names = self
+                    .entries
+                    .iter()
+                    .filter(|(_, entry)| !matches!(entry, Entry::View(_)))
+                    .map(|(name, _)| name.as_str());
                 let names: Vec<&str> = names.collect();
                 let message = format!("cannot set tables.{table}.{option}: there is no table {table}");
-                self.problems.push(Problem::new("unknown_table", message).hint(graph::suggestion(table, names.iter().copied())));
+                self.problems
+                    .push(Problem::new("unknown_table", message).hint(graph::suggestion(table, names.iter().copied())));
             }
         }
     }
 }
 
-/// A problem of the graph at its place in the script.
-fn on_script(problem: Problem, spans: &[NodeSpans]) -> Problem {
+/// A problem of the graph at its place in the script; operators are called by their lines, since the script does not know their ids.
+fn on_script(mut problem: Problem, graph: &Graph, spans: &[NodeSpans]) -> Problem {
+    for (node, spans) in graph.nodes.iter().zip(spans).filter(|(_, spans)| spans.whole != Span::empty()) {
+        let id = format!("{:?}", node.id);
+        if !matches!(node.operator, Operator::Source(_) | Operator::Sink(_)) && problem.message.contains(&id) {
+            problem.message = problem.message.replace(&id, &format!("(line {})", spans.whole.start.line));
+        }
+    }
     let Place::Pointer { pointer } = &problem.place else { return problem };
-    let Some((index, rest)) = pointer.strip_prefix("/nodes/").map(|rest| rest.split_once('/').unwrap_or((rest, ""))) else { return problem };
+    let Some((index, rest)) = pointer.strip_prefix("/nodes/").map(|rest| rest.split_once('/').unwrap_or((rest, "")))
+    else {
+        return problem;
+    };
     let Some(spans) = index.parse::<usize>().ok().and_then(|index| spans.get(index)) else { return problem };
     let span = spans.find(&format!("/{rest}"));
     problem.at(place(span))

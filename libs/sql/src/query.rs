@@ -2,8 +2,8 @@
 
 use datafusion_sql::sqlparser::ast::{
     Distinct, Expr, FunctionArguments, GroupByExpr, Ident, JoinOperator, LimitClause, ObjectName, OrderByKind, Query,
-    Select, SelectFlavor, SelectItem, SelectItemQualifiedWildcardKind, SetExpr, SetOperator, SetQuantifier, Spanned, TableAlias, TableFactor,
-    TableWithJoins, Value, ValueWithSpan,
+    Select, SelectFlavor, SelectItem, SelectItemQualifiedWildcardKind, SetExpr, SetOperator, SetQuantifier, Spanned,
+    TableAlias, TableFactor, TableWithJoins, Value, ValueWithSpan,
 };
 use datafusion_sql::sqlparser::tokenizer::Span;
 use graph::{Column, Filter, Operator, Schema, Sort, SortKey, Union};
@@ -11,7 +11,7 @@ use graph::{Column, Filter, Operator, Schema, Sort, SortKey, Union};
 use crate::aggregates;
 use crate::nodes::NodeSpans;
 use crate::planner::Planner;
-use crate::relation::{NotFound, Output, Relation, Scope, Windows, find, marked, unique};
+use crate::relation::{NotFound, Output, Relation, Scope, Windows, find, marked, unique, window_types};
 use crate::resolve::{function_name, is_trivial, without_parentheses};
 use crate::types;
 use crate::windows::auxiliary;
@@ -24,8 +24,10 @@ pub type Planned<T> = Result<T, Refused>;
 
 /// CTEs of one statement.
 pub const CTES_MAX: usize = 200;
-/// Text of a computed column beyond which it is computed once, not put into the expressions that use it.
+/// Text of a computed column, and parentheses in it, beyond which it is computed by itself, not put into the expression that uses it: views
+/// over views would add up to expressions that are too complex.
 const INLINE_CHARS_MAX: usize = 500;
+const INLINE_PARENTHESES_MAX: usize = 8;
 
 /// The CTEs in sight; `None` for one that was refused.
 #[derive(Clone, Default)]
@@ -62,13 +64,21 @@ impl Resolved {
     pub fn exprs(&mut self) -> Vec<&mut Expr> {
         let items = self.items.iter_mut().map(|item| &mut item.expr);
         let keys = self.keys.iter_mut().map(|(expr, _)| expr);
-        items.chain(keys).chain(&mut self.filter).chain(&mut self.having).chain(self.order.iter_mut().map(|item| &mut item.expr)).collect()
+        items
+            .chain(keys)
+            .chain(&mut self.filter)
+            .chain(&mut self.having)
+            .chain(self.order.iter_mut().map(|item| &mut item.expr))
+            .collect()
     }
 }
 
 /// A scope of outputs that belong to no node yet; only their names and expressions count.
 pub fn names_of(outputs: Vec<Output>, span: Span) -> Scope {
-    Scope { relation: Relation { node: crate::nodes::NodeRef::none(), outputs, windows: Windows::None, span }, qualifier: None }
+    Scope {
+        relation: Relation { node: crate::nodes::NodeRef::none(), outputs, windows: Windows::None, span },
+        qualifier: None,
+    }
 }
 
 impl Planner<'_> {
@@ -80,12 +90,22 @@ impl Planner<'_> {
             }
             if with.cte_tables.len() > CTES_MAX {
                 let message = format!("the query has {} CTEs; {CTES_MAX} are the most", with.cte_tables.len());
-                return Err(self.problem("query_too_complex", message, "split it with CREATE VIEW", with.with_token.0.span));
+                return Err(self.problem(
+                    "query_too_complex",
+                    message,
+                    "split it with CREATE VIEW",
+                    with.with_token.0.span,
+                ));
             }
             for cte in &with.cte_tables {
                 let name = &cte.alias.name;
                 if ctes.0[outer.0.len()..].iter().any(|(known, _)| *known == name.value) {
-                    return Err(self.problem("duplicate_name", format!("the CTE {} is declared twice", name.value), "rename one", name.span));
+                    return Err(self.problem(
+                        "duplicate_name",
+                        format!("the CTE {} is declared twice", name.value),
+                        "rename one",
+                        name.span,
+                    ));
                 }
                 let relation = self.query(&cte.query, &ctes).and_then(|relation| self.aliased(relation, &cte.alias));
                 ctes.0.push((name.value.clone(), relation.ok()));
@@ -108,7 +128,9 @@ impl Planner<'_> {
             body => {
                 let relation = self.body(body, &ctes)?;
                 let items = relation.outputs.iter();
-                let items = items.map(|o| Item { name: o.name.clone(), expr: o.expr.clone(), span: o.span }).collect::<Vec<_>>();
+                let items = items
+                    .map(|o| Item { name: o.name.clone(), expr: o.expr.clone(), span: o.span })
+                    .collect::<Vec<_>>();
                 let order = self.order(query, &items, None)?;
                 (relation, order)
             }
@@ -142,12 +164,19 @@ impl Planner<'_> {
                 let distinct = match set_quantifier {
                     SetQuantifier::All => false,
                     SetQuantifier::Distinct | SetQuantifier::None => true,
-                    other => return Err(self.unsupported(format!("UNION {other}"), "columns are matched by position; write UNION ALL", body.span())),
+                    other => {
+                        return Err(self.unsupported(
+                            format!("UNION {other}"),
+                            "columns are matched by position; write UNION ALL",
+                            body.span(),
+                        ));
+                    }
                 };
                 // The parser nests a chain of UNIONs to the left.
                 let mut arms: Vec<&SetExpr> = Vec::new();
                 let mut rest = body;
-                while let SetExpr::SetOperation { left, op: SetOperator::Union, set_quantifier: quantifier, right } = rest
+                while let SetExpr::SetOperation { left, op: SetOperator::Union, set_quantifier: quantifier, right } =
+                    rest
                     && quantifier == set_quantifier
                 {
                     arms.push(right);
@@ -173,9 +202,11 @@ impl Planner<'_> {
                 let hint = format!("write SELECT * FROM {name}");
                 Err(self.unsupported(format!("TABLE {name}"), &hint, body.span()))
             }
-            SetExpr::Insert(_) | SetExpr::Update(_) | SetExpr::Delete(_) | SetExpr::Merge(_) => {
-                Err(self.unsupported("a statement that writes, inside a query", "write INSERT INTO ... SELECT", body.span()))
-            }
+            SetExpr::Insert(_) | SetExpr::Update(_) | SetExpr::Delete(_) | SetExpr::Merge(_) => Err(self.unsupported(
+                "a statement that writes, inside a query",
+                "write INSERT INTO ... SELECT",
+                body.span(),
+            )),
         }
     }
 
@@ -185,15 +216,33 @@ impl Planner<'_> {
         let mut columns: Vec<Column> = first.outputs.iter().map(Output::column).collect();
         for (position, arm) in arms.iter().enumerate().skip(1) {
             if arm.outputs.len() != columns.len() {
-                let message = format!("query {} of the UNION has {} columns, the first has {}", position + 1, arm.outputs.len(), columns.len());
+                let message = format!(
+                    "query {} of the UNION has {} columns, the first has {}",
+                    position + 1,
+                    arm.outputs.len(),
+                    columns.len()
+                );
                 return Err(self.problem("wrong_columns", message, "select as many columns in each", arm.span));
             }
             for (at, (target, output)) in columns.iter_mut().zip(&arm.outputs).enumerate() {
                 match types::common(&target.data_type, &output.data_type) {
-                    Some(data_type) => *target = Column::new(target.name.clone(), data_type, target.nullable || output.nullable),
+                    Some(data_type) => {
+                        *target = Column::new(target.name.clone(), data_type, target.nullable || output.nullable)
+                    }
                     None => {
-                        let message = format!("column {} of the UNION is {} in the first query and {} in query {}", at + 1, target.data_type, output.data_type, position + 1);
-                        return Err(self.problem("type_mismatch", message, format!("write CAST(... AS {})", target.data_type), output.span));
+                        let message = format!(
+                            "column {} of the UNION is {} in the first query and {} in query {}",
+                            at + 1,
+                            target.data_type,
+                            output.data_type,
+                            position + 1
+                        );
+                        return Err(self.problem(
+                            "type_mismatch",
+                            message,
+                            format!("write CAST(... AS {})", target.data_type),
+                            output.span,
+                        ));
                     }
                 }
             }
@@ -233,7 +282,11 @@ impl Planner<'_> {
         let [only] = from else {
             return match from {
                 [] => Err(self.unsupported("a SELECT without FROM", "select from a table", select.select_token.0.span)),
-                [_, second, ..] => Err(self.unsupported("a join (two tables in FROM)", "joins are not there yet; read one table", second.span())),
+                [_, second, ..] => Err(self.unsupported(
+                    "a join (two tables in FROM)",
+                    "joins are not there yet; read one table",
+                    second.span(),
+                )),
                 [_] => unreachable!("one table was taken above"),
             };
         };
@@ -254,12 +307,27 @@ impl Planner<'_> {
     fn factor(&mut self, factor: &TableFactor, ctes: &Ctes) -> Planned<Scope> {
         let span = factor.span();
         let (relation, alias, own) = match factor {
-            TableFactor::Table { name, alias, args, with_hints, version, with_ordinality, partitions, json_path, sample, index_hints } => {
+            TableFactor::Table {
+                name,
+                alias,
+                args,
+                with_hints,
+                version,
+                with_ordinality,
+                partitions,
+                json_path,
+                sample,
+                index_hints,
+            } => {
                 for (there, what, hint) in [
                     (version.is_some(), "FOR SYSTEM_TIME AS OF", "temporal joins are not there yet"),
                     (sample.is_some(), "TABLESAMPLE", "filter with WHERE"),
                     (*with_ordinality, "WITH ORDINALITY", "remove it"),
-                    (!with_hints.is_empty() || !index_hints.is_empty(), "a hint", "remove it; options stand in the table's WITH (...)"),
+                    (
+                        !with_hints.is_empty() || !index_hints.is_empty(),
+                        "a hint",
+                        "remove it; options stand in the table's WITH (...)",
+                    ),
                     (!partitions.is_empty() || json_path.is_some(), "this form of a table", "name the table alone"),
                 ] {
                     if there {
@@ -282,7 +350,9 @@ impl Planner<'_> {
                 let span = Expr::Function(function.clone()).span();
                 (self.window_function(&function_name(function), &args, span, ctes)?, alias, None)
             }
-            TableFactor::Derived { lateral: false, subquery, alias, sample: None } => (self.query(subquery, ctes)?, alias, None),
+            TableFactor::Derived { lateral: false, subquery, alias, sample: None } => {
+                (self.query(subquery, ctes)?, alias, None)
+            }
             TableFactor::Derived { lateral: true, .. } | TableFactor::Function { lateral: true, .. } => {
                 return Err(self.unsupported("LATERAL", "compute it in the SELECT list", span));
             }
@@ -290,15 +360,27 @@ impl Planner<'_> {
                 let hint = "joins are not there yet; read one table, without parentheses";
                 return Err(self.unsupported("a join in parentheses", hint, table_with_joins.span()));
             }
-            TableFactor::UNNEST { .. } => return Err(self.unsupported("UNNEST", "compute with the array in the SELECT list", span)),
+            TableFactor::UNNEST { .. } => {
+                return Err(self.unsupported("UNNEST", "compute with the array in the SELECT list", span));
+            }
             TableFactor::Pivot { .. } | TableFactor::Unpivot { .. } => {
                 return Err(self.unsupported("PIVOT", "write SUM(x) FILTER (WHERE k = 'a') for each column", span));
             }
-            TableFactor::MatchRecognize { .. } => return Err(self.unsupported("MATCH_RECOGNIZE", "aggregate over a window", span)),
-            _ => return Err(self.unsupported("this form of a table", "name a table, a subquery or a window function", span)),
+            TableFactor::MatchRecognize { .. } => {
+                return Err(self.unsupported("MATCH_RECOGNIZE", "aggregate over a window", span));
+            }
+            _ => {
+                return Err(self.unsupported(
+                    "this form of a table",
+                    "name a table, a subquery or a window function",
+                    span,
+                ));
+            }
         };
         match alias {
-            Some(alias) => Ok(Scope { relation: self.aliased(relation, alias)?, qualifier: Some(alias.name.value.clone()) }),
+            Some(alias) => {
+                Ok(Scope { relation: self.aliased(relation, alias)?, qualifier: Some(alias.name.value.clone()) })
+            }
             None => Ok(Scope { relation, qualifier: own }),
         }
     }
@@ -309,7 +391,12 @@ impl Planner<'_> {
             return Ok(relation);
         }
         if alias.columns.len() != relation.outputs.len() {
-            let message = format!("{} has {} columns, and {} names for them", alias.name.value, relation.outputs.len(), alias.columns.len());
+            let message = format!(
+                "{} has {} columns, and {} names for them",
+                alias.name.value,
+                relation.outputs.len(),
+                alias.columns.len()
+            );
             return Err(self.problem("wrong_columns", message, "name every column once", alias.name.span));
         }
         for (output, name) in relation.outputs.iter_mut().zip(&alias.columns) {
@@ -326,8 +413,16 @@ impl Planner<'_> {
             (!select.lateral_views.is_empty(), "LATERAL VIEW", "compute it in the SELECT list"),
             (select.prewhere.is_some(), "PREWHERE", "write WHERE"),
             (!select.connect_by.is_empty(), "CONNECT BY", "there are no recursive queries"),
-            (!select.cluster_by.is_empty() || !select.distribute_by.is_empty() || !select.sort_by.is_empty(), "SORT BY", "write ORDER BY"),
-            (!select.named_window.is_empty(), "WINDOW", "aggregate with GROUP BY over TUMBLE, HOP, CUMULATE or SESSION"),
+            (
+                !select.cluster_by.is_empty() || !select.distribute_by.is_empty() || !select.sort_by.is_empty(),
+                "SORT BY",
+                "write ORDER BY",
+            ),
+            (
+                !select.named_window.is_empty(),
+                "WINDOW",
+                "aggregate with GROUP BY over TUMBLE, HOP, CUMULATE or SESSION",
+            ),
             (select.qualify.is_some(), "QUALIFY", "top-n is not there yet; filter with HAVING"),
             (select.value_table_mode.is_some() || select.exclude.is_some(), "this form of SELECT", "name the columns"),
             (select.flavor != SelectFlavor::Standard, "FROM before SELECT", "write SELECT ... FROM ..."),
@@ -349,19 +444,31 @@ impl Planner<'_> {
         let mut failed = false;
         let filter = self.optional(&scope, select.selection.as_ref(), "WHERE", false, &mut failed);
         let having = self.optional(&scope, select.having.as_ref(), "HAVING", true, &mut failed);
-        let items = self.items(&scope, select).map_err(|_| failed = true);
-        let keys = match &items {
-            Ok(items) => self.keys(&scope, select, items).map_err(|_| failed = true).unwrap_or_default(),
-            Err(()) => Vec::new(),
-        };
-        let order = match &items {
-            Ok(items) => self.order(query, items, Some(&scope)).map_err(|_| failed = true).unwrap_or_default(),
-            Err(()) => Vec::new(),
-        };
-        let (Ok(items), false) = (items, failed) else { return Err(Refused) };
+        let items = self.items(&scope, select, &mut failed)?;
+        let keys = self.keys(&scope, select, &items).map_err(|_| failed = true).unwrap_or_default();
+        let order = self.order(query, &items, Some(&scope)).map_err(|_| failed = true).unwrap_or_default();
         let grouped = !matches!(&select.group_by, GroupByExpr::Expressions(keys, _) if keys.is_empty());
+        if failed {
+            // What is left may have wrong types: all that can be said is said at once.
+            if !grouped {
+                let schema = self.nodes.schema(scope.relation.node).clone();
+                for item in items.iter().filter(|item| {
+                    !is_trivial(&item.expr)
+                        && !contains_aggregate(&item.expr)
+                        && !crate::resolve::uses_marks(&item.expr)
+                }) {
+                    let _ = self.typed(&item.expr, &schema, item.span);
+                }
+            }
+            return Err(Refused);
+        }
         let mut resolved = Resolved { items, filter, keys, having, order, span };
-        let aggregates = resolved.items.iter().map(|item| &item.expr).chain(&resolved.having).chain(resolved.order.iter().map(|item| &item.expr));
+        let aggregates = resolved
+            .items
+            .iter()
+            .map(|item| &item.expr)
+            .chain(&resolved.having)
+            .chain(resolved.order.iter().map(|item| &item.expr));
         let aggregates = aggregates.map(contains_aggregate).fold(false, |a, b| a | b);
         let distinct = matches!(select.distinct, Some(Distinct::Distinct));
         let (relation, order) = if grouped || aggregates || resolved.having.is_some() {
@@ -381,14 +488,26 @@ impl Planner<'_> {
                 Some(at) => moved.push(SortItem { expr: relation.outputs[at].expr.clone(), ..item }),
                 None => {
                     let message = "ORDER BY of a SELECT DISTINCT can only name its columns";
-                    return Err(self.problem("not_grouped", message, "add the expression to the SELECT list", item.span));
+                    return Err(self.problem(
+                        "not_grouped",
+                        message,
+                        "add the expression to the SELECT list",
+                        item.span,
+                    ));
                 }
             }
         }
         Ok((relation, moved))
     }
 
-    fn optional(&mut self, scope: &Scope, expr: Option<&Expr>, clause: &'static str, aggregates: bool, failed: &mut bool) -> Option<Expr> {
+    fn optional(
+        &mut self,
+        scope: &Scope,
+        expr: Option<&Expr>,
+        clause: &'static str,
+        aggregates: bool,
+        failed: &mut bool,
+    ) -> Option<Expr> {
         let resolved = scope.names(clause, aggregates).resolve(expr?, &mut self.problems);
         *failed |= resolved.is_none();
         resolved
@@ -427,18 +546,18 @@ impl Planner<'_> {
             items.iter().filter(|item| !matches!(item.expr, Expr::Identifier(_))).for_each(|item| count(&item.expr));
         }
         let outputs = scope.relation.outputs.iter().zip(&uses);
-        let again = outputs.filter(|(output, _)| computed(output)).any(|(output, uses)| {
-            *uses > 1 || (*uses == 1 && output.expr.to_string().len() > INLINE_CHARS_MAX)
-        });
+        let again = outputs
+            .filter(|(output, _)| computed(output))
+            .any(|(output, uses)| *uses > 1 || (*uses == 1 && is_large(&output.expr)));
         if !again || matches!(scope.relation.windows, Windows::Pending(_)) {
             return scope;
         }
         Scope { relation: self.projected(scope.relation, true), qualifier: scope.qualifier }
     }
 
-    fn items(&mut self, scope: &Scope, select: &Select) -> Planned<Vec<Item>> {
+    /// The SELECT list. An expression that is refused leaves a NULL, so that the names and positions of the others hold.
+    fn items(&mut self, scope: &Scope, select: &Select, failed: &mut bool) -> Planned<Vec<Item>> {
         let mut items: Vec<Item> = Vec::new();
-        let mut failed = false;
         let all = |span: Span| {
             let outputs = scope.relation.outputs.iter();
             outputs.map(move |o| Item { name: o.name.clone(), expr: respanned(&o.expr, span), span })
@@ -461,8 +580,14 @@ impl Planner<'_> {
                             SelectItemQualifiedWildcardKind::Expr(expr) => expr.to_string(),
                         };
                         if !scope.qualifier.as_ref().is_some_and(|q| q.eq_ignore_ascii_case(&name)) {
-                            let hint = scope.qualifier.as_ref().map_or("write *".to_string(), |q| format!("write {q}.*"));
-                            return Err(self.problem("unknown_table", format!("there is no table {name} here"), hint, span));
+                            let hint =
+                                scope.qualifier.as_ref().map_or("write *".to_string(), |q| format!("write {q}.*"));
+                            return Err(self.problem(
+                                "unknown_table",
+                                format!("there is no table {name} here"),
+                                hint,
+                                span,
+                            ));
                         }
                     }
                     items.extend(all(span));
@@ -473,26 +598,25 @@ impl Planner<'_> {
                 (own, Some(alias)) => own.union(&alias.span),
                 (own, None) => own,
             };
-            let Some(resolved) = scope.names("SELECT", true).resolve(expr, &mut self.problems) else {
-                failed = true;
-                continue;
-            };
+            let resolved = scope.names("SELECT", true).resolve(expr, &mut self.problems).unwrap_or_else(|| {
+                *failed = true;
+                Expr::value(Value::Null)
+            });
             let name = match (alias, expr) {
                 (Some(alias), _) => alias.value.clone(),
                 (None, Expr::Identifier(name)) => match scope.names("SELECT", true).output(name) {
                     Some(at) => scope.relation.outputs[at].name.clone(),
                     None => name.value.clone(),
                 },
-                (None, Expr::CompoundIdentifier(parts)) => parts.last().map(|part| part.value.clone()).unwrap_or_default(),
+                (None, Expr::CompoundIdentifier(parts)) => {
+                    parts.last().map(|part| part.value.clone()).unwrap_or_default()
+                }
                 (None, other) => {
                     let text = other.to_string().replace('`', "");
                     if text.chars().count() <= 60 { text } else { format!("EXPR${}", items.len()) }
                 }
             };
             items.push(Item { name, expr: resolved, span });
-        }
-        if failed {
-            return Err(Refused);
         }
         // As in Flink, the second `a` is `a0`.
         for at in 1..items.len() {
@@ -506,10 +630,16 @@ impl Planner<'_> {
     fn keys(&mut self, scope: &Scope, select: &Select, items: &[Item]) -> Planned<Vec<(Expr, Span)>> {
         let (exprs, modifiers) = match &select.group_by {
             GroupByExpr::Expressions(exprs, modifiers) => (exprs, modifiers),
-            GroupByExpr::All(_) => return Err(self.unsupported("GROUP BY ALL", "name the keys", select.group_by.span())),
+            GroupByExpr::All(_) => {
+                return Err(self.unsupported("GROUP BY ALL", "name the keys", select.group_by.span()));
+            }
         };
         if let Some(modifier) = modifiers.first() {
-            return Err(self.unsupported(modifier, "write one SELECT per grouping, with UNION ALL", select.group_by.span()));
+            return Err(self.unsupported(
+                modifier,
+                "write one SELECT per grouping, with UNION ALL",
+                select.group_by.span(),
+            ));
         }
         let mut flat: Vec<&Expr> = Vec::new();
         for expr in exprs {
@@ -523,18 +653,27 @@ impl Planner<'_> {
         for expr in flat {
             let span = expr.span();
             let resolved = match without_parentheses(expr) {
-                Expr::Value(ValueWithSpan { value: Value::Number(text, _), .. }) => match self.ordinal(text, items.len(), "GROUP BY", span) {
-                    Ok(at) => Some(items[at].expr.clone()),
-                    Err(Refused) => None,
-                },
-                Expr::Identifier(name) if scope.names("GROUP BY", false).output(name).is_none() && aliased(items, name).is_some() => {
+                Expr::Value(ValueWithSpan { value: Value::Number(text, _), .. }) => {
+                    match self.ordinal(text, items.len(), "GROUP BY", span) {
+                        Ok(at) => Some(items[at].expr.clone()),
+                        Err(Refused) => None,
+                    }
+                }
+                Expr::Identifier(name)
+                    if scope.names("GROUP BY", false).output(name).is_none() && aliased(items, name).is_some() =>
+                {
                     aliased(items, name).map(|item| item.expr.clone())
                 }
                 expr => scope.names("GROUP BY", false).resolve(expr, &mut self.problems),
             };
             match resolved {
                 Some(expr) if contains_aggregate(&expr) => {
-                    self.problem("misplaced_aggregate", "GROUP BY cannot name an aggregate", "group by a column or an expression without aggregates", span);
+                    self.problem(
+                        "misplaced_aggregate",
+                        "GROUP BY cannot name an aggregate",
+                        "group by a column or an expression without aggregates",
+                        span,
+                    );
                     failed = true;
                 }
                 Some(expr) if keys.iter().any(|(known, _)| *known == expr) => {}
@@ -563,7 +702,13 @@ impl Planner<'_> {
         };
         let outputs: Vec<Output> = items
             .iter()
-            .map(|i| Output { name: i.name.clone(), expr: i.expr.clone(), data_type: graph::DataType::Boolean, nullable: true, span: i.span })
+            .map(|i| Output {
+                name: i.name.clone(),
+                expr: i.expr.clone(),
+                data_type: graph::DataType::Boolean,
+                nullable: true,
+                span: i.span,
+            })
             .collect();
         let results = names_of(outputs, query.span());
         let mut sort = Vec::new();
@@ -586,7 +731,8 @@ impl Planner<'_> {
                         let mut found = Vec::new();
                         let resolved = scope.names("ORDER BY", true).resolve(expr, &mut found);
                         // `ORDER BY total / n` with names of the SELECT list.
-                        let resolved = resolved.or_else(|| results.names("ORDER BY", false).resolve(expr, &mut Vec::new()));
+                        let resolved =
+                            resolved.or_else(|| results.names("ORDER BY", false).resolve(expr, &mut Vec::new()));
                         if resolved.is_none() {
                             self.problems.extend(found);
                         }
@@ -604,13 +750,25 @@ impl Planner<'_> {
     }
 
     /// A SELECT that neither groups nor aggregates.
-    fn plain(&mut self, mut relation: Relation, mut resolved: Resolved, mut order: Vec<SortItem>) -> Planned<(Relation, Vec<SortItem>)> {
+    fn plain(
+        &mut self,
+        mut relation: Relation,
+        mut resolved: Resolved,
+        mut order: Vec<SortItem>,
+    ) -> Planned<(Relation, Vec<SortItem>)> {
         for item in &resolved.items {
             let mut found = None;
-            crate::resolve::each_function(&item.expr, &mut |call| found = found.take().or(auxiliary(call).map(|(function, ..)| function)));
+            crate::resolve::each_function(&item.expr, &mut |call| {
+                found = found.take().or(auxiliary(call).map(|(function, ..)| function))
+            });
             if let Some(function) = found {
                 let message = format!("{function}_START and its like speak of a group");
-                return Err(self.problem("invalid_window", message, format!("write GROUP BY {function}(...)"), item.span));
+                return Err(self.problem(
+                    "invalid_window",
+                    message,
+                    format!("write GROUP BY {function}(...)"),
+                    item.span,
+                ));
             }
         }
         let computed = |expr: &Expr| marked(expr).is_none() && crate::resolve::uses_marks(expr);
@@ -635,7 +793,7 @@ impl Planner<'_> {
         let mut failed = false;
         for item in resolved.items {
             let (data_type, nullable) = match (marked(&item.expr), &time_type) {
-                (Some(_), Some(time_type)) => (time_type.clone(), false),
+                (Some(index), Some(time_type)) => (window_types(time_type)[index].clone(), false),
                 _ => match self.typed(&item.expr, &schema, item.span) {
                     Ok(typed) => typed,
                     Err(Refused) => {
@@ -658,7 +816,12 @@ impl Planner<'_> {
         let schema = self.nodes.schema(relation.node).clone();
         self.is_predicate(&predicate, &schema, clause, span)?;
         let filter = Filter { predicate: predicate.to_string() };
-        relation.node = self.nodes.add(Operator::Filter(filter), vec![relation.node], schema, NodeSpans::new(span).part("/predicate", span));
+        relation.node = self.nodes.add(
+            Operator::Filter(filter),
+            vec![relation.node],
+            schema,
+            NodeSpans::new(span).part("/predicate", span),
+        );
         Ok(relation)
     }
 
@@ -695,7 +858,12 @@ impl Planner<'_> {
         match without_parentheses(expr) {
             Expr::Value(ValueWithSpan { value: Value::Number(text, _), span }) => match text.parse() {
                 Ok(count) => Ok(count),
-                Err(_) => Err(self.problem("invalid_limit", format!("{clause} {text} is no whole number"), "write a whole number", *span)),
+                Err(_) => Err(self.problem(
+                    "invalid_limit",
+                    format!("{clause} {text} is no whole number"),
+                    "write a whole number",
+                    *span,
+                )),
             },
             other => {
                 let message = format!("{clause} needs a whole number, not {other}");
@@ -705,7 +873,14 @@ impl Planner<'_> {
     }
 
     /// ORDER BY and LIMIT: what is sorted by becomes a column, and leaves again if it is no column of the result.
-    fn sorted(&mut self, relation: Relation, mut order: Vec<SortItem>, limit: Option<u64>, offset: u64, query: &Query) -> Planned<Relation> {
+    fn sorted(
+        &mut self,
+        relation: Relation,
+        mut order: Vec<SortItem>,
+        limit: Option<u64>,
+        offset: u64,
+        query: &Query,
+    ) -> Planned<Relation> {
         let mut exprs: Vec<&mut Expr> = order.iter_mut().map(|item| &mut item.expr).collect();
         let mut relation = self.assigned_with(relation, &mut exprs)?;
         let span = query.order_by.as_ref().map_or(relation.span, Spanned::span);
@@ -719,7 +894,13 @@ impl Planner<'_> {
             }
             let (data_type, nullable) = self.typed(&item.expr, &schema, item.span)?;
             let name = unique("sort_key", |name| relation.outputs.iter().any(|output| output.name == name));
-            relation.outputs.push(Output { name: name.clone(), expr: item.expr.clone(), data_type, nullable, span: item.span });
+            relation.outputs.push(Output {
+                name: name.clone(),
+                expr: item.expr.clone(),
+                data_type,
+                nullable,
+                span: item.span,
+            });
             names.push(name);
         }
         // The order of the outputs is the query's, and no column stands there twice: a node can have them as they are.
@@ -727,7 +908,11 @@ impl Planner<'_> {
         let mut spans = NodeSpans::new(span);
         let by = names.iter().zip(&order).enumerate().map(|(at, (name, item))| {
             spans.parts.push((format!("/by/{at}"), item.span));
-            SortKey { expr: crate::relation::ident(name, Span::empty()).to_string(), descending: item.descending, nulls_first: item.nulls_first }
+            SortKey {
+                expr: crate::relation::ident(name, Span::empty()).to_string(),
+                descending: item.descending,
+                nulls_first: item.nulls_first,
+            }
         });
         let by = by.collect();
         let schema = self.nodes.schema(relation.node).clone();
@@ -742,6 +927,11 @@ fn aliased<'a>(items: &'a [Item], name: &Ident) -> Option<&'a Item> {
         Ok(at) => Some(&items[at]),
         Err(NotFound::Unknown(_) | NotFound::Ambiguous(_)) => None,
     }
+}
+
+fn is_large(expr: &Expr) -> bool {
+    let text = expr.to_string();
+    text.len() > INLINE_CHARS_MAX || text.matches('(').count() > INLINE_PARENTHESES_MAX
 }
 
 pub fn contains_aggregate(expr: &Expr) -> bool {

@@ -98,23 +98,48 @@ impl WindowKind {
     }
 }
 
+/// The types of a window's columns, given that of the time attribute: the bounds have no zone, and milliseconds at least.
+pub fn window_types(time: &DataType) -> [DataType; 3] {
+    let precision = match time {
+        DataType::Timestamp(precision) | DataType::TimestampLtz(precision) => (*precision).max(3),
+        _ => 3,
+    };
+    [DataType::Timestamp(precision), DataType::Timestamp(precision), time.clone()]
+}
+
+/// The columns that a window adds.
+pub fn window_columns(time: &DataType) -> Vec<Column> {
+    WINDOW_COLUMNS
+        .iter()
+        .zip(window_types(time))
+        .map(|(name, data_type)| Column::new(*name, data_type, false))
+        .collect()
+}
+
 pub fn window_time(window: &Window) -> &str {
     match window {
-        Window::Tumble { time, .. } | Window::Hop { time, .. } | Window::Cumulate { time, .. } | Window::Session { time, .. } => time,
+        Window::Tumble { time, .. }
+        | Window::Hop { time, .. }
+        | Window::Cumulate { time, .. }
+        | Window::Session { time, .. } => time,
         Window::Attached {} => WINDOW_COLUMNS[2],
     }
 }
 
 pub fn set_window_time(window: &mut Window, name: String) {
     match window {
-        Window::Tumble { time, .. } | Window::Hop { time, .. } | Window::Cumulate { time, .. } | Window::Session { time, .. } => *time = name,
+        Window::Tumble { time, .. }
+        | Window::Hop { time, .. }
+        | Window::Cumulate { time, .. }
+        | Window::Session { time, .. } => *time = name,
         Window::Attached {} => {}
     }
 }
 
 /// A name in the text of a graph's expressions: bare where it can only be a name, else in backquotes.
 pub fn ident(name: &str, span: Span) -> Ident {
-    let plain = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    let plain = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
     Ident { value: name.to_string(), quote_style: (!plain || !is_free(name)).then_some('`'), span }
 }
 
@@ -122,9 +147,45 @@ pub fn ident(name: &str, span: Span) -> Ident {
 fn is_free(word: &str) -> bool {
     /// Words that stand between operands or end one; as an operand alone the parser would take them.
     const BETWEEN: &[&str] = &[
-        "ALL", "ANY", "ARRAY", "AS", "AT", "BETWEEN", "BOTH", "BY", "CASE", "COLLATE", "DESCRIPTOR", "DISTINCT", "DIV", "ELSE", "END",
-        "ESCAPE", "FOR", "FROM", "ILIKE", "IN", "IS", "ISNULL", "LEADING", "LIKE", "MEMBER", "NOT", "NOTNULL", "OVER", "OVERLAPS",
-        "REGEXP", "RLIKE", "SIMILAR", "SOME", "TABLE", "THEN", "TO", "TRAILING", "WHEN", "XOR",
+        "ALL",
+        "ANY",
+        "ARRAY",
+        "AS",
+        "AT",
+        "BETWEEN",
+        "BOTH",
+        "BY",
+        "CASE",
+        "COLLATE",
+        "DESCRIPTOR",
+        "DISTINCT",
+        "DIV",
+        "ELSE",
+        "END",
+        "ESCAPE",
+        "FOR",
+        "FROM",
+        "ILIKE",
+        "IN",
+        "IS",
+        "ISNULL",
+        "LEADING",
+        "LIKE",
+        "MEMBER",
+        "NOT",
+        "NOTNULL",
+        "OVER",
+        "OVERLAPS",
+        "REGEXP",
+        "RLIKE",
+        "SIMILAR",
+        "SOME",
+        "TABLE",
+        "THEN",
+        "TO",
+        "TRAILING",
+        "WHEN",
+        "XOR",
     ];
     let upper = word.to_uppercase();
     if ALL_KEYWORDS.binary_search(&upper.as_str()).is_err() {
@@ -151,7 +212,9 @@ pub fn window_mark(index: usize, span: Span) -> Expr {
 
 pub fn marked(expr: &Expr) -> Option<usize> {
     match expr {
-        Expr::Identifier(ident) if ident.quote_style == Some('"') => WINDOW_COLUMNS.iter().position(|name| *name == ident.value),
+        Expr::Identifier(ident) if ident.quote_style == Some('"') => {
+            WINDOW_COLUMNS.iter().position(|name| *name == ident.value)
+        }
         _ => None,
     }
 }
@@ -177,14 +240,18 @@ pub fn find<'a>(name: &str, names: impl Iterator<Item = &'a str> + Clone) -> Res
         return Ok(at);
     }
     let lower = name.to_lowercase();
-    let alike: Vec<(usize, &str)> = names.clone().enumerate().filter(|(_, known)| known.to_lowercase() == lower).collect();
+    let alike: Vec<(usize, &str)> =
+        names.clone().enumerate().filter(|(_, known)| known.to_lowercase() == lower).collect();
     match alike[..] {
         [(at, _)] => Ok(at),
         [] => Err(NotFound::Unknown(match nearest(name, names.clone()) {
             Some(near) => format!("did you mean {near}?"),
             None => graph::suggestion(name, names),
         })),
-        _ => Err(NotFound::Ambiguous(format!("it may be {}", alike.iter().map(|(_, known)| *known).collect::<Vec<_>>().join(" or ")))),
+        _ => Err(NotFound::Ambiguous(format!(
+            "it may be {}",
+            alike.iter().map(|(_, known)| *known).collect::<Vec<_>>().join(" or ")
+        ))),
     }
 }
 
@@ -193,7 +260,10 @@ pub fn unique(name: &str, taken: impl Fn(&str) -> bool) -> String {
     if !taken(name) {
         return name.to_string();
     }
-    (0u32..).map(|number| format!("{name}{number}")).find(|candidate| !taken(candidate)).expect("numbers do not run out")
+    (0u32..)
+        .map(|number| format!("{name}{number}"))
+        .find(|candidate| !taken(candidate))
+        .expect("numbers do not run out")
 }
 
 /// The relation's columns under the name of its table.
@@ -218,10 +288,32 @@ mod tests {
     #[test]
     fn a_name_reads_the_same_bare_and_in_backquotes() {
         let forms = [
-            "@", "@ + 1", "1 + @", "- @ * 2", "NOT @", "CASE WHEN @ > 1 AND @ IS NOT NULL THEN @ ELSE @ END", "CASE @ WHEN @ THEN 1 END",
-            "@ BETWEEN @ AND @", "@ IN (@, @)", "@ LIKE @", "CAST(@ AS INT)", "UPPER(@)", "f(@, @)", "(@)", "@ = 'a' OR @", "@ IS NULL", "@ || @",
-            "SUM(@) FILTER (WHERE @ > 1)", "@ - INTERVAL '1' DAY", "EXTRACT(DAY FROM @)", "TRIM(@)", "SUBSTRING(@ FROM 1 FOR 2)", "POSITION(@ IN @)",
-            "@[1]", "@.x", "x.@",
+            "@",
+            "@ + 1",
+            "1 + @",
+            "- @ * 2",
+            "NOT @",
+            "CASE WHEN @ > 1 AND @ IS NOT NULL THEN @ ELSE @ END",
+            "CASE @ WHEN @ THEN 1 END",
+            "@ BETWEEN @ AND @",
+            "@ IN (@, @)",
+            "@ LIKE @",
+            "CAST(@ AS INT)",
+            "UPPER(@)",
+            "f(@, @)",
+            "(@)",
+            "@ = 'a' OR @",
+            "@ IS NULL",
+            "@ || @",
+            "SUM(@) FILTER (WHERE @ > 1)",
+            "@ - INTERVAL '1' DAY",
+            "EXTRACT(DAY FROM @)",
+            "TRIM(@)",
+            "SUBSTRING(@ FROM 1 FOR 2)",
+            "POSITION(@ IN @)",
+            "@[1]",
+            "@.x",
+            "x.@",
         ];
         let mut bare = 0;
         let mut wrong = Vec::new();
@@ -231,7 +323,10 @@ mod tests {
             bare += usize::from(shown.quote_style.is_none());
             for form in forms {
                 let (ours, quoted) = (form.replace('@', &shown.to_string()), form.replace('@', &format!("`{word}`")));
-                let read = |text: &str| parsed(text).map(|expr| (std::mem::discriminant(&expr), expr.to_string().replace('`', "").to_lowercase()));
+                let read = |text: &str| {
+                    parsed(text)
+                        .map(|expr| (std::mem::discriminant(&expr), expr.to_string().replace('`', "").to_lowercase()))
+                };
                 if read(&ours).is_none() || read(&ours) != read(&quoted) {
                     wrong.push(ours);
                 }

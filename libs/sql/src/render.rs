@@ -32,13 +32,15 @@ fn one(text: &mut String, problem: &Problem, lines: &[&str], name: &str) {
     };
     let width = line.to_string().len();
     let _ = writeln!(text, "{:width$}--> {name}:{line}:{column}", "");
-    let shown = usize::try_from(line).ok().and_then(|line| lines.get(line.checked_sub(1)?)).copied().unwrap_or_default();
+    let shown =
+        usize::try_from(line).ok().and_then(|line| lines.get(line.checked_sub(1)?)).copied().unwrap_or_default();
     let length = shown.chars().count() as u64;
     let last = if end_line == line { end_column } else { length + 1 };
     let from = if length <= EXCERPT_CHARS { 0 } else { column.saturating_sub(1).saturating_sub(EXCERPT_CHARS / 2) };
     let excerpt: String = visible(&shown.chars().skip(from as usize).take(EXCERPT_CHARS as usize).collect::<String>());
-    let carets = last.saturating_sub(column).max(1).min(EXCERPT_CHARS);
-    let carets = carets.min((excerpt.chars().count() as u64 + 1).saturating_sub(column.saturating_sub(1) - from).max(1));
+    let carets = last.saturating_sub(column).clamp(1, EXCERPT_CHARS);
+    let carets =
+        carets.min((excerpt.chars().count() as u64 + 1).saturating_sub(column.saturating_sub(1) - from).max(1));
     let indent = (column.saturating_sub(1) - from) as usize;
     let _ = writeln!(text, "{:width$} |", "");
     let _ = writeln!(text, "{line} | {}", excerpt.trim_end());
@@ -57,7 +59,13 @@ fn visible(text: &str) -> String {
     let shown = |c: char| match c {
         '\n' => c,
         '\t' => ' ',
-        c if c.is_control() || ('\u{200b}'..='\u{200f}').contains(&c) || ('\u{202a}'..='\u{202e}').contains(&c) || ('\u{2066}'..='\u{2069}').contains(&c) => '\u{fffd}',
+        c if c.is_control()
+            || ('\u{200b}'..='\u{200f}').contains(&c)
+            || ('\u{202a}'..='\u{202e}').contains(&c)
+            || ('\u{2066}'..='\u{2069}').contains(&c) =>
+        {
+            '\u{fffd}'
+        }
         c => c,
     };
     text.chars().map(shown).collect()

@@ -3,7 +3,8 @@
 use std::ops::ControlFlow;
 
 use datafusion_sql::sqlparser::ast::{
-    AccessExpr, BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, Query, Spanned, Value, ValueWithSpan, VisitMut, VisitorMut,
+    AccessExpr, BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, Query, Spanned,
+    Value, ValueWithSpan, VisitMut, VisitorMut,
 };
 use datafusion_sql::sqlparser::tokenizer::Span;
 use graph::Problem;
@@ -39,7 +40,8 @@ impl Names<'_> {
     /// Which output a (qualified) name means, and how many of its parts say so.
     pub fn lookup(&self, parts: &[Ident]) -> Result<(usize, usize), Problem> {
         let span = parts.iter().map(|part| part.span).reduce(|a, b| a.union(&b)).unwrap_or(Span::empty());
-        let qualified = parts.len() > 1 && self.qualifier.is_some_and(|q| q == parts[0].value || q.eq_ignore_ascii_case(&parts[0].value));
+        let qualified = parts.len() > 1
+            && self.qualifier.is_some_and(|q| q == parts[0].value || q.eq_ignore_ascii_case(&parts[0].value));
         let names = || self.relation.outputs.iter().map(|output| output.name.as_str());
         let first = usize::from(qualified);
         // A ROW column may have the name of its table.
@@ -92,19 +94,29 @@ impl VisitorMut for Resolver<'_> {
         hide(expr);
         let span = expr.span();
         match expr {
-            Expr::Subquery(query) => self.refuse("a subquery in an expression", "compute it in a view or in FROM", query.span()),
-            Expr::Exists { subquery, .. } => self.refuse("EXISTS (subquery)", "it needs a join, which is not there yet", subquery.span()),
+            Expr::Subquery(query) => {
+                self.refuse("a subquery in an expression", "compute it in a view or in FROM", query.span())
+            }
+            Expr::Exists { subquery, .. } => {
+                self.refuse("EXISTS (subquery)", "it needs a join, which is not there yet", subquery.span())
+            }
             Expr::InSubquery { .. } => self.refuse("IN (subquery)", "write the values out, or filter with WHERE", span),
             Expr::InUnnest { .. } => self.refuse("IN UNNEST", "write IN (values)", span),
-            Expr::GroupingSets(_) => self.refuse("GROUPING SETS", "write one SELECT per grouping, with UNION ALL", span),
+            Expr::GroupingSets(_) => {
+                self.refuse("GROUPING SETS", "write one SELECT per grouping, with UNION ALL", span)
+            }
             Expr::Cube(_) => self.refuse("CUBE", "write one SELECT per grouping, with UNION ALL", span),
             Expr::Rollup(_) => self.refuse("ROLLUP", "write one SELECT per grouping, with UNION ALL", span),
             Expr::Lambda(_) => self.refuse("a lambda", "use functions of whole values", span),
             Expr::Prior(_) => self.refuse("PRIOR", "there is no CONNECT BY", span),
-            Expr::Wildcard(_) | Expr::QualifiedWildcard(..) => self.refuse("* in an expression", "name the columns", span),
+            Expr::Wildcard(_) | Expr::QualifiedWildcard(..) => {
+                self.refuse("* in an expression", "name the columns", span)
+            }
             Expr::Value(ValueWithSpan { value: Value::DoubleQuotedString(text), span }) => {
                 let problem = Problem::new("sql_syntax", format!("\"{text}\" is neither a text nor a name"));
-                self.problems.push(problem.hint(format!("write '{text}' for the text, `{text}` for the column")).at(place(*span)));
+                self.problems.push(
+                    problem.hint(format!("write '{text}' for the text, `{text}` for the column")).at(place(*span)),
+                );
                 ControlFlow::Break(())
             }
             Expr::Value(ValueWithSpan { value: Value::Placeholder(text), span }) => {
@@ -147,7 +159,9 @@ impl Resolver<'_> {
         let name = function_name(function);
         if function.over.is_some() {
             let hint = match name.as_str() {
-                "ROW_NUMBER" | "RANK" | "DENSE_RANK" => "top-n is not there yet; on a bounded input ORDER BY ... LIMIT n gives one",
+                "ROW_NUMBER" | "RANK" | "DENSE_RANK" => {
+                    "top-n is not there yet; on a bounded input ORDER BY ... LIMIT n gives one"
+                }
                 _ => "aggregate with GROUP BY over a window function: TUMBLE, HOP, CUMULATE or SESSION",
             };
             return self.refuse(&format!("{name} OVER"), hint, span);
@@ -182,13 +196,15 @@ pub fn function_name(function: &Function) -> String {
 /// Names inside an expression that are no columns: the unit of `TIMESTAMPDIFF(MINUTE, a, b)`, the field of `(row).field`.
 fn other_names(expr: &mut Expr) -> Vec<&mut Expr> {
     match expr {
-        Expr::Function(function) if UNIT_FUNCTIONS.contains(&function_name(function).as_str()) => match &mut function.args {
-            FunctionArguments::List(list) => match list.args.first_mut() {
-                Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(unit))) => vec![unit],
+        Expr::Function(function) if UNIT_FUNCTIONS.contains(&function_name(function).as_str()) => {
+            match &mut function.args {
+                FunctionArguments::List(list) => match list.args.first_mut() {
+                    Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(unit))) => vec![unit],
+                    _ => Vec::new(),
+                },
                 _ => Vec::new(),
-            },
-            _ => Vec::new(),
-        },
+            }
+        }
         Expr::CompoundFieldAccess { access_chain, .. } => access_chain
             .iter_mut()
             .filter_map(|access| match access {
@@ -266,8 +282,12 @@ fn with_fields(expr: Expr, fields: &[Ident]) -> Expr {
     }
     let field = |name: &Ident| ident(&name.value, name.span);
     match expr {
-        Expr::Identifier(name) => Expr::CompoundIdentifier(std::iter::once(name).chain(fields.iter().map(field)).collect()),
-        Expr::CompoundIdentifier(parts) => Expr::CompoundIdentifier(parts.into_iter().chain(fields.iter().map(field)).collect()),
+        Expr::Identifier(name) => {
+            Expr::CompoundIdentifier(std::iter::once(name).chain(fields.iter().map(field)).collect())
+        }
+        Expr::CompoundIdentifier(parts) => {
+            Expr::CompoundIdentifier(parts.into_iter().chain(fields.iter().map(field)).collect())
+        }
         other => Expr::CompoundFieldAccess {
             root: Box::new(other),
             access_chain: fields.iter().map(|name| AccessExpr::Dot(Expr::Identifier(field(name)))).collect(),
@@ -382,7 +402,9 @@ pub fn conjuncts(expr: Expr) -> Vec<Expr> {
                 rest.push(*right);
                 rest.push(*left);
             }
-            Expr::Nested(inner) if matches!(*inner, Expr::BinaryOp { op: BinaryOperator::And, .. }) => rest.push(*inner),
+            Expr::Nested(inner) if matches!(*inner, Expr::BinaryOp { op: BinaryOperator::And, .. }) => {
+                rest.push(*inner)
+            }
             other => parts.push(other),
         }
     }
@@ -396,10 +418,11 @@ pub fn all_of(parts: Vec<Expr>) -> Option<Expr> {
         other => other,
     };
     let single = parts.len() == 1;
-    parts
-        .into_iter()
-        .map(|part| if single { part } else { wrap(part) })
-        .reduce(|left, right| Expr::BinaryOp { left: Box::new(left), op: BinaryOperator::And, right: Box::new(right) })
+    parts.into_iter().map(|part| if single { part } else { wrap(part) }).reduce(|left, right| Expr::BinaryOp {
+        left: Box::new(left),
+        op: BinaryOperator::And,
+        right: Box::new(right),
+    })
 }
 
 pub fn without_parentheses(expr: &Expr) -> &Expr {

@@ -31,13 +31,22 @@ pub struct Statement {
 }
 
 pub enum Kind {
-    Set { key: String, value: String },
-    CreateTable(TableDefinition),
+    Set {
+        key: String,
+        value: String,
+    },
+    CreateTable(Box<TableDefinition>),
     CreateView(ViewDefinition),
-    Insert { table: ObjectName, columns: Vec<Ident>, query: Box<Query> },
+    Insert {
+        table: ObjectName,
+        columns: Vec<Ident>,
+        query: Box<Query>,
+    },
     Query(Box<Query>),
     /// Did not parse; the table or view that it would have made.
-    Broken { creates: Option<String> },
+    Broken {
+        creates: Option<String>,
+    },
 }
 
 /// What was read, and everything that was not.
@@ -68,11 +77,15 @@ pub fn read(text: &str) -> (Vec<Statement>, Vec<Problem>) {
         }
     }
     if let Some(span) = set {
-        let problem = Problem::new("sql_syntax", "the statement set has no END").hint("write END; after its last INSERT INTO");
+        let problem =
+            Problem::new("sql_syntax", "the statement set has no END").hint("write END; after its last INSERT INTO");
         problems.push(problem.at(place(span)));
     }
     if statements.is_empty() && problems.is_empty() {
-        problems.push(Problem::new("sql_syntax", "the script has no statement").hint("write CREATE TABLE ...; and INSERT INTO ... SELECT ...;"));
+        problems.push(
+            Problem::new("sql_syntax", "the script has no statement")
+                .hint("write CREATE TABLE ...; and INSERT INTO ... SELECT ...;"),
+        );
     }
     (statements, problems)
 }
@@ -102,7 +115,12 @@ impl Reader<'_> {
         let span = span_of(&tokens);
         if let Some(problem) = too_complex(&tokens, span) {
             self.problems.push(problem);
-            return Some(Statement { kind: Kind::Broken { creates: created(&tokens) }, span, explain: false, words: Vec::new() });
+            return Some(Statement {
+                kind: Kind::Broken { creates: created(&tokens) },
+                span,
+                explain: false,
+                words: Vec::new(),
+            });
         }
         if words_are(&tokens, &["END"]) && tokens.len() == 1 && self.set.is_some() {
             *self.set = None;
@@ -112,9 +130,12 @@ impl Reader<'_> {
         if explain {
             let _ = take_words(&mut tokens, &["PLAN", "FOR"]);
         }
-        if take_words(&mut tokens, &["EXECUTE", "STATEMENT", "SET", "BEGIN"]) || take_words(&mut tokens, &["BEGIN", "STATEMENT", "SET"]) {
+        if take_words(&mut tokens, &["EXECUTE", "STATEMENT", "SET", "BEGIN"])
+            || take_words(&mut tokens, &["BEGIN", "STATEMENT", "SET"])
+        {
             if self.set.replace(span).is_some() {
-                let problem = Problem::new("sql_syntax", "a statement set begins inside another one").hint("write END; before it");
+                let problem = Problem::new("sql_syntax", "a statement set begins inside another one")
+                    .hint("write END; before it");
                 self.problems.push(problem.at(place(span)));
             }
             if tokens.is_empty() {
@@ -122,7 +143,8 @@ impl Reader<'_> {
             }
         }
         if tokens.is_empty() {
-            let problem = Problem::new("sql_syntax", "EXPLAIN stands before a statement").hint("write EXPLAIN SELECT ... or EXPLAIN INSERT INTO ...");
+            let problem = Problem::new("sql_syntax", "EXPLAIN stands before a statement")
+                .hint("write EXPLAIN SELECT ... or EXPLAIN INSERT INTO ...");
             self.problems.push(problem.at(place(span)));
             return None;
         }
@@ -147,23 +169,37 @@ impl Reader<'_> {
             Some(vec![problem.at(place(span))])
         };
         if self.set.is_some() && first != "INSERT" {
-            return refuse(&format!("{first} in a statement set"), "a statement set holds INSERT INTO statements alone");
+            return refuse(
+                &format!("{first} in a statement set"),
+                "a statement set holds INSERT INTO statements alone",
+            );
         }
         if explain && !matches!(first.as_str(), "SELECT" | "WITH" | "INSERT" | "VALUES") && !first.is_empty() {
             return refuse(&format!("EXPLAIN {first}"), "EXPLAIN stands before SELECT or INSERT INTO");
         }
-        let known = "a script holds CREATE TABLE, CREATE VIEW, INSERT INTO, SELECT, SET, EXPLAIN and EXECUTE STATEMENT SET";
+        let known =
+            "a script holds CREATE TABLE, CREATE VIEW, INSERT INTO, SELECT, SET, EXPLAIN and EXECUTE STATEMENT SET";
         match (first.as_str(), second.as_str()) {
-            ("DROP", _) => refuse(&format!("DROP {second}"), "tables and views live as long as the script; leave it out"),
+            ("DROP", _) => {
+                refuse(&format!("DROP {second}"), "tables and views live as long as the script; leave it out")
+            }
             ("ALTER", _) => refuse(&format!("ALTER {second}"), "change the CREATE statement instead"),
-            ("SHOW" | "DESCRIBE" | "DESC" | "USE" | "RESET" | "ADD" | "REMOVE" | "LOAD" | "UNLOAD" | "HELP", _) => refuse(&first, known),
-            ("ANALYZE" | "COMPILE" | "CALL" | "COPY" | "ATTACH" | "INSTALL" | "PRAGMA" | "GRANT" | "REVOKE" | "COMMIT" | "ROLLBACK", _) => {
+            ("SHOW" | "DESCRIBE" | "DESC" | "USE" | "RESET" | "ADD" | "REMOVE" | "LOAD" | "UNLOAD" | "HELP", _) => {
                 refuse(&first, known)
             }
-            ("UPDATE" | "DELETE" | "MERGE" | "TRUNCATE" | "REPLACE", _) => refuse(&first, "write the new rows with INSERT INTO ... SELECT"),
-            ("CREATE", "FUNCTION" | "CATALOG" | "DATABASE" | "MODEL" | "MATERIALIZED" | "INDEX" | "SCHEMA" | "EXTERNAL" | "UNIQUE") => {
-                refuse(&format!("CREATE {second}"), known)
+            (
+                "ANALYZE" | "COMPILE" | "CALL" | "COPY" | "ATTACH" | "INSTALL" | "PRAGMA" | "GRANT" | "REVOKE"
+                | "COMMIT" | "ROLLBACK",
+                _,
+            ) => refuse(&first, known),
+            ("UPDATE" | "DELETE" | "MERGE" | "TRUNCATE" | "REPLACE", _) => {
+                refuse(&first, "write the new rows with INSERT INTO ... SELECT")
             }
+            (
+                "CREATE",
+                "FUNCTION" | "CATALOG" | "DATABASE" | "MODEL" | "MATERIALIZED" | "INDEX" | "SCHEMA" | "EXTERNAL"
+                | "UNIQUE",
+            ) => refuse(&format!("CREATE {second}"), known),
             ("CREATE", "OR") => refuse("CREATE OR REPLACE", "names are new in a script; leave OR REPLACE out"),
             ("INSERT", "OVERWRITE") => refuse("INSERT OVERWRITE", "write INSERT INTO into a new path"),
             ("STOP", _) => refuse(&format!("STOP {second}"), "a run is stopped from outside the script"),
@@ -227,7 +263,8 @@ pub fn end(parser: &mut Parser) -> Result<(), ParserError> {
 }
 
 fn set(parser: &mut Parser, span: Span) -> Result<Kind, Vec<Problem>> {
-    let usage = || vec![Problem::new("sql_syntax", "cannot read this SET").hint("write SET 'name' = 'value'").at(place(span))];
+    let usage =
+        || vec![Problem::new("sql_syntax", "cannot read this SET").hint("write SET 'name' = 'value'").at(place(span))];
     parser.next_token();
     let mut text = |stop: bool| -> Option<String> {
         let mut text = String::new();
@@ -259,7 +296,8 @@ pub fn parser(tokens: Vec<TokenWithSpan>) -> Parser<'static> {
 pub fn syntax_problem(error: ParserError, statement: Span) -> Problem {
     let text = match error {
         ParserError::RecursionLimitExceeded => {
-            let problem = Problem::new("query_too_complex", "the statement nests too deep").hint("split it with CREATE VIEW");
+            let problem =
+                Problem::new("query_too_complex", "the statement nests too deep").hint("split it with CREATE VIEW");
             return problem.at(place(statement));
         }
         ParserError::ParserError(text) | ParserError::TokenizerError(text) => text,
@@ -267,17 +305,24 @@ pub fn syntax_problem(error: ParserError, statement: Span) -> Problem {
     // sqlparser gives the place only inside the text.
     let (message, location) = match text.rsplit_once(" at Line: ") {
         Some((message, rest)) => {
-            let numbers = rest.split_once(", Column: ").and_then(|(line, column)| Some((line.parse().ok()?, column.trim().parse().ok()?)));
+            let numbers = rest
+                .split_once(", Column: ")
+                .and_then(|(line, column)| Some((line.parse().ok()?, column.trim().parse().ok()?)));
             (message.to_string(), numbers.map(|(line, column)| Location::new(line, column)))
         }
         None => (text, None),
     };
-    let length = message.rsplit_once("found: ").map_or(1, |(_, found)| if found == "EOF" { 1 } else { found.chars().count() as u64 });
+    let length = message
+        .rsplit_once("found: ")
+        .map_or(1, |(_, found)| if found == "EOF" { 1 } else { found.chars().count() as u64 });
     let span = match location {
         Some(start) if start.line > 0 => Span::new(start, Location::new(start.line, start.column + length)),
         _ => Span::new(statement.end, Location::new(statement.end.line, statement.end.column + 1)),
     };
-    let message = message.replace("Expected: ", "expected ").replace("found: EOF", "found the end of the statement").replace("found: ", "found ");
+    let message = message
+        .replace("Expected: ", "expected ")
+        .replace("found: EOF", "found the end of the statement")
+        .replace("found: ", "found ");
     let problem = Problem::new("sql_syntax", lower_first(&message));
     let problem = match reserved_word(&message) {
         Some(word) => problem.hint(format!("{word} is a keyword; as a name it stands in backquotes: `{word}`")),
@@ -289,22 +334,36 @@ pub fn syntax_problem(error: ParserError, statement: Span) -> Problem {
 /// The keyword that stands where the parser wanted a name.
 fn reserved_word(message: &str) -> Option<String> {
     let found = message.rsplit_once("found ")?.1;
-    const CLAUSES: &[&str] = &["FROM", "WHERE", "GROUP", "ORDER", "HAVING", "LIMIT", "UNION", "AND", "OR", "AS", "END", "THEN", "BY", "WITH", "SELECT"];
+    const CLAUSES: &[&str] = &[
+        "FROM", "WHERE", "GROUP", "ORDER", "HAVING", "LIMIT", "UNION", "AND", "OR", "AS", "END", "THEN", "BY", "WITH",
+        "SELECT",
+    ];
     if CLAUSES.contains(&found.to_uppercase().as_str()) {
         return None;
     }
     let wanted = message.contains("identifier") || message.contains("an expression");
-    let plain = found.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') && found.starts_with(|c: char| c.is_ascii_alphabetic());
+    let plain = found.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+        && found.starts_with(|c: char| c.is_ascii_alphabetic());
     (wanted && plain && !found.is_empty()).then(|| found.to_string())
 }
 
 fn too_complex(tokens: &[TokenWithSpan], span: Span) -> Option<Problem> {
-    let problem = |message: String, at: Span| Some(Problem::new("query_too_complex", message).hint("split the statement with CREATE VIEW").at(place(at)));
+    let problem = |message: String, at: Span| {
+        Some(Problem::new("query_too_complex", message).hint("split the statement with CREATE VIEW").at(place(at)))
+    };
     if tokens.len() > TOKENS_MAX {
-        return problem(format!("the statement has {} words and signs; {TOKENS_MAX} are the most", tokens.len()), first_line(span));
+        return problem(
+            format!("the statement has {} words and signs; {TOKENS_MAX} are the most", tokens.len()),
+            first_line(span),
+        );
     }
     if let Err(error) = expr::check_tokens(tokens) {
-        let at = error.span.map_or(place(span), |(line, column, end_line, end_column)| graph::Place::Span { line, column, end_line, end_column });
+        let at = error.span.map_or(place(span), |(line, column, end_line, end_column)| graph::Place::Span {
+            line,
+            column,
+            end_line,
+            end_column,
+        });
         let problem = Problem::new(error.code, error.message).at(at);
         return Some(match error.hint {
             Some(hint) => problem.hint(hint),
@@ -333,7 +392,11 @@ fn too_complex(tokens: &[TokenWithSpan], span: Span) -> Option<Problem> {
 }
 
 fn first_line(span: Span) -> Span {
-    if span.start.line == span.end.line { span } else { Span::new(span.start, Location::new(span.start.line, span.start.column + 1)) }
+    if span.start.line == span.end.line {
+        span
+    } else {
+        Span::new(span.start, Location::new(span.start.line, span.start.column + 1))
+    }
 }
 
 /// The name after CREATE ... TABLE or VIEW, so that its use is not reported again when the statement does not parse.
@@ -372,7 +435,8 @@ pub fn word(token: &TokenWithSpan) -> Option<String> {
 }
 
 fn words_are(tokens: &[TokenWithSpan], words: &[&str]) -> bool {
-    tokens.len() >= words.len() && tokens.iter().zip(words).all(|(token, wanted)| word(token).as_deref() == Some(wanted))
+    tokens.len() >= words.len()
+        && tokens.iter().zip(words).all(|(token, wanted)| word(token).as_deref() == Some(wanted))
 }
 
 fn take_words(tokens: &mut Vec<TokenWithSpan>, words: &[&str]) -> bool {
@@ -405,7 +469,9 @@ pub fn lower_first(text: &str) -> String {
     let mut chars = text.chars();
     match chars.next() {
         // Not where a keyword or an abbreviation begins the text.
-        Some(first) if !chars.clone().next().is_some_and(char::is_uppercase) => first.to_lowercase().chain(chars).collect(),
+        Some(first) if !chars.clone().next().is_some_and(char::is_uppercase) => {
+            first.to_lowercase().chain(chars).collect()
+        }
         _ => text.to_string(),
     }
 }

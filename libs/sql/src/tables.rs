@@ -3,7 +3,10 @@
 use datafusion_sql::sqlparser::ast::{BinaryOperator, Expr, Ident, Spanned};
 use datafusion_sql::sqlparser::tokenizer::Span;
 use graph::connector::{SINK_CONNECTORS, SOURCE_CONNECTORS};
-use graph::{Column, OnBad, Operator, Period, Place, Problem, Schema, Sink, SinkConnector, Source, SourceConnector, Watermark, nearest};
+use graph::{
+    Column, OnBad, Operator, Period, Place, Problem, Schema, Sink, SinkConnector, Source, SourceConnector, Watermark,
+    nearest,
+};
 use serde_json::{Map, Value};
 
 use crate::ddl::{ColumnKind, TableDefinition, TableOption};
@@ -41,7 +44,11 @@ impl Planner<'_> {
             if *table == definition.name.value {
                 match definition.options.iter_mut().find(|known| known.key == *option) {
                     Some(known) => known.value = value.clone(),
-                    None => definition.options.push(TableOption { key: option.clone(), value: value.clone(), span: definition.options_span }),
+                    None => definition.options.push(TableOption {
+                        key: option.clone(),
+                        value: value.clone(),
+                        span: definition.options_span,
+                    }),
                 }
             }
         }
@@ -55,13 +62,20 @@ impl Planner<'_> {
             .columns
             .iter()
             .filter_map(|defined| match &defined.kind {
-                ColumnKind::Physical { data_type, nullable } => Some(Column::new(defined.name.value.clone(), data_type.clone(), *nullable)),
+                ColumnKind::Physical { data_type, nullable } => {
+                    Some(Column::new(defined.name.value.clone(), data_type.clone(), *nullable))
+                }
                 ColumnKind::Computed(_) => None,
             })
             .collect();
         if physical.is_empty() {
             let message = format!("the table {} has no columns", definition.name.value);
-            self.problem("wrong_columns", message, "declare the columns of its rows: (name TYPE, ...)", definition.name.span);
+            self.problem(
+                "wrong_columns",
+                message,
+                "declare the columns of its rows: (name TYPE, ...)",
+                definition.name.span,
+            );
         }
         self.known_columns(&mut definition.primary_key, &physical, "the primary key");
         self.known_columns(&mut definition.partitioned_by, &physical, "PARTITIONED BY");
@@ -81,7 +95,12 @@ impl Planner<'_> {
             match find(&name.value, columns.iter().map(|column| column.name.as_str())) {
                 Ok(at) => name.value = columns[at].name.clone(),
                 Err(NotFound::Unknown(hint) | NotFound::Ambiguous(hint)) => {
-                    self.problem("unknown_column", format!("{what} names {}, which is no column of the table", name.value), hint, name.span);
+                    self.problem(
+                        "unknown_column",
+                        format!("{what} names {}, which is no column of the table", name.value),
+                        hint,
+                        name.span,
+                    );
                 }
             }
         }
@@ -105,7 +124,9 @@ impl Planner<'_> {
             return Ok(name);
         }
         let hint = match name.as_str() {
-            "kafka" | "upsert-kafka" | "kinesis" | "jdbc" => "it is not there yet; 'filesystem' and 'replay' read files".to_string(),
+            "kafka" | "upsert-kafka" | "kinesis" | "jdbc" => {
+                "it is not there yet; 'filesystem' and 'replay' read files".to_string()
+            }
             other => graph::suggestion(other, known.iter().copied()),
         };
         let (message, span) = (format!("there is no connector '{}'", option.value), option.span);
@@ -130,10 +151,19 @@ impl Planner<'_> {
                 _ => String::new(),
             };
             let key = if key == "type" { "connector" } else { key.as_str() };
-            let span = table.definition.options.iter().find(|option| option.key == key).map_or(table.definition.options_span, |option| option.span);
+            let span = table
+                .definition
+                .options
+                .iter()
+                .find(|option| option.key == key)
+                .map_or(table.definition.options_span, |option| option.span);
             // The generic options are known here, not to the connector.
             let near = nearest(key, GENERIC).filter(|_| problem.code == "unknown_option");
-            let missing = problem.message.strip_prefix("missing field `").and_then(|rest| rest.split('`').next()).map(str::to_string);
+            let missing = problem
+                .message
+                .strip_prefix("missing field `")
+                .and_then(|rest| rest.split('`').next())
+                .map(str::to_string);
             let problem = match (near, missing) {
                 (Some(near), _) => problem.hint(format!("did you mean {near}?")),
                 (None, Some(missing)) => {
@@ -156,7 +186,11 @@ impl Planner<'_> {
                 "dead_letter" => *this = OnBad::DeadLetter,
                 _ => {
                     let message = format!("'{}' cannot be '{}'", option.key, option.value);
-                    self.problems.push(Problem::new("invalid_option", message).hint("write fail, drop or dead_letter").at(place(option.span)));
+                    self.problems.push(
+                        Problem::new("invalid_option", message)
+                            .hint("write fail, drop or dead_letter")
+                            .at(place(option.span)),
+                    );
                 }
             };
             let read = match option.key.as_str() {
@@ -175,17 +209,35 @@ impl Planner<'_> {
             match read {
                 Ok(None) => {}
                 Ok(Some((period, _))) if period.us <= 0 => {
-                    self.problem("invalid_option", format!("'{}' must be above 0", option.key), "write '30s', for example", option.span);
+                    self.problem(
+                        "invalid_option",
+                        format!("'{}' must be above 0", option.key),
+                        "write '30s', for example",
+                        option.span,
+                    );
                 }
                 Ok(Some((period, true))) => policies.idle_timeout = Some(period),
                 Ok(Some((period, false))) => policies.max_ahead = Some(period),
                 Err(reason) => {
-                    self.problem("invalid_option", format!("cannot read '{}': {reason}", option.key), "write '30s', for example", option.span);
+                    self.problem(
+                        "invalid_option",
+                        format!("cannot read '{}': {reason}", option.key),
+                        "write '30s', for example",
+                        option.span,
+                    );
                 }
             }
             if option.key != "on_bad_record" && table.definition.watermark.is_none() {
-                let message = format!("'{}' needs a watermark, and the table {} declares none", option.key, table.definition.name.value);
-                self.problem("invalid_option", message, "declare WATERMARK FOR column AS column - INTERVAL '5' SECOND", option.span);
+                let message = format!(
+                    "'{}' needs a watermark, and the table {} declares none",
+                    option.key, table.definition.name.value
+                );
+                self.problem(
+                    "invalid_option",
+                    message,
+                    "declare WATERMARK FOR column AS column - INTERVAL '5' SECOND",
+                    option.span,
+                );
             }
         }
         policies
@@ -204,7 +256,8 @@ impl Planner<'_> {
         };
         // Partition columns stand in the path, not in the rows: they are the last of the source.
         let partition_by: Vec<String> = definition.partitioned_by.iter().map(|name| name.value.clone()).collect();
-        let (mut columns, mut last): (Vec<Column>, Vec<Column>) = table.physical.iter().cloned().partition(|c| !partition_by.contains(&c.name));
+        let (mut columns, mut last): (Vec<Column>, Vec<Column>) =
+            table.physical.iter().cloned().partition(|c| !partition_by.contains(&c.name));
         last.sort_by_key(|column| partition_by.iter().position(|name| *name == column.name));
         columns.append(&mut last);
         let schema = Schema::new(columns.clone());
@@ -228,7 +281,9 @@ impl Planner<'_> {
             })
             .collect();
         let watermark = self.watermark(table, &outputs);
-        let (Some(connector), false, Ok(watermark)) = (connector, computed_fail, watermark) else { return Err(Refused) };
+        let (Some(connector), false, Ok(watermark)) = (connector, computed_fail, watermark) else {
+            return Err(Refused);
+        };
         let name = definition.name.value.clone();
         let mut spans = NodeSpans::new(definition.name.span).part("/connector", definition.options_span);
         for option in &definition.options {
@@ -243,7 +298,8 @@ impl Planner<'_> {
                 spans = spans.part(format!("/columns/{position}"), defined.name.span);
             }
         }
-        let source = Source { table: name.clone(), connector, columns, on_bad_record: policies.on_bad_record, partition_by };
+        let source =
+            Source { table: name.clone(), connector, columns, on_bad_record: policies.on_bad_record, partition_by };
         let node = self.nodes.add_named(name, Operator::Source(source), Vec::new(), schema, spans);
         let relation = Relation { node, outputs, windows: Windows::None, span: definition.name.span };
         let mut relation = self.projected(relation, false);
@@ -259,12 +315,9 @@ impl Planner<'_> {
                     _ => spans,
                 };
             }
-            // A row without a time does not pass, whatever the policy.
-            let mut schema = self.nodes.schema(relation.node).clone();
-            schema.columns.iter_mut().filter(|known| known.name == column).for_each(|known| known.nullable = false);
-            relation.outputs.iter_mut().filter(|output| output.name == column).for_each(|output| output.nullable = false);
             let Policies { on_null, idle_timeout, max_ahead, .. } = policies;
             let operator = Operator::Watermark(Watermark { column, delay, idle_timeout, max_ahead, on_null });
+            let schema = self.nodes.schema(relation.node).clone();
             relation.node = self.nodes.add(operator, vec![relation.node], schema, spans);
         }
         Ok(relation)
@@ -294,11 +347,13 @@ impl Planner<'_> {
             Ok(at) => at,
             Err(NotFound::Unknown(hint) | NotFound::Ambiguous(hint)) => {
                 // A computed column that was refused is missing here, and was reported.
-                let declared = table.definition.columns.iter().any(|defined| defined.name.value == watermark.column.value);
+                let declared =
+                    table.definition.columns.iter().any(|defined| defined.name.value == watermark.column.value);
                 if declared {
                     return Err(Refused);
                 }
-                let message = format!("the watermark is for {}, which is no column of the table", watermark.column.value);
+                let message =
+                    format!("the watermark is for {}, which is no column of the table", watermark.column.value);
                 return Err(self.problem("unknown_column", message, hint, watermark.column.span));
             }
         };
@@ -306,20 +361,25 @@ impl Planner<'_> {
         let same = |expr: &Expr| matches!(expr, Expr::Identifier(name) if named(name).ok() == Some(at));
         let delay = match &watermark.expr {
             expr if same(expr) => Some(Period::ZERO),
-            Expr::BinaryOp { left, op: BinaryOperator::Minus, right } if same(left) => match crate::period::read(right, "the watermark's delay", span) {
-                Ok(delay) => Some(delay),
-                Err(problem) => {
-                    self.problems.push(problem);
-                    return Err(Refused);
+            Expr::BinaryOp { left, op: BinaryOperator::Minus, right } if same(left) => {
+                match crate::period::read(right, "the watermark's delay", span) {
+                    Ok(delay) => Some(delay),
+                    Err(problem) => {
+                        self.problems.push(problem);
+                        return Err(Refused);
+                    }
                 }
-            },
+            }
             _ => None,
         };
         let column = outputs[at].name.clone();
         match delay {
             Some(delay) if delay.us >= 0 => Ok(Some((column, delay))),
             _ => {
-                let message = format!("cannot use {} as a watermark: it is the column, or the column less an interval", watermark.expr);
+                let message = format!(
+                    "cannot use {} as a watermark: it is the column, or the column less an interval",
+                    watermark.expr
+                );
                 let hint = format!("write WATERMARK FOR {column} AS {column} - INTERVAL '5' SECOND");
                 Err(self.problem("invalid_watermark", message, hint, span))
             }
@@ -333,9 +393,20 @@ impl Planner<'_> {
             Some(Entry::Table(table)) => match &table.source {
                 Some(relation) => Ok(Relation { span: at, ..relation.clone() }),
                 None => {
-                    let connector = table.definition.options.iter().find(|option| option.key == "connector").map(|option| option.value.clone());
-                    let message = format!("the table {name} cannot be read: '{}' is no source", connector.unwrap_or_default());
-                    Err(self.problem("unknown_connector", message, format!("sources are {}", SOURCE_CONNECTORS.join(", ")), at))
+                    let connector = table
+                        .definition
+                        .options
+                        .iter()
+                        .find(|option| option.key == "connector")
+                        .map(|option| option.value.clone());
+                    let message =
+                        format!("the table {name} cannot be read: '{}' is no source", connector.unwrap_or_default());
+                    Err(self.problem(
+                        "unknown_connector",
+                        message,
+                        format!("sources are {}", SOURCE_CONNECTORS.join(", ")),
+                        at,
+                    ))
                 }
             },
             _ => Err(Refused),
@@ -360,10 +431,12 @@ impl Planner<'_> {
 
     fn sink_of(&mut self, table: &Table) -> Planned<Sink> {
         let definition = &table.definition;
-        let connector = SinkConnector::from_options(&Self::connector_options(table), "").map_err(|found| self.option_problems(table, found))?;
+        let connector = SinkConnector::from_options(&Self::connector_options(table), "")
+            .map_err(|found| self.option_problems(table, found))?;
         if !SOURCE_CONNECTORS.contains(&connector.name()) {
             for option in definition.options.iter().filter(|option| GENERIC.contains(&option.key.as_str())) {
-                let message = format!("'{}' says how records are read, and '{}' is only written", option.key, connector.name());
+                let message =
+                    format!("'{}' says how records are read, and '{}' is only written", option.key, connector.name());
                 self.problem("unknown_option", message, "remove it", option.span);
             }
         }
@@ -381,11 +454,16 @@ impl Planner<'_> {
         if let Some(Entry::Table(table)) = self.entries.get(name) {
             spans = spans.part("/connector", table.definition.options_span);
             for option in &table.definition.options {
-                let key = if option.key == "connector" { "type".to_string() } else { option.key.replace('~', "~0").replace('/', "~1") };
+                let key = if option.key == "connector" {
+                    "type".to_string()
+                } else {
+                    option.key.replace('~', "~0").replace('/', "~1")
+                };
                 spans = spans.part(format!("/connector/{key}"), option.span);
             }
             for (position, column) in table.physical.iter().enumerate() {
-                if let Some(defined) = table.definition.columns.iter().find(|defined| defined.name.value == column.name) {
+                if let Some(defined) = table.definition.columns.iter().find(|defined| defined.name.value == column.name)
+                {
                     spans = spans.part(format!("/columns/{position}"), defined.name.span);
                 }
             }

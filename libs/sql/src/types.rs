@@ -7,47 +7,21 @@ use graph::{Column, DataType};
 use crate::dialect::SqlDialect;
 use crate::relation::Output;
 
-/// The output as a column of a table, cast if its type allows that without a word; else what is wrong, and what to write.
-///
-/// As in Flink, only casts to a type that holds all values are implicit; between timestamps of other precision, and DECIMALs, they are too.
+/// The output as a column of a table, cast where `expr` allows that without a written CAST; else what is wrong, and what to write.
 pub fn implicit_cast(output: &Output, target: &Column) -> Result<Output, (String, String)> {
-    let named = |expr: Expr, data_type: DataType| Output { name: target.name.clone(), expr, data_type, ..output.clone() };
+    let named =
+        |expr: Expr, data_type: DataType| Output { name: target.name.clone(), expr, data_type, ..output.clone() };
     if output.data_type == target.data_type {
         return Ok(named(output.expr.clone(), output.data_type.clone()));
     }
-    if !is_implicit(&output.data_type, &target.data_type) {
-        let message = format!("the column {} is {}, and the query gives {}", target.name, target.data_type, output.data_type);
+    if !expr::casts_implicitly(&output.data_type, &target.data_type) {
+        let message =
+            format!("the column {} is {}, and the query gives {}", target.name, target.data_type, output.data_type);
         return Err((message, format!("write CAST(... AS {})", target.data_type)));
     }
     match cast(&output.expr, &target.data_type) {
         Some(expr) => Ok(named(expr, target.data_type.clone())),
         None => Err((format!("cannot cast {} to {}", output.data_type, target.data_type), "write the cast out".into())),
-    }
-}
-
-pub fn is_implicit(from: &DataType, to: &DataType) -> bool {
-    use DataType::*;
-    match (from, to) {
-        _ if from == to => true,
-        (_, Decimal(..)) => from.is_integer() || matches!(from, Decimal(..)),
-        (_, Float | Double) => from.is_integer() || matches!(from, Decimal(..) | Float),
-        (Timestamp(_) | TimestampLtz(_), Timestamp(_) | TimestampLtz(_)) => true,
-        (Date, Timestamp(_) | TimestampLtz(_)) => true,
-        _ => match (width(from), width(to)) {
-            (Some(from), Some(to)) => from <= to,
-            _ => false,
-        },
-    }
-}
-
-/// Bytes of an integer.
-fn width(data_type: &DataType) -> Option<u8> {
-    match data_type {
-        DataType::TinyInt => Some(1),
-        DataType::SmallInt => Some(2),
-        DataType::Int => Some(4),
-        DataType::BigInt => Some(8),
-        _ => None,
     }
 }
 
@@ -72,10 +46,21 @@ pub fn common(a: &DataType, b: &DataType) -> Option<DataType> {
         (Timestamp(p), Timestamp(q)) => Timestamp(*p.max(q)),
         (TimestampLtz(p), TimestampLtz(q)) => TimestampLtz(*p.max(q)),
         (Float | Double, _) | (_, Float | Double) if a.is_numeric() && b.is_numeric() => Double,
-        _ if is_implicit(a, b) => b.clone(),
-        _ if is_implicit(b, a) => a.clone(),
+        (narrow, wide) | (wide, narrow) if width(narrow).is_some() && width(narrow) < width(wide) => wide.clone(),
+        (Date, time) | (time, Date) if time.is_timestamp() => time.clone(),
         _ => return None,
     })
+}
+
+/// Bytes of an integer.
+fn width(data_type: &DataType) -> Option<u8> {
+    match data_type {
+        DataType::TinyInt => Some(1),
+        DataType::SmallInt => Some(2),
+        DataType::Int => Some(4),
+        DataType::BigInt => Some(8),
+        _ => None,
+    }
 }
 
 /// `CAST(expr AS type)` in the words of the expression language.

@@ -9,8 +9,8 @@ use crate::nodes::NodeSpans;
 use crate::planner::Planner;
 use crate::query::{Ctes, Planned, Refused};
 use crate::relation::{
-    Output, Pending, Relation, Scope, WINDOW_COLUMNS, WindowKind, WindowSpans, Windows, bare, column, marked, set_window_time, unique, window_mark,
-    window_time,
+    Output, Pending, Relation, Scope, WINDOW_COLUMNS, WindowKind, WindowSpans, Windows, bare, column, marked,
+    set_window_time, unique, window_columns, window_mark, window_time,
 };
 use crate::resolve::{function_name, replace};
 
@@ -29,8 +29,12 @@ fn roles(function: &str) -> &'static [&'static str] {
 fn usage(function: &str) -> &'static str {
     match function {
         "TUMBLE" => "write TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '10' MINUTE [, offset])",
-        "HOP" => "write HOP(TABLE t, DESCRIPTOR(ts), INTERVAL '5' MINUTE, INTERVAL '10' MINUTE [, offset]), the slide before the size",
-        "CUMULATE" => "write CUMULATE(TABLE t, DESCRIPTOR(ts), INTERVAL '2' MINUTE, INTERVAL '10' MINUTE [, offset]), the step before the size",
+        "HOP" => {
+            "write HOP(TABLE t, DESCRIPTOR(ts), INTERVAL '5' MINUTE, INTERVAL '10' MINUTE [, offset]), the slide before the size"
+        }
+        "CUMULATE" => {
+            "write CUMULATE(TABLE t, DESCRIPTOR(ts), INTERVAL '2' MINUTE, INTERVAL '10' MINUTE [, offset]), the step before the size"
+        }
         _ => "write SESSION(TABLE t PARTITION BY k, DESCRIPTOR(ts), INTERVAL '5' MINUTE)",
     }
 }
@@ -53,7 +57,12 @@ impl Planner<'_> {
             return Err(self.unsupported("UNNEST", "compute with the array in the SELECT list", span));
         }
         if !FUNCTIONS.contains(&function.as_str()) {
-            return Err(self.problem("unknown_function", format!("there is no table function {name}"), suggestion(&function, FUNCTIONS), span));
+            return Err(self.problem(
+                "unknown_function",
+                format!("there is no table function {name}"),
+                suggestion(&function, FUNCTIONS),
+                span,
+            ));
         }
         let roles = roles(&function);
         let mut found: Vec<Option<(Expr, Span)>> = vec![None; roles.len()];
@@ -65,11 +74,23 @@ impl Planner<'_> {
                         Some(at) => (at, expr),
                         None => {
                             let message = format!("{function} has no argument {}", name.value);
-                            return Err(self.problem("invalid_window", message, suggestion(&name.value, roles.iter().copied()), name.span));
+                            return Err(self.problem(
+                                "invalid_window",
+                                message,
+                                suggestion(&name.value, roles.iter().copied()),
+                                name.span,
+                            ));
                         }
                     }
                 }
-                other => return Err(self.problem("invalid_window", format!("{function} cannot take {other}"), usage(&function), span)),
+                other => {
+                    return Err(self.problem(
+                        "invalid_window",
+                        format!("{function} cannot take {other}"),
+                        usage(&function),
+                        span,
+                    ));
+                }
             };
             if at >= roles.len() || found[at].is_some() {
                 let message = format!("{function} has {} arguments at most, each once", roles.len());
@@ -118,7 +139,12 @@ impl Planner<'_> {
         }
         if let Some(taken) = relation.outputs.iter().find(|output| WINDOW_COLUMNS.contains(&output.name.as_str())) {
             let message = format!("the rows have a column {} already, which {function} adds", taken.name);
-            return Err(self.problem("duplicate_column", message, "rename it in the inner query: window_start AS start_of_inner", span));
+            return Err(self.problem(
+                "duplicate_column",
+                message,
+                "rename it in the inner query: window_start AS start_of_inner",
+                span,
+            ));
         }
         let scope = Scope { relation: relation.clone(), qualifier: None };
         let mut partition_by = Vec::new();
@@ -130,9 +156,8 @@ impl Planner<'_> {
         let time_name = bare(&time_output.expr).expect("the time column was made one of the node").to_string();
         let window = window(&function, time_name, &periods).expect("all arguments that are not optional are there");
         let time_type = time_output.data_type;
-        for (index, name) in WINDOW_COLUMNS.iter().enumerate() {
-            let (data_type, expr) = (time_type.clone(), window_mark(index, span));
-            relation.outputs.push(Output { name: name.to_string(), expr, data_type, nullable: false, span });
+        for (index, Column { name, data_type, .. }) in window_columns(&time_type).into_iter().enumerate() {
+            relation.outputs.push(Output { name, expr: window_mark(index, span), data_type, nullable: false, span });
         }
         relation.windows = Windows::Pending(Box::new(Pending { window, partition_by, time_type, spans }));
         relation.span = span;
@@ -140,13 +165,25 @@ impl Planner<'_> {
     }
 
     /// The rows that a window function takes, and the keys after PARTITION BY.
-    fn window_input(&mut self, function: &str, (data, span): (Expr, Span), ctes: &Ctes) -> Planned<(Relation, Vec<Expr>)> {
+    fn window_input(
+        &mut self,
+        function: &str,
+        (data, span): (Expr, Span),
+        ctes: &Ctes,
+    ) -> Planned<(Relation, Vec<Expr>)> {
         let (relation, keys) = match &data {
             Expr::Function(call) if function_name(call) == TABLE_ARGUMENT => {
                 let mut args = arguments(call);
                 let name = match args.remove(0) {
                     Expr::CompoundIdentifier(parts) => parts.into(),
-                    _ => return Err(self.problem("invalid_window", format!("{function} needs a table"), usage(function), span)),
+                    _ => {
+                        return Err(self.problem(
+                            "invalid_window",
+                            format!("{function} needs a table"),
+                            usage(function),
+                            span,
+                        ));
+                    }
                 };
                 if !args.is_empty() && function != "SESSION" {
                     let message = format!("{function} takes no PARTITION BY");
@@ -157,15 +194,27 @@ impl Planner<'_> {
             Expr::Subquery(query) => (self.query(query, ctes)?, Vec::new()),
             Expr::Identifier(name) => {
                 let hint = format!("write TABLE {}", name.value);
-                return Err(self.problem("invalid_window", format!("{function} needs TABLE before the name of its table"), hint, span));
+                return Err(self.problem(
+                    "invalid_window",
+                    format!("{function} needs TABLE before the name of its table"),
+                    hint,
+                    span,
+                ));
             }
-            _ => return Err(self.problem("invalid_window", format!("{function} needs a table"), usage(function), span)),
+            _ => {
+                return Err(self.problem("invalid_window", format!("{function} needs a table"), usage(function), span));
+            }
         };
         Ok((self.assigned(relation)?, keys))
     }
 
     /// The output that DESCRIPTOR names, as a column of the relation's node.
-    fn time_column(&mut self, relation: Relation, (descriptor, span): &(Expr, Span), function: &str) -> Planned<(Relation, usize)> {
+    fn time_column(
+        &mut self,
+        relation: Relation,
+        (descriptor, span): &(Expr, Span),
+        function: &str,
+    ) -> Planned<(Relation, usize)> {
         let name = match descriptor {
             Expr::Function(call) if function_name(call) == "DESCRIPTOR" => match &arguments(call)[..] {
                 [Expr::Identifier(name)] => Some(name.clone()),
@@ -203,7 +252,12 @@ impl Planner<'_> {
         let Pending { mut window, spans, time_type, .. } = *pending;
         let Some(kind) = WindowKind::of(&window).filter(|kind| *kind != WindowKind::Session) else {
             let hint = "GROUP BY window_start, window_end and the keys of PARTITION BY directly over SESSION; filter in a view below it";
-            return Err(self.problem("unsupported", "the windows of SESSION are known only to an aggregate", hint, spans.whole));
+            return Err(self.problem(
+                "unsupported",
+                "the windows of SESSION are known only to an aggregate",
+                hint,
+                spans.whole,
+            ));
         };
         // Columns of earlier windows under these names make way.
         let schema = self.nodes.schema(relation.node).clone();
@@ -211,7 +265,9 @@ impl Planner<'_> {
             let renamed: Vec<(String, String)> = schema
                 .names()
                 .map(|name| {
-                    let taken = |new: &str| WINDOW_COLUMNS.contains(&new) || (new != name && schema.names().any(|other| other == new));
+                    let taken = |new: &str| {
+                        WINDOW_COLUMNS.contains(&new) || (new != name && schema.names().any(|other| other == new))
+                    };
                     (name.to_string(), unique(name, taken))
                 })
                 .collect();
@@ -223,7 +279,12 @@ impl Planner<'_> {
                 nullable: c.nullable,
                 span: relation.span,
             });
-            let outputs = Relation { node: relation.node, outputs: outputs.collect(), windows: Windows::None, span: relation.span };
+            let outputs = Relation {
+                node: relation.node,
+                outputs: outputs.collect(),
+                windows: Windows::None,
+                span: relation.span,
+            };
             relation.node = self.projected(outputs, false).node;
             let rename = |expr: &mut Expr| {
                 replace(expr, &mut |part| {
@@ -239,9 +300,10 @@ impl Planner<'_> {
             set_window_time(&mut window, new);
         }
         let mut schema = self.nodes.schema(relation.node).clone();
-        schema.columns.extend(WINDOW_COLUMNS.map(|name| Column::new(name, time_type.clone(), false)));
+        schema.columns.extend(window_columns(&time_type));
         let node_spans = window_spans(&spans);
-        relation.node = self.nodes.add(Operator::WindowAssign(WindowAssign { window }), vec![relation.node], schema, node_spans);
+        relation.node =
+            self.nodes.add(Operator::WindowAssign(WindowAssign { window }), vec![relation.node], schema, node_spans);
         relation.outputs.iter_mut().for_each(|output| unmark(&mut output.expr));
         exprs.iter_mut().for_each(|expr| unmark(expr));
         relation.windows = Windows::Attached(kind);
@@ -314,7 +376,12 @@ impl Planner<'_> {
             Ok((of, _)) if Some(&of) == window => Ok(index),
             Ok(_) => {
                 let message = format!("{} speaks of a window that GROUP BY does not have", function_name(&call));
-                Err(self.problem("invalid_window", message, format!("write the same {function}(...) in GROUP BY"), span))
+                Err(self.problem(
+                    "invalid_window",
+                    message,
+                    format!("write the same {function}(...) in GROUP BY"),
+                    span,
+                ))
             }
         })
     }

@@ -69,7 +69,7 @@ pub fn main() -> ExitCode {
     exit.into()
 }
 
-/// Warnings always; with -v what goes on, with -vv everything.
+/// Warnings always; with -v what goes on, with -vv everything. The terminal's user knows what time it is.
 fn log(verbose: u8) {
     let level = match verbose {
         0 => tracing::Level::WARN,
@@ -78,5 +78,5 @@ fn log(verbose: u8) {
     };
     let subscriber =
         tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_target(verbose > 1);
-    subscriber.with_ansi(output::colours()).init();
+    subscriber.with_ansi(output::colours()).without_time().init();
 }

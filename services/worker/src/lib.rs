@@ -43,14 +43,17 @@ pub async fn run_attempt(attempt: Attempt) -> Result<Outcome, RunError> {
     let registry = Registry::new(AllowedRoots::new(&allowed_roots)).on_print(on_print);
     // Open until the run is over; then what is still there ends.
     let lifelines = Mutex::new(Vec::new());
+    let (run_id, generation) = (&request.run_id, request.generation);
+    tracing::info!(%run_id, generation, parallelism = request.settings.parallelism, processes = request.settings.processes, "the run begins");
     let launch = move |launch: &Launch| {
         let instruction = Instruction { launch: launch.clone(), allowed_roots: allowed_roots.clone() };
         let (child, lifeline) = start(&process_arguments, &instruction)?;
+        tracing::info!(index = launch.identity.index, pid = child.id(), "started a further process");
         lifelines.lock().expect("nothing panics while it holds the list").push(lifeline);
         Ok(child)
     };
     let around = Surroundings { connectors: Arc::new(registry), launch: Some(Box::new(launch)), verb, progress };
-    engine::runtime::run(request, around).await
+    engine::runtime::run(request, around).await.map_err(panics::cause)
 }
 
 /// The first line that a further process reads.

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, PrimitiveArray, RecordBatch, RecordBatchOptions, Scalar, UInt32Array, new_null_array,
+    Array, ArrayRef, AsArray, BooleanArray, PrimitiveArray, RecordBatch, RecordBatchOptions, Scalar, UInt32Array,
+    new_null_array,
 };
 use arrow::compute::kernels::cmp;
 use arrow::compute::{self, CastOptions};
 use arrow::datatypes::{
-    ArrowTimestampType, DataType, Field, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType,
-    TimestampSecondType,
+    ArrowTimestampType, DataType, Field, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType,
+    TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType,
 };
 use arrow::error::ArrowError;
 use engine::Pushed;
@@ -26,7 +27,10 @@ pub fn plain_type(data_type: &DataType) -> DataType {
 
 pub fn plain_schema(schema: &Schema) -> SchemaRef {
     let plain = |field: &Arc<Field>| Arc::new(field.as_ref().clone().with_data_type(plain_type(field.data_type())));
-    Arc::new(Schema::new_with_metadata(schema.fields().iter().map(plain).collect::<Vec<_>>(), schema.metadata().clone()))
+    Arc::new(Schema::new_with_metadata(
+        schema.fields().iter().map(plain).collect::<Vec<_>>(),
+        schema.metadata().clone(),
+    ))
 }
 
 /// Whether every value of `from` has its meaning in `to`. Narrowing is refused, except that fractions of seconds are cut to the declared
@@ -39,19 +43,30 @@ pub fn fits(from: &DataType, to: &DataType) -> bool {
         (Null, _) => true,
         (Int8, Int16 | Int32 | Int64) | (Int16, Int32 | Int64) | (Int32, Int64) => true,
         (UInt8, Int16 | Int32 | Int64) | (UInt16, Int32 | Int64) | (UInt32 | UInt64, Int64) => true,
-        (Int8 | Int16 | Int32 | UInt8 | UInt16 | UInt32 | Float16 | Float32, Float64) | (Int8 | Int16 | UInt8 | UInt16 | Float16, Float32) => true,
-        (integer, Decimal128(precision, scale)) if integer.is_integer() => integer_digits(integer) <= i16::from(*precision) - i16::from(*scale),
+        (Int8 | Int16 | Int32 | UInt8 | UInt16 | UInt32 | Float16 | Float32, Float64)
+        | (Int8 | Int16 | UInt8 | UInt16 | Float16, Float32) => true,
+        (integer, Decimal128(precision, scale)) if integer.is_integer() => {
+            integer_digits(integer) <= i16::from(*precision) - i16::from(*scale)
+        }
         (Decimal32(p, s) | Decimal64(p, s) | Decimal128(p, s), Decimal128(precision, scale)) => {
             s <= scale && i16::from(*p) - i16::from(*s) <= i16::from(*precision) - i16::from(*scale)
         }
         (Date64, Date32) | (Time32(_) | Time64(_), Time64(_)) | (FixedSizeBinary(_), Binary) => true,
         (Timestamp(..), Timestamp(..)) => true,
-        (List(item) | LargeList(item) | FixedSizeList(item, _) | ListView(item), List(wanted)) => fits(item.data_type(), wanted.data_type()),
+        (List(item) | LargeList(item) | FixedSizeList(item, _) | ListView(item), List(wanted)) => {
+            fits(item.data_type(), wanted.data_type())
+        }
         (Struct(have), Struct(want)) => {
-            have.len() == want.len() && have.iter().zip(want).all(|(have, want)| have.name() == want.name() && fits(have.data_type(), want.data_type()))
+            have.len() == want.len()
+                && have
+                    .iter()
+                    .zip(want)
+                    .all(|(have, want)| have.name() == want.name() && fits(have.data_type(), want.data_type()))
         }
         (Map(have, _), Map(want, _)) => match (have.data_type(), want.data_type()) {
-            (Struct(have), Struct(want)) => have.iter().zip(want).all(|(have, want)| fits(have.data_type(), want.data_type())),
+            (Struct(have), Struct(want)) => {
+                have.iter().zip(want).all(|(have, want)| fits(have.data_type(), want.data_type()))
+            }
             _ => false,
         },
         _ => false,
@@ -91,7 +106,11 @@ fn per_second(unit: TimeUnit) -> i64 {
 
 /// Timestamps in another unit, cut toward the past (also before 1970: the order of times must stay). Zones only say how to show an instant.
 fn truncated(column: &ArrayRef, from: TimeUnit, to: TimeUnit, zone: Option<Arc<str>>) -> Result<ArrayRef, ArrowError> {
-    fn typed<T: ArrowTimestampType>(values: &ArrayRef, (have, want): (i64, i64), zone: Option<Arc<str>>) -> Result<ArrayRef, ArrowError> {
+    fn typed<T: ArrowTimestampType>(
+        values: &ArrayRef,
+        (have, want): (i64, i64),
+        zone: Option<Arc<str>>,
+    ) -> Result<ArrayRef, ArrowError> {
         let values = values.as_primitive::<arrow::datatypes::Int64Type>();
         let values: PrimitiveArray<T> = if have >= want {
             let factor = have / want;
@@ -99,7 +118,9 @@ fn truncated(column: &ArrayRef, from: TimeUnit, to: TimeUnit, zone: Option<Arc<s
         } else {
             let factor = want / have;
             values.try_unary(|value| {
-                value.checked_mul(factor).ok_or_else(|| ArrowError::ComputeError(format!("{value} is out of the range of the time's unit")))
+                value
+                    .checked_mul(factor)
+                    .ok_or_else(|| ArrowError::ComputeError(format!("{value} is out of the range of the time's unit")))
             })?
         };
         Ok(Arc::new(values.with_timezone_opt(zone)))
@@ -247,12 +268,31 @@ mod tests {
     #[test]
     fn what_fits_is_converted_and_what_does_not_is_named() {
         let ints: ArrayRef = Arc::new(Int32Array::from(vec![Some(-1), None]));
-        assert_eq!(coerced(&ints, &DataType::Int64).unwrap().as_primitive::<Int64Type>(), &Int64Array::from(vec![Some(-1), None]));
-        assert!(!fits(&DataType::Int64, &DataType::Int32) && !fits(&DataType::Utf8, &DataType::Int32) && !fits(&DataType::Int64, &DataType::Utf8));
-        assert!(fits(&DataType::Decimal128(10, 2), &DataType::Decimal128(12, 4)) && !fits(&DataType::Decimal128(10, 2), &DataType::Decimal128(11, 4)));
-        assert!(fits(&DataType::Int32, &DataType::Decimal128(10, 0)) && !fits(&DataType::Int32, &DataType::Decimal128(10, 1)));
+        assert_eq!(
+            coerced(&ints, &DataType::Int64).unwrap().as_primitive::<Int64Type>(),
+            &Int64Array::from(vec![Some(-1), None])
+        );
+        assert!(
+            !fits(&DataType::Int64, &DataType::Int32)
+                && !fits(&DataType::Utf8, &DataType::Int32)
+                && !fits(&DataType::Int64, &DataType::Utf8)
+        );
+        assert!(
+            fits(&DataType::Decimal128(10, 2), &DataType::Decimal128(12, 4))
+                && !fits(&DataType::Decimal128(10, 2), &DataType::Decimal128(11, 4))
+        );
+        assert!(
+            fits(&DataType::Int32, &DataType::Decimal128(10, 0))
+                && !fits(&DataType::Int32, &DataType::Decimal128(10, 1))
+        );
         let decimals: ArrayRef = Arc::new(Decimal128Array::from(vec![150]).with_precision_and_scale(5, 2).unwrap());
-        assert_eq!(coerced(&decimals, &DataType::Decimal128(9, 3)).unwrap().as_primitive::<arrow::datatypes::Decimal128Type>().value(0), 1500);
+        assert_eq!(
+            coerced(&decimals, &DataType::Decimal128(9, 3))
+                .unwrap()
+                .as_primitive::<arrow::datatypes::Decimal128Type>()
+                .value(0),
+            1500
+        );
         let large: ArrayRef = Arc::new(UInt64Array::from(vec![1, 2, u64::MAX, 3]));
         assert!(coerced(&large, &DataType::Int64).is_err());
         assert_eq!(first_misfit(&large, &DataType::Int64), 2);
@@ -260,7 +300,8 @@ mod tests {
 
     #[test]
     fn times_are_cut_toward_the_past() {
-        let times: ArrayRef = Arc::new(TimestampMillisecondArray::from(vec![1_999, -1, -1_000]).with_timezone("Europe/Berlin"));
+        let times: ArrayRef =
+            Arc::new(TimestampMillisecondArray::from(vec![1_999, -1, -1_000]).with_timezone("Europe/Berlin"));
         let seconds = coerced(&times, &DataType::Timestamp(TimeUnit::Second, None)).unwrap();
         assert_eq!(seconds.as_primitive::<TimestampSecondType>().values(), &[1, -1, -1]);
         assert_eq!(microseconds(&times).unwrap().values(), &[1_999_000, -1_000, -1_000_000]);

@@ -62,7 +62,11 @@ impl Encoder {
     pub fn write(&mut self, rows: &RecordBatch) -> Result<(), String> {
         match self {
             Encoder::Parquet { writer, schema } => {
-                let columns = rows.columns().iter().zip(schema.fields()).map(|(column, field)| coerced(column, field.data_type()));
+                let columns = rows
+                    .columns()
+                    .iter()
+                    .zip(schema.fields())
+                    .map(|(column, field)| coerced(column, field.data_type()));
                 let columns: Vec<ArrayRef> = columns.collect::<Result<_, _>>().map_err(|error| error.to_string())?;
                 writer.write(&batch(schema, columns, rows.num_rows())).map_err(|error| error.to_string())
             }
@@ -117,7 +121,8 @@ fn parquet(options: &FilesystemOptions, schema: &SchemaRef) -> Result<Encoder, S
         .set_max_row_group_bytes(Some(GROUP_BYTES))
         .set_created_by("highwater".to_string())
         .build();
-    let writer = ArrowWriter::try_new(Vec::new(), schema.clone(), Some(properties)).map_err(|error| error.to_string())?;
+    let writer =
+        ArrowWriter::try_new(Vec::new(), schema.clone(), Some(properties)).map_err(|error| error.to_string())?;
     Ok(Encoder::Parquet { writer: Box::new(writer), schema })
 }
 
@@ -137,7 +142,9 @@ pub fn csv_options(options: &FilesystemOptions) -> Result<CsvOptions, String> {
     let delimiter = u8::try_from(options.csv_delimiter).ok().filter(u8::is_ascii);
     Ok(CsvOptions {
         header: options.csv_header,
-        delimiter: delimiter.ok_or_else(|| format!("csv.field-delimiter is {:?}; it must be one ASCII character", options.csv_delimiter))?,
+        delimiter: delimiter.ok_or_else(|| {
+            format!("csv.field-delimiter is {:?}; it must be one ASCII character", options.csv_delimiter)
+        })?,
         null_literal: options.csv_null_literal.clone(),
         timestamp_format: timestamp_format(options.json_timestamps),
         ..CsvOptions::default()

@@ -39,20 +39,28 @@ impl From<FileError> for RunError {
     fn from(error: FileError) -> RunError {
         use FileError::*;
         let (fault, code, hint) = match &error {
-            LocationNotAllowed { .. } => (Fault::User, "location_not_allowed", Some("allow it with --allow-root DIR or HIGHWATER_ALLOWED_ROOTS")),
+            LocationNotAllowed { .. } => {
+                (Fault::User, "location_not_allowed", Some("allow it with --allow-root DIR or HIGHWATER_ALLOWED_ROOTS"))
+            }
             LocationInvalid { .. } => (Fault::User, "location_invalid", None),
             InputNotFound { .. } => (Fault::User, "input_not_found", None),
             InputFileInvalid { .. } => (Fault::User, "input_file_invalid", None),
-            InputChanged { .. } => {
-                (Fault::User, "input_changed", Some("files must stay as they are while they are read; start the run again"))
-            }
+            InputChanged { .. } => (
+                Fault::User,
+                "input_changed",
+                Some("files must stay as they are while they are read; start the run again"),
+            ),
             InputSchemaMismatch { .. } => (Fault::User, "input_schema_mismatch", None),
             InputNull { .. } => (Fault::User, "input_null", Some("declare the column without NOT NULL")),
             InputOutOfRange { .. } => (Fault::User, "input_out_of_range", Some("declare a wider type")),
             Option { .. } => (Fault::User, "invalid_option", None),
-            AccessDenied { .. } => (Fault::User, "access_denied", Some("check permissions, or the credentials of the table")),
+            AccessDenied { .. } => {
+                (Fault::User, "access_denied", Some("check permissions, or the credentials of the table"))
+            }
             Unreachable { .. } => (Fault::External, "storage_unreachable", None),
-            OutputExists { .. } => (Fault::User, "output_exists", Some("write to a new directory, or remove the files")),
+            OutputExists { .. } => {
+                (Fault::User, "output_exists", Some("write to a new directory, or remove the files"))
+            }
             OutputFailed { .. } => (Fault::External, "output_failed", None),
             OutputRefused { .. } => (Fault::User, "output_refused", None),
         };

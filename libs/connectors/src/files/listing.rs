@@ -47,12 +47,16 @@ pub async fn list(location: &Location) -> Result<Vec<FileMeta>> {
     let Some((base, pattern)) = split_pattern(path) else {
         return Err(not_found("there is no file, and no directory, with this name".into()));
     };
-    let pattern = Pattern::new(pattern)
-        .map_err(|error| FileError::LocationInvalid { shown: location.shown(), reason: format!("its pattern is wrong: {error}") })?;
-    let options = MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: false };
+    let pattern = Pattern::new(pattern).map_err(|error| FileError::LocationInvalid {
+        shown: location.shown(),
+        reason: format!("its pattern is wrong: {error}"),
+    })?;
+    let options =
+        MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: false };
     let mut files = store.list(base, is_visible).await?;
     files.retain(|file| {
-        visible_below(&file.path, base) && below(&file.path, base).is_some_and(|name| pattern.matches_with(name, options))
+        visible_below(&file.path, base)
+            && below(&file.path, base).is_some_and(|name| pattern.matches_with(name, options))
     });
     if files.is_empty() {
         let base = if base.is_empty() { "the start".to_string() } else { store.shown(base) };
@@ -125,7 +129,9 @@ fn unescaped(text: &str) -> String {
     let mut out = Vec::with_capacity(bytes.len());
     let mut at = 0;
     while at < bytes.len() {
-        let hex = (bytes[at] == b'%').then(|| text.get(at + 1..at + 3).and_then(|hex| u8::from_str_radix(hex, 16).ok())).flatten();
+        let hex = (bytes[at] == b'%')
+            .then(|| text.get(at + 1..at + 3).and_then(|hex| u8::from_str_radix(hex, 16).ok()))
+            .flatten();
         match hex {
             Some(byte) => {
                 out.push(byte);
@@ -164,7 +170,10 @@ mod tests {
 
     fn names(root: &Path, path: &str) -> Result<Vec<String>> {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let location = Location { store: Store::Local(AllowedRoots::new([root])), path: root.join(path).to_string_lossy().into_owned() };
+        let location = Location {
+            store: Store::Local(AllowedRoots::new([root])),
+            path: root.join(path).to_string_lossy().into_owned(),
+        };
         let files = runtime.block_on(list(&location))?;
         Ok(files.iter().map(|file| below(&file.path, &root.to_string_lossy()).unwrap().to_string()).collect())
     }
@@ -172,7 +181,9 @@ mod tests {
     #[test]
     fn paths_mean_files_directories_and_patterns() {
         let root = tempfile::tempdir().unwrap();
-        for name in ["a.json", "b.csv", "_c.json", ".d.json", "x/e.json", "x/y/f.json", "_z/g.json", "w[1].json", "k=1/h.json"] {
+        for name in
+            ["a.json", "b.csv", "_c.json", ".d.json", "x/e.json", "x/y/f.json", "_z/g.json", "w[1].json", "k=1/h.json"]
+        {
             let path = root.path().join(name);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, "").unwrap();
@@ -232,7 +243,8 @@ mod tests {
             ("dangling", "location_invalid"),
             ("nothing", "input_not_found"),
         ] {
-            let found = names(root.path(), path).map_or_else(|error| engine::RunError::from(error).code, |_| "ok".to_string());
+            let found =
+                names(root.path(), path).map_or_else(|error| engine::RunError::from(error).code, |_| "ok".to_string());
             assert_eq!(found, code, "{path}");
         }
         let error = engine::RunError::from(names(root.path(), "out/secret").unwrap_err());

@@ -77,9 +77,17 @@ pub async fn read(store: &Store, directory: &str) -> Result<Vec<(Manifest, Strin
     let listed = store.list(&below_manifests, |name| !name.starts_with('.')).await?;
     let mut manifests: Vec<(Manifest, String)> = Vec::with_capacity(listed.len());
     for file in listed.iter().filter(|file| file.path.ends_with(".json")) {
-        let invalid = |reason: String| FileError::InputFileInvalid { file: store.shown(&file.path), place: String::new(), reason };
-        let bytes = store.read_all(&file.path).await?.ok_or_else(|| invalid("the manifest was removed while it was read".into()))?;
-        let manifest: Manifest = serde_json::from_slice(&bytes).map_err(|error| invalid(format!("it is no manifest: {error}")))?;
+        let invalid = |reason: String| FileError::InputFileInvalid {
+            file: store.shown(&file.path),
+            place: String::new(),
+            reason,
+        };
+        let bytes = store
+            .read_all(&file.path)
+            .await?
+            .ok_or_else(|| invalid("the manifest was removed while it was read".into()))?;
+        let manifest: Manifest =
+            serde_json::from_slice(&bytes).map_err(|error| invalid(format!("it is no manifest: {error}")))?;
         if manifest.format != FORMAT {
             return Err(invalid(format!("it has the format {:?}; this version reads {FORMAT:?}", manifest.format)));
         }
@@ -101,12 +109,21 @@ pub async fn committed_files(store: &Store, directory: &str) -> Result<Option<Ve
     if manifests.is_empty() && !store.is_local() {
         return Ok(None);
     }
-    let mut present: BTreeMap<String, FileMeta> =
-        store.list(directory, |_| true).await?.into_iter().filter_map(|file| Some((below(&file.path, directory)?.to_string(), file))).collect();
+    let mut present: BTreeMap<String, FileMeta> = store
+        .list(directory, |_| true)
+        .await?
+        .into_iter()
+        .filter_map(|file| Some((below(&file.path, directory)?.to_string(), file)))
+        .collect();
     let mut files = Vec::new();
     for file in manifests.iter().flat_map(|(manifest, _)| &manifest.files) {
-        let found = present.remove(&file.path).or_else(|| file.staged.as_ref().and_then(|staged| present.remove(staged)));
-        let invalid = |reason: String| FileError::InputFileInvalid { file: store.shown(&join(directory, &file.path)), place: String::new(), reason };
+        let found =
+            present.remove(&file.path).or_else(|| file.staged.as_ref().and_then(|staged| present.remove(staged)));
+        let invalid = |reason: String| FileError::InputFileInvalid {
+            file: store.shown(&join(directory, &file.path)),
+            place: String::new(),
+            reason,
+        };
         match found {
             Some(meta) if meta.size == file.bytes => files.push(meta),
             Some(meta) => return Err(invalid(format!("it has {} bytes, its manifest says {}", meta.size, file.bytes))),
@@ -120,7 +137,8 @@ pub async fn committed_files(store: &Store, directory: &str) -> Result<Option<Ve
 /// Harmless to repeat, and to do from several processes.
 pub async fn finish(store: &Store, directory: &str, files: &[DataFile]) -> Result<()> {
     let Some(root) = store.local(directory)? else { return Ok(()) };
-    let moves: Vec<(String, String)> = files.iter().filter_map(|file| Some((file.staged.clone()?, file.path.clone()))).collect();
+    let moves: Vec<(String, String)> =
+        files.iter().filter_map(|file| Some((file.staged.clone()?, file.path.clone()))).collect();
     blocking(move || {
         let mut touched = std::collections::BTreeSet::new();
         for (staged, path) in moves {
@@ -135,7 +153,10 @@ pub async fn finish(store: &Store, directory: &str, files: &[DataFile]) -> Resul
             }
             touched.insert(parent.to_path_buf());
         }
-        touched.iter().try_for_each(|parent| sync_dir(parent)).map_err(|error| output_failed(&root.display().to_string(), &error))
+        touched
+            .iter()
+            .try_for_each(|parent| sync_dir(parent))
+            .map_err(|error| output_failed(&root.display().to_string(), &error))
     })
     .await
 }

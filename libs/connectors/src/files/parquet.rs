@@ -13,7 +13,9 @@ use arrow::datatypes::{Schema, SchemaRef};
 use bytes::{Buf, Bytes};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::statistics::StatisticsConverter;
-use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
+};
 use parquet::basic::Type as PhysicalType;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{ParquetMetaDataReader, RowGroupMetaData};
@@ -49,8 +51,15 @@ fn guarded<T>(shown: &str, place: impl Fn() -> String, decode: impl FnOnce() -> 
         Ok(Ok(value)) => Ok(value),
         Ok(Err(reason)) => Err(invalid(shown, place(), reason)),
         Err(panic) => {
-            let text = panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(|text| text.to_string()));
-            Err(invalid(shown, place(), format!("its content is damaged ({})", text.unwrap_or_else(|| "the decoder gave up".into()))))
+            let text = panic
+                .downcast_ref::<String>()
+                .cloned()
+                .or_else(|| panic.downcast_ref::<&str>().map(|text| text.to_string()));
+            Err(invalid(
+                shown,
+                place(),
+                format!("its content is damaged ({})", text.unwrap_or_else(|| "the decoder gave up".into())),
+            ))
         }
     }
 }
@@ -61,7 +70,11 @@ impl Footer {
         let shown = store.shown(&file.path);
         let not_parquet = |reason: &str| Err(invalid(&shown, "", reason));
         if file.size < 12 {
-            return not_parquet(if file.size == 0 { "it is empty, a Parquet file is not" } else { "it is too short for a Parquet file" });
+            return not_parquet(if file.size == 0 {
+                "it is empty, a Parquet file is not"
+            } else {
+                "it is too short for a Parquet file"
+            });
         }
         let tail_start = file.size - file.size.min(TAIL_BYTES);
         let mut tail = one(store.read_ranges(file, vec![tail_start..file.size]).await?);
@@ -80,7 +93,11 @@ impl Footer {
             tail = one(store.read_ranges(file, vec![start..file.size]).await?);
         }
         let footer = tail.slice(tail.len() - 8 - length as usize..tail.len() - 8);
-        let metadata = guarded(&shown, || " (footer)".into(), || arrow_metadata(&footer, file).map_err(|error| error.to_string()))?;
+        let metadata = guarded(
+            &shown,
+            || " (footer)".into(),
+            || arrow_metadata(&footer, file).map_err(|error| error.to_string()),
+        )?;
         let roots = matched(&shown, metadata.schema(), schema)?;
         Ok(Footer { file: file.clone(), shown, metadata, roots, schema: schema.clone() })
     }
@@ -142,7 +159,10 @@ impl Footer {
         let old = self.groups().iter().any(|group| {
             // Written before the order of bytes was defined.
             let column = group.column(leaf);
-            let bytes = matches!(column.column_type(), PhysicalType::BYTE_ARRAY | PhysicalType::FIXED_LEN_BYTE_ARRAY | PhysicalType::INT96);
+            let bytes = matches!(
+                column.column_type(),
+                PhysicalType::BYTE_ARRAY | PhysicalType::FIXED_LEN_BYTE_ARRAY | PhysicalType::INT96
+            );
             bytes && column.statistics().is_some_and(|statistics| statistics.is_min_max_deprecated())
         });
         if old {
@@ -160,7 +180,8 @@ impl Footer {
     pub async fn fetch(self: &Arc<Self>, store: &Store, group: usize) -> Result<FetchedGroup> {
         let mask = self.mask();
         let chunks = self.groups()[group].columns().iter().enumerate().filter(|(leaf, _)| mask.leaf_included(*leaf));
-        let ranges: Vec<Range<u64>> = chunks.map(|(_, chunk)| chunk.byte_range()).map(|(start, length)| start..start + length).collect();
+        let ranges: Vec<Range<u64>> =
+            chunks.map(|(_, chunk)| chunk.byte_range()).map(|(start, length)| start..start + length).collect();
         let bytes = store.read_ranges(&self.file, ranges.clone()).await?;
         let mut chunks: Vec<(u64, Bytes)> = ranges.iter().map(|range| range.start).zip(bytes).collect();
         chunks.sort_by_key(|(start, _)| *start);
@@ -213,7 +234,10 @@ fn matched(shown: &str, have: &Schema, want: &Schema) -> Result<Vec<Option<usize
                 continue;
             }
             let names: Vec<&str> = have.fields().iter().map(|column| column.name().as_str()).collect();
-            return mismatch(format!("it lacks column {name}, which is declared NOT NULL; {}", graph::suggestion(name, names)));
+            return mismatch(format!(
+                "it lacks column {name}, which is declared NOT NULL; {}",
+                graph::suggestion(name, names)
+            ));
         };
         let (from, to) = (have.field(root).data_type(), field.data_type());
         if !fits(from, to) {
@@ -243,7 +267,8 @@ impl FetchedGroup {
         } else {
             let build = || {
                 let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(chunks, footer.metadata.clone());
-                let builder = builder.with_row_groups(vec![group]).with_projection(footer.mask()).with_batch_size(batch_rows);
+                let builder =
+                    builder.with_row_groups(vec![group]).with_projection(footer.mask()).with_batch_size(batch_rows);
                 builder.with_offset(skip as usize).build().map_err(|error| error.to_string())
             };
             Some(guarded(&footer.shown, || format!(" (row group {group})"), build)?)
@@ -270,7 +295,9 @@ impl DecodedGroup {
         let (footer, group) = (self.footer.clone(), self.group);
         let place = || format!(" (row group {group})");
         let next = match &mut self.reader {
-            Some(reader) => guarded(&footer.shown, place, || reader.next().transpose().map_err(|error| error.to_string()))?,
+            Some(reader) => {
+                guarded(&footer.shown, place, || reader.next().transpose().map_err(|error| error.to_string()))?
+            }
             None => {
                 let rows = self.rows.min(self.batch_rows as u64) as usize;
                 (rows > 0).then(|| batch(&Arc::new(Schema::empty()), vec![], rows))
@@ -278,7 +305,8 @@ impl DecodedGroup {
         };
         let count = next.as_ref().map_or(0, RecordBatch::num_rows) as u64;
         if count > self.rows || (next.is_none() && self.rows > 0) {
-            let reason = format!("its number of rows is not the {} that the footer says", footer.groups()[group].num_rows());
+            let reason =
+                format!("its number of rows is not the {} that the footer says", footer.groups()[group].num_rows());
             return Err(invalid(&footer.shown, place(), reason));
         }
         let Some(decoded) = next else { return Ok(None) };
@@ -297,7 +325,8 @@ impl DecodedGroup {
         chosen.sort_unstable();
         chosen.dedup();
         let place: HashMap<usize, usize> = chosen.iter().enumerate().map(|(at, root)| (*root, at)).collect();
-        let before: u64 = footer.groups()[..self.group].iter().map(|group| group.num_rows() as u64).sum::<u64>() + self.row;
+        let before: u64 =
+            footer.groups()[..self.group].iter().map(|group| group.num_rows() as u64).sum::<u64>() + self.row;
         let columns = footer.schema.fields().iter().zip(&footer.roots).map(|(field, root)| {
             let (name, to) = (field.name(), field.data_type());
             let Some(root) = root else { return Ok(new_null_array(to, count)) };

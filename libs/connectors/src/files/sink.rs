@@ -13,7 +13,10 @@ use arrow::compute;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::row::{RowConverter, SortField};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
-use engine::{Batch, CommitKind, Commits, Committable, Prepared, RunError, Sink, SinkCommitter, SinkContext, SinkWriter, WriterContext};
+use engine::{
+    Batch, CommitKind, Commits, Committable, Prepared, RunError, Sink, SinkCommitter, SinkContext, SinkWriter,
+    WriterContext,
+};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use graph::FilesystemOptions;
@@ -72,7 +75,13 @@ impl Shape {
 impl FilesystemSink {
     /// # Errors
     /// The location is not allowed, the format does not take a column, or the directory holds files of others (`output_exists`).
-    pub fn open(node: &graph::Sink, options: &FilesystemOptions, schema: SchemaRef, context: SinkContext, roots: &AllowedRoots) -> Result<FilesystemSink> {
+    pub fn open(
+        node: &graph::Sink,
+        options: &FilesystemOptions,
+        schema: SchemaRef,
+        context: SinkContext,
+        roots: &AllowedRoots,
+    ) -> Result<FilesystemSink> {
         FilesystemSink::over(|| Location::open(options, roots), node, options, schema, context)
     }
 
@@ -87,24 +96,40 @@ impl FilesystemSink {
         let Location { store, path } = location()?;
         let refused = |reason: String| FileError::OutputRefused { shown: store.shown(&path), reason };
         let partition_columns = node.partition_by.iter().map(|name| {
-            schema.index_of(name).map_err(|_| refused(format!("there is no column {name} to put files into directories by")))
+            schema
+                .index_of(name)
+                .map_err(|_| refused(format!("there is no column {name} to put files into directories by")))
         });
         let partition_columns: Vec<usize> = partition_columns.collect::<Result<_>>()?;
         if let Some(nested) = partition_columns.iter().find(|at| schema.field(**at).data_type().is_nested()) {
-            return Err(refused(format!("column {} is nested and cannot name directories", schema.field(*nested).name())));
+            return Err(refused(format!(
+                "column {} is nested and cannot name directories",
+                schema.field(*nested).name()
+            )));
         }
-        let file_columns: Vec<usize> = (0..schema.fields().len()).filter(|at| !partition_columns.contains(at)).collect();
+        let file_columns: Vec<usize> =
+            (0..schema.fields().len()).filter(|at| !partition_columns.contains(at)).collect();
         if file_columns.is_empty() {
             return Err(refused("all columns are partition columns; files need at least one of their own".into()));
         }
-        let file_schema: SchemaRef = Arc::new(schema.project(&file_columns).expect("the columns are those of the schema"));
+        let file_schema: SchemaRef =
+            Arc::new(schema.project(&file_columns).expect("the columns are those of the schema"));
         Encoder::begin(options, &file_schema).map_err(&refused)?;
         let directory = path.trim_end_matches('/').to_string();
         let directory = if directory.is_empty() && path.starts_with('/') { "/".to_string() } else { directory };
         if store.local(&directory)?.is_some_and(|local| local.is_file()) {
             return Err(refused("it is a file; a sink's path is a directory".into()));
         }
-        let shape = Shape { store, directory, options: options.clone(), schema, file_columns, partition_columns, file_schema, context };
+        let shape = Shape {
+            store,
+            directory,
+            options: options.clone(),
+            schema,
+            file_columns,
+            partition_columns,
+            file_schema,
+            context,
+        };
         let checked = location()?.store;
         wait(check_directory(&shape, &checked))?;
         Ok(FilesystemSink { shape: Arc::new(shape) })
@@ -116,7 +141,8 @@ fn wait<T: Send>(future: impl Future<Output = Result<T>> + Send) -> Result<T> {
     std::thread::scope(|scope| {
         let run = scope.spawn(|| {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            let runtime = runtime.map_err(|error| FileError::OutputFailed { shown: "files".into(), reason: error.to_string() })?;
+            let runtime = runtime
+                .map_err(|error| FileError::OutputFailed { shown: "files".into(), reason: error.to_string() })?;
             runtime.block_on(future)
         });
         run.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
@@ -148,7 +174,14 @@ async fn check_directory(shape: &Shape, store: &Store) -> Result<()> {
     Ok(())
 }
 
-fn manifest_of(shape: &Shape, number: u64, previous: Option<String>, epoch: u64, last: bool, files: Vec<DataFile>) -> Manifest {
+fn manifest_of(
+    shape: &Shape,
+    number: u64,
+    previous: Option<String>,
+    epoch: u64,
+    last: bool,
+    files: Vec<DataFile>,
+) -> Manifest {
     Manifest {
         format: FORMAT.to_string(),
         number,
@@ -173,12 +206,19 @@ fn bytes_of(manifest: &Manifest) -> Vec<u8> {
 impl Sink for FilesystemSink {
     fn writer(&self, context: WriterContext) -> Result<Box<dyn SinkWriter>, RunError> {
         let shape = self.shape.clone();
-        let fields = shape.partition_columns.iter().map(|at| SortField::new(shape.schema.field(*at).data_type().clone()));
+        let fields =
+            shape.partition_columns.iter().map(|at| SortField::new(shape.schema.field(*at).data_type().clone()));
         let converter = (!shape.partition_columns.is_empty()).then(|| RowConverter::new(fields.collect())).transpose();
-        let converter = converter.map_err(|error| RunError::internal(format!("cannot compare partition columns: {error}")))?;
+        let converter =
+            converter.map_err(|error| RunError::internal(format!("cannot compare partition columns: {error}")))?;
         Ok(Box::new(FilesystemWriter {
             commands: upload::start(shape.store.clone(), &context.tokio, context.failed.clone()),
-            name: format!("{FILE_PREFIX}{}-{}-{}", shape.token(), context.worker, &uuid::Uuid::new_v4().simple().to_string()[..12]),
+            name: format!(
+                "{FILE_PREFIX}{}-{}-{}",
+                shape.token(),
+                context.worker,
+                &uuid::Uuid::new_v4().simple().to_string()[..12]
+            ),
             worker: context.worker,
             shape,
             converter,
@@ -269,13 +309,24 @@ impl FilesystemWriter {
             let oldest = (0..self.open.len()).min_by_key(|at| self.open[*at].written).expect("there are open files");
             self.close_file(oldest)?;
         }
-        let encoder = Encoder::begin(&self.shape.options, &self.shape.file_schema).map_err(|reason| self.failed(reason))?;
+        let encoder =
+            Encoder::begin(&self.shape.options, &self.shape.file_schema).map_err(|reason| self.failed(reason))?;
         let number = self.files;
         self.files += 1;
         let name = format!("{}-{number:05}.{}", self.name, extension(self.shape.options.format));
         let (path, staged) = self.paths(&partition, &name);
         self.send(Command::Open { file: number, path: join(&self.shape.directory, &staged.unwrap_or(path)) })?;
-        self.open.push(OpenFile { number, partition, name, encoder, rows: 0, bytes: 0, hash: Sha256::new(), opened: Instant::now(), written: 0 });
+        self.open.push(OpenFile {
+            number,
+            partition,
+            name,
+            encoder,
+            rows: 0,
+            bytes: 0,
+            hash: Sha256::new(),
+            opened: Instant::now(),
+            written: 0,
+        });
         Ok(self.open.len() - 1)
     }
 
@@ -318,7 +369,9 @@ impl FilesystemWriter {
     fn partitioned(&mut self, rows: &RecordBatch) -> Result<Vec<(Arc<str>, UInt32Array)>, RunError> {
         let converter = self.converter.as_ref().expect("there are partition columns");
         let columns: Vec<ArrayRef> = self.shape.partition_columns.iter().map(|at| rows.column(*at).clone()).collect();
-        let internal = |error: arrow::error::ArrowError| RunError::internal(format!("cannot name a partition's directory: {error}"));
+        let internal = |error: arrow::error::ArrowError| {
+            RunError::internal(format!("cannot name a partition's directory: {error}"))
+        };
         let keys = converter.convert_columns(&columns).map_err(internal)?;
         let mut found: Vec<(Arc<str>, Vec<u32>)> = Vec::new();
         let mut places: HashMap<Arc<str>, usize> = HashMap::new();
@@ -378,7 +431,8 @@ impl SinkWriter for FilesystemWriter {
         if batch.kinds.as_ref().is_some_and(|kinds| kinds.values().iter().any(|kind| *kind != 0)) {
             return Err(RunError::internal("files cannot take back rows, but the plan sent updates to them"));
         }
-        let files = |rows: &RecordBatch| rows.project(&self.shape.file_columns).expect("the columns are those of the sink");
+        let files =
+            |rows: &RecordBatch| rows.project(&self.shape.file_columns).expect("the columns are those of the sink");
         if self.converter.is_none() {
             let rows = files(&batch.rows);
             return self.write_partition(&Arc::from(""), &rows, &batch);
@@ -388,7 +442,8 @@ impl SinkWriter for FilesystemWriter {
             let some = if indices.len() == rows.num_rows() {
                 rows.clone()
             } else {
-                compute::take_record_batch(&rows, &indices).map_err(|error| RunError::internal(format!("cannot part a batch: {error}")))?
+                compute::take_record_batch(&rows, &indices)
+                    .map_err(|error| RunError::internal(format!("cannot part a batch: {error}")))?
             };
             self.write_partition(&partition, &some, &batch)?;
         }
@@ -400,7 +455,11 @@ impl SinkWriter for FilesystemWriter {
             self.close_all()?;
         }
         // A bounded run publishes once: until then the files stay in this writer's state.
-        let hand_over = if kind.last || (kind.checkpoint && !self.shape.context.bounded) { std::mem::take(&mut self.staged) } else { vec![] };
+        let hand_over = if kind.last || (kind.checkpoint && !self.shape.context.bounded) {
+            std::mem::take(&mut self.staged)
+        } else {
+            vec![]
+        };
         let rows = hand_over.iter().map(|file| file.rows).sum();
         let payload = serde_json::to_vec(&hand_over).expect("a list of files is plain data");
         self.send(Command::Prepared { reply, committable: Committable { rows, payload } })
@@ -428,7 +487,8 @@ impl SinkWriter for FilesystemWriter {
         }
         for rows in reader.all(STAGED).map_err(|error| RunError::internal(error.to_string()))? {
             for text in rows.column(0).as_string::<i32>().iter().flatten() {
-                let file = serde_json::from_str(text).map_err(|error| RunError::internal(format!("a staged file's entry is damaged: {error}")))?;
+                let file = serde_json::from_str(text)
+                    .map_err(|error| RunError::internal(format!("a staged file's entry is damaged: {error}")))?;
                 self.staged.push(file);
             }
         }
@@ -456,9 +516,18 @@ impl FilesystemCommitter {
         if self.known.is_none() {
             let shape = &self.shape;
             let manifests = manifest::read(&shape.store, &shape.directory).await?;
-            let ours = |manifest: &Manifest| manifest.run == shape.context.run_id && manifest.operator == shape.context.operator;
-            let epochs = manifests.iter().filter(|(manifest, _)| ours(manifest)).map(|(manifest, _)| (manifest.epoch, manifest.files.clone()));
-            let known = Known { count: manifests.len() as u64, last_hash: manifests.last().map(|(_, hash)| hash.clone()), epochs: epochs.collect() };
+            let ours = |manifest: &Manifest| {
+                manifest.run == shape.context.run_id && manifest.operator == shape.context.operator
+            };
+            let epochs = manifests
+                .iter()
+                .filter(|(manifest, _)| ours(manifest))
+                .map(|(manifest, _)| (manifest.epoch, manifest.files.clone()));
+            let known = Known {
+                count: manifests.len() as u64,
+                last_hash: manifests.last().map(|(_, hash)| hash.clone()),
+                epochs: epochs.collect(),
+            };
             // Earlier runs may have been stopped between their manifest and the renames.
             for (manifest, _) in &manifests {
                 if let Some(staged) = manifest.files.iter().find_map(|file| file.staged.as_ref()) {
@@ -488,7 +557,14 @@ impl FilesystemCommitter {
                 self.known = Some(Known {
                     count: number,
                     last_hash: Some(manifest::hash(&bytes)),
-                    epochs: self.known.take().map(|known| known.epochs).into_iter().flatten().chain([(epoch, files.clone())]).collect(),
+                    epochs: self
+                        .known
+                        .take()
+                        .map(|known| known.epochs)
+                        .into_iter()
+                        .flatten()
+                        .chain([(epoch, files.clone())])
+                        .collect(),
                 });
                 return manifest::finish(&shape.store, &shape.directory, &files).await;
             }
@@ -516,7 +592,9 @@ impl FilesystemCommitter {
                 // Others may be writing there.
                 let _ = std::fs::remove_dir(&staging);
                 match removed {
-                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(output_failed(&own.display().to_string(), &error)),
+                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                        Err(output_failed(&own.display().to_string(), &error))
+                    }
                     _ => Ok(()),
                 }
             })
@@ -537,7 +615,12 @@ impl FilesystemCommitter {
 }
 
 impl SinkCommitter for FilesystemCommitter {
-    fn commit(&mut self, epoch: u64, kind: CommitKind, committables: Vec<Committable>) -> BoxFuture<'_, Result<(), RunError>> {
+    fn commit(
+        &mut self,
+        epoch: u64,
+        kind: CommitKind,
+        committables: Vec<Committable>,
+    ) -> BoxFuture<'_, Result<(), RunError>> {
         async move {
             let mut files: Vec<DataFile> = Vec::new();
             for committable in committables.iter().filter(|committable| !committable.payload.is_empty()) {

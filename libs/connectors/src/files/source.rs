@@ -10,7 +10,9 @@ use std::sync::{Arc, Mutex};
 
 use arrow::array::{Array, ArrayRef, RecordBatch};
 use arrow::datatypes::SchemaRef;
-use engine::{BadRecord, Position, RowPositions, RunError, Source, SourceContext, SourceHints, SourceOutput, Split, SplitStart};
+use engine::{
+    BadRecord, Position, RowPositions, RunError, Source, SourceContext, SourceHints, SourceOutput, Split, SplitStart,
+};
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use graph::{FileFormat, FilesystemOptions};
@@ -71,9 +73,17 @@ pub(super) enum Part {
 /// What the decoding thread is given, split by split.
 enum Piece {
     /// A split begins here.
-    Begin { at: usize, constants: Vec<Option<Constant>>, text: Option<Box<TextDecoder>> },
+    Begin {
+        at: usize,
+        constants: Vec<Option<Constant>>,
+        text: Option<Box<TextDecoder>>,
+    },
     /// Rows of a row group from `skip` on; `first` is the number in the split of its first row.
-    Group { group: Box<FetchedGroup>, first: u64, skip: u64 },
+    Group {
+        group: Box<FetchedGroup>,
+        first: u64,
+        skip: u64,
+    },
     Text(TextPiece),
     End,
 }
@@ -87,7 +97,12 @@ pub enum Decoded {
 impl FilesystemSource {
     /// # Errors
     /// The location is not allowed, an option is wrong.
-    pub fn open(node: &graph::Source, options: &FilesystemOptions, hints: SourceHints, roots: &AllowedRoots) -> Result<FilesystemSource> {
+    pub fn open(
+        node: &graph::Source,
+        options: &FilesystemOptions,
+        hints: SourceHints,
+        roots: &AllowedRoots,
+    ) -> Result<FilesystemSource> {
         let location = Location::open(options, roots)?;
         // A local path is resolved for its check alone: it may be a pattern.
         if location.store.is_local() && !location.path.contains(['*', '?', '[']) {
@@ -97,13 +112,20 @@ impl FilesystemSource {
     }
 
     /// A source over a store that is open already.
-    pub fn over(location: Location, node: &graph::Source, options: &FilesystemOptions, hints: SourceHints) -> Result<FilesystemSource> {
+    pub fn over(
+        location: Location,
+        node: &graph::Source,
+        options: &FilesystemOptions,
+        hints: SourceHints,
+    ) -> Result<FilesystemSource> {
         let schema = arrow_schema(&hints.columns);
         let is_partition = |name: &String| node.partition_by.contains(name);
-        let in_files: Vec<usize> = (0..schema.fields().len()).filter(|at| !is_partition(schema.field(*at).name())).collect();
+        let in_files: Vec<usize> =
+            (0..schema.fields().len()).filter(|at| !is_partition(schema.field(*at).name())).collect();
         let places = (0..schema.fields().len()).map(|at| in_files.binary_search(&at).ok()).collect();
         let file_schema = Arc::new(schema.project(&in_files).expect("the columns are those of the schema"));
-        let file_columns = node.columns.iter().map(|column| column.name.clone()).filter(|name| !is_partition(name)).collect();
+        let file_columns =
+            node.columns.iter().map(|column| column.name.clone()).filter(|name| !is_partition(name)).collect();
         let source = FilesystemSource {
             location,
             options: options.clone(),
@@ -136,10 +158,15 @@ impl FilesystemSource {
             let value = partition_value(&file.path, field.name())
                 .ok_or_else(|| mismatch(format!("none of its directories is named {}=...", field.name())))?;
             if value.is_none() && !field.is_nullable() {
-                return Err(mismatch(format!("its directory says that {} is NULL, but it is declared NOT NULL", field.name())));
+                return Err(mismatch(format!(
+                    "its directory says that {} is NULL, but it is declared NOT NULL",
+                    field.name()
+                )));
             }
             let parsed = Constant::parse(value.as_deref(), field.data_type());
-            parsed.map(Some).map_err(|error| mismatch(format!("the value of {} in its directory is wrong: {error}", field.name())))
+            parsed
+                .map(Some)
+                .map_err(|error| mismatch(format!("the value of {} in its directory is wrong: {error}", field.name())))
         };
         self.places.iter().enumerate().map(constant).collect()
     }
@@ -150,13 +177,16 @@ impl FilesystemSource {
             let constant = self.schema.index_of(&one.column).ok().and_then(|at| constants[at].as_ref());
             constant.is_some_and(|constant| {
                 let value = constant.value();
-                value.is_null(0) || one.excludes(value, value).is_ok_and(|excluded| excluded.value(0) && excluded.is_valid(0))
+                value.is_null(0)
+                    || one.excludes(value, value).is_ok_and(|excluded| excluded.value(0) && excluded.is_valid(0))
             })
         })
     }
 
     async fn footer(&self, file: &FileMeta) -> Result<Arc<Footer>> {
-        let known = |footers: &HashMap<String, Arc<Footer>>| footers.get(&file.path).filter(|footer| footer.file == *file).cloned();
+        let known = |footers: &HashMap<String, Arc<Footer>>| {
+            footers.get(&file.path).filter(|footer| footer.file == *file).cloned()
+        };
         let lock = || self.footers.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if let Some(footer) = known(&lock()) {
             return Ok(footer);
@@ -203,7 +233,10 @@ impl FilesystemSource {
             let ends = cuts.iter().copied().chain([file.size]);
             return Ok(starts
                 .zip(ends)
-                .map(|(start, end)| Split { bytes: Some(end - start), ..split(format!("{name}@{start}"), Part::Bytes(start, end)) })
+                .map(|(start, end)| Split {
+                    bytes: Some(end - start),
+                    ..split(format!("{name}@{start}"), Part::Bytes(start, end))
+                })
                 .collect());
         }
         let footer = self.footer(&file).await?;
@@ -215,7 +248,11 @@ impl FilesystemSource {
         let ranges = group_ranges(&bytes);
         let whole = ranges.len() == 1;
         let splits = ranges.into_iter().map(|(from, to)| Split {
-            min_time_us: min_times[from..to].iter().copied().collect::<Option<Vec<i64>>>().and_then(|times| times.into_iter().min()),
+            min_time_us: min_times[from..to]
+                .iter()
+                .copied()
+                .collect::<Option<Vec<i64>>>()
+                .and_then(|times| times.into_iter().min()),
             rows: Some(rows[from..to].iter().sum()),
             bytes: Some(bytes[from..to].iter().sum()),
             ..split(if whole { name.clone() } else { format!("{name}#{from}") }, Part::Groups(from, to))
@@ -234,7 +271,8 @@ impl FilesystemSource {
     }
 
     async fn fetch_split(&self, at: usize, start: &SplitStart, out: &mpsc::Sender<Result<Piece>>) -> Result<()> {
-        let spec: FileSplit = serde_json::from_value(start.split.spec.clone()).map_err(|error| wrong_split(start, &error.to_string()))?;
+        let spec: FileSplit =
+            serde_json::from_value(start.split.spec.clone()).map_err(|error| wrong_split(start, &error.to_string()))?;
         let constants = self.constants(&spec.file)?;
         // Each piece waits for room before it is fetched: what is fetched and not yet decoded is one piece per place in the channel.
         let Ok(room) = out.reserve().await else { return Ok(()) };
@@ -252,7 +290,9 @@ impl FilesystemSource {
                 let done = match &start.position {
                     None => 0,
                     Some(Position::End) => total,
-                    Some(Position::At(text)) => text.parse().map_err(|_| wrong_split(start, "its position is no row number"))?,
+                    Some(Position::At(text)) => {
+                        text.parse().map_err(|_| wrong_split(start, "its position is no row number"))?
+                    }
                 };
                 let wanted = footer.may_match(&self.predicate);
                 for (group, first) in (from..to).zip(firsts) {
@@ -270,7 +310,8 @@ impl FilesystemSource {
                     Part::Bytes(from, to) => (from, to),
                     _ => (0, file.size),
                 };
-                let resume = text::resume_point(&start.position, from).ok_or_else(|| wrong_split(start, "its position is no offset"))?;
+                let resume = text::resume_point(&start.position, from)
+                    .ok_or_else(|| wrong_split(start, "its position is no offset"))?;
                 let decoder = TextDecoder::new(self, start, from)?;
                 room.send(Ok(Piece::Begin { at, constants, text: Some(Box::new(decoder)) }));
                 if !text::fetch(store, file, (from, to), resume, self.needs_header(), |piece| {
@@ -303,7 +344,13 @@ impl FilesystemSource {
     }
 
     /// Decodes on a thread of its own until the pieces end or nobody listens.
-    fn decode(&self, splits: &[SplitStart], batch_rows: usize, mut pieces: mpsc::Receiver<Result<Piece>>, out: &mpsc::Sender<Result<Decoded>>) -> Result<()> {
+    fn decode(
+        &self,
+        splits: &[SplitStart],
+        batch_rows: usize,
+        mut pieces: mpsc::Receiver<Result<Piece>>,
+        out: &mpsc::Sender<Result<Decoded>>,
+    ) -> Result<()> {
         let mut constants: Vec<Option<Constant>> = Vec::new();
         let mut split = 0;
         let mut text: Option<Box<TextDecoder>> = None;
@@ -366,7 +413,11 @@ fn group_ranges(bytes: &[u64]) -> Vec<(usize, usize)> {
 }
 
 fn wrong_split(start: &SplitStart, reason: &str) -> FileError {
-    FileError::InputChanged { file: start.split.id.clone(), before: "the one that was listed".into(), after: format!("another: {reason}") }
+    FileError::InputChanged {
+        file: start.split.id.clone(),
+        before: "the one that was listed".into(),
+        after: format!("another: {reason}"),
+    }
 }
 
 impl Source for FilesystemSource {
@@ -378,12 +429,18 @@ impl Source for FilesystemSource {
         async { Ok(self.list_splits().await?) }.boxed()
     }
 
-    fn read(self: Arc<Self>, context: SourceContext, mut out: SourceOutput) -> BoxFuture<'static, Result<(), RunError>> {
+    fn read(
+        self: Arc<Self>,
+        context: SourceContext,
+        mut out: SourceOutput,
+    ) -> BoxFuture<'static, Result<(), RunError>> {
         async move {
             let mut events = self.decoded(context.splits, context.batch_rows);
             while let Some(event) = events.next().await {
                 match event? {
-                    Decoded::Rows { split, rows, positions, bad, next } => out.rows(split, rows, positions, bad, next).await?,
+                    Decoded::Rows { split, rows, positions, bad, next } => {
+                        out.rows(split, rows, positions, bad, next).await?
+                    }
                     Decoded::Finished { split } => out.finished(split)?,
                 }
             }

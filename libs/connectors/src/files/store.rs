@@ -47,8 +47,10 @@ impl AllowedRoots {
         let mut existing = if path.is_absolute() {
             path.to_path_buf()
         } else {
-            let here = std::env::current_dir()
-                .map_err(|error| FileError::LocationInvalid { shown: shown(), reason: format!("there is no working directory: {error}") })?;
+            let here = std::env::current_dir().map_err(|error| FileError::LocationInvalid {
+                shown: shown(),
+                reason: format!("there is no working directory: {error}"),
+            })?;
             here.join(path)
         };
         let mut missing = Vec::new();
@@ -67,7 +69,11 @@ impl AllowedRoots {
                     existing.pop();
                 }
                 Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                    return Err(FileError::AccessDenied { action: "opening", shown: shown(), reason: error.to_string() });
+                    return Err(FileError::AccessDenied {
+                        action: "opening",
+                        shown: shown(),
+                        reason: error.to_string(),
+                    });
                 }
                 Err(error) => return Err(FileError::LocationInvalid { shown: shown(), reason: error.to_string() }),
             }
@@ -114,14 +120,18 @@ impl Location {
     /// Finds the store of a path; no I/O beyond looking at local directories.
     pub fn open(options: &FilesystemOptions, roots: &AllowedRoots) -> Result<Location> {
         let given = options.path.as_str();
-        let invalid = |reason: &str| FileError::LocationInvalid { shown: given.to_string(), reason: reason.to_string() };
+        let invalid =
+            |reason: &str| FileError::LocationInvalid { shown: given.to_string(), reason: reason.to_string() };
         if let Some(rest) = given.strip_prefix("s3://").or_else(|| given.strip_prefix("s3a://")) {
             let (bucket, key) = rest.split_once('/').unwrap_or((rest, ""));
             if bucket.is_empty() {
                 return Err(invalid("it names no bucket; write s3://bucket/prefix"));
             }
             let objects = s3(options, bucket).map_err(|error| invalid(&reason(&error)))?;
-            return Ok(Location { store: Store::objects(objects, format!("s3://{bucket}/")), path: key.trim_matches('/').to_string() });
+            return Ok(Location {
+                store: Store::objects(objects, format!("s3://{bucket}/")),
+                path: key.trim_matches('/').to_string(),
+            });
         }
         let path = given.strip_prefix("file://").unwrap_or(given);
         if let Some((scheme, _)) = path.split_once("://") {
@@ -140,7 +150,8 @@ impl Location {
 
 fn s3(options: &FilesystemOptions, bucket: &str) -> object_store::Result<Arc<dyn ObjectStore>> {
     // from_env reads AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT_URL and their kin.
-    let mut builder = AmazonS3Builder::from_env().with_bucket_name(bucket).with_conditional_put(S3ConditionalPut::ETagMatch);
+    let mut builder =
+        AmazonS3Builder::from_env().with_bucket_name(bucket).with_conditional_put(S3ConditionalPut::ETagMatch);
     if let Some(endpoint) = &options.s3_endpoint {
         builder = builder.with_endpoint(endpoint).with_virtual_hosted_style_request(false);
     }
@@ -151,8 +162,12 @@ fn s3(options: &FilesystemOptions, bucket: &str) -> object_store::Result<Arc<dyn
         builder = builder.with_access_key_id(&access.0).with_secret_access_key(&secret.0);
     }
     // A server that does not answer is reported within seconds, not minutes; one that answers late is waited for.
-    let client = ClientOptions::new().with_allow_http(true).with_connect_timeout(Duration::from_secs(5)).with_timeout(Duration::from_secs(60));
-    let retry = RetryConfig { backoff: BackoffConfig::default(), max_retries: 4, retry_timeout: Duration::from_secs(30) };
+    let client = ClientOptions::new()
+        .with_allow_http(true)
+        .with_connect_timeout(Duration::from_secs(5))
+        .with_timeout(Duration::from_secs(60));
+    let retry =
+        RetryConfig { backoff: BackoffConfig::default(), max_retries: 4, retry_timeout: Duration::from_secs(30) };
     Ok(Arc::new(builder.with_client_options(client).with_retry(retry).build()?))
 }
 
@@ -247,7 +262,8 @@ impl Store {
                     }
                     objects.get_opts(&key, options).await?.bytes().await
                 });
-                let read: object_store::Result<Vec<Bytes>> = futures::stream::iter(read).buffered(8).try_collect().await;
+                let read: object_store::Result<Vec<Bytes>> =
+                    futures::stream::iter(read).buffered(8).try_collect().await;
                 match read {
                     Ok(read) => Ok(read),
                     Err(object_store::Error::Precondition { .. } | object_store::Error::NotFound { .. }) => {
@@ -299,7 +315,9 @@ impl Store {
                 let key = self.key(path)?;
                 match objects.put_opts(&key, bytes.into(), PutMode::Create.into()).await {
                     Ok(_) => Ok(true),
-                    Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => Ok(false),
+                    Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {
+                        Ok(false)
+                    }
                     Err(error) => Err(self.failed("writing", path, &error)),
                 }
             }
@@ -325,7 +343,8 @@ impl Store {
     }
 
     pub(super) fn key(&self, path: &str) -> Result<Key> {
-        Key::parse(path).map_err(|error| FileError::LocationInvalid { shown: self.shown(path), reason: error.to_string() })
+        Key::parse(path)
+            .map_err(|error| FileError::LocationInvalid { shown: self.shown(path), reason: error.to_string() })
     }
 
     /// The file is not the one that was listed.
@@ -333,7 +352,8 @@ impl Store {
         FileError::InputChanged {
             file: self.shown(&file.path),
             before: format!("{} bytes (version {})", file.size, file.version),
-            after: after.map_or("gone".to_string(), |after| format!("{} bytes (version {})", after.size, after.version)),
+            after: after
+                .map_or("gone".to_string(), |after| format!("{} bytes (version {})", after.size, after.version)),
         }
     }
 
@@ -345,10 +365,15 @@ impl Store {
                 FileError::AccessDenied { action, shown, reason: text }
             }
             // S3 answers 403 to keys it does not know and to signatures that do not fit.
-            _ if ["403", "InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied"].iter().any(|sign| text.contains(sign)) => {
+            _ if ["403", "InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied"]
+                .iter()
+                .any(|sign| text.contains(sign)) =>
+            {
                 FileError::AccessDenied { action, shown, reason: text }
             }
-            _ if text.contains("NoSuchBucket") => FileError::InputNotFound { shown, looked_for: "there is no such bucket".into() },
+            _ if text.contains("NoSuchBucket") => {
+                FileError::InputNotFound { shown, looked_for: "there is no such bucket".into() }
+            }
             _ => FileError::Unreachable { action, shown, reason: text },
         }
     }
@@ -377,7 +402,11 @@ pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T>
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
         Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-        Err(_) => Err(FileError::Unreachable { action: "using", shown: "local files".into(), reason: "the run is over".into() }),
+        Err(_) => Err(FileError::Unreachable {
+            action: "using",
+            shown: "local files".into(),
+            reason: "the run is over".into(),
+        }),
     }
 }
 
@@ -417,7 +446,13 @@ fn local_head(roots: &AllowedRoots, path: &str) -> Result<Option<FileMeta>> {
 /// Deeper than any sensible layout; ends a circle of links.
 const DEPTH_MAX: usize = 64;
 
-fn local_walk(roots: &AllowedRoots, directory: &Path, enter: fn(&str) -> bool, depth: usize, files: &mut Vec<FileMeta>) -> Result<()> {
+fn local_walk(
+    roots: &AllowedRoots,
+    directory: &Path,
+    enter: fn(&str) -> bool,
+    depth: usize,
+    files: &mut Vec<FileMeta>,
+) -> Result<()> {
     let shown = directory.display().to_string();
     let resolved = roots.resolve(directory)?;
     let entries = match fs::read_dir(&resolved) {

@@ -29,8 +29,14 @@ pub(super) enum TextPiece {
     /// The head of the file, for a decoder that goes on further behind.
     Header(Bytes),
     /// Where the next chunk lies; before the first one only.
-    Seek { offset: u64, record: u64 },
-    Chunk { bytes: Bytes, last: bool },
+    Seek {
+        offset: u64,
+        record: u64,
+    },
+    Chunk {
+        bytes: Bytes,
+        last: bool,
+    },
 }
 
 /// Names that tell of compressed content, which would be read as garbage.
@@ -100,7 +106,9 @@ pub(super) async fn fetch<F: Future<Output = bool>>(
     header: bool,
     send: impl Fn(TextPiece) -> F,
 ) -> Result<bool> {
-    let read = async |start: u64, end: u64| Ok::<Bytes, FileError>(store.read_ranges(file, vec![start..end]).await?.pop().unwrap_or_default());
+    let read = async |start: u64, end: u64| {
+        Ok::<Bytes, FileError>(store.read_ranges(file, vec![start..end]).await?.pop().unwrap_or_default())
+    };
     let mut at = from;
     if let Some((offset, record)) = resume {
         at = offset.min(to);
@@ -132,9 +140,11 @@ pub(super) fn decoder(source: &FilesystemSource) -> Result<Box<dyn RecordDecoder
     let schema = source.file_schema.clone();
     let timestamp_format = timestamp_format(source.options.json_timestamps);
     let made: Result<Box<dyn RecordDecoder>, FormatError> = match source.options.format {
-        FileFormat::Json => Scanner::new(schema, JsonOptions { timestamp_format, ..JsonOptions::default() }).map(|scanner| Box::new(scanner) as _),
+        FileFormat::Json => Scanner::new(schema, JsonOptions { timestamp_format, ..JsonOptions::default() })
+            .map(|scanner| Box::new(scanner) as _),
         FileFormat::Csv => {
-            let options = csv_options(&source.options).map_err(|reason| FileError::Option { option: "format".into(), reason })?;
+            let options =
+                csv_options(&source.options).map_err(|reason| FileError::Option { option: "format".into(), reason })?;
             let options = CsvOptions { columns: source.file_columns.clone(), ..options };
             formats::csv::Reader::new(schema, options).map(|reader| Box::new(reader) as _)
         }

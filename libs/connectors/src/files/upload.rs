@@ -21,14 +21,28 @@ const PART_BYTES: usize = 8 << 20;
 /// What the writing thread is told, in order.
 pub enum Command {
     /// `path` is where the bytes go: a staged file, or an object's key.
-    Open { file: u64, path: String },
+    Open {
+        file: u64,
+        path: String,
+    },
     /// The permit counts the batch that the bytes were made from until they are written.
-    Data { file: u64, bytes: Vec<u8>, permit: Option<Arc<Permit>> },
-    Close { file: u64 },
+    Data {
+        file: u64,
+        bytes: Vec<u8>,
+        permit: Option<Arc<Permit>>,
+    },
+    Close {
+        file: u64,
+    },
     /// Everything before this is closed and durable, or the answer is why not.
-    Prepared { reply: Prepared, committable: Committable },
+    Prepared {
+        reply: Prepared,
+        committable: Committable,
+    },
     /// The same, for a caller that waits.
-    Synced { reply: std::sync::mpsc::Sender<Result<(), RunError>> },
+    Synced {
+        reply: std::sync::mpsc::Sender<Result<(), RunError>>,
+    },
 }
 
 /// Starts the thread; it ends when the sender is dropped.
@@ -127,7 +141,9 @@ impl Uploads {
         match self.open.remove(&file).expect("a file is opened before it is closed") {
             Upload::Local { file, shown } => file.sync_all().map_err(|error| output_failed(&shown, &error)),
             Upload::Object { key, buffer, parts: None } => {
-                let Store::Objects { objects, .. } = &self.store else { unreachable!("an object is in an object store") };
+                let Store::Objects { objects, .. } = &self.store else {
+                    unreachable!("an object is in an object store")
+                };
                 let put = self.handle.block_on(objects.put(&self.store.key(&key)?, buffer.into()));
                 put.map(|_| ()).map_err(|error| self.store.failed("writing", &key, &error))
             }
@@ -136,7 +152,10 @@ impl Uploads {
                     upload_part(&self.store, &self.handle, &key, &mut parts, buffer)?;
                 }
                 let mut parts = parts.expect("there is an upload with parts");
-                self.handle.block_on(parts.complete()).map(|_| ()).map_err(|error| self.store.failed("writing", &key, &error))
+                self.handle
+                    .block_on(parts.complete())
+                    .map(|_| ())
+                    .map_err(|error| self.store.failed("writing", &key, &error))
             }
         }
     }
@@ -150,7 +169,13 @@ impl Uploads {
     }
 }
 
-fn upload_part(store: &Store, handle: &Handle, key: &str, parts: &mut Option<Box<dyn MultipartUpload>>, bytes: Vec<u8>) -> Result<()> {
+fn upload_part(
+    store: &Store,
+    handle: &Handle,
+    key: &str,
+    parts: &mut Option<Box<dyn MultipartUpload>>,
+    bytes: Vec<u8>,
+) -> Result<()> {
     let Store::Objects { objects, .. } = store else { unreachable!("an object is in an object store") };
     let failed = |error: object_store::Error| store.failed("writing", key, &error);
     let parts = match parts {

@@ -7,11 +7,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::{
-    ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float32Array, Float64Array, Int8Array, Int16Array, Int32Array, Int64Array,
-    StringArray, TimestampMicrosecondArray, TimestampMillisecondArray, TimestampNanosecondArray, TimestampSecondArray,
-};
 use arrow::array::{Array, AsArray};
+use arrow::array::{
+    ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float32Array, Float64Array, Int8Array,
+    Int16Array, Int32Array, Int64Array, StringArray, TimestampMicrosecondArray, TimestampMillisecondArray,
+    TimestampNanosecondArray, TimestampSecondArray,
+};
 use arrow::datatypes::SchemaRef;
 use arrow::datatypes::{Date32Type, Decimal128Type, Int64Type};
 use engine::{Position, RowPositions, RunError, Source, SourceContext, SourceHints, SourceOutput, Split};
@@ -53,14 +54,29 @@ struct Nulls {
 /// Integers stand for themselves, for unscaled decimals, days, or the units of a timestamp.
 enum Values {
     /// `min` and the number of values, 0 for 2^64.
-    Integers { min: i64, count: u64 },
-    Decimals { min: i128, count: u128 },
-    Floats { min: f64, max: f64 },
+    Integers {
+        min: i64,
+        count: u64,
+    },
+    Decimals {
+        min: i128,
+        count: u128,
+    },
+    Floats {
+        min: f64,
+        max: f64,
+    },
     /// Hexadecimal digits.
-    Texts { length: usize },
+    Texts {
+        length: usize,
+    },
     Booleans,
     /// `count` is 0 for no end; after the end it begins again.
-    Sequence { start: i128, step: i128, count: u128 },
+    Sequence {
+        start: i128,
+        step: i128,
+        count: u128,
+    },
 }
 
 const KINDS: [&str; 2] = ["random", "sequence"];
@@ -74,11 +90,21 @@ impl DatagenSource {
         let fields = by_column(node, options, &mut problems);
         let mut columns: BTreeMap<&str, Column> = BTreeMap::new();
         for (number, column) in node.columns.iter().enumerate() {
-            let mut field = Field { name: &column.name, data_type: &column.data_type, options: fields.get(column.name.as_str()), problems: &mut problems };
-            let nulls = field.null_rate(column.nullable).map(|rate| Nulls { rate, stream: stream(options.seed, 2 * number as u64 + 1) });
+            let mut field = Field {
+                name: &column.name,
+                data_type: &column.data_type,
+                options: fields.get(column.name.as_str()),
+                problems: &mut problems,
+            };
+            let nulls = field
+                .null_rate(column.nullable)
+                .map(|rate| Nulls { rate, stream: stream(options.seed, 2 * number as u64 + 1) });
             if let Some(values) = field.values() {
                 let data_type = column.data_type.clone();
-                columns.insert(&column.name, Column { data_type, values, nulls, stream: stream(options.seed, 2 * number as u64) });
+                columns.insert(
+                    &column.name,
+                    Column { data_type, values, nulls, stream: stream(options.seed, 2 * number as u64) },
+                );
             }
         }
         if options.splits == 0 || options.splits > 1024 {
@@ -88,9 +114,13 @@ impl DatagenSource {
             problems.push("rows-per-second must be above 0".into());
         }
         if !problems.is_empty() {
-            return Err(RunError::user("invalid_option", format!("cannot generate rows of {}: {}", node.table, problems.join("; "))));
+            return Err(RunError::user(
+                "invalid_option",
+                format!("cannot generate rows of {}: {}", node.table, problems.join("; ")),
+            ));
         }
-        let wanted = hints.columns.names().map(|name| columns.remove(name).expect("a wanted column is one of the node's"));
+        let wanted =
+            hints.columns.names().map(|name| columns.remove(name).expect("a wanted column is one of the node's"));
         Ok(DatagenSource { options: options.clone(), columns: wanted.collect(), schema: arrow_schema(&hints.columns) })
     }
 
@@ -108,7 +138,11 @@ impl DatagenSource {
 }
 
 /// Options by column and name.
-fn by_column<'a>(node: &graph::Source, options: &'a DatagenOptions, problems: &mut Vec<String>) -> BTreeMap<&'a str, BTreeMap<&'a str, &'a str>> {
+fn by_column<'a>(
+    node: &graph::Source,
+    options: &'a DatagenOptions,
+    problems: &mut Vec<String>,
+) -> BTreeMap<&'a str, BTreeMap<&'a str, &'a str>> {
     let names: Vec<&str> = node.columns.iter().map(|column| column.name.as_str()).collect();
     let mut fields: BTreeMap<&str, BTreeMap<&str, &str>> = BTreeMap::new();
     for (key, value) in &options.fields {
@@ -117,9 +151,13 @@ fn by_column<'a>(node: &graph::Source, options: &'a DatagenOptions, problems: &m
             continue;
         };
         if !names.contains(&column) {
-            problems.push(format!("option {key}: there is no column {column}; {}", suggestion(column, names.iter().copied())));
+            problems.push(format!(
+                "option {key}: there is no column {column}; {}",
+                suggestion(column, names.iter().copied())
+            ));
         } else if !OPTIONS.contains(&option) {
-            problems.push(format!("option {key}: there is no option {option} of a field; {}", suggestion(option, OPTIONS)));
+            problems
+                .push(format!("option {key}: there is no option {option} of a field; {}", suggestion(option, OPTIONS)));
         } else {
             fields.entry(column).or_default().insert(option, value.trim());
         }
@@ -172,7 +210,11 @@ impl Field<'_> {
             Some(match self.data_type {
                 DataType::Decimal(..) => array.as_primitive::<Decimal128Type>().value(0),
                 DataType::Date => array.as_primitive::<Date32Type>().value(0).into(),
-                _ => arrow::compute::cast(array, &arrow::datatypes::DataType::Int64).ok()?.as_primitive::<Int64Type>().value(0).into(),
+                _ => arrow::compute::cast(array, &arrow::datatypes::DataType::Int64)
+                    .ok()?
+                    .as_primitive::<Int64Type>()
+                    .value(0)
+                    .into(),
             })
         };
         let value = read();
@@ -218,7 +260,12 @@ impl Field<'_> {
             DataType::Timestamp(3) | DataType::TimestampLtz(3) => Some((1_000, 1)),
             DataType::Timestamp(6) | DataType::TimestampLtz(6) => Some((1, 1)),
             DataType::Timestamp(_) | DataType::TimestampLtz(_) => Some((1, 1_000)),
-            DataType::TinyInt | DataType::SmallInt | DataType::Int | DataType::BigInt | DataType::Float | DataType::Double => None,
+            DataType::TinyInt
+            | DataType::SmallInt
+            | DataType::Int
+            | DataType::BigInt
+            | DataType::Float
+            | DataType::Double => None,
             DataType::Decimal(..) | DataType::String | DataType::Date => None,
             other => {
                 let reason = format!("there is no sequence of {other}");
@@ -229,11 +276,13 @@ impl Field<'_> {
         let (default_start, step) = match unit_us {
             Some((us, units)) => {
                 let text = self.option("step").map(str::to_string);
-                let period: Result<Period, String> = text.as_deref().map_or(Ok(Period::from_us(us.max(1_000))), str::parse);
+                let period: Result<Period, String> =
+                    text.as_deref().map_or(Ok(Period::from_us(us.max(1_000))), str::parse);
                 let step = match period {
                     Ok(period) if period.us % us == 0 => i128::from(period.us / us) * units,
                     Ok(_) => {
-                        let reason = format!("{} is not a multiple of the unit of {}", text.unwrap_or_default(), self.data_type);
+                        let reason =
+                            format!("{} is not a multiple of the unit of {}", text.unwrap_or_default(), self.data_type);
                         self.problem("step", reason);
                         return None;
                     }
@@ -247,7 +296,8 @@ impl Field<'_> {
             None => {
                 let text = self.option("step").map(str::to_string);
                 // One whole: a step of decimals is written as a decimal.
-                let one = if let DataType::Decimal(_, scale) = self.data_type { 10i128.pow(u32::from(*scale)) } else { 1 };
+                let one =
+                    if let DataType::Decimal(_, scale) = self.data_type { 10i128.pow(u32::from(*scale)) } else { 1 };
                 let step = match (&text, self.data_type) {
                     (None, _) => Some(one),
                     (Some(_), DataType::Decimal(..)) => self.integer("step"),
@@ -278,7 +328,11 @@ impl Field<'_> {
             return None;
         }
         // Without an end a narrow type begins again behind its largest value.
-        let end = end.or_else(|| (!matches!(self.data_type, DataType::String)).then(|| self.range().map(|(min, max)| if step > 0 { max } else { min })).flatten());
+        let end = end.or_else(|| {
+            (!matches!(self.data_type, DataType::String))
+                .then(|| self.range().map(|(min, max)| if step > 0 { max } else { min }))
+                .flatten()
+        });
         let count = end.map_or(0, |end| ((end - start) / step) as u128 + 1);
         Some(Values::Sequence { start, step, count })
     }
@@ -290,7 +344,9 @@ impl Field<'_> {
             DataType::SmallInt => (i16::MIN.into(), i16::MAX.into()),
             DataType::Int => (i32::MIN.into(), i32::MAX.into()),
             DataType::BigInt | DataType::Timestamp(_) | DataType::TimestampLtz(_) => (i64::MIN.into(), i64::MAX.into()),
-            DataType::Decimal(precision, _) => (1 - 10i128.pow(u32::from(*precision)), 10i128.pow(u32::from(*precision)) - 1),
+            DataType::Decimal(precision, _) => {
+                (1 - 10i128.pow(u32::from(*precision)), 10i128.pow(u32::from(*precision)) - 1)
+            }
             // Years 0 to 9999.
             DataType::Date => (-719_528, 2_932_896),
             _ => return None,
@@ -366,13 +422,17 @@ impl Column {
             ($array:ty, |$row:ident| $value:expr) => {
                 match self.nulls {
                     None => rows.map(|$row| Some($value)).collect::<$array>(),
-                    Some(nulls) => rows.map(|$row| (unit(draw(nulls.stream, $row)) >= nulls.rate).then(|| $value)).collect::<$array>(),
+                    Some(nulls) => rows
+                        .map(|$row| (unit(draw(nulls.stream, $row)) >= nulls.rate).then(|| $value))
+                        .collect::<$array>(),
                 }
             };
         }
         let integer = |row: u64| -> i128 {
             match &self.values {
-                Values::Integers { min, count } => min.wrapping_add(below(draw(self.stream, row), *count) as i64).into(),
+                Values::Integers { min, count } => {
+                    min.wrapping_add(below(draw(self.stream, row), *count) as i64).into()
+                }
                 Values::Decimals { min, count } => {
                     // Two draws make 128 bits; the remainder is uneven by less than 2^-60 for all but the widest ranges.
                     let wide = (u128::from(draw(self.stream, row)) << 64) | u128::from(draw(!self.stream, row));
@@ -400,7 +460,8 @@ impl Column {
             DataType::Float => Arc::new(array!(Float32Array, |row| float(row) as f32)),
             DataType::Double => Arc::new(array!(Float64Array, |row| float(row))),
             DataType::Decimal(precision, scale) => {
-                let array = array!(Decimal128Array, |row| integer(row)).with_precision_and_scale(*precision, *scale as i8);
+                let array =
+                    array!(Decimal128Array, |row| integer(row)).with_precision_and_scale(*precision, *scale as i8);
                 Arc::new(array.expect("the precision is that of a checked type"))
             }
             DataType::String => Arc::new(array!(StringArray, |row| text(row))),
@@ -450,14 +511,24 @@ impl Source for DatagenSource {
         async { Ok(splits) }.boxed()
     }
 
-    fn read(self: Arc<Self>, context: SourceContext, mut out: SourceOutput) -> BoxFuture<'static, Result<(), RunError>> {
+    fn read(
+        self: Arc<Self>,
+        context: SourceContext,
+        mut out: SourceOutput,
+    ) -> BoxFuture<'static, Result<(), RunError>> {
         async move {
             let mut open: Vec<(u32, u64, u64)> = Vec::with_capacity(context.splits.len());
             for start in &context.splits {
-                let split = start.split.spec.as_u64().ok_or_else(|| RunError::internal("a split of datagen is not a number"))?;
+                let split = start
+                    .split
+                    .spec
+                    .as_u64()
+                    .ok_or_else(|| RunError::internal("a split of datagen is not a number"))?;
                 let done = match &start.position {
                     None => 0,
-                    Some(Position::At(text)) => text.parse().map_err(|_| RunError::internal("a position of datagen is not a number"))?,
+                    Some(Position::At(text)) => {
+                        text.parse().map_err(|_| RunError::internal("a position of datagen is not a number"))?
+                    }
                     Some(Position::End) => self.rows_of(split),
                 };
                 open.push((start.number, split, done));
@@ -507,8 +578,19 @@ mod tests {
     use serde_json::{Value, json};
 
     const COLUMNS: &[&str] = &[
-        "id BIGINT NOT NULL", "k INT", "x DOUBLE", "d DECIMAL(10, 2)", "s STRING", "b BOOLEAN", "day DATE", "ts TIMESTAMP(3)", "z TIMESTAMP_LTZ(6)",
-        "t SMALLINT", "raw BYTES", "f FLOAT", "n TINYINT",
+        "id BIGINT NOT NULL",
+        "k INT",
+        "x DOUBLE",
+        "d DECIMAL(10, 2)",
+        "s STRING",
+        "b BOOLEAN",
+        "day DATE",
+        "ts TIMESTAMP(3)",
+        "z TIMESTAMP_LTZ(6)",
+        "t SMALLINT",
+        "raw BYTES",
+        "f FLOAT",
+        "n TINYINT",
     ];
 
     fn open(options: Value, columns: &[&str]) -> Result<Arc<dyn Source>, RunError> {
@@ -555,8 +637,14 @@ mod tests {
         let Err(error) = open(options, &columns) else { panic!("accepted") };
         assert_eq!(error.code, "invalid_option");
         for part in [
-            "did you mean kind?", "did you mean sequence?", "there is no column zz", "\"abc\" is no value of INT", "the kind random takes min, max, length",
-            "declared NOT NULL", "datagen makes no ARRAY<INT>", "3ms is not a multiple of the unit of TIMESTAMP(0)",
+            "did you mean kind?",
+            "did you mean sequence?",
+            "there is no column zz",
+            "\"abc\" is no value of INT",
+            "the kind random takes min, max, length",
+            "declared NOT NULL",
+            "datagen makes no ARRAY<INT>",
+            "3ms is not a multiple of the unit of TIMESTAMP(0)",
         ] {
             assert!(error.message.contains(part), "{part} is missing in {}", error.message);
         }
@@ -564,7 +652,11 @@ mod tests {
 
     #[test]
     fn a_rate_is_kept() {
-        let source = open(json!({"number-of-rows": 60, "rows-per-second": 200, "splits": 2, "fields.id.kind": "sequence"}), &["id BIGINT"]).unwrap();
+        let source = open(
+            json!({"number-of-rows": 60, "rows-per-second": 200, "splits": 2, "fields.id.kind": "sequence"}),
+            &["id BIGINT"],
+        )
+        .unwrap();
         let begun = std::time::Instant::now();
         let seen = run(async { collect(&source, starts(&source.splits().await.unwrap()), 8192).await.unwrap() });
         assert_eq!(seen.iter().map(|seen| seen.len).sum::<usize>(), 60);

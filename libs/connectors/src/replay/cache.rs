@@ -62,7 +62,12 @@ struct Bad {
 
 impl Info {
     pub fn bad_records(&self) -> Vec<BadRecord> {
-        let record = |bad: &Bad| BadRecord { position: bad.position, code: bad.code.clone(), message: bad.message.clone(), payload: bad.payload.clone() };
+        let record = |bad: &Bad| BadRecord {
+            position: bad.position,
+            code: bad.code.clone(),
+            message: bad.message.clone(),
+            payload: bad.payload.clone(),
+        };
         self.bad.iter().map(record).collect()
     }
 }
@@ -95,17 +100,29 @@ fn home() -> Result<PathBuf, RunError> {
 pub async fn open_or_make(files: Arc<FilesystemSource>, parts: Parts) -> Result<Cache, RunError> {
     let splits = files.splits().await?;
     let identity = serde_json::json!([
-        "1", splits, files.identity(), parts.disorder_us, parts.seed, parts.splits, parts.time_column, parts.columns
+        "1",
+        splits,
+        files.identity(),
+        parts.disorder_us,
+        parts.seed,
+        parts.splits,
+        parts.time_column,
+        parts.columns
     ]);
     let name = manifest::hash(identity.to_string().as_bytes());
     let home = home()?;
     let directory = home.join(&name[..32]);
     let known = directory.clone();
-    let blocking = |error: tokio::task::JoinError| RunError::internal(format!("the replay cache was not made: {error}"));
+    let blocking =
+        |error: tokio::task::JoinError| RunError::internal(format!("the replay cache was not made: {error}"));
     if let Some(cache) = tokio::task::spawn_blocking(move || open(known)).await.map_err(blocking)? {
         return Ok(cache);
     }
-    let starts = splits.into_iter().enumerate().map(|(number, split)| SplitStart { number: number as u32, split, position: None }).collect();
+    let starts = splits
+        .into_iter()
+        .enumerate()
+        .map(|(number, split)| SplitStart { number: number as u32, split, position: None })
+        .collect();
     let mut rows = Rows::default();
     let time = parts.time_column.as_ref().and_then(|name| files.schema().index_of(name).ok());
     let mut reading = files.clone().decoded(starts, READ_ROWS);
@@ -137,11 +154,21 @@ struct Rows {
 }
 
 impl Rows {
-    fn add(&mut self, split: u32, batch: RecordBatch, positions: &RowPositions, bad: Vec<BadRecord>, time: Option<usize>, parts: &Parts) -> Result<(), RunError> {
-        let plain = |bad: BadRecord| Bad { position: bad.position, code: bad.code, message: bad.message, payload: bad.payload };
+    fn add(
+        &mut self,
+        split: u32,
+        batch: RecordBatch,
+        positions: &RowPositions,
+        bad: Vec<BadRecord>,
+        time: Option<usize>,
+        parts: &Parts,
+    ) -> Result<(), RunError> {
+        let plain =
+            |bad: BadRecord| Bad { position: bad.position, code: bad.code, message: bad.message, payload: bad.payload };
         self.bad.extend(bad.into_iter().map(plain));
         let times: Option<Int64Array> = time.and_then(|column| microseconds(batch.column(column)));
-        let (disorder, dealing) = (stream(parts.seed, 2 * u64::from(split)), stream(parts.seed, 2 * u64::from(split) + 1));
+        let (disorder, dealing) =
+            (stream(parts.seed, 2 * u64::from(split)), stream(parts.seed, 2 * u64::from(split) + 1));
         let number = self.batches.len() as u32;
         for row in 0..batch.num_rows() {
             let position = match positions {
@@ -191,7 +218,12 @@ impl Rows {
         fs::DirBuilder::new().mode(0o700).create(staged).map_err(disk)?;
         let mut rows = vec![0; parts.splits as usize];
         for (split, rows) in rows.iter_mut().enumerate() {
-            let own: Vec<(i64, usize, usize)> = self.order.iter().filter(|(_, dealt, ..)| *dealt as usize == split).map(|(key, _, batch, row)| (*key, *batch as usize, *row as usize)).collect();
+            let own: Vec<(i64, usize, usize)> = self
+                .order
+                .iter()
+                .filter(|(_, dealt, ..)| *dealt as usize == split)
+                .map(|(key, _, batch, row)| (*key, *batch as usize, *row as usize))
+                .collect();
             *rows = own.len() as u64;
             let Some(first) = self.batches.first() else { continue };
             let mut fields = first.schema().fields().to_vec();
@@ -224,7 +256,8 @@ impl Rows {
 /// As far as possible: caches are only copies.
 fn remove_old(home: &Path) {
     for entry in fs::read_dir(home).into_iter().flatten().flatten() {
-        let used = entry.path().join("info.json").metadata().or_else(|_| entry.metadata()).and_then(|meta| meta.modified());
+        let used =
+            entry.path().join("info.json").metadata().or_else(|_| entry.metadata()).and_then(|meta| meta.modified());
         if used.is_ok_and(|used| used.elapsed().is_ok_and(|age| age > KEPT)) {
             let _ = fs::remove_dir_all(entry.path());
         }
@@ -233,7 +266,11 @@ fn remove_old(home: &Path) {
 
 impl Cache {
     pub fn reader(&self, split: usize) -> Result<SplitReader, RunError> {
-        Ok(SplitReader { path: self.directory.join(format!("{split}.arrow")), rows: self.info.rows[split], open: Arc::default() })
+        Ok(SplitReader {
+            path: self.directory.join(format!("{split}.arrow")),
+            rows: self.info.rows[split],
+            open: Arc::default(),
+        })
     }
 }
 

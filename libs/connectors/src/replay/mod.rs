@@ -22,8 +22,8 @@ use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
 use crate::files::{AllowedRoots, FilesystemSource};
-use expr::arrow_schema;
 use cache::{Cache, SplitReader};
+use expr::arrow_schema;
 
 /// At a factor, batches are sent at least this far apart.
 const TICK: Duration = Duration::from_millis(5);
@@ -40,8 +40,14 @@ pub struct ReplaySource {
 impl ReplaySource {
     /// # Errors
     /// As of files; and a factor of speed without a time column.
-    pub fn open(node: &graph::Source, options: &ReplayOptions, hints: SourceHints, roots: &AllowedRoots) -> Result<ReplaySource, RunError> {
-        let invalid = |reason: String| RunError::user("invalid_option", format!("cannot replay {}: {reason}", node.table));
+    pub fn open(
+        node: &graph::Source,
+        options: &ReplayOptions,
+        hints: SourceHints,
+        roots: &AllowedRoots,
+    ) -> Result<ReplaySource, RunError> {
+        let invalid =
+            |reason: String| RunError::user("invalid_option", format!("cannot replay {}: {reason}", node.table));
         if options.splits == 0 || options.splits > 1024 {
             return Err(invalid(format!("replay.splits is {}; it must be 1 to 1024", options.splits)));
         }
@@ -49,8 +55,11 @@ impl ReplaySource {
             return Err(invalid(format!("replay.disorder is {}; it must not be negative", options.disorder)));
         }
         if hints.time_column.is_none() && matches!(options.speed, ReplaySpeed::Factor(_)) {
-            let reason = "replay.speed is a factor of recorded time, but no column of the files is the time attribute".to_string();
-            return Err(invalid(reason).hint("declare WATERMARK FOR a column of the files, or write 'replay.speed' = 'max'"));
+            let reason = "replay.speed is a factor of recorded time, but no column of the files is the time attribute"
+                .to_string();
+            return Err(
+                invalid(reason).hint("declare WATERMARK FOR a column of the files, or write 'replay.speed' = 'max'")
+            );
         }
         let schema = arrow_schema(&hints.columns);
         let time_column = hints.time_column.clone();
@@ -104,7 +113,8 @@ impl Cursor {
             if self.done < self.reader.rows() {
                 let (reader, done) = (self.reader.clone(), self.done);
                 let block = tokio::task::spawn_blocking(move || reader.from_row(done)).await;
-                let (rows, keys) = block.map_err(|_| RunError::internal("reading the replay cache was broken off"))??;
+                let (rows, keys) =
+                    block.map_err(|_| RunError::internal("reading the replay cache was broken off"))??;
                 self.block = Some((rows, keys.as_primitive::<Int64Type>().values().to_vec()));
             }
         }
@@ -143,18 +153,26 @@ impl Source for ReplaySource {
         .boxed()
     }
 
-    fn read(self: Arc<Self>, context: SourceContext, mut out: SourceOutput) -> BoxFuture<'static, Result<(), RunError>> {
+    fn read(
+        self: Arc<Self>,
+        context: SourceContext,
+        mut out: SourceOutput,
+    ) -> BoxFuture<'static, Result<(), RunError>> {
         async move {
             let cache = self.cache().await?.clone();
             let mut cursors = Vec::with_capacity(context.splits.len());
             for start in &context.splits {
                 let split = start.split.spec.as_u64().filter(|split| *split < cache.info.rows.len() as u64);
-                let split = split.ok_or_else(|| RunError::internal("a split of a replay is not one of the cache"))? as usize;
+                let split =
+                    split.ok_or_else(|| RunError::internal("a split of a replay is not one of the cache"))? as usize;
                 let reader = cache.reader(split)?;
                 let (done, bad) = match &start.position {
                     // Records that cannot be read have no time: they come first.
                     None => (0, if split == 0 { cache.info.bad_records() } else { vec![] }),
-                    Some(Position::At(text)) => (text.parse().map_err(|_| RunError::internal("a position of a replay is not a number"))?, vec![]),
+                    Some(Position::At(text)) => (
+                        text.parse().map_err(|_| RunError::internal("a position of a replay is not a number"))?,
+                        vec![],
+                    ),
                     Some(Position::End) => (reader.rows(), vec![]),
                 };
                 cursors.push(Cursor { number: start.number, reader, done, block: None, used: 0, bad });
@@ -179,7 +197,8 @@ impl Source for ReplaySource {
                 let mut until = i64::MAX;
                 if let ReplaySpeed::Factor(factor) = self.options.speed {
                     // All readers of a fresh run begin at the first arrival of all; a resumed one at its own.
-                    let (begun, first) = *clock.get_or_insert_with(|| (Instant::now(), if fresh { cache.info.first_key } else { key }));
+                    let (begun, first) =
+                        *clock.get_or_insert_with(|| (Instant::now(), if fresh { cache.info.first_key } else { key }));
                     let due = begun + Duration::from_secs_f64(key.saturating_sub(first).max(0) as f64 / 1e6 / factor);
                     if due > Instant::now() {
                         tokio::time::sleep_until(due.max(Instant::now() + TICK)).await;

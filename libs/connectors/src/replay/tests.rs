@@ -19,7 +19,11 @@ fn write(root: &Path, count: usize) {
         let lines: String = (0..count)
             .filter(|id| id % 3 == 2 - file)
             .map(|id| {
-                let ts = if id % 10 == 9 { "null".to_string() } else { format!("\"2020-01-01 00:{:02}:{:02}\"", id / 60, id % 60) };
+                let ts = if id % 10 == 9 {
+                    "null".to_string()
+                } else {
+                    format!("\"2020-01-01 00:{:02}:{:02}\"", id / 60, id % 60)
+                };
                 format!("{{\"id\": {id}, \"ts\": {ts}}}\n")
             })
             .collect();
@@ -39,14 +43,23 @@ fn open(root: &Path, options: Value, time: bool) -> Result<Arc<dyn Source>, RunE
 fn ids(source: &Arc<dyn Source>) -> Vec<Vec<i64>> {
     let seen = run(async { collect(source, starts(&source.splits().await.unwrap()), 50).await.unwrap() });
     let by_split = crate::testing::by_split(&seen);
-    by_split.into_values().map(|rows| rows.iter().map(|row| row.split_once(": ").unwrap().1.split('|').next().unwrap().parse().unwrap()).collect()).collect()
+    by_split
+        .into_values()
+        .map(|rows| {
+            rows.iter().map(|row| row.split_once(": ").unwrap().1.split('|').next().unwrap().parse().unwrap()).collect()
+        })
+        .collect()
 }
 
 #[test]
 fn replay_keeps_the_suite_of_sources() {
     let root = tempfile::tempdir().unwrap();
     write(root.path(), 400);
-    for options in [json!({}), json!({"replay.disorder": "10s", "replay.splits": 3}), json!({"replay.seed": 5, "replay.disorder": "1min"})] {
+    for options in [
+        json!({}),
+        json!({"replay.disorder": "10s", "replay.splits": 3}),
+        json!({"replay.seed": 5, "replay.disorder": "1min"}),
+    ] {
         let rows = run(source_conformance(open(root.path(), options, true).unwrap()));
         assert_eq!(rows.len(), 400);
     }
@@ -73,8 +86,16 @@ fn rows_arrive_in_order_of_time_within_the_disorder() {
         seen = seen.max(*id);
     }
     assert!(moved > 100, "rows are out of order: {moved}");
-    assert_eq!(ids(&open(root.path(), json!({"replay.disorder": "20s", "replay.seed": 1}), true).unwrap()), shuffled, "the same seed");
-    assert_ne!(ids(&open(root.path(), json!({"replay.disorder": "20s", "replay.seed": 2}), true).unwrap()), shuffled, "another seed");
+    assert_eq!(
+        ids(&open(root.path(), json!({"replay.disorder": "20s", "replay.seed": 1}), true).unwrap()),
+        shuffled,
+        "the same seed"
+    );
+    assert_ne!(
+        ids(&open(root.path(), json!({"replay.disorder": "20s", "replay.seed": 2}), true).unwrap()),
+        shuffled,
+        "another seed"
+    );
     let dealt = ids(&open(root.path(), json!({"replay.splits": 4}), true).unwrap());
     assert!(dealt.len() == 4 && dealt.iter().all(|ids| ids.len() > 100), "rows are dealt evenly");
     assert!(dealt.iter().all(|ids| ids.iter().filter(|id| *id % 10 != 9).is_sorted()), "each split is in order");
@@ -84,7 +105,10 @@ fn rows_arrive_in_order_of_time_within_the_disorder() {
 fn without_a_time_rows_come_in_the_order_of_files() {
     let root = tempfile::tempdir().unwrap();
     write(root.path(), 9);
-    assert_eq!(ids(&open(root.path(), json!({"replay.disorder": "1h"}), false).unwrap()), [[2, 5, 8, 1, 4, 7, 0, 3, 6]]);
+    assert_eq!(
+        ids(&open(root.path(), json!({"replay.disorder": "1h"}), false).unwrap()),
+        [[2, 5, 8, 1, 4, 7, 0, 3, 6]]
+    );
     let Err(error) = open(root.path(), json!({"replay.speed": "2"}), false) else { panic!("accepted") };
     assert!(error.code == "invalid_option" && error.message.contains("time attribute"), "{error:?}");
 }

@@ -78,13 +78,19 @@ fn an_error_names_the_row_and_where_it_came_from() {
     let origin = Origin { splits: UInt32Array::from(vec![4, 4, 4]), positions: vec![70, 71, 72].into() };
     let long = "x".repeat(100);
     let rows = Batch { origin: Some(origin), ..batch(ROWS, &format!("a 1\nb 2\n{long} 0")) };
-    let error = steps(&[filter("v <> 1"), project(&[("w", "10 / v")], "w BIGINT")])
+    let columns = [("w", "10 / v"), ("k", "k")];
+    let error = steps(&[filter("v <> 1"), project(&columns, "w BIGINT, k STRING")])
         .map(rows, 0, &mut Output::new())
         .unwrap_err();
     assert_eq!((error.code.as_str(), error.operator.as_deref()), ("expression_failed", Some("it")));
     for part in ["v = 0", "xxx...", "record 72 of split-4 of source"] {
         assert!(error.message.contains(part), "{part} in {}", error.message);
     }
+    // A column that nobody reads behind the filter holds other rows by then, so it is not shown.
+    let error = steps(&[filter("v <> 1"), project(&columns[..1], "w BIGINT")])
+        .map(batch(ROWS, "a 1\nb 2\nc 0"), 0, &mut Output::new())
+        .unwrap_err();
+    assert!(error.message.ends_with("row: v = 0"), "{}", error.message);
     // A row that the filter takes out is never divided by.
     let fine = batch(ROWS, "a 0\nb 2");
     assert_eq!(mapped(&[filter("v <> 0"), project(&[("w", "10 / v")], "w BIGINT")], fine).0, "5");

@@ -37,10 +37,11 @@ impl Steps {
         Steps { operator: operator.into(), steps, needed, names }
     }
 
-    fn failed(&self, error: &EvalError, batch: &Batch) -> RunError {
+    /// `kept` says which columns still hold the batch's rows; `None`: all.
+    fn failed(&self, error: &EvalError, batch: &Batch, kept: Option<&[bool]>) -> RunError {
         let mut message = format!("{}: {}", self.operator, error.message);
         if let Some(row) = error.row.filter(|row| *row < batch.num_rows()) {
-            message.push_str(&format!("; row: {}", shown(&batch.rows, row)));
+            message.push_str(&format!("; row: {}", shown(&batch.rows, row, kept)));
             if let Some(origin) = &batch.origin {
                 let (source, split) = (self.names)(origin.splits.value(row));
                 let position = origin.positions.value(row);
@@ -53,10 +54,13 @@ impl Steps {
 
 impl Stateless for Steps {
     fn map(&mut self, mut batch: Batch, _wm: i64, out: &mut Output) -> Result<()> {
+        // Columns that a filter did not copy hold other rows.
+        let mut kept: Option<&[bool]> = None;
         for (step, needed) in self.steps.iter().zip(&self.needed) {
             match step {
                 CompiledStep::Filter(predicate) => {
-                    let mask = predicate.evaluate_filter(&batch.rows).map_err(|error| self.failed(&error, &batch))?;
+                    let mask =
+                        predicate.evaluate_filter(&batch.rows).map_err(|error| self.failed(&error, &batch, kept))?;
                     let passing = mask.true_count();
                     out.counters.filtered += (mask.len() - passing) as u64;
                     if passing == 0 {
@@ -64,6 +68,7 @@ impl Stateless for Steps {
                     }
                     if passing < mask.len() {
                         batch = filtered(batch, &mask, passing, needed.as_deref()).map_err(unfit)?;
+                        kept = needed.as_deref();
                     }
                 }
                 CompiledStep::Project(columns, schema) => {
@@ -71,11 +76,12 @@ impl Stateless for Steps {
                         .iter()
                         .map(|column| match column.column() {
                             Some(at) => Ok(batch.rows.column(at).clone()),
-                            None => column.evaluate(&batch.rows).map_err(|error| self.failed(&error, &batch)),
+                            None => column.evaluate(&batch.rows).map_err(|error| self.failed(&error, &batch, kept)),
                         })
                         .collect::<Result<_>>()?;
                     let rows = record_batch(schema, columns, batch.num_rows())?;
                     batch = batch.with_rows(rows);
+                    kept = None;
                 }
             }
         }
@@ -148,7 +154,7 @@ fn mended(kinds: &UInt8Array, mask: &BooleanArray) -> UInt8Array {
 }
 
 /// A row for an error message: its first columns, long values cut.
-fn shown(rows: &RecordBatch, row: usize) -> String {
+fn shown(rows: &RecordBatch, row: usize, kept: Option<&[bool]>) -> String {
     const COLUMNS: usize = 8;
     const CHARS: usize = 40;
     let options = FormatOptions::default().with_null("NULL");
@@ -161,10 +167,12 @@ fn shown(rows: &RecordBatch, row: usize) -> String {
         }
     };
     let schema = rows.schema();
-    let named = schema.fields().iter().zip(rows.columns()).take(COLUMNS);
-    let mut text: Vec<String> = named.map(|(field, column)| format!("{} = {}", field.name(), value(column))).collect();
-    if rows.num_columns() > COLUMNS {
-        text.push("...".into());
+    let known = |at: usize| kept.is_none_or(|kept| kept.get(at) == Some(&true));
+    let named = schema.fields().iter().zip(rows.columns()).enumerate().filter(|(at, _)| known(*at));
+    let mut text: Vec<String> =
+        named.take(COLUMNS + 1).map(|(_, (field, column))| format!("{} = {}", field.name(), value(column))).collect();
+    if text.len() > COLUMNS {
+        text[COLUMNS] = "...".into();
     }
     text.join(", ")
 }

@@ -82,10 +82,12 @@ impl SourceClock {
                 )
             })
             .collect();
+        // In a bounded run a split that waits for its turn is no idle split.
+        let idle_timeout_us = time.and_then(|time| time.idle_timeout_us).filter(|_| !bounded);
         SourceClock {
             splits,
             rule,
-            idle_timeout_us: time.and_then(|time| time.idle_timeout_us),
+            idle_timeout_us,
             watermark: WM_MIN,
             floor: WM_MIN,
         }

@@ -1,6 +1,6 @@
 //! The one place with capabilities and frontiers: turns operators, stateless stages and the probe into timely operators.
 //!
-//! What must stay true (each has a test in `tests/time.rs`):
+//! What must stay true (the rules of ARCHITECTURE.md, section 5; most have a test in `tests/time.rs`):
 //! an operator's watermark is the minimum over its input frontiers *and* its stash; epochs close strictly in order; the results of a
 //! watermark leave at the old capability; the last epoch is named, never inferred from an empty frontier.
 
@@ -390,4 +390,127 @@ where
         move |_| logic()
     });
     (main, side)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::messages::Cut;
+    use crate::sink::CommitKind;
+    use arrow::array::{Array, Int64Array, RecordBatch};
+    use state::SnapshotReader;
+    use std::cell::RefCell;
+    use timely::scheduling::activate::Activator;
+    use timely::worker::Worker;
+
+    /// Writes down what the driver asks of it.
+    struct Recorder(Rc<RefCell<Vec<String>>>);
+
+    impl Operator for Recorder {
+        fn process(&mut self, _: usize, batch: Batch, wm: i64, _: &mut Output) -> Result<()> {
+            self.0.borrow_mut().push(format!("{} rows at {wm}", batch.num_rows()));
+            Ok(())
+        }
+
+        fn watermark(&mut self, wm: i64, _: &mut Output) -> Result<()> {
+            self.0.borrow_mut().push(format!("watermark {wm}"));
+            Ok(())
+        }
+
+        fn epoch_end(&mut self, epoch: u64, _: &mut Output) -> Result<()> {
+            self.0.borrow_mut().push(format!("end {epoch}"));
+            Ok(())
+        }
+
+        fn snapshot(&mut self, _: u64, _: &mut SnapshotWriter) -> Result<()> {
+            Ok(())
+        }
+
+        fn restore(&mut self, _: &SnapshotReader) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    fn rows(count: i64) -> Vec<Batch> {
+        let column: Arc<dyn Array> = Arc::new(Int64Array::from_iter_values(0..count));
+        vec![Batch::inserts(RecordBatch::try_from_iter([("a", column)]).expect("one column"))]
+    }
+
+    /// Two sources moved by hand into one operator; returns what the operator was asked.
+    fn play(moves: impl Fn(&mut [Port], &WorkerState, &mut dyn FnMut()) + Send + Sync + 'static) -> Vec<String> {
+        timely::execute_directly(move |worker: &mut Worker| {
+            let (leader, _messages) = tokio::sync::mpsc::unbounded_channel();
+            let state = Rc::new(WorkerState::new(0, 1, false, 1, 0, leader));
+            let log = Rc::new(RefCell::new(Vec::new()));
+            let (mut ports, mut activators): (Vec<Port>, Vec<Activator>) = (Vec::new(), Vec::new());
+            let metrics = crate::runtime::metrics::Metrics::new(["test".to_string()], 1).stage(0);
+            worker.dataflow_core("test", None, Box::new(()), |_, scope: Scope<'_, Time>| {
+                let mut edges = Vec::new();
+                for _ in 0..2 {
+                    let (edge, _) = source_operator(scope, "source", false, 1, |granted, activator, _| {
+                        ports.push(granted.main);
+                        activators.push(activator);
+                        || {}
+                    });
+                    edges.push((edge, Route::Local));
+                }
+                let context = Context { name: "test".into(), metrics, state: state.clone() };
+                operator(scope, context, edges, false, 1, Box::new(Recorder(log.clone())));
+            });
+            let mut step = || {
+                for _ in 0..20 {
+                    activators.iter().for_each(Activator::activate);
+                    worker.step();
+                }
+            };
+            moves(&mut ports, &state, &mut step);
+            assert!(!state.failed(), "the run goes on");
+            drop(ports);
+            for dataflow in worker.installed_dataflows() {
+                worker.drop_dataflow(dataflow);
+            }
+            log.take()
+        })
+    }
+
+    fn cut(state: &WorkerState, epoch: u64) {
+        state.cut(&Cut { epoch, kind: CommitKind { checkpoint: false, last: false }, now_us: 0, floor: 0 });
+    }
+
+    /// Rule 1. By rule 2 sources hold their watermark while an epoch closes, so that this cannot come from them; the driver must not rely on it.
+    #[test]
+    fn a_stashed_batch_holds_the_watermark() {
+        let asked = play(|ports, state, step| {
+            cut(state, 1);
+            ports[1].downgrade(Time::new(2, 10));
+            ports[1].send(rows(3));
+            ports[1].downgrade(Time::new(2, 100));
+            ports[0].downgrade(Time::new(1, 100));
+            step();
+            ports[0].downgrade(Time::new(2, 100));
+            step();
+        });
+        assert_eq!(asked, ["watermark 10", "end 1", "3 rows at 10", "watermark 100"]);
+    }
+
+    /// Rule 3. Epochs close in order, the closing watermark before the end.
+    #[test]
+    fn an_epoch_closes_when_all_inputs_have_left_it() {
+        let asked = play(|ports, state, step| {
+            ports[0].send(rows(1));
+            step();
+            cut(state, 1);
+            ports[0].downgrade(Time::new(2, 50));
+            step();
+            ports[1].send(rows(2));
+            ports[1].downgrade(Time::new(1, 40));
+            step();
+            ports[1].downgrade(Time::new(2, 40));
+            step();
+        });
+        assert_eq!(
+            asked,
+            [format!("1 rows at {WM_MIN}"), format!("2 rows at {WM_MIN}"), "watermark 40".into(), "end 1".into()]
+        );
+    }
 }

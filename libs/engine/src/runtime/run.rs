@@ -142,6 +142,9 @@ enum Input {
 pub async fn run(request: RunRequest, around: Surroundings) -> Result<Outcome> {
     let settings = &request.settings;
     let (threads, processes) = (settings.parallelism as usize, settings.processes as usize);
+    if processes > 1 && (request.restore.is_some() || request.checkpoints) {
+        return Err(RunError::internal("checkpoints are held in the memory of one process: run with one"));
+    }
     let workers = threads * processes;
     let plan = Arc::new(crate::plan::plan(&request.graph, settings, workers)?);
     let opened = open(&plan, &around.connectors, &request.run_id)?;

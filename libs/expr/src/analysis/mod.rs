@@ -4,6 +4,8 @@
 //! input has no facts is passed over, so that one mistake is reported once.
 
 mod node;
+#[cfg(test)]
+mod tests;
 mod window;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,6 +41,7 @@ pub enum Changelog {
 /// - a window operator's time column is the `time` of its input's facts, and `schema` gives the types of `window_start`, `window_end` (as
 ///   precise as the time attribute, at least milliseconds) and `window_time` (the time attribute's own type);
 /// - first_value and last_value order by `order` of their input's facts;
+/// - a union casts its inputs by position to `schema` (times to the finest precision);
 /// - a sink casts its input by position to `schema`, and fails on NULL in a column that is NOT NULL there.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Facts {
@@ -77,6 +80,7 @@ pub fn analyze(graph: &Graph, settings: &Settings) -> Result<Analysis, Vec<Probl
     });
     let mut walk = Walk {
         graph,
+        bounded,
         env: Env { overflow_wrap: settings.overflow_wrap, ..Env::default() },
         known: BTreeMap::new(),
         problems: Vec::new(),
@@ -99,7 +103,10 @@ pub fn analyze(graph: &Graph, settings: &Settings) -> Result<Analysis, Vec<Probl
 fn position(place: &Place) -> (usize, String) {
     match place {
         Place::Pointer { pointer } => {
-            let index = pointer.strip_prefix("/nodes/").and_then(|rest| rest.split('/').next()).and_then(|index| index.parse().ok());
+            let index = pointer
+                .strip_prefix("/nodes/")
+                .and_then(|rest| rest.split('/').next())
+                .and_then(|index| index.parse().ok());
             (index.unwrap_or(usize::MAX), pointer.clone())
         }
         _ => (usize::MAX, String::new()),
@@ -126,6 +133,8 @@ impl Known {
 
 struct Walk<'a> {
     graph: &'a Graph,
+    /// Whether all sources are bounded.
+    bounded: bool,
     env: Env,
     known: BTreeMap<String, Known>,
     problems: Vec<Problem>,
@@ -164,7 +173,8 @@ impl Walk<'_> {
             }
         };
         if compiled.processing_time() && input.facts.bounded {
-            let message = "PROCTIME() has no meaning over a bounded input: the result would depend on when it is computed";
+            let message =
+                "PROCTIME() has no meaning over a bounded input: the result would depend on when it is computed";
             self.problem("processing_time_bounded", message, "use a column of event time", pointer);
             return None;
         }
@@ -173,7 +183,12 @@ impl Walk<'_> {
             let message = format!(
                 "the rows of {from:?} change and have no key, so a column that depends on the clock would take back other rows than it gave"
             );
-            self.problem("non_deterministic_update", message, "keep the key's columns, or compute it before the aggregation", pointer);
+            self.problem(
+                "non_deterministic_update",
+                message,
+                "keep the key's columns, or compute it before the aggregation",
+                pointer,
+            );
             return None;
         }
         Some(compiled)

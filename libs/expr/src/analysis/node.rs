@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 
 use graph::{
-    Aggregate, AggregateCall, AggregateFunction, Column, DataType, NamedExpr, OnBad, Operator, Project, Schema, Sink, Sort, Source,
-    SourceConnector, Watermark, Window, WindowAggregate, dead_letters_schema, late_rows_schema, suggestion,
+    Aggregate, AggregateCall, AggregateFunction, Column, DataType, NamedExpr, OnBad, Operator, Project, Schema, Sink,
+    Sort, Source, SourceConnector, Watermark, Window, WindowAggregate, dead_letters_schema, late_rows_schema,
+    suggestion,
 };
 
 use super::{Changelog, Facts, Known, TimeAttribute, Walk, expression_problem, window};
 use crate::aggregate::aggregate_type;
-use crate::types::casts_implicitly;
+use crate::types::{casts_implicitly, common_type};
 
 const WINDOW_COLUMNS: [&str; 3] = ["window_start", "window_end", "window_time"];
 
@@ -26,10 +27,16 @@ pub(super) fn derive(walk: &mut Walk, index: usize, inputs: &[Known]) -> Option<
                 let message = format!("a filter wants BOOLEAN, not {}", predicate.data_type());
                 walk.problem("type_mismatch", message, "write a comparison, such as x <> 0", format!("{at}/predicate"));
             }
-            let unstable = predicate.volatile() || predicate.columns().iter().any(|c| input.unstable.contains(&input.facts.schema.columns[*c].name));
+            let unstable = predicate.volatile()
+                || predicate.columns().iter().any(|c| input.unstable.contains(&input.facts.schema.columns[*c].name));
             if unstable && input.updating() {
                 let message = "a filter that depends on the clock cannot take changing rows: it may keep a row and drop the one that takes it back";
-                walk.problem("non_deterministic_update", message, "filter before the aggregation", format!("{at}/predicate"));
+                walk.problem(
+                    "non_deterministic_update",
+                    message,
+                    "filter before the aggregation",
+                    format!("{at}/predicate"),
+                );
             }
             Some(input.clone())
         }
@@ -68,13 +75,20 @@ fn unique_names<'n>(walk: &mut Walk, names: impl Iterator<Item = (&'n str, Strin
         if name.is_empty() {
             walk.problem("invalid_name", "a column has a name", "", pointer);
         } else if !seen.insert(name) {
-            walk.problem("duplicate_column", format!("there are two columns {name}"), "give one of them another name", pointer);
+            walk.problem(
+                "duplicate_column",
+                format!("there are two columns {name}"),
+                "give one of them another name",
+                pointer,
+            );
         }
     }
 }
 
 fn has_dead_letters(walk: &Walk, source: &str) -> bool {
-    walk.graph.nodes.iter().any(|node| matches!(node.operator, Operator::DeadLetters(_)) && node.inputs.iter().any(|input| input == source))
+    walk.graph.nodes.iter().any(|node| {
+        matches!(node.operator, Operator::DeadLetters(_)) && node.inputs.iter().any(|input| input == source)
+    })
 }
 
 fn source(walk: &mut Walk, index: usize, source: &Source, at: &str) -> Option<Known> {
@@ -82,7 +96,10 @@ fn source(walk: &mut Walk, index: usize, source: &Source, at: &str) -> Option<Kn
     if source.columns.is_empty() {
         walk.problem("no_columns", format!("the source {} has no columns", source.table), "", format!("{at}/columns"));
     }
-    unique_names(walk, source.columns.iter().enumerate().map(|(c, column)| (column.name.as_str(), format!("{at}/columns/{c}/name"))));
+    unique_names(
+        walk,
+        source.columns.iter().enumerate().map(|(c, column)| (column.name.as_str(), format!("{at}/columns/{c}/name"))),
+    );
     partition_columns(walk, &source.partition_by, &source.columns, at);
     let last = source.columns.len().saturating_sub(source.partition_by.len());
     if !source.partition_by.iter().eq(source.columns.iter().skip(last).map(|column| &column.name)) {
@@ -111,11 +128,21 @@ fn partition_columns(walk: &mut Walk, partition_by: &[String], columns: &[Column
     for (p, name) in partition_by.iter().enumerate() {
         if !columns.iter().any(|column| column.name == *name) {
             let hint = suggestion(name, columns.iter().map(|column| column.name.as_str()));
-            walk.problem("unknown_column", format!("there is no column {name} to partition by"), hint, format!("{at}/partition_by/{p}"));
+            walk.problem(
+                "unknown_column",
+                format!("there is no column {name} to partition by"),
+                hint,
+                format!("{at}/partition_by/{p}"),
+            );
         }
     }
     if !columns.is_empty() && partition_by.len() >= columns.len() {
-        walk.problem("invalid_partitions", "every column is a partition column", "leave one for the files", format!("{at}/partition_by"));
+        walk.problem(
+            "invalid_partitions",
+            "every column is a partition column",
+            "leave one for the files",
+            format!("{at}/partition_by"),
+        );
     }
 }
 
@@ -123,7 +150,10 @@ fn project(walk: &mut Walk, project: &Project, input: &Known, at: &str) -> Optio
     if project.columns.is_empty() {
         walk.problem("no_columns", "a projection has at least one column", "", format!("{at}/columns"));
     }
-    unique_names(walk, project.columns.iter().enumerate().map(|(c, column)| (column.name.as_str(), format!("{at}/columns/{c}/name"))));
+    unique_names(
+        walk,
+        project.columns.iter().enumerate().map(|(c, column)| (column.name.as_str(), format!("{at}/columns/{c}/name"))),
+    );
     let names: Vec<&str> = input.facts.schema.names().collect();
     let mut columns = Vec::with_capacity(project.columns.len());
     let mut unstable = BTreeSet::new();
@@ -146,13 +176,19 @@ fn project(walk: &mut Walk, project: &Project, input: &Known, at: &str) -> Optio
     let renamed = |name: &str| bare.iter().find(|(from, _)| *from == name).map(|(_, to)| to.to_string());
     let schema = Schema::new(columns);
     let time = input.facts.time.as_ref().and_then(|time| {
-        let column = renamed(&time.column).or_else(|| finer.iter().find(|(from, _)| *from == time.column).map(|(_, to)| to.to_string()))?;
+        let column = renamed(&time.column)
+            .or_else(|| finer.iter().find(|(from, _)| *from == time.column).map(|(_, to)| to.to_string()))?;
         let unit_us = schema.column(&column)?.data_type.time_unit_us()?;
         Some(TimeAttribute { column, unit_us })
     });
     let windowed = input.facts.windowed && WINDOW_COLUMNS.iter().all(|name| renamed(name).as_deref() == Some(*name));
     let key = input.facts.key.as_ref().and_then(|key| key.iter().map(|name| renamed(name)).collect());
-    let order = input.facts.order.as_ref().and_then(|order| renamed(order)).or_else(|| time.as_ref().map(|time| time.column.clone()));
+    let order = input
+        .facts
+        .order
+        .as_ref()
+        .and_then(|order| renamed(order))
+        .or_else(|| time.as_ref().map(|time| time.column.clone()));
     let facts = Facts { schema, time, windowed, key, order, ..input.facts.clone() };
     let known = Known { facts, unstable, ..input.clone() };
     if !known.unstable.is_empty() && known.updating() && known.facts.key.is_none() {
@@ -170,32 +206,65 @@ fn union(walk: &mut Walk, inputs: &[Known], ids: &[String], at: &str) -> Option<
         let pointer = format!("{at}/inputs/{}", position + 1);
         let (a, b) = (&first.facts.schema.columns, &input.facts.schema.columns);
         if a.len() != b.len() {
-            let message = format!("the inputs of a union have as many columns: {:?} has {}, {:?} has {}", ids[0], a.len(), ids[position + 1], b.len());
+            let message = format!(
+                "the inputs of a union have as many columns: {:?} has {}, {:?} has {}",
+                ids[0],
+                a.len(),
+                ids[position + 1],
+                b.len()
+            );
             walk.problem("union_mismatch", message, "project the same columns from each", pointer);
             continue;
         }
-        for (c, (x, y)) in a.iter().zip(b).enumerate() {
-            if x.data_type != y.data_type {
-                let message = format!(
-                    "column {} of the union is {} {} in {:?} but {} {} in {:?}",
-                    c + 1, x.name, x.data_type, ids[0], y.name, y.data_type, ids[position + 1]
-                );
-                walk.problem("union_mismatch", message, "write a CAST in a projection before the union; a time may be cast to a finer precision", pointer.clone());
+        for (c, y) in b.iter().enumerate() {
+            let x = &schema.columns[c];
+            let same_kind = x.data_type.is_timestamp()
+                && std::mem::discriminant(&x.data_type) == std::mem::discriminant(&y.data_type);
+            // Times of one kind are taken as the finest of their precisions; all else must agree.
+            match common_type(&x.data_type, &y.data_type).filter(|_| same_kind || x.data_type == y.data_type) {
+                Some(common) => schema.columns[c].data_type = common,
+                None => {
+                    let message = format!(
+                        "column {} of the union is {} {} in {:?} but {} {} in {:?}",
+                        c + 1,
+                        x.name,
+                        x.data_type,
+                        ids[0],
+                        y.name,
+                        y.data_type,
+                        ids[position + 1]
+                    );
+                    walk.problem(
+                        "union_mismatch",
+                        message,
+                        "write a CAST in a projection before the union",
+                        pointer.clone(),
+                    );
+                }
             }
             schema.columns[c].nullable |= y.nullable;
         }
     }
-    let position_of = |known: &Known| known.facts.time.as_ref().and_then(|time| known.facts.schema.index_of(&time.column));
+    let position_of =
+        |known: &Known| known.facts.time.as_ref().and_then(|time| known.facts.schema.index_of(&time.column));
     let times: Vec<Option<usize>> = inputs.iter().map(position_of).collect();
     let agree = times.iter().all(|time| time.is_some() && *time == times[0]);
     let unit_us = inputs.iter().filter_map(|input| input.facts.time.as_ref()).map(|time| time.unit_us).min();
     let time = match (times[0].filter(|_| agree), unit_us) {
-        (Some(position), Some(unit_us)) => Some(TimeAttribute { column: schema.columns[position].name.clone(), unit_us }),
+        (Some(position), Some(unit_us)) => {
+            Some(TimeAttribute { column: schema.columns[position].name.clone(), unit_us })
+        }
         _ => None,
     };
     if time.is_none() && times.iter().any(Option::is_some) {
-        let message = "the inputs of the union do not all have their time attribute in the same column, so the result has none";
-        walk.warning("time_attribute_lost", message, "declare a watermark in each, and project the time to the same position", format!("{at}/inputs"));
+        let message =
+            "the inputs of the union do not all have their time attribute in the same column, so the result has none";
+        walk.warning(
+            "time_attribute_lost",
+            message,
+            "declare a watermark in each, and project the time to the same position",
+            format!("{at}/inputs"),
+        );
     }
     let updating = inputs.iter().find(|input| input.updating());
     let facts = Facts {
@@ -218,7 +287,12 @@ fn union(walk: &mut Walk, inputs: &[Known], ids: &[String], at: &str) -> Option<
     }
     if !unstable.is_empty() && facts.changelog != Changelog::InsertOnly {
         let message = "a union has no key, so changing rows cannot carry columns that depend on the clock";
-        walk.problem("non_deterministic_update", message, "compute them before the aggregation", format!("{at}/inputs"));
+        walk.problem(
+            "non_deterministic_update",
+            message,
+            "compute them before the aggregation",
+            format!("{at}/inputs"),
+        );
     }
     let no_watermark = inputs.iter().find_map(|input| input.no_watermark.clone());
     Some(Known { facts, raw_source: None, no_watermark, unstable })
@@ -227,12 +301,19 @@ fn union(walk: &mut Walk, inputs: &[Known], ids: &[String], at: &str) -> Option<
 fn watermark(walk: &mut Walk, watermark: &Watermark, input: &Known, at: &str) -> Option<Known> {
     let Some(source) = input.raw_source else {
         let message = "a watermark is declared at its source: between them there are only projections and filters";
-        walk.problem("misplaced_watermark", message, "move it up to the source; unions and windows carry the time attribute on", at.to_string());
+        walk.problem(
+            "misplaced_watermark",
+            message,
+            "move it up to the source; unions and windows carry the time attribute on",
+            at.to_string(),
+        );
         return None;
     };
     let source_node = &walk.graph.nodes[source];
     let Operator::Source(from) = &source_node.operator else { return None };
-    for (field, length) in [("delay", Some(watermark.delay)), ("idle_timeout", watermark.idle_timeout), ("max_ahead", watermark.max_ahead)] {
+    for (field, length) in
+        [("delay", Some(watermark.delay)), ("idle_timeout", watermark.idle_timeout), ("max_ahead", watermark.max_ahead)]
+    {
         let least = if field == "delay" { 0 } else { 1 };
         if length.is_some_and(|length| length.us < least) {
             let bound = if least == 0 { "at least 0" } else { "above 0" };
@@ -247,11 +328,19 @@ fn watermark(walk: &mut Walk, watermark: &Watermark, input: &Known, at: &str) ->
     let Some(column) = input.facts.schema.column(&watermark.column) else {
         let names: Vec<&str> = input.facts.schema.names().collect();
         let hint = suggestion(&watermark.column, names.iter().copied());
-        walk.problem("unknown_column", format!("there is no column {}", watermark.column), hint, format!("{at}/column"));
+        walk.problem(
+            "unknown_column",
+            format!("there is no column {}", watermark.column),
+            hint,
+            format!("{at}/column"),
+        );
         return None;
     };
     let Some(unit_us) = column.data_type.time_unit_us() else {
-        let message = format!("{} is {}; a time attribute is a TIMESTAMP or TIMESTAMP_LTZ of precision 0, 3 or 6", column.name, column.data_type);
+        let message = format!(
+            "{} is {}; a time attribute is a TIMESTAMP or TIMESTAMP_LTZ of precision 0, 3 or 6",
+            column.name, column.data_type
+        );
         let hint = match &column.data_type {
             t if t.is_timestamp() => format!("write CAST({} AS TIMESTAMP(6)) in a projection before it", column.name),
             t if t.is_integer() => format!("write TO_TIMESTAMP_LTZ({}, 3) in a projection before it", column.name),
@@ -268,7 +357,12 @@ fn watermark(walk: &mut Walk, watermark: &Watermark, input: &Known, at: &str) ->
             "rows of {} arrive up to {} out of order, and the watermark waits only {}: rows will be late",
             from.table, replay.disorder, watermark.delay
         );
-        walk.warning("late_rows_expected", message, format!("a delay of {} loses none", replay.disorder), format!("{at}/delay"));
+        walk.warning(
+            "late_rows_expected",
+            message,
+            format!("a delay of {} loses none", replay.disorder),
+            format!("{at}/delay"),
+        );
     }
     let mut known = input.clone();
     known.facts.time = Some(TimeAttribute { column: watermark.column.clone(), unit_us });
@@ -282,7 +376,9 @@ fn window_assign(walk: &mut Walk, id: &str, assigned: &Window, input: &Known, at
     let pointer = format!("{at}/window");
     if let Window::Session { .. } | Window::Attached {} = assigned {
         let (what, hint) = match assigned {
-            Window::Session { .. } => ("a session is known only with its rows, so it cannot be attached to them", "use window_aggregate"),
+            Window::Session { .. } => {
+                ("a session is known only with its rows, so it cannot be attached to them", "use window_aggregate")
+            }
             _ => ("window_assign makes windows", "choose tumble, hop or cumulate"),
         };
         walk.problem("invalid_window", what, hint, pointer);
@@ -291,7 +387,12 @@ fn window_assign(walk: &mut Walk, id: &str, assigned: &Window, input: &Known, at
     for name in WINDOW_COLUMNS {
         if input.facts.schema.index_of(name).is_some() {
             let message = format!("the input already has a column {name}");
-            walk.problem("duplicate_column", message, "give it another name in a projection before the window", pointer.clone());
+            walk.problem(
+                "duplicate_column",
+                message,
+                "give it another name in a projection before the window",
+                pointer.clone(),
+            );
         }
     }
     let windowing = window::check(walk, id, assigned, input, &pointer)?;
@@ -315,14 +416,20 @@ fn window_aggregate(walk: &mut Walk, id: &str, aggregate: &WindowAggregate, inpu
     }
     let names = aggregate.keys.iter().enumerate().map(|(k, key)| (key.name.as_str(), format!("{at}/keys/{k}/name")));
     let names = names.chain(WINDOW_COLUMNS.into_iter().map(|name| (name, format!("{at}/window"))));
-    let names = names.chain(aggregate.aggregates.iter().enumerate().map(|(a, call)| (call.name.as_str(), format!("{at}/aggregates/{a}/name"))));
+    let names = names.chain(
+        aggregate
+            .aggregates
+            .iter()
+            .enumerate()
+            .map(|(a, call)| (call.name.as_str(), format!("{at}/aggregates/{a}/name"))),
+    );
     unique_names(walk, names);
     let keys = keys(walk, &aggregate.keys, input, at);
     let calls = calls(walk, &aggregate.aggregates, input, at);
     let windowing = windowing?;
     let mut key: Vec<String> = aggregate.keys.iter().map(|key| key.name.clone()).collect();
     key.extend(["window_start".to_string(), "window_end".to_string()]);
-    let updating = aggregate.allowed_lateness.us > 0 && !input.facts.bounded;
+    let updating = aggregate.allowed_lateness.us > 0 && !walk.bounded;
     let facts = Facts {
         schema: Schema::new(keys.into_iter().chain(windowing.columns).chain(calls).collect()),
         bounded: input.facts.bounded,
@@ -341,18 +448,28 @@ fn aggregate(walk: &mut Walk, id: &str, aggregate: &Aggregate, input: &Known, at
         walk.problem("no_columns", "an aggregate has keys or aggregates", "", at.to_string());
     }
     let names = aggregate.keys.iter().enumerate().map(|(k, key)| (key.name.as_str(), format!("{at}/keys/{k}/name")));
-    let names = names.chain(aggregate.aggregates.iter().enumerate().map(|(a, call)| (call.name.as_str(), format!("{at}/aggregates/{a}/name"))));
+    let names = names.chain(
+        aggregate
+            .aggregates
+            .iter()
+            .enumerate()
+            .map(|(a, call)| (call.name.as_str(), format!("{at}/aggregates/{a}/name"))),
+    );
     unique_names(walk, names);
     let keys = keys(walk, &aggregate.keys, input, at);
     let calls = calls(walk, &aggregate.aggregates, input, at);
+    // A bounded run emits final rows only; that is a matter of the whole graph, since its edges share their epochs.
+    let updating = !walk.bounded;
     if !input.facts.bounded && !keys.is_empty() {
         let bytes: usize = 24 + keys.iter().chain(&calls).map(|column| width(&column.data_type)).sum::<usize>();
-        let open = aggregate.aggregates.iter().any(|call| call.distinct || (input.updating() && call.function != AggregateFunction::Count));
+        let open = aggregate
+            .aggregates
+            .iter()
+            .any(|call| call.distinct || (input.updating() && call.function != AggregateFunction::Count));
         let more = if open { ", and more for each distinct value" } else { "" };
         let message = format!("{id:?} keeps every key for ever: about {bytes} bytes per key{more}");
         walk.warning("state_grows", message, "group by a window too if old keys are no longer needed", at.to_string());
     }
-    let updating = !input.facts.bounded;
     let facts = Facts {
         schema: Schema::new(keys.into_iter().chain(calls).collect()),
         bounded: input.facts.bounded,
@@ -387,7 +504,12 @@ fn keys(walk: &mut Walk, keys: &[NamedExpr], input: &Known, at: &str) -> Vec<Col
         let pointer = format!("{at}/keys/{k}/expr");
         let Some(compiled) = walk.compile(expr, input, pointer.clone()) else { continue };
         if let DataType::Map(..) = compiled.data_type() {
-            walk.problem("type_mismatch", format!("the key {name} is a MAP, which has no order"), "group by its elements", pointer.clone());
+            walk.problem(
+                "type_mismatch",
+                format!("the key {name} is a MAP, which has no order"),
+                "group by its elements",
+                pointer.clone(),
+            );
         }
         stable(walk, &compiled, input, pointer);
         columns.push(Column::new(name, compiled.data_type().clone(), compiled.nullable()));
@@ -398,9 +520,11 @@ fn keys(walk: &mut Walk, keys: &[NamedExpr], input: &Known, at: &str) -> Vec<Col
 /// Refuses an expression of changing rows that depends on the clock: what is taken back would not be what was counted.
 fn stable(walk: &mut Walk, compiled: &crate::Compiled, input: &Known, pointer: String) {
     let names: Vec<&str> = input.facts.schema.names().collect();
-    let unstable = compiled.volatile() || compiled.columns().iter().any(|column| input.unstable.contains(names[*column]));
+    let unstable =
+        compiled.volatile() || compiled.columns().iter().any(|column| input.unstable.contains(names[*column]));
     if unstable && input.updating() {
-        let message = "an aggregate of changing rows cannot depend on the clock: what is taken back would not be what was added";
+        let message =
+            "an aggregate of changing rows cannot depend on the clock: what is taken back would not be what was added";
         walk.problem("non_deterministic_update", message, "compute it before the first aggregation", pointer);
     }
 }
@@ -411,7 +535,12 @@ fn calls(walk: &mut Walk, calls: &[AggregateCall], input: &Known, at: &str) -> V
         let at = format!("{at}/aggregates/{a}");
         let name = call.function.name();
         if call.args.len() > 1 {
-            walk.problem("wrong_arguments", format!("{name} takes one argument, not {}", call.args.len()), "", format!("{at}/args"));
+            walk.problem(
+                "wrong_arguments",
+                format!("{name} takes one argument, not {}", call.args.len()),
+                "",
+                format!("{at}/args"),
+            );
             continue;
         }
         if let Some(filter) = &call.filter {
@@ -432,8 +561,16 @@ fn calls(walk: &mut Walk, calls: &[AggregateCall], input: &Known, at: &str) -> V
             argument = Some(compiled.data_type().clone());
         }
         if call.function == AggregateFunction::ApproxPercentile && input.updating() {
-            let message = format!("{name} cannot take back a row, and the result of {:?} is updating", input.facts.updates_from.clone().unwrap_or_default());
-            walk.problem("cannot_retract", message, "aggregate before, in windows; count, sum, avg, min, max, stddev and var take changing rows", at.clone());
+            let message = format!(
+                "{name} cannot take back a row, and the result of {:?} is updating",
+                input.facts.updates_from.clone().unwrap_or_default()
+            );
+            walk.problem(
+                "cannot_retract",
+                message,
+                "aggregate before, in windows; count, sum, avg, min, max, stddev and var take changing rows",
+                at.clone(),
+            );
         }
         if let AggregateFunction::FirstValue | AggregateFunction::LastValue = call.function
             && input.facts.order.is_none()
@@ -442,7 +579,12 @@ fn calls(walk: &mut Walk, calls: &[AggregateCall], input: &Known, at: &str) -> V
             let hint = "declare a watermark on the source, or use min or max";
             match input.facts.bounded {
                 false => walk.problem("no_time_attribute", message, hint, at.clone()),
-                true => walk.warning("no_time_attribute", format!("{message}: which value it gives is left open"), hint, at.clone()),
+                true => walk.warning(
+                    "no_time_attribute",
+                    format!("{message}: which value it gives is left open"),
+                    hint,
+                    at.clone(),
+                ),
             }
         }
         match aggregate_type(call, argument.as_ref()) {
@@ -465,6 +607,17 @@ fn sort(walk: &mut Walk, id: &str, sort: &Sort, input: &Known, at: &str) -> Opti
             walk.problem("type_mismatch", "a MAP has no order", "sort by its elements", pointer);
         }
     }
+    if input.facts.bounded && input.updating() {
+        let from = input.facts.updates_from.clone().unwrap_or_default();
+        let message =
+            format!("{id:?} cannot order the changing rows of {from:?}, which is beside a stream in this graph");
+        walk.problem(
+            "sort_updates",
+            message,
+            "put it into a graph of its own, where all sources are bounded",
+            at.to_string(),
+        );
+    }
     if !input.facts.bounded {
         let what = if sort.by.is_empty() { "LIMIT" } else { "ORDER BY" };
         let message = format!("{what} at {id:?} would wait for the end of a stream that has none");
@@ -477,17 +630,31 @@ fn sort(walk: &mut Walk, id: &str, sort: &Sort, input: &Known, at: &str) -> Opti
 fn sink(walk: &mut Walk, sink: &Sink, input: &Known, at: &str) -> Option<Known> {
     let from = &input.facts.schema.columns;
     let columns: Vec<Column> = if sink.columns.is_empty() { from.clone() } else { sink.columns.clone() };
-    unique_names(walk, sink.columns.iter().enumerate().map(|(c, column)| (column.name.as_str(), format!("{at}/columns/{c}/name"))));
+    unique_names(
+        walk,
+        sink.columns.iter().enumerate().map(|(c, column)| (column.name.as_str(), format!("{at}/columns/{c}/name"))),
+    );
     if columns.len() != from.len() {
         let names: Vec<&str> = from.iter().map(|column| column.name.as_str()).collect();
-        let message = format!("{} has {} columns, and {} come in: {}", sink.table, columns.len(), from.len(), names.join(", "));
-        walk.problem("sink_mismatch", message, "columns are matched by position; project as many as the table has", format!("{at}/columns"));
+        let message =
+            format!("{} has {} columns, and {} come in: {}", sink.table, columns.len(), from.len(), names.join(", "));
+        walk.problem(
+            "sink_mismatch",
+            message,
+            "columns are matched by position; project as many as the table has",
+            format!("{at}/columns"),
+        );
     } else {
         for (c, (own, given)) in columns.iter().zip(from).enumerate() {
             if !casts_implicitly(&given.data_type, &own.data_type) {
                 let message = format!(
                     "column {} of {} is {} {}, and {} {} comes in",
-                    c + 1, sink.table, own.name, own.data_type, given.name, given.data_type
+                    c + 1,
+                    sink.table,
+                    own.name,
+                    own.data_type,
+                    given.name,
+                    given.data_type
                 );
                 let hint = format!("columns are matched by position; write CAST({} AS {})", given.name, own.data_type);
                 walk.problem("sink_mismatch", message, hint, format!("{at}/columns/{c}/type"));
@@ -507,10 +674,18 @@ fn sink(walk: &mut Walk, sink: &Sink, input: &Known, at: &str) -> Option<Known> 
     if input.updating() && !sink.connector.takes_updates() {
         let from = input.facts.updates_from.clone().unwrap_or_default();
         let kind = walk.graph.node(&from).map_or("node", |node| node.operator.type_name());
-        let message = format!("{} ({}) only adds rows, and the {kind} {from:?} changes rows that it has given", sink.table, sink.connector.name());
+        let message = format!(
+            "{} ({}) only adds rows, and the {kind} {from:?} changes rows that it has given",
+            sink.table,
+            sink.connector.name()
+        );
         let hint = match kind {
-            "window_aggregate" => "set allowed_lateness to 0, write to a sink that takes changes (print, blackhole), or bound the sources",
-            _ => "group by a window too, write to a sink that takes changes (print, blackhole), or bound the sources: then the final rows are written",
+            "window_aggregate" => {
+                "set allowed_lateness to 0, write to a sink that takes changes (print, blackhole), or bound the sources"
+            }
+            _ => {
+                "group by a window too, write to a sink that takes changes (print, blackhole), or bound the sources: then the final rows are written"
+            }
         };
         walk.problem("sink_takes_no_updates", message, hint, format!("{at}/connector"));
     }

@@ -22,13 +22,23 @@ pub(super) fn check(walk: &mut Walk, id: &str, window: &Window, input: &Known, a
         let message = format!("{id:?} puts changing rows into windows: the result of {from:?} is updating");
         let hint = "aggregate by windows first, or leave the window out: a plain GROUP BY takes changing rows";
         walk.problem("window_over_updates", message, hint, at.to_string());
+        // That its time attribute is lost follows from it.
+        return None;
     }
     let column = match window {
-        Window::Tumble { time, .. } | Window::Hop { time, .. } | Window::Cumulate { time, .. } | Window::Session { time, .. } => time.clone(),
+        Window::Tumble { time, .. }
+        | Window::Hop { time, .. }
+        | Window::Cumulate { time, .. }
+        | Window::Session { time, .. } => time.clone(),
         Window::Attached {} => {
             if !input.facts.windowed {
                 let message = "the input carries no windows: window_start, window_end and window_time of a window operator are not all there";
-                walk.problem("no_window", message, "put a window_assign before it, and let projections keep the three columns as they are", at.into());
+                walk.problem(
+                    "no_window",
+                    message,
+                    "put a window_assign before it, and let projections keep the three columns as they are",
+                    at.into(),
+                );
                 return None;
             }
             "window_time".to_string()
@@ -39,10 +49,20 @@ pub(super) fn check(walk: &mut Walk, id: &str, window: &Window, input: &Known, a
     let name = |field: &str| format!("{at}/{field}");
     let mut lengths = |field: &str, length: Period, positive: bool| {
         if positive && length.us <= 0 {
-            walk.problem("invalid_window", format!("the {field} of a window is above 0, not {length}"), "", name(field));
+            walk.problem(
+                "invalid_window",
+                format!("the {field} of a window is above 0, not {length}"),
+                "",
+                name(field),
+            );
         } else if length.us % time.unit_us != 0 {
             let message = format!("the {field} {length} is not a multiple of {unit}, the unit of {}", time.column);
-            walk.problem("invalid_window", message, "declare the time with more digits, such as TIMESTAMP(3), or round the length", name(field));
+            walk.problem(
+                "invalid_window",
+                message,
+                "declare the time with more digits, such as TIMESTAMP(3), or round the length",
+                name(field),
+            );
         }
     };
     match window {
@@ -93,9 +113,15 @@ fn steps(walk: &mut Walk, field: &str, step: Period, size: Period, at: &str) {
     }
     if size.us % step.us != 0 {
         let message = format!("the {field} {step} does not divide the size {size}");
-        walk.problem("invalid_window", message, format!("choose a size that is a multiple of the {field}"), format!("{at}/{field}"));
+        walk.problem(
+            "invalid_window",
+            message,
+            format!("choose a size that is a multiple of the {field}"),
+            format!("{at}/{field}"),
+        );
     } else if size.us / step.us > WINDOWS_PER_ROW_MAX {
-        let message = format!("each row would belong to {} windows; {WINDOWS_PER_ROW_MAX} are the most", size.us / step.us);
+        let message =
+            format!("each row would belong to {} windows; {WINDOWS_PER_ROW_MAX} are the most", size.us / step.us);
         walk.problem("invalid_window", message, format!("choose a longer {field}"), format!("{at}/{field}"));
     }
 }

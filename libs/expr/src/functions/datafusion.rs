@@ -79,7 +79,10 @@ pub(crate) fn call(binder: &mut Binder, name: &str, args: Vec<Bound>) -> Option<
 
 /// Why a function that gives another value each time is not there.
 pub(crate) fn refused(name: &str) -> ExprError {
-    let error = ExprError::new("non_deterministic", format!("{name} gives another value each time, so a restart would change results"));
+    let error = ExprError::new(
+        "non_deterministic",
+        format!("{name} gives another value each time, so a restart would change results"),
+    );
     error.hint("compute it outside, or derive it from columns, for example MD5(CAST(id AS STRING))")
 }
 
@@ -89,7 +92,10 @@ fn bind(binder: &mut Binder, known: &Known, args: Vec<Bound>) -> Bind {
     let refused = |error: datafusion_common::DataFusionError, args: &[Bound]| {
         let types: Vec<String> = args.iter().map(|arg| arg.ty.to_string()).collect();
         let reason = plain_message(&error).lines().next().unwrap_or_default().to_string();
-        ExprError::new("wrong_arguments", format!("{name} does not take ({}): {reason}", types.join(", ")))
+        // What its planner reports of itself helps nobody.
+        let reason =
+            if reason.contains("Internal error") || reason.len() > 160 { String::new() } else { format!(": {reason}") };
+        ExprError::new("wrong_arguments", format!("{name} does not take ({}){reason}", types.join(", ")))
     };
     let fields: Vec<FieldRef> =
         args.iter().map(|arg| Arc::new(Field::new("arg", arg.ty.arrow(), arg.nullable)) as FieldRef).collect();

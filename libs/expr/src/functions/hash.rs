@@ -13,18 +13,38 @@ use crate::functions::{Function, Strict};
 use crate::types::Ty;
 
 pub(crate) const FUNCTIONS: &[Function] = &[
-    Function { names: &["SHA1"], args: 1..=1, usage: "SHA1(text)", bind: |b, a| text_of(b, "SHA1", a, |text| hex_of(&sha1(text.as_bytes()))) },
+    Function {
+        names: &["SHA1"],
+        args: 1..=1,
+        usage: "SHA1(text)",
+        bind: |b, a| text_of(b, "SHA1", a, |text| hex_of(&sha1(text.as_bytes()))),
+    },
     Function { names: &["SHA224"], args: 1..=1, usage: "SHA224(text)", bind: |b, a| sha2(b, a, "224") },
     Function { names: &["SHA256"], args: 1..=1, usage: "SHA256(text)", bind: |b, a| sha2(b, a, "256") },
     Function { names: &["SHA384"], args: 1..=1, usage: "SHA384(text)", bind: |b, a| sha2(b, a, "384") },
     Function { names: &["SHA512"], args: 1..=1, usage: "SHA512(text)", bind: |b, a| sha2(b, a, "512") },
     Function { names: &["SHA2"], args: 2..=2, usage: "SHA2(text, 256)", bind: sha2_of_bits },
-    Function { names: &["TO_BASE64"], args: 1..=1, usage: "TO_BASE64(text)", bind: |b, a| text_of(b, "TO_BASE64", a, |text| base64(text.as_bytes())) },
+    Function {
+        names: &["TO_BASE64"],
+        args: 1..=1,
+        usage: "TO_BASE64(text)",
+        bind: |b, a| text_of(b, "TO_BASE64", a, |text| base64(text.as_bytes())),
+    },
     Function { names: &["FROM_BASE64"], args: 1..=1, usage: "FROM_BASE64(text)", bind: from_base64 },
     Function { names: &["HEX"], args: 1..=1, usage: "HEX(number or text)", bind: hex },
     Function { names: &["UNHEX"], args: 1..=1, usage: "UNHEX(text)", bind: unhex_text },
-    Function { names: &["ENCODE"], args: 2..=2, usage: "ENCODE(text, 'UTF-8')", bind: |b, a| charset(b, a, "ENCODE", DataType::Bytes) },
-    Function { names: &["DECODE"], args: 2..=2, usage: "DECODE(bytes, 'UTF-8')", bind: |b, a| charset(b, a, "DECODE", DataType::String) },
+    Function {
+        names: &["ENCODE"],
+        args: 2..=2,
+        usage: "ENCODE(text, 'UTF-8')",
+        bind: |b, a| charset(b, a, "ENCODE", DataType::Bytes),
+    },
+    Function {
+        names: &["DECODE"],
+        args: 2..=2,
+        usage: "DECODE(bytes, 'UTF-8')",
+        bind: |b, a| charset(b, a, "DECODE", DataType::String),
+    },
 ];
 
 /// The bytes of pairs of hexadecimal digits.
@@ -41,17 +61,23 @@ fn hex_of(bytes: &[u8]) -> String {
 
 fn text_of(binder: &mut Binder, name: &'static str, args: Vec<Bound>, run: fn(&str) -> String) -> Bind {
     let strict = Strict { name, wanted: &[DataType::String], out: DataType::String, may_null: false, fallible: false };
-    strict.bind(binder, args, kernel(move |args, rows| {
-        let texts = Texts::of(&args[0]);
-        write_rows(rows, |row, out| Ok(texts.get(row).map(|text| out.push_str(&run(text)))))
-    }))
+    strict.bind(
+        binder,
+        args,
+        kernel(move |args, rows| {
+            let texts = Texts::of(&args[0]);
+            write_rows(rows, |row, out| Ok(texts.get(row).map(|text| out.push_str(&run(text)))))
+        }),
+    )
 }
 
 /// The digest by DataFusion, as lower-case hexadecimal text.
 fn sha2(binder: &mut Binder, args: Vec<Bound>, bits: &str) -> Bind {
     let name = format!("SHA{bits}");
-    let args = args.into_iter().map(|arg| binder.coerce(arg, &DataType::String, "SHA")).collect::<Result<Vec<_>, _>>()?;
-    let bytes = super::datafusion::call(binder, &name, args).ok_or_else(|| ExprError::new("unknown_function", format!("there is no function {name}")))??;
+    let args =
+        args.into_iter().map(|arg| binder.coerce(arg, &DataType::String, "SHA")).collect::<Result<Vec<_>, _>>()?;
+    let bytes = super::datafusion::call(binder, &name, args)
+        .ok_or_else(|| ExprError::new("unknown_function", format!("there is no function {name}")))??;
     let nullable = bytes.nullable;
     let run = kernel(|args, rows| {
         let bytes = args[0].array.as_binary::<i32>();
@@ -115,7 +141,9 @@ const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz
 fn base64(bytes: &[u8]) -> String {
     let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for chunk in bytes.chunks(3) {
-        let group = (u32::from(chunk[0]) << 16) | (u32::from(*chunk.get(1).unwrap_or(&0)) << 8) | u32::from(*chunk.get(2).unwrap_or(&0));
+        let group = (u32::from(chunk[0]) << 16)
+            | (u32::from(*chunk.get(1).unwrap_or(&0)) << 8)
+            | u32::from(*chunk.get(2).unwrap_or(&0));
         for at in 0..4 {
             out.push(if at <= chunk.len() { char::from(BASE64[(group >> (18 - 6 * at)) as usize & 63]) } else { '=' });
         }
@@ -141,16 +169,26 @@ fn base64_bytes(text: &str) -> Option<Vec<u8>> {
 }
 
 fn from_base64(binder: &mut Binder, args: Vec<Bound>) -> Bind {
-    let strict = Strict { name: "FROM_BASE64", wanted: &[DataType::String], out: DataType::String, may_null: false, fallible: true };
-    strict.bind(binder, args, kernel(|args, rows| {
-        let texts = Texts::of(&args[0]);
-        write_rows(rows, |row, out| {
-            let Some(text) = texts.get(row) else { return Ok(None) };
-            let bytes = base64_bytes(text).ok_or_else(|| fault("FROM_BASE64: the text is not Base64"))?;
-            out.push_str(&String::from_utf8_lossy(&bytes));
-            Ok(Some(()))
-        })
-    }))
+    let strict = Strict {
+        name: "FROM_BASE64",
+        wanted: &[DataType::String],
+        out: DataType::String,
+        may_null: false,
+        fallible: true,
+    };
+    strict.bind(
+        binder,
+        args,
+        kernel(|args, rows| {
+            let texts = Texts::of(&args[0]);
+            write_rows(rows, |row, out| {
+                let Some(text) = texts.get(row) else { return Ok(None) };
+                let bytes = base64_bytes(text).ok_or_else(|| fault("FROM_BASE64: the text is not Base64"))?;
+                out.push_str(&String::from_utf8_lossy(&bytes));
+                Ok(Some(()))
+            })
+        }),
+    )
 }
 
 /// Upper-case digits: of a number's value, or of a text's bytes.
@@ -158,32 +196,48 @@ fn hex(binder: &mut Binder, mut args: Vec<Bound>) -> Bind {
     use std::fmt::Write;
     let arg = args.remove(0);
     if matches!(&arg.ty, Ty::Sql(t) if t.is_integer()) {
-        let strict = Strict { name: "HEX", wanted: &[DataType::BigInt], out: DataType::String, may_null: false, fallible: false };
-        return strict.bind(binder, vec![arg], kernel(|args, rows| {
-            let values = args[0].array.as_primitive::<Int64Type>();
-            write_rows(rows, |row, out| {
-                let at = args[0].at(row);
-                Ok(values.is_valid(at).then(|| {
-                    let _ = write!(out, "{:X}", values.value(at));
-                }))
-            })
-        }));
+        let strict = Strict {
+            name: "HEX",
+            wanted: &[DataType::BigInt],
+            out: DataType::String,
+            may_null: false,
+            fallible: false,
+        };
+        return strict.bind(
+            binder,
+            vec![arg],
+            kernel(|args, rows| {
+                let values = args[0].array.as_primitive::<Int64Type>();
+                write_rows(rows, |row, out| {
+                    let at = args[0].at(row);
+                    Ok(values.is_valid(at).then(|| {
+                        let _ = write!(out, "{:X}", values.value(at));
+                    }))
+                })
+            }),
+        );
     }
     text_of(binder, "HEX", vec![arg], |text| hex_of(text.as_bytes()).to_uppercase())
 }
 
 /// BYTES of hexadecimal digits; NULL for other texts.
 fn unhex_text(binder: &mut Binder, args: Vec<Bound>) -> Bind {
-    let strict = Strict { name: "UNHEX", wanted: &[DataType::String], out: DataType::Bytes, may_null: true, fallible: false };
-    strict.bind(binder, args, kernel(|args, rows| {
-        let texts = Texts::of(&args[0]);
-        let mut out = BinaryBuilder::new();
-        for row in 0..rows {
-            let text = texts.get(row).map(|text| if text.len() % 2 == 1 { format!("0{text}") } else { text.to_string() });
-            out.append_option(text.and_then(|text| unhex(&text)));
-        }
-        Ok(Arc::new(out.finish()) as ArrayRef)
-    }))
+    let strict =
+        Strict { name: "UNHEX", wanted: &[DataType::String], out: DataType::Bytes, may_null: true, fallible: false };
+    strict.bind(
+        binder,
+        args,
+        kernel(|args, rows| {
+            let texts = Texts::of(&args[0]);
+            let mut out = BinaryBuilder::new();
+            for row in 0..rows {
+                let text =
+                    texts.get(row).map(|text| if text.len() % 2 == 1 { format!("0{text}") } else { text.to_string() });
+                out.append_option(text.and_then(|text| unhex(&text)));
+            }
+            Ok(Arc::new(out.finish()) as ArrayRef)
+        }),
+    )
 }
 
 /// UTF-8 and ASCII only.

@@ -27,12 +27,17 @@ enum Step {
 /// Reads a constant path, `lax` or `strict` in front is taken as it is without a difference.
 fn path(arg: &Bound) -> Result<Vec<Step>, ExprError> {
     let Some(text) = arg.text() else {
-        return Err(ExprError::new("unsupported", "the path into JSON is a constant text").hint("write '$.a.b[0]'").at(arg.span));
+        return Err(ExprError::new("unsupported", "the path into JSON is a constant text")
+            .hint("write '$.a.b[0]'")
+            .at(arg.span));
     };
     let trimmed = text.trim();
-    let trimmed = trimmed.strip_prefix("lax ").or_else(|| trimmed.strip_prefix("strict ")).unwrap_or(trimmed).trim_start();
+    let trimmed =
+        trimmed.strip_prefix("lax ").or_else(|| trimmed.strip_prefix("strict ")).unwrap_or(trimmed).trim_start();
     read_path(trimmed).ok_or_else(|| {
-        ExprError::new("unsupported_path", format!("the path {text:?} is not a list of keys and indexes")).hint("write '$.a.b[0]' or '$[''a b'']'").at(arg.span)
+        ExprError::new("unsupported_path", format!("the path {text:?} is not a list of keys and indexes"))
+            .hint("write '$.a.b[0]' or '$[''a b'']'")
+            .at(arg.span)
     })
 }
 
@@ -286,51 +291,67 @@ fn strict(name: &'static str, out: DataType) -> Strict {
 /// The scalar at the path as STRING; NULL for objects, arrays, null, nothing there, and bad JSON.
 fn json_value(binder: &mut Binder, args: Vec<Bound>) -> Bind {
     let path = path(&args[1])?;
-    strict("JSON_VALUE", DataType::String).bind(binder, args, kernel(move |args, rows| {
-        let texts = Texts::of(&args[0]);
-        write_rows(rows, |row, out| {
-            let found = texts.get(row).and_then(|text| find(text, &path)).flatten();
-            Ok(match found {
-                None | Some("null") => None,
-                Some(value) if value.starts_with(['{', '[']) => None,
-                Some(value) if value.starts_with('"') => unquoted(value).map(|text| out.push_str(&text)),
-                Some(value) => Some(out.push_str(value)),
+    strict("JSON_VALUE", DataType::String).bind(
+        binder,
+        args,
+        kernel(move |args, rows| {
+            let texts = Texts::of(&args[0]);
+            write_rows(rows, |row, out| {
+                let found = texts.get(row).and_then(|text| find(text, &path)).flatten();
+                Ok(match found {
+                    None | Some("null") => None,
+                    Some(value) if value.starts_with(['{', '[']) => None,
+                    Some(value) if value.starts_with('"') => unquoted(value).map(|text| out.push_str(&text)),
+                    Some(value) => Some(out.push_str(value)),
+                })
             })
-        })
-    }))
+        }),
+    )
 }
 
 /// The object or array at the path, without blanks; NULL for anything else.
 fn json_query(binder: &mut Binder, args: Vec<Bound>) -> Bind {
     let path = path(&args[1])?;
-    strict("JSON_QUERY", DataType::String).bind(binder, args, kernel(move |args, rows| {
-        let texts = Texts::of(&args[0]);
-        write_rows(rows, |row, out| {
-            let found = texts.get(row).and_then(|text| find(text, &path)).flatten().filter(|value| value.starts_with(['{', '[']));
-            Ok(found.map(|value| {
-                let (mut quoted, mut escaped) = (false, false);
-                for c in value.chars() {
-                    if quoted || !c.is_ascii_whitespace() {
-                        out.push(c);
+    strict("JSON_QUERY", DataType::String).bind(
+        binder,
+        args,
+        kernel(move |args, rows| {
+            let texts = Texts::of(&args[0]);
+            write_rows(rows, |row, out| {
+                let found = texts
+                    .get(row)
+                    .and_then(|text| find(text, &path))
+                    .flatten()
+                    .filter(|value| value.starts_with(['{', '[']));
+                Ok(found.map(|value| {
+                    let (mut quoted, mut escaped) = (false, false);
+                    for c in value.chars() {
+                        if quoted || !c.is_ascii_whitespace() {
+                            out.push(c);
+                        }
+                        match c {
+                            _ if escaped => escaped = false,
+                            '\\' if quoted => escaped = true,
+                            '"' => quoted = !quoted,
+                            _ => {}
+                        }
                     }
-                    match c {
-                        _ if escaped => escaped = false,
-                        '\\' if quoted => escaped = true,
-                        '"' => quoted = !quoted,
-                        _ => {}
-                    }
-                }
-            }))
-        })
-    }))
+                }))
+            })
+        }),
+    )
 }
 
 /// Whether something, null too, is at the path; false for bad JSON.
 fn json_exists(binder: &mut Binder, args: Vec<Bound>) -> Bind {
     let path = path(&args[1])?;
-    strict("JSON_EXISTS", DataType::Boolean).bind(binder, args, kernel(move |args, rows| {
-        let texts = Texts::of(&args[0]);
-        let found = (0..rows).map(|row| texts.get(row).map(|text| find(text, &path).flatten().is_some()));
-        Ok(Arc::new(found.collect::<BooleanArray>()) as ArrayRef)
-    }))
+    strict("JSON_EXISTS", DataType::Boolean).bind(
+        binder,
+        args,
+        kernel(move |args, rows| {
+            let texts = Texts::of(&args[0]);
+            let found = (0..rows).map(|row| texts.get(row).map(|text| find(text, &path).flatten().is_some()));
+            Ok(Arc::new(found.collect::<BooleanArray>()) as ArrayRef)
+        }),
+    )
 }

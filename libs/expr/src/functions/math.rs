@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, PrimitiveArray};
 use arrow::compute;
 use arrow::compute::kernels::zip::zip;
-use arrow::datatypes::{Decimal128Type, Float64Type, Int32Type, Int64Type};
+use arrow::datatypes::{Decimal128Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type};
 use datafusion_common::ScalarValue;
 use datafusion_sql::sqlparser::ast::BinaryOperator;
 use datafusion_sql::sqlparser::tokenizer::Span;
@@ -36,19 +36,59 @@ pub(crate) const DOUBLES: &[Function] = doubles! {
 
 pub(crate) const FUNCTIONS: &[Function] = &[
     Function { names: &["MOD"], args: 2..=2, usage: "MOD(a, b)", bind: modulo },
-    Function { names: &["POWER", "POW"], args: 2..=2, usage: "POWER(base, exponent)", bind: |binder, args| pair(binder, "POWER", args, f64::powf) },
-    Function { names: &["ATAN2"], args: 2..=2, usage: "ATAN2(y, x)", bind: |binder, args| pair(binder, "ATAN2", args, f64::atan2) },
+    Function {
+        names: &["POWER", "POW"],
+        args: 2..=2,
+        usage: "POWER(base, exponent)",
+        bind: |binder, args| pair(binder, "POWER", args, f64::powf),
+    },
+    Function {
+        names: &["ATAN2"],
+        args: 2..=2,
+        usage: "ATAN2(y, x)",
+        bind: |binder, args| pair(binder, "ATAN2", args, f64::atan2),
+    },
     Function { names: &["LOG"], args: 1..=2, usage: "LOG([base,] number)", bind: log },
     Function { names: &["PI"], args: 0..=0, usage: "PI()", bind: |_, _| constant(std::f64::consts::PI) },
     Function { names: &["E"], args: 0..=0, usage: "E()", bind: |_, _| constant(std::f64::consts::E) },
     Function { names: &["ABS"], args: 1..=1, usage: "ABS(number)", bind: abs },
     Function { names: &["SIGN"], args: 1..=1, usage: "SIGN(number)", bind: sign },
-    Function { names: &["ROUND"], args: 1..=2, usage: "ROUND(number[, digits])", bind: |binder, args| round(binder, args, "ROUND") },
-    Function { names: &["TRUNCATE", "TRUNC"], args: 1..=2, usage: "TRUNCATE(number[, digits])", bind: |binder, args| round(binder, args, "TRUNCATE") },
-    Function { names: &["FLOOR"], args: 1..=1, usage: "FLOOR(number)", bind: |binder, args| whole(binder, args, "FLOOR") },
-    Function { names: &["CEIL", "CEILING"], args: 1..=1, usage: "CEIL(number)", bind: |binder, args| whole(binder, args, "CEIL") },
-    Function { names: &["GREATEST"], args: 1..=usize::MAX, usage: "GREATEST(a, b, ...)", bind: |binder, args| extreme(binder, args, "GREATEST") },
-    Function { names: &["LEAST"], args: 1..=usize::MAX, usage: "LEAST(a, b, ...)", bind: |binder, args| extreme(binder, args, "LEAST") },
+    Function {
+        names: &["ROUND"],
+        args: 1..=2,
+        usage: "ROUND(number[, digits])",
+        bind: |binder, args| round(binder, args, "ROUND"),
+    },
+    Function {
+        names: &["TRUNCATE", "TRUNC"],
+        args: 1..=2,
+        usage: "TRUNCATE(number[, digits])",
+        bind: |binder, args| round(binder, args, "TRUNCATE"),
+    },
+    Function {
+        names: &["FLOOR"],
+        args: 1..=1,
+        usage: "FLOOR(number)",
+        bind: |binder, args| whole(binder, args, "FLOOR"),
+    },
+    Function {
+        names: &["CEIL", "CEILING"],
+        args: 1..=1,
+        usage: "CEIL(number)",
+        bind: |binder, args| whole(binder, args, "CEIL"),
+    },
+    Function {
+        names: &["GREATEST"],
+        args: 1..=usize::MAX,
+        usage: "GREATEST(a, b, ...)",
+        bind: |binder, args| extreme(binder, args, "GREATEST"),
+    },
+    Function {
+        names: &["LEAST"],
+        args: 1..=usize::MAX,
+        usage: "LEAST(a, b, ...)",
+        bind: |binder, args| extreme(binder, args, "LEAST"),
+    },
     Function { names: &["BIN"], args: 1..=1, usage: "BIN(integer)", bind: bin },
 ];
 
@@ -58,17 +98,28 @@ fn constant(value: f64) -> Bind {
 
 fn double(binder: &mut Binder, name: &'static str, args: Vec<Bound>, run: fn(f64) -> f64) -> Bind {
     let strict = Strict { name, wanted: &[DataType::Double], out: DataType::Double, may_null: false, fallible: false };
-    strict.bind(binder, args, kernel(move |args, _| Ok(Arc::new(args[0].array.as_primitive::<Float64Type>().unary::<_, Float64Type>(run)) as ArrayRef)))
+    strict.bind(
+        binder,
+        args,
+        kernel(move |args, _| {
+            Ok(Arc::new(args[0].array.as_primitive::<Float64Type>().unary::<_, Float64Type>(run)) as ArrayRef)
+        }),
+    )
 }
 
 fn pair(binder: &mut Binder, name: &'static str, args: Vec<Bound>, run: fn(f64, f64) -> f64) -> Bind {
     let strict = Strict { name, wanted: &[DataType::Double], out: DataType::Double, may_null: false, fallible: false };
-    strict.bind(binder, args, kernel(move |args, rows| {
-        let (a, b) = (args[0].array.as_primitive::<Float64Type>(), args[1].array.as_primitive::<Float64Type>());
-        let values: Vec<f64> = (0..rows).map(|row| run(a.value(args[0].at(row)), b.value(args[1].at(row)))).collect();
-        let nulls = operators::nulls_of(&[&args[0], &args[1]], rows);
-        Ok(Arc::new(PrimitiveArray::<Float64Type>::new(values.into(), nulls)) as ArrayRef)
-    }))
+    strict.bind(
+        binder,
+        args,
+        kernel(move |args, rows| {
+            let (a, b) = (args[0].array.as_primitive::<Float64Type>(), args[1].array.as_primitive::<Float64Type>());
+            let values: Vec<f64> =
+                (0..rows).map(|row| run(a.value(args[0].at(row)), b.value(args[1].at(row)))).collect();
+            let nulls = operators::nulls_of(&[&args[0], &args[1]], rows);
+            Ok(Arc::new(PrimitiveArray::<Float64Type>::new(values.into(), nulls)) as ArrayRef)
+        }),
+    )
 }
 
 fn modulo(binder: &mut Binder, mut args: Vec<Bound>) -> Bind {
@@ -102,15 +153,29 @@ fn abs(binder: &mut Binder, mut args: Vec<Bound>) -> Bind {
             binder.cast(result, &t, Mode::Strict)
         }
         _ => {
-            let zero = Bound::constant(ScalarValue::Int32(Some(0)), Ty::Sql(DataType::Int), arg.span);
-            let zero = binder.cast(zero, &t, Mode::Strict)?;
-            let negative = operators::comparison(binder, arg.clone(), &BinaryOperator::Lt, zero)?;
-            let negated = if arg.literal.is_some() && !matches!(&negative.literal, Some(ScalarValue::Boolean(Some(true)))) {
-                return Ok(arg);
-            } else {
-                operators::negate(binder, arg.clone())?
-            };
-            binder.choose(vec![negative], vec![negated, arg], "ABS")
+            let (nullable, wrap, name, fallible) = (arg.nullable, binder.env.overflow_wrap, t.clone(), t.is_integer());
+            let run = kernel(move |args, _| {
+                let values = &args[0].array;
+                let overflow = || fault(format!("{name} overflow: the smallest value has no positive counterpart"));
+                macro_rules! absolute {
+                    ($type:ty) => {{
+                        let values = values.as_primitive::<$type>();
+                        let positive: PrimitiveArray<$type> = match wrap {
+                            true => values.unary(|value| value.wrapping_abs()),
+                            false => values.try_unary(|value| value.checked_abs().ok_or_else(overflow))?,
+                        };
+                        positive
+                    }};
+                }
+                Ok(match &name {
+                    DataType::TinyInt => Arc::new(absolute!(Int8Type)) as ArrayRef,
+                    DataType::SmallInt => Arc::new(absolute!(Int16Type)),
+                    DataType::Int => Arc::new(absolute!(Int32Type)),
+                    DataType::BigInt => Arc::new(absolute!(Int64Type)),
+                    _ => Arc::new(absolute!(Decimal128Type).with_data_type(values.data_type().clone())),
+                })
+            });
+            binder.call_with("ABS", vec![arg], Ty::Sql(t), nullable, fallible, run)
         }
     }
 }
@@ -119,23 +184,38 @@ fn sign(binder: &mut Binder, mut args: Vec<Bound>) -> Bind {
     let arg = args.remove(0);
     let Some(t) = number(&arg, "SIGN")? else { return binder.null(&DataType::Int) };
     let wide = binder.cast(arg, &DataType::Double, Mode::Strict)?;
-    let result = double(binder, "SIGN", vec![wide], |x| if x > 0.0 { 1.0 } else if x < 0.0 { -1.0 } else { x })?;
+    let result = double(binder, "SIGN", vec![wide], |x| {
+        if x > 0.0 {
+            1.0
+        } else if x < 0.0 {
+            -1.0
+        } else {
+            x
+        }
+    })?;
     match t {
         // SIGN of a DECIMAL(1, 1) is 1.0, which that type cannot hold.
-        DataType::Decimal(precision, scale) if precision == scale => binder.cast(result, &DataType::Decimal(precision.min(37) + 1, scale.min(37)), Mode::Strict),
+        DataType::Decimal(precision, scale) if precision == scale => {
+            binder.cast(result, &DataType::Decimal(precision.min(37) + 1, scale.min(37)), Mode::Strict)
+        }
         t => binder.cast(result, &t, Mode::Strict),
     }
 }
 
 /// ROUND (half up) and TRUNCATE (toward zero) to digits after the point, negative ones before it.
 fn round(binder: &mut Binder, mut args: Vec<Bound>, name: &'static str) -> Bind {
-    let digits = if args.len() > 1 { args.remove(1) } else { Bound::constant(ScalarValue::Int32(Some(0)), Ty::Sql(DataType::Int), args[0].span) };
+    let digits = if args.len() > 1 {
+        args.remove(1)
+    } else {
+        Bound::constant(ScalarValue::Int32(Some(0)), Ty::Sql(DataType::Int), args[0].span)
+    };
     let arg = args.remove(0);
     let Some(t) = number(&arg, name)? else { return binder.null(&DataType::Int) };
     let truncate = name == "TRUNCATE";
     if let DataType::Decimal(precision, scale) = t {
         let Some(n) = digits.integer() else {
-            let error = ExprError::new("unsupported", format!("the digits of {name} of a DECIMAL are a constant")).at(digits.span);
+            let error = ExprError::new("unsupported", format!("the digits of {name} of a DECIMAL are a constant"))
+                .at(digits.span);
             return Err(error.hint("write CAST(... AS DOUBLE) around the number"));
         };
         if n >= i64::from(scale) {
@@ -153,7 +233,10 @@ fn round(binder: &mut Binder, mut args: Vec<Bound>, name: &'static str) -> Bind 
             let rounded: PrimitiveArray<Decimal128Type> = values.try_unary(|value| {
                 let value = arrow::datatypes::i256::from_i128(value);
                 let cut = if truncate { value.wrapping_div(divisor) } else { decimal::divide_half_up(value, divisor) };
-                cut.wrapping_mul(back).to_i128().filter(|value| value.abs() <= limit).ok_or_else(|| fault("a rounded DECIMAL does not fit"))
+                cut.wrapping_mul(back)
+                    .to_i128()
+                    .filter(|value| value.abs() <= limit)
+                    .ok_or_else(|| fault("a rounded DECIMAL does not fit"))
             })?;
             Ok(Arc::new(rounded.with_precision_and_scale(out.0, out.1 as i8)?) as ArrayRef)
         });
@@ -180,13 +263,15 @@ fn round(binder: &mut Binder, mut args: Vec<Bound>, name: &'static str) -> Bind 
             let mut out = vec![0i64; rows];
             for (row, slot) in out.iter_mut().enumerate() {
                 if nulls.as_ref().is_none_or(|nulls| nulls.is_valid(row)) {
-                    *slot = round_integer(values.value(args[0].at(row)), n(row), truncate).ok_or_else(|| fault("BIGINT overflow: a rounded number does not fit"))?;
+                    *slot = round_integer(values.value(args[0].at(row)), n(row), truncate)
+                        .ok_or_else(|| fault("BIGINT overflow: a rounded number does not fit"))?;
                 }
             }
             return Ok(Arc::new(PrimitiveArray::<Int64Type>::new(out.into(), nulls)) as ArrayRef);
         }
         let values = args[0].array.as_primitive::<Float64Type>();
-        let out: Vec<f64> = (0..rows).map(|row| round_double(values.value(args[0].at(row)), n(row), truncate)).collect();
+        let out: Vec<f64> =
+            (0..rows).map(|row| round_double(values.value(args[0].at(row)), n(row), truncate)).collect();
         Ok(Arc::new(PrimitiveArray::<Float64Type>::new(out.into(), nulls)) as ArrayRef)
     });
     let result = binder.call_with(name, vec![arg, digits], Ty::Sql(wide), nullable, integers, run)?;
@@ -223,7 +308,9 @@ fn round_double(value: f64, digits: i32, truncate: bool) -> f64 {
     }
     let text = value.to_string();
     let text = match text.split_once('.') {
-        Some((whole, fraction)) if truncate && fraction.len() > usize::from(scale) => format!("{whole}.{}", &fraction[..usize::from(scale)]),
+        Some((whole, fraction)) if truncate && fraction.len() > usize::from(scale) => {
+            format!("{whole}.{}", &fraction[..usize::from(scale)])
+        }
         _ => text,
     };
     decimal::parse(&text, 38, scale).flatten().map_or(value, |value| to_double(value, scale))
@@ -286,14 +373,19 @@ fn extreme(binder: &mut Binder, args: Vec<Bound>, name: &'static str) -> Bind {
 
 fn bin(binder: &mut Binder, args: Vec<Bound>) -> Bind {
     use std::fmt::Write;
-    let strict = Strict { name: "BIN", wanted: &[DataType::BigInt], out: DataType::String, may_null: false, fallible: false };
-    strict.bind(binder, args, kernel(|args, rows| {
-        let values = args[0].array.as_primitive::<Int64Type>();
-        write_rows(rows, |row, out| {
-            let at = args[0].at(row);
-            Ok(arrow::array::Array::is_valid(values, at).then(|| {
-                let _ = write!(out, "{:b}", values.value(at));
-            }))
-        })
-    }))
+    let strict =
+        Strict { name: "BIN", wanted: &[DataType::BigInt], out: DataType::String, may_null: false, fallible: false };
+    strict.bind(
+        binder,
+        args,
+        kernel(|args, rows| {
+            let values = args[0].array.as_primitive::<Int64Type>();
+            write_rows(rows, |row, out| {
+                let at = args[0].at(row);
+                Ok(arrow::array::Array::is_valid(values, at).then(|| {
+                    let _ = write!(out, "{:b}", values.value(at));
+                }))
+            })
+        }),
+    )
 }

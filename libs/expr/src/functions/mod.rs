@@ -51,7 +51,9 @@ fn tables() -> impl Iterator<Item = &'static Function> {
         hash::FUNCTIONS,
         url::FUNCTIONS,
         nested::FUNCTIONS,
-    ].into_iter().flatten()
+    ]
+    .into_iter()
+    .flatten()
 }
 
 /// The names of all scalar functions, upper case, sorted: for suggestions and completion.
@@ -113,28 +115,38 @@ pub(crate) fn call(binder: &mut Binder, name: &str, args: Vec<Bound>, _span: Spa
         return Err(datafusion::refused(name));
     }
     let known = functions();
-    let aggregates = [
+    let error = ExprError::new("unknown_function", format!("there is no function {name}"));
+    Err(match nearest(name, known) {
+        Some(name) => error.hint(format!("did you mean {name}?")),
+        None => error,
+    })
+}
+
+/// The error of an aggregate where a scalar function is wanted.
+pub(crate) fn misplaced_aggregate(name: &str) -> Option<ExprError> {
+    const AGGREGATES: &[&str] = &[
         "COUNT",
         "SUM",
         "AVG",
         "MIN",
         "MAX",
+        "STDDEV",
         "STDDEV_POP",
         "STDDEV_SAMP",
         "VAR_POP",
         "VAR_SAMP",
+        "VARIANCE",
         "APPROX_PERCENTILE",
         "FIRST_VALUE",
         "LAST_VALUE",
+        "LISTAGG",
+        "ARRAY_AGG",
+        "COLLECT",
     ];
-    if aggregates.contains(&name) {
+    let name = name.to_uppercase();
+    AGGREGATES.contains(&name.as_str()).then(|| {
         let error = ExprError::new("unexpected_aggregate", format!("the aggregate {name} cannot stand here"));
-        return Err(error.hint("aggregates stand in the SELECT list and in HAVING of a query with GROUP BY"));
-    }
-    let error = ExprError::new("unknown_function", format!("there is no function {name}"));
-    Err(match nearest(name, known) {
-        Some(name) => error.hint(format!("did you mean {name}?")),
-        None => error,
+        error.hint("aggregates stand in the SELECT list and in HAVING of a query with GROUP BY")
     })
 }
 

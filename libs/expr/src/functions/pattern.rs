@@ -31,7 +31,18 @@ pub(crate) struct Pattern {
 }
 
 const MONTHS: [&str; 12] = [
-    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December",
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
 ];
 const WEEKDAYS: [&str; 7] = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
 
@@ -121,7 +132,9 @@ impl Pattern {
                 Piece::Hour12(width) => calendar::padded(out, (of_day / 3_600 + 11) % 12 + 1, *width),
                 Piece::Minute(width) => calendar::padded(out, of_day / 60 % 60, *width),
                 Piece::Second(width) => calendar::padded(out, of_day % 60, *width),
-                Piece::Fraction(width) => calendar::padded(out, i64::from(nanos) / 10i64.pow(9 - *width as u32), *width),
+                Piece::Fraction(width) => {
+                    calendar::padded(out, i64::from(nanos) / 10i64.pow(9 - *width as u32), *width)
+                }
                 Piece::AmPm => out.push_str(if of_day < 43_200 { "AM" } else { "PM" }),
                 Piece::Zone => out.push('Z'),
             }
@@ -132,12 +145,17 @@ impl Pattern {
     pub fn read(&self, text: &str) -> Option<(i64, u32)> {
         let mut rest = text;
         let (mut year, mut month, mut day, mut of_year) = (1970i64, 1u32, 1u32, None);
-        let (mut hour, mut hour12, mut afternoon, mut minute, mut second, mut nanos, mut offset) = (0i64, None, false, 0i64, 0i64, 0u32, 0i64);
+        let (mut hour, mut hour12, mut afternoon, mut minute, mut second, mut nanos, mut offset) =
+            (0i64, None, false, 0i64, 0i64, 0u32, 0i64);
         for (at, piece) in self.pieces.iter().enumerate() {
             // Digits run on into the next field only if their width is fixed.
             let adjacent = matches!(self.pieces.get(at + 1), Some(next) if !matches!(next, Piece::Literal(_) | Piece::AmPm | Piece::Zone));
             let mut number = |width: usize, most: usize| -> Option<i64> {
-                let most = if adjacent || width >= 2 { width.max(if adjacent { width } else { most.min(width.max(2)) }) } else { most };
+                let most = if adjacent || width >= 2 {
+                    width.max(if adjacent { width } else { most.min(width.max(2)) })
+                } else {
+                    most
+                };
                 let end = rest.bytes().take(most).take_while(u8::is_ascii_digit).count();
                 if end < width.min(most) {
                     return None;
@@ -251,7 +269,9 @@ mod tests {
         }
         assert_eq!(Pattern::parse("yyyy-MM-dd").unwrap().read("2024-02-30"), Some((1_709_164_800, 0)));
         assert_eq!(Pattern::parse("HH:mm X").unwrap().read("10:00 +02:00"), Some((8 * 3_600, 0)));
-        for (pattern, text) in [("yyyy-MM-dd", "2024-2-29"), ("yyyy-MM-dd", "2024-13-01"), ("yyyy", "2024x"), ("MM", ""), ("a", "é")] {
+        for (pattern, text) in
+            [("yyyy-MM-dd", "2024-2-29"), ("yyyy-MM-dd", "2024-13-01"), ("yyyy", "2024x"), ("MM", ""), ("a", "é")]
+        {
             assert_eq!(Pattern::parse(pattern).unwrap().read(text), None, "{pattern} {text}");
         }
         assert!(Pattern::parse("QQ").unwrap_err().contains("letter Q"));

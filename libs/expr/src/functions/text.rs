@@ -7,8 +7,6 @@ use arrow::datatypes::Int32Type;
 use datafusion_common::Result;
 use graph::DataType;
 
-
-
 use crate::bind::{Bind, Binder, Bound, kernel};
 use crate::error::{ExprError, fault};
 use crate::functions::{Function, Strict};
@@ -18,33 +16,126 @@ use crate::types::Ty;
 pub(crate) const FUNCTIONS: &[Function] = &[
     Function { names: &["CONCAT"], args: 1..=usize::MAX, usage: "CONCAT(text, ...)", bind: concat },
     Function { names: &["CONCAT_WS"], args: 1..=usize::MAX, usage: "CONCAT_WS(separator, text, ...)", bind: concat_ws },
-    Function { names: &["UPPER"], args: 1..=1, usage: "UPPER(text)", bind: |b, a| map(b, "UPPER", a, |text, out| out.push_str(&text.to_uppercase())) },
-    Function { names: &["LOWER"], args: 1..=1, usage: "LOWER(text)", bind: |b, a| map(b, "LOWER", a, |text, out| out.push_str(&text.to_lowercase())) },
+    Function {
+        names: &["UPPER"],
+        args: 1..=1,
+        usage: "UPPER(text)",
+        bind: |b, a| map(b, "UPPER", a, |text, out| out.push_str(&text.to_uppercase())),
+    },
+    Function {
+        names: &["LOWER"],
+        args: 1..=1,
+        usage: "LOWER(text)",
+        bind: |b, a| map(b, "LOWER", a, |text, out| out.push_str(&text.to_lowercase())),
+    },
     Function { names: &["INITCAP"], args: 1..=1, usage: "INITCAP(text)", bind: |b, a| map(b, "INITCAP", a, init_cap) },
-    Function { names: &["REVERSE"], args: 1..=1, usage: "REVERSE(text)", bind: |b, a| map(b, "REVERSE", a, |text, out| out.extend(text.chars().rev())) },
-    Function { names: &["TRIM", "BTRIM"], args: 1..=2, usage: "TRIM(text) or TRIM(BOTH 'x' FROM text)", bind: |b, a| trim(b, "TRIM", a, true, true) },
-    Function { names: &["LTRIM"], args: 1..=2, usage: "LTRIM(text[, characters])", bind: |b, a| trim(b, "LTRIM", a, true, false) },
-    Function { names: &["RTRIM"], args: 1..=2, usage: "RTRIM(text[, characters])", bind: |b, a| trim(b, "RTRIM", a, false, true) },
-    Function { names: &["CHAR_LENGTH", "CHARACTER_LENGTH", "LENGTH"], args: 1..=1, usage: "CHAR_LENGTH(text)", bind: char_length },
+    Function {
+        names: &["REVERSE"],
+        args: 1..=1,
+        usage: "REVERSE(text)",
+        bind: |b, a| map(b, "REVERSE", a, |text, out| out.extend(text.chars().rev())),
+    },
+    Function {
+        names: &["TRIM", "BTRIM"],
+        args: 1..=2,
+        usage: "TRIM(text) or TRIM(BOTH 'x' FROM text)",
+        bind: |b, a| trim(b, "TRIM", a, true, true),
+    },
+    Function {
+        names: &["LTRIM"],
+        args: 1..=2,
+        usage: "LTRIM(text[, characters])",
+        bind: |b, a| trim(b, "LTRIM", a, true, false),
+    },
+    Function {
+        names: &["RTRIM"],
+        args: 1..=2,
+        usage: "RTRIM(text[, characters])",
+        bind: |b, a| trim(b, "RTRIM", a, false, true),
+    },
+    Function {
+        names: &["CHAR_LENGTH", "CHARACTER_LENGTH", "LENGTH"],
+        args: 1..=1,
+        usage: "CHAR_LENGTH(text)",
+        bind: char_length,
+    },
     Function { names: &["ASCII"], args: 1..=1, usage: "ASCII(text)", bind: ascii },
     Function { names: &["CHR"], args: 1..=1, usage: "CHR(number)", bind: chr },
-    Function { names: &["SUBSTRING", "SUBSTR"], args: 2..=3, usage: "SUBSTRING(text, from[, length])", bind: substring },
+    Function {
+        names: &["SUBSTRING", "SUBSTR"],
+        args: 2..=3,
+        usage: "SUBSTRING(text, from[, length])",
+        bind: substring,
+    },
     Function { names: &["LEFT"], args: 2..=2, usage: "LEFT(text, length)", bind: |b, a| side(b, "LEFT", a) },
     Function { names: &["RIGHT"], args: 2..=2, usage: "RIGHT(text, length)", bind: |b, a| side(b, "RIGHT", a) },
     Function { names: &["LPAD"], args: 3..=3, usage: "LPAD(text, length, pad)", bind: |b, a| pad(b, "LPAD", a) },
     Function { names: &["RPAD"], args: 3..=3, usage: "RPAD(text, length, pad)", bind: |b, a| pad(b, "RPAD", a) },
     Function { names: &["REPEAT"], args: 2..=2, usage: "REPEAT(text, times)", bind: repeat },
     Function { names: &["REPLACE"], args: 3..=3, usage: "REPLACE(text, old, new)", bind: replace },
-    Function { names: &["SPLIT_INDEX"], args: 3..=3, usage: "SPLIT_INDEX(text, separator, index from 0)", bind: split_index },
-    Function { names: &["LOCATE"], args: 2..=3, usage: "LOCATE(part, text[, from])", bind: |b, a| position(b, "LOCATE", a) },
-    Function { names: &["POSITION"], args: 2..=2, usage: "POSITION(part IN text)", bind: |b, a| position(b, "POSITION", a) },
-    Function { names: &["INSTR"], args: 2..=2, usage: "INSTR(text, part)", bind: |b, mut a| { a.swap(0, 1); position(b, "INSTR", a) } },
-    Function { names: &["STARTSWITH", "STARTS_WITH"], args: 2..=2, usage: "STARTSWITH(text, start)", bind: |b, a| test(b, "STARTSWITH", a, |text, part| text.starts_with(part)) },
-    Function { names: &["ENDSWITH", "ENDS_WITH"], args: 2..=2, usage: "ENDSWITH(text, end)", bind: |b, a| test(b, "ENDSWITH", a, |text, part| text.ends_with(part)) },
-    Function { names: &["CONTAINS"], args: 2..=2, usage: "CONTAINS(text, part)", bind: |b, a| test(b, "CONTAINS", a, |text, part| text.contains(part)) },
-    Function { names: &["IS_ALPHA"], args: 1..=1, usage: "IS_ALPHA(text)", bind: |b, a| judge(b, "IS_ALPHA", a, |text| text.chars().all(char::is_alphabetic)) },
-    Function { names: &["IS_DIGIT"], args: 1..=1, usage: "IS_DIGIT(text)", bind: |b, a| judge(b, "IS_DIGIT", a, |text| text.chars().all(char::is_numeric)) },
-    Function { names: &["IS_DECIMAL"], args: 1..=1, usage: "IS_DECIMAL(text)", bind: |b, a| judge(b, "IS_DECIMAL", a, |text| text.trim().parse::<f64>().is_ok_and(f64::is_finite)) },
+    Function {
+        names: &["SPLIT_INDEX"],
+        args: 3..=3,
+        usage: "SPLIT_INDEX(text, separator, index from 0)",
+        bind: split_index,
+    },
+    Function {
+        names: &["LOCATE"],
+        args: 2..=3,
+        usage: "LOCATE(part, text[, from])",
+        bind: |b, a| position(b, "LOCATE", a),
+    },
+    Function {
+        names: &["POSITION"],
+        args: 2..=2,
+        usage: "POSITION(part IN text)",
+        bind: |b, a| position(b, "POSITION", a),
+    },
+    Function {
+        names: &["INSTR"],
+        args: 2..=2,
+        usage: "INSTR(text, part)",
+        bind: |b, mut a| {
+            a.swap(0, 1);
+            position(b, "INSTR", a)
+        },
+    },
+    Function {
+        names: &["STARTSWITH", "STARTS_WITH"],
+        args: 2..=2,
+        usage: "STARTSWITH(text, start)",
+        bind: |b, a| test(b, "STARTSWITH", a, |text, part| text.starts_with(part)),
+    },
+    Function {
+        names: &["ENDSWITH", "ENDS_WITH"],
+        args: 2..=2,
+        usage: "ENDSWITH(text, end)",
+        bind: |b, a| test(b, "ENDSWITH", a, |text, part| text.ends_with(part)),
+    },
+    Function {
+        names: &["CONTAINS"],
+        args: 2..=2,
+        usage: "CONTAINS(text, part)",
+        bind: |b, a| test(b, "CONTAINS", a, |text, part| text.contains(part)),
+    },
+    Function {
+        names: &["IS_ALPHA"],
+        args: 1..=1,
+        usage: "IS_ALPHA(text)",
+        bind: |b, a| judge(b, "IS_ALPHA", a, |text| text.chars().all(char::is_alphabetic)),
+    },
+    Function {
+        names: &["IS_DIGIT"],
+        args: 1..=1,
+        usage: "IS_DIGIT(text)",
+        bind: |b, a| judge(b, "IS_DIGIT", a, |text| text.chars().all(char::is_numeric)),
+    },
+    Function {
+        names: &["IS_DECIMAL"],
+        args: 1..=1,
+        usage: "IS_DECIMAL(text)",
+        bind: |b, a| judge(b, "IS_DECIMAL", a, |text| text.trim().parse::<f64>().is_ok_and(f64::is_finite)),
+    },
 ];
 
 /// A text per row.
@@ -130,10 +221,14 @@ fn to_text(name: &'static str, wanted: &'static [DataType], may_null: bool) -> S
 
 /// A function of one text to text.
 fn map(binder: &mut Binder, name: &'static str, args: Vec<Bound>, write: fn(&str, &mut String)) -> Bind {
-    to_text(name, TEXT, false).bind(binder, args, kernel(move |args, rows| {
-        let texts = Texts::of(&args[0]);
-        write_rows(rows, |row, out| Ok(texts.get(row).map(|text| write(text, out))))
-    }))
+    to_text(name, TEXT, false).bind(
+        binder,
+        args,
+        kernel(move |args, rows| {
+            let texts = Texts::of(&args[0]);
+            write_rows(rows, |row, out| Ok(texts.get(row).map(|text| write(text, out))))
+        }),
+    )
 }
 
 /// The first letter of each word is made upper case, the others lower; words are letters and digits.
@@ -151,7 +246,10 @@ fn init_cap(text: &str, out: &mut String) {
 
 /// Skips NULLs; NULL only if the separator is.
 fn concat_ws(binder: &mut Binder, args: Vec<Bound>) -> Bind {
-    let args = args.into_iter().map(|arg| binder.coerce(arg, &DataType::String, "CONCAT_WS")).collect::<Result<Vec<_>, _>>()?;
+    let args = args
+        .into_iter()
+        .map(|arg| binder.coerce(arg, &DataType::String, "CONCAT_WS"))
+        .collect::<Result<Vec<_>, _>>()?;
     let nullable = args[0].nullable;
     let run = kernel(|args, rows| {
         let texts: Vec<Texts> = args.iter().map(Texts::of).collect();
@@ -171,26 +269,34 @@ fn concat_ws(binder: &mut Binder, args: Vec<Bound>) -> Bind {
 
 /// Cuts blanks, or any of the given characters.
 fn trim(binder: &mut Binder, name: &'static str, args: Vec<Bound>, front: bool, back: bool) -> Bind {
-    to_text(name, TEXT, false).bind(binder, args, kernel(move |args, rows| {
-        let texts = Texts::of(&args[0]);
-        let what = args.get(1).map(Texts::of);
-        write_rows(rows, |row, out| {
-            let characters = what.as_ref().map_or(Some(" "), |what| what.get(row));
-            Ok(texts.get(row).zip(characters).map(|(text, characters)| {
-                let cut = |c: char| characters.contains(c);
-                let text = if front { text.trim_start_matches(cut) } else { text };
-                out.push_str(if back { text.trim_end_matches(cut) } else { text });
-            }))
-        })
-    }))
+    to_text(name, TEXT, false).bind(
+        binder,
+        args,
+        kernel(move |args, rows| {
+            let texts = Texts::of(&args[0]);
+            let what = args.get(1).map(Texts::of);
+            write_rows(rows, |row, out| {
+                let characters = what.as_ref().map_or(Some(" "), |what| what.get(row));
+                Ok(texts.get(row).zip(characters).map(|(text, characters)| {
+                    let cut = |c: char| characters.contains(c);
+                    let text = if front { text.trim_start_matches(cut) } else { text };
+                    out.push_str(if back { text.trim_end_matches(cut) } else { text });
+                }))
+            })
+        }),
+    )
 }
 
 fn count(binder: &mut Binder, name: &'static str, args: Vec<Bound>, run: fn(&str) -> i32) -> Bind {
     let strict = Strict { name, wanted: TEXT, out: DataType::Int, may_null: false, fallible: false };
-    strict.bind(binder, args, kernel(move |args, rows| {
-        let texts = Texts::of(&args[0]);
-        Ok(Arc::new((0..rows).map(|row| texts.get(row).map(run)).collect::<Int32Array>()) as ArrayRef)
-    }))
+    strict.bind(
+        binder,
+        args,
+        kernel(move |args, rows| {
+            let texts = Texts::of(&args[0]);
+            Ok(Arc::new((0..rows).map(|row| texts.get(row).map(run)).collect::<Int32Array>()) as ArrayRef)
+        }),
+    )
 }
 
 fn char_length(binder: &mut Binder, args: Vec<Bound>) -> Bind {
@@ -204,17 +310,21 @@ fn ascii(binder: &mut Binder, args: Vec<Bound>) -> Bind {
 
 /// The character of a number modulo 256; an empty text for negative numbers.
 fn chr(binder: &mut Binder, args: Vec<Bound>) -> Bind {
-    to_text("CHR", &[DataType::BigInt], false).bind(binder, args, kernel(|args, rows| {
-        let numbers = args[0].array.as_primitive::<arrow::datatypes::Int64Type>();
-        write_rows(rows, |row, out| {
-            let at = args[0].at(row);
-            Ok(numbers.is_valid(at).then(|| {
-                if numbers.value(at) >= 0 {
-                    out.push(char::from((numbers.value(at) % 256) as u8));
-                }
-            }))
-        })
-    }))
+    to_text("CHR", &[DataType::BigInt], false).bind(
+        binder,
+        args,
+        kernel(|args, rows| {
+            let numbers = args[0].array.as_primitive::<arrow::datatypes::Int64Type>();
+            write_rows(rows, |row, out| {
+                let at = args[0].at(row);
+                Ok(numbers.is_valid(at).then(|| {
+                    if numbers.value(at) >= 0 {
+                        out.push(char::from((numbers.value(at) % 256) as u8));
+                    }
+                }))
+            })
+        }),
+    )
 }
 
 /// The byte position of a character, counted from 0; the end if there are fewer.
@@ -231,49 +341,57 @@ fn characters(text: &str) -> i64 {
 
 /// From 1; 0 acts as 1, a negative position counts from the end.
 fn substring(binder: &mut Binder, args: Vec<Bound>) -> Bind {
-    to_text("SUBSTRING", &[DataType::String, DataType::Int], false).bind(binder, args, kernel(|args, rows| {
-        let (texts, from) = (Texts::of(&args[0]), Ints::of(&args[1]));
-        let length = args.get(2).map(Ints::of);
-        write_rows(rows, |row, out| {
-            let (Some(text), Some(from)) = (texts.get(row), from.get(row)) else { return Ok(None) };
-            let length = match &length {
-                None => i64::from(i32::MAX),
-                Some(length) => match length.get(row) {
-                    None => return Ok(None),
-                    Some(length) => i64::from(length),
-                },
-            };
-            if length <= 0 {
-                return Ok(Some(()));
-            }
-            let start = match i64::from(from) {
-                0 => 0,
-                from if from > 0 => from - 1,
-                from => characters(text) + from,
-            };
-            if start < 0 {
-                return Ok(Some(()));
-            }
-            let text = &text[byte_of(text, start as usize)..];
-            out.push_str(&text[..byte_of(text, length as usize)]);
-            Ok(Some(()))
-        })
-    }))
+    to_text("SUBSTRING", &[DataType::String, DataType::Int], false).bind(
+        binder,
+        args,
+        kernel(|args, rows| {
+            let (texts, from) = (Texts::of(&args[0]), Ints::of(&args[1]));
+            let length = args.get(2).map(Ints::of);
+            write_rows(rows, |row, out| {
+                let (Some(text), Some(from)) = (texts.get(row), from.get(row)) else { return Ok(None) };
+                let length = match &length {
+                    None => i64::from(i32::MAX),
+                    Some(length) => match length.get(row) {
+                        None => return Ok(None),
+                        Some(length) => i64::from(length),
+                    },
+                };
+                if length <= 0 {
+                    return Ok(Some(()));
+                }
+                let start = match i64::from(from) {
+                    0 => 0,
+                    from if from > 0 => from - 1,
+                    from => characters(text) + from,
+                };
+                if start < 0 {
+                    return Ok(Some(()));
+                }
+                let text = &text[byte_of(text, start as usize)..];
+                out.push_str(&text[..byte_of(text, length as usize)]);
+                Ok(Some(()))
+            })
+        }),
+    )
 }
 
 fn side(binder: &mut Binder, name: &'static str, args: Vec<Bound>) -> Bind {
-    to_text(name, &[DataType::String, DataType::Int], false).bind(binder, args, kernel(move |args, rows| {
-        let (texts, lengths) = (Texts::of(&args[0]), Ints::of(&args[1]));
-        write_rows(rows, |row, out| {
-            Ok(texts.get(row).zip(lengths.get(row)).map(|(text, length)| {
-                let length = i64::from(length.max(0));
-                match name {
-                    "LEFT" => out.push_str(&text[..byte_of(text, length as usize)]),
-                    _ => out.push_str(&text[byte_of(text, (characters(text) - length).max(0) as usize)..]),
-                }
-            }))
-        })
-    }))
+    to_text(name, &[DataType::String, DataType::Int], false).bind(
+        binder,
+        args,
+        kernel(move |args, rows| {
+            let (texts, lengths) = (Texts::of(&args[0]), Ints::of(&args[1]));
+            write_rows(rows, |row, out| {
+                Ok(texts.get(row).zip(lengths.get(row)).map(|(text, length)| {
+                    let length = i64::from(length.max(0));
+                    match name {
+                        "LEFT" => out.push_str(&text[..byte_of(text, length as usize)]),
+                        _ => out.push_str(&text[byte_of(text, (characters(text) - length).max(0) as usize)..]),
+                    }
+                }))
+            })
+        }),
+    )
 }
 
 /// A padded text is refused beyond this many characters: one row must not take all memory.
@@ -283,124 +401,168 @@ const LENGTH_MAX: i64 = 10_000_000;
 fn pad(binder: &mut Binder, name: &'static str, args: Vec<Bound>) -> Bind {
     let wanted = &[DataType::String, DataType::Int, DataType::String];
     let strict = Strict { name, wanted, out: DataType::String, may_null: true, fallible: true };
-    strict.bind(binder, args, kernel(move |args, rows| {
-        let (texts, lengths, pads) = (Texts::of(&args[0]), Ints::of(&args[1]), Texts::of(&args[2]));
-        write_rows(rows, |row, out| {
-            let (Some(text), Some(length), Some(pad)) = (texts.get(row), lengths.get(row), pads.get(row)) else { return Ok(None) };
-            if length < 0 || pad.is_empty() {
-                return Ok(None);
-            }
-            let missing = i64::from(length) - characters(text);
-            if missing > LENGTH_MAX {
-                return Err(fault(format!("{name} to {length} characters is too long; {LENGTH_MAX} are the most")));
-            }
-            let padding = pad.chars().cycle().take(missing.max(0) as usize);
-            let kept = &text[..byte_of(text, length as usize)];
-            if name == "LPAD" {
-                out.extend(padding);
-                out.push_str(kept);
-            } else {
-                out.push_str(kept);
-                out.extend(padding);
-            }
-            Ok(Some(()))
-        })
-    }))
+    strict.bind(
+        binder,
+        args,
+        kernel(move |args, rows| {
+            let (texts, lengths, pads) = (Texts::of(&args[0]), Ints::of(&args[1]), Texts::of(&args[2]));
+            write_rows(rows, |row, out| {
+                let (Some(text), Some(length), Some(pad)) = (texts.get(row), lengths.get(row), pads.get(row)) else {
+                    return Ok(None);
+                };
+                if length < 0 || pad.is_empty() {
+                    return Ok(None);
+                }
+                let missing = i64::from(length) - characters(text);
+                if missing > LENGTH_MAX {
+                    return Err(fault(format!("{name} to {length} characters is too long; {LENGTH_MAX} are the most")));
+                }
+                let padding = pad.chars().cycle().take(missing.max(0) as usize);
+                let kept = &text[..byte_of(text, length as usize)];
+                if name == "LPAD" {
+                    out.extend(padding);
+                    out.push_str(kept);
+                } else {
+                    out.push_str(kept);
+                    out.extend(padding);
+                }
+                Ok(Some(()))
+            })
+        }),
+    )
 }
 
 fn repeat(binder: &mut Binder, args: Vec<Bound>) -> Bind {
-    let strict = Strict { name: "REPEAT", wanted: &[DataType::String, DataType::Int], out: DataType::String, may_null: false, fallible: true };
-    strict.bind(binder, args, kernel(|args, rows| {
-        let (texts, times) = (Texts::of(&args[0]), Ints::of(&args[1]));
-        write_rows(rows, |row, out| {
-            let (Some(text), Some(times)) = (texts.get(row), times.get(row)) else { return Ok(None) };
-            if text.len() as i64 * i64::from(times) > LENGTH_MAX {
-                return Err(fault(format!("REPEAT of {} bytes {times} times is too long; {LENGTH_MAX} are the most", text.len())));
-            }
-            (0..times).for_each(|_| out.push_str(text));
-            Ok(Some(()))
-        })
-    }))
+    let strict = Strict {
+        name: "REPEAT",
+        wanted: &[DataType::String, DataType::Int],
+        out: DataType::String,
+        may_null: false,
+        fallible: true,
+    };
+    strict.bind(
+        binder,
+        args,
+        kernel(|args, rows| {
+            let (texts, times) = (Texts::of(&args[0]), Ints::of(&args[1]));
+            write_rows(rows, |row, out| {
+                let (Some(text), Some(times)) = (texts.get(row), times.get(row)) else { return Ok(None) };
+                if text.len() as i64 * i64::from(times) > LENGTH_MAX {
+                    return Err(fault(format!(
+                        "REPEAT of {} bytes {times} times is too long; {LENGTH_MAX} are the most",
+                        text.len()
+                    )));
+                }
+                (0..times).for_each(|_| out.push_str(text));
+                Ok(Some(()))
+            })
+        }),
+    )
 }
 
 fn replace(binder: &mut Binder, args: Vec<Bound>) -> Bind {
-    to_text("REPLACE", TEXT, false).bind(binder, args, kernel(|args, rows| {
-        let (texts, old, new) = (Texts::of(&args[0]), Texts::of(&args[1]), Texts::of(&args[2]));
-        write_rows(rows, |row, out| {
-            let (Some(text), Some(old), Some(new)) = (texts.get(row), old.get(row), new.get(row)) else { return Ok(None) };
-            // Nothing is replaced by an empty text, as in Flink.
-            if old.is_empty() {
-                out.push_str(text);
-                return Ok(Some(()));
-            }
-            for (at, piece) in text.split(old).enumerate() {
-                if at > 0 {
-                    out.push_str(new);
+    to_text("REPLACE", TEXT, false).bind(
+        binder,
+        args,
+        kernel(|args, rows| {
+            let (texts, old, new) = (Texts::of(&args[0]), Texts::of(&args[1]), Texts::of(&args[2]));
+            write_rows(rows, |row, out| {
+                let (Some(text), Some(old), Some(new)) = (texts.get(row), old.get(row), new.get(row)) else {
+                    return Ok(None);
+                };
+                // Nothing is replaced by an empty text, as in Flink.
+                if old.is_empty() {
+                    out.push_str(text);
+                    return Ok(Some(()));
                 }
-                out.push_str(piece);
-            }
-            Ok(Some(()))
-        })
-    }))
+                for (at, piece) in text.split(old).enumerate() {
+                    if at > 0 {
+                        out.push_str(new);
+                    }
+                    out.push_str(piece);
+                }
+                Ok(Some(()))
+            })
+        }),
+    )
 }
 
 /// The part with this index, from 0; NULL if there is none. The separator is a text or the number of a character.
 fn split_index(binder: &mut Binder, mut args: Vec<Bound>) -> Bind {
     if matches!(&args[1].ty, Ty::Sql(t) if t.is_integer()) {
         let Some(code) = args[1].integer().and_then(|code| u32::try_from(code).ok()).and_then(char::from_u32) else {
-            let error = ExprError::new("wrong_arguments", "the separator of SPLIT_INDEX is a text, or the constant number of a character");
+            let error = ExprError::new(
+                "wrong_arguments",
+                "the separator of SPLIT_INDEX is a text, or the constant number of a character",
+            );
             return Err(error.at(args[1].span));
         };
         let text = datafusion_common::ScalarValue::Utf8(Some(code.to_string()));
         args[1] = Bound::constant(text, Ty::Sql(DataType::String), args[1].span);
     }
     let wanted = &[DataType::String, DataType::String, DataType::Int];
-    to_text("SPLIT_INDEX", wanted, true).bind(binder, args, kernel(|args, rows| {
-        let (texts, separators, indexes) = (Texts::of(&args[0]), Texts::of(&args[1]), Ints::of(&args[2]));
-        write_rows(rows, |row, out| {
-            let (Some(text), Some(separator), Some(index)) = (texts.get(row), separators.get(row), indexes.get(row)) else { return Ok(None) };
-            let Ok(index) = usize::try_from(index) else { return Ok(None) };
-            // An empty separator splits nothing, and an empty text has no parts.
-            let part = match (text, separator) {
-                ("", _) => None,
-                (text, "") => (index == 0).then_some(text),
-                (text, separator) => text.split(separator).nth(index),
-            };
-            Ok(part.map(|part| out.push_str(part)))
-        })
-    }))
+    to_text("SPLIT_INDEX", wanted, true).bind(
+        binder,
+        args,
+        kernel(|args, rows| {
+            let (texts, separators, indexes) = (Texts::of(&args[0]), Texts::of(&args[1]), Ints::of(&args[2]));
+            write_rows(rows, |row, out| {
+                let (Some(text), Some(separator), Some(index)) =
+                    (texts.get(row), separators.get(row), indexes.get(row))
+                else {
+                    return Ok(None);
+                };
+                let Ok(index) = usize::try_from(index) else { return Ok(None) };
+                // An empty separator splits nothing, and an empty text has no parts.
+                let part = match (text, separator) {
+                    ("", _) => None,
+                    (text, "") => (index == 0).then_some(text),
+                    (text, separator) => text.split(separator).nth(index),
+                };
+                Ok(part.map(|part| out.push_str(part)))
+            })
+        }),
+    )
 }
 
 /// The position of a part in a text, from 1; 0 if it is not there.
 fn position(binder: &mut Binder, name: &'static str, args: Vec<Bound>) -> Bind {
     let wanted = &[DataType::String, DataType::String, DataType::Int];
     let strict = Strict { name, wanted, out: DataType::Int, may_null: false, fallible: false };
-    strict.bind(binder, args, kernel(|args, rows| {
-        let (parts, texts) = (Texts::of(&args[0]), Texts::of(&args[1]));
-        let starts = args.get(2).map(Ints::of);
-        let positions = (0..rows).map(|row| {
-            let (part, text) = (parts.get(row)?, texts.get(row)?);
-            let start = match &starts {
-                None => 1,
-                Some(starts) => starts.get(row)?,
-            };
-            if start < 1 {
-                return Some(0);
-            }
-            let from = byte_of(text, start as usize - 1);
-            Some(text[from..].find(part).map_or(0, |at| characters(&text[..from + at]) as i32 + 1))
-        });
-        Ok(Arc::new(positions.collect::<Int32Array>()) as ArrayRef)
-    }))
+    strict.bind(
+        binder,
+        args,
+        kernel(|args, rows| {
+            let (parts, texts) = (Texts::of(&args[0]), Texts::of(&args[1]));
+            let starts = args.get(2).map(Ints::of);
+            let positions = (0..rows).map(|row| {
+                let (part, text) = (parts.get(row)?, texts.get(row)?);
+                let start = match &starts {
+                    None => 1,
+                    Some(starts) => starts.get(row)?,
+                };
+                if start < 1 {
+                    return Some(0);
+                }
+                let from = byte_of(text, start as usize - 1);
+                Some(text[from..].find(part).map_or(0, |at| characters(&text[..from + at]) as i32 + 1))
+            });
+            Ok(Arc::new(positions.collect::<Int32Array>()) as ArrayRef)
+        }),
+    )
 }
 
 fn test(binder: &mut Binder, name: &'static str, args: Vec<Bound>, run: fn(&str, &str) -> bool) -> Bind {
     let strict = Strict { name, wanted: TEXT, out: DataType::Boolean, may_null: false, fallible: false };
-    strict.bind(binder, args, kernel(move |args, rows| {
-        let (texts, parts) = (Texts::of(&args[0]), Texts::of(&args[1]));
-        let found = (0..rows).map(|row| Some(run(texts.get(row)?, parts.get(row)?)));
-        Ok(Arc::new(found.collect::<BooleanArray>()) as ArrayRef)
-    }))
+    strict.bind(
+        binder,
+        args,
+        kernel(move |args, rows| {
+            let (texts, parts) = (Texts::of(&args[0]), Texts::of(&args[1]));
+            let found = (0..rows).map(|row| Some(run(texts.get(row)?, parts.get(row)?)));
+            Ok(Arc::new(found.collect::<BooleanArray>()) as ArrayRef)
+        }),
+    )
 }
 
 /// A question to a text: false for NULL and for an empty text, as in Flink.

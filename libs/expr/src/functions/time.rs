@@ -21,25 +21,85 @@ use crate::types::{Ty, arrow_type};
 
 pub(crate) const FUNCTIONS: &[Function] = &[
     Function { names: &["DATE_FORMAT"], args: 2..=2, usage: "DATE_FORMAT(timestamp, 'yyyy-MM-dd')", bind: date_format },
-    Function { names: &["TO_TIMESTAMP"], args: 1..=2, usage: "TO_TIMESTAMP(text[, 'yyyy-MM-dd HH:mm:ss'])", bind: to_timestamp },
-    Function { names: &["TO_TIMESTAMP_LTZ"], args: 1..=2, usage: "TO_TIMESTAMP_LTZ(number, 3)", bind: to_timestamp_ltz },
+    Function {
+        names: &["TO_TIMESTAMP"],
+        args: 1..=2,
+        usage: "TO_TIMESTAMP(text[, 'yyyy-MM-dd HH:mm:ss'])",
+        bind: to_timestamp,
+    },
+    Function {
+        names: &["TO_TIMESTAMP_LTZ"],
+        args: 1..=2,
+        usage: "TO_TIMESTAMP_LTZ(number, 3)",
+        bind: to_timestamp_ltz,
+    },
     Function { names: &["TO_DATE"], args: 1..=2, usage: "TO_DATE(text[, 'yyyy-MM-dd'])", bind: to_date },
-    Function { names: &["UNIX_TIMESTAMP"], args: 0..=2, usage: "UNIX_TIMESTAMP([text[, 'yyyy-MM-dd HH:mm:ss']])", bind: unix_timestamp },
-    Function { names: &["FROM_UNIXTIME"], args: 1..=2, usage: "FROM_UNIXTIME(seconds[, 'yyyy-MM-dd HH:mm:ss'])", bind: from_unixtime },
+    Function {
+        names: &["UNIX_TIMESTAMP"],
+        args: 0..=2,
+        usage: "UNIX_TIMESTAMP([text[, 'yyyy-MM-dd HH:mm:ss']])",
+        bind: unix_timestamp,
+    },
+    Function {
+        names: &["FROM_UNIXTIME"],
+        args: 1..=2,
+        usage: "FROM_UNIXTIME(seconds[, 'yyyy-MM-dd HH:mm:ss'])",
+        bind: from_unixtime,
+    },
     Function { names: &["YEAR"], args: 1..=1, usage: "YEAR(t)", bind: |binder, args| part(binder, args, "YEAR") },
-    Function { names: &["QUARTER"], args: 1..=1, usage: "QUARTER(t)", bind: |binder, args| part(binder, args, "QUARTER") },
+    Function {
+        names: &["QUARTER"],
+        args: 1..=1,
+        usage: "QUARTER(t)",
+        bind: |binder, args| part(binder, args, "QUARTER"),
+    },
     Function { names: &["MONTH"], args: 1..=1, usage: "MONTH(t)", bind: |binder, args| part(binder, args, "MONTH") },
     Function { names: &["WEEK"], args: 1..=1, usage: "WEEK(t)", bind: |binder, args| part(binder, args, "WEEK") },
-    Function { names: &["DAYOFYEAR"], args: 1..=1, usage: "DAYOFYEAR(t)", bind: |binder, args| part(binder, args, "DOY") },
-    Function { names: &["DAYOFMONTH", "DAY"], args: 1..=1, usage: "DAYOFMONTH(t)", bind: |binder, args| part(binder, args, "DAY") },
-    Function { names: &["DAYOFWEEK"], args: 1..=1, usage: "DAYOFWEEK(t)", bind: |binder, args| part(binder, args, "DOW") },
+    Function {
+        names: &["DAYOFYEAR"],
+        args: 1..=1,
+        usage: "DAYOFYEAR(t)",
+        bind: |binder, args| part(binder, args, "DOY"),
+    },
+    Function {
+        names: &["DAYOFMONTH", "DAY"],
+        args: 1..=1,
+        usage: "DAYOFMONTH(t)",
+        bind: |binder, args| part(binder, args, "DAY"),
+    },
+    Function {
+        names: &["DAYOFWEEK"],
+        args: 1..=1,
+        usage: "DAYOFWEEK(t)",
+        bind: |binder, args| part(binder, args, "DOW"),
+    },
     Function { names: &["HOUR"], args: 1..=1, usage: "HOUR(t)", bind: |binder, args| part(binder, args, "HOUR") },
     Function { names: &["MINUTE"], args: 1..=1, usage: "MINUTE(t)", bind: |binder, args| part(binder, args, "MINUTE") },
     Function { names: &["SECOND"], args: 1..=1, usage: "SECOND(t)", bind: |binder, args| part(binder, args, "SECOND") },
-    Function { names: &["NOW", "CURRENT_TIMESTAMP", "CURRENT_ROW_TIMESTAMP"], args: 0..=0, usage: "NOW()", bind: |binder, _| clock(binder, DataType::TimestampLtz(3)) },
-    Function { names: &["LOCALTIMESTAMP"], args: 0..=0, usage: "LOCALTIMESTAMP", bind: |binder, _| clock(binder, DataType::Timestamp(3)) },
-    Function { names: &["CURRENT_DATE"], args: 0..=0, usage: "CURRENT_DATE", bind: |binder, _| clock(binder, DataType::Date) },
-    Function { names: &["CURRENT_TIME", "LOCALTIME"], args: 0..=0, usage: "CURRENT_TIME", bind: |binder, _| clock(binder, DataType::Time) },
+    Function {
+        names: &["NOW", "CURRENT_TIMESTAMP", "CURRENT_ROW_TIMESTAMP"],
+        args: 0..=0,
+        usage: "NOW()",
+        bind: |binder, _| clock(binder, DataType::TimestampLtz(3)),
+    },
+    Function {
+        names: &["LOCALTIMESTAMP"],
+        args: 0..=0,
+        usage: "LOCALTIMESTAMP",
+        bind: |binder, _| clock(binder, DataType::Timestamp(3)),
+    },
+    Function {
+        names: &["CURRENT_DATE"],
+        args: 0..=0,
+        usage: "CURRENT_DATE",
+        bind: |binder, _| clock(binder, DataType::Date),
+    },
+    Function {
+        names: &["CURRENT_TIME", "LOCALTIME"],
+        args: 0..=0,
+        usage: "CURRENT_TIME",
+        bind: |binder, _| clock(binder, DataType::Time),
+    },
     Function { names: &["PROCTIME"], args: 0..=0, usage: "PROCTIME()", bind: proctime },
 ];
 
@@ -57,6 +117,7 @@ fn clock(binder: &mut Binder, t: DataType) -> Bind {
         fallible: false,
         volatile: true,
         depth: 1,
+        size: 1,
         span: Span::empty(),
     };
     binder.cast(bound, &t, Mode::Strict)
@@ -83,7 +144,9 @@ impl Patterns {
             None => Some(DEFAULT),
             Some(arg) => arg.text(),
         };
-        let invalid = |message: String| ExprError::new("invalid_pattern", message).hint("write it as in Java, such as 'yyyy-MM-dd HH:mm:ss'");
+        let invalid = |message: String| {
+            ExprError::new("invalid_pattern", message).hint("write it as in Java, such as 'yyyy-MM-dd HH:mm:ss'")
+        };
         let constant = text.map(Pattern::parse).transpose();
         let constant = constant.map_err(|message| match arg {
             Some(arg) => invalid(message).at(arg.span),
@@ -93,7 +156,12 @@ impl Patterns {
     }
 
     /// Runs `each` with the pattern of every row; NULL where the pattern is.
-    fn each(&self, arg: Option<&Arg>, rows: usize, mut each: impl FnMut(usize, Option<&Pattern>) -> Result<()>) -> Result<()> {
+    fn each(
+        &self,
+        arg: Option<&Arg>,
+        rows: usize,
+        mut each: impl FnMut(usize, Option<&Pattern>) -> Result<()>,
+    ) -> Result<()> {
         if let Some(pattern) = &self.constant {
             return (0..rows).try_for_each(|row| each(row, Some(pattern)));
         }
@@ -135,7 +203,8 @@ fn date_format(binder: &mut Binder, mut args: Vec<Bound>) -> Bind {
     let pattern = binder.coerce(args.remove(1), &DataType::String, "DATE_FORMAT")?;
     let time = as_time(binder, args.remove(0), "DATE_FORMAT")?;
     let patterns = Patterns::of(Some(&pattern))?;
-    let (precision, nullable, fallible) = (precision(&time), time.nullable || pattern.nullable, patterns.constant.is_none());
+    let (precision, nullable, fallible) =
+        (precision(&time), time.nullable || pattern.nullable, patterns.constant.is_none());
     if pattern.literal.is_some() && pattern.text().is_none() {
         return binder.null(&DataType::String);
     }
@@ -195,7 +264,11 @@ fn read(
         patterns.each(args.get(1), rows, &mut one)?;
         let values = PrimitiveArray::<Int64Type>::from(values);
         Ok(match &to {
-            DataType::Date => Arc::new(values.unary::<_, arrow::datatypes::Int32Type>(|days| days as i32).reinterpret_cast::<arrow::datatypes::Date32Type>()) as ArrayRef,
+            DataType::Date => Arc::new(
+                values
+                    .unary::<_, arrow::datatypes::Int32Type>(|days| days as i32)
+                    .reinterpret_cast::<arrow::datatypes::Date32Type>(),
+            ) as ArrayRef,
             DataType::BigInt => Arc::new(values),
             timestamp => as_timestamps(values, timestamp)?,
         })
@@ -206,7 +279,8 @@ fn read(
 fn to_timestamp(binder: &mut Binder, args: Vec<Bound>) -> Bind {
     let given = &args[0];
     if matches!(&given.ty, Ty::Sql(t) if t.is_numeric()) {
-        let error = ExprError::new("type_mismatch", format!("TO_TIMESTAMP takes a text, not {}", given.ty)).at(given.span);
+        let error =
+            ExprError::new("type_mismatch", format!("TO_TIMESTAMP takes a text, not {}", given.ty)).at(given.span);
         return Err(error.hint("write TO_TIMESTAMP_LTZ(number, 3) for milliseconds, or 0 for seconds"));
     }
     read(binder, "TO_TIMESTAMP", args, DataType::Timestamp(3), |seconds, nanos| calendar::join(seconds, nanos, 3))
@@ -230,14 +304,20 @@ fn unix_timestamp(binder: &mut Binder, args: Vec<Bound>) -> Bind {
 
 fn to_timestamp_ltz(binder: &mut Binder, mut args: Vec<Bound>) -> Bind {
     if matches!(args[0].ty, Ty::Sql(DataType::String)) {
-        return read(binder, "TO_TIMESTAMP_LTZ", args, DataType::TimestampLtz(3), |seconds, nanos| calendar::join(seconds, nanos, 3));
+        return read(binder, "TO_TIMESTAMP_LTZ", args, DataType::TimestampLtz(3), |seconds, nanos| {
+            calendar::join(seconds, nanos, 3)
+        });
     }
     let given = match args.get(1) {
         None => 3,
         Some(precision) => match precision.integer() {
             Some(digits @ (0 | 3 | 6 | 9)) => digits as u8,
             _ => {
-                let error = ExprError::new("wrong_arguments", "the second argument of TO_TIMESTAMP_LTZ is the number's precision").at(precision.span);
+                let error = ExprError::new(
+                    "wrong_arguments",
+                    "the second argument of TO_TIMESTAMP_LTZ is the number's precision",
+                )
+                .at(precision.span);
                 return Err(error.hint("write 0 for seconds, 3 for milliseconds, 6 or 9"));
             }
         },
@@ -259,24 +339,37 @@ fn to_timestamp_ltz(binder: &mut Binder, mut args: Vec<Bound>) -> Bind {
     let run = kernel(move |args, _| {
         let values = args[0].array.as_primitive::<Int64Type>();
         let range = || fault(format!("a number is out of the range of {to}"));
-        let values: PrimitiveArray<Int64Type> = values.try_unary(|value| calendar::rescale(value, given, given.max(3)).ok_or_else(range))?;
+        let values: PrimitiveArray<Int64Type> =
+            values.try_unary(|value| calendar::rescale(value, given, given.max(3)).ok_or_else(range))?;
         as_timestamps(values, &to)
     });
     binder.call_with("TO_TIMESTAMP_LTZ", vec![number], Ty::Sql(out), nullable, given == 0, run)
 }
 
 fn from_unixtime(binder: &mut Binder, mut args: Vec<Bound>) -> Bind {
-    let pattern = if args.len() > 1 { Some(binder.coerce(args.remove(1), &DataType::String, "FROM_UNIXTIME")?) } else { None };
+    let pattern =
+        if args.len() > 1 { Some(binder.coerce(args.remove(1), &DataType::String, "FROM_UNIXTIME")?) } else { None };
     let patterns = Patterns::of(pattern.as_ref())?;
     let Some(constant) = patterns.constant else {
-        return Err(ExprError::new("unsupported", "the pattern of FROM_UNIXTIME is a constant").hint("write DATE_FORMAT(TO_TIMESTAMP_LTZ(n, 0), pattern)"));
+        return Err(ExprError::new("unsupported", "the pattern of FROM_UNIXTIME is a constant")
+            .hint("write DATE_FORMAT(TO_TIMESTAMP_LTZ(n, 0), pattern)"));
     };
-    let strict = Strict { name: "FROM_UNIXTIME", wanted: &[DataType::BigInt], out: DataType::String, may_null: false, fallible: false };
-    strict.bind(binder, args, kernel(move |args, rows| {
-        let seconds = args[0].array.as_primitive::<Int64Type>();
-        write_rows(rows, |row, out| {
-            let at = args[0].at(row);
-            Ok(seconds.is_valid(at).then(|| constant.write(out, seconds.value(at), 0)))
-        })
-    }))
+    let strict = Strict {
+        name: "FROM_UNIXTIME",
+        wanted: &[DataType::BigInt],
+        out: DataType::String,
+        may_null: false,
+        fallible: false,
+    };
+    strict.bind(
+        binder,
+        args,
+        kernel(move |args, rows| {
+            let seconds = args[0].array.as_primitive::<Int64Type>();
+            write_rows(rows, |row, out| {
+                let at = args[0].at(row);
+                Ok(seconds.is_valid(at).then(|| constant.write(out, seconds.value(at), 0)))
+            })
+        }),
+    )
 }

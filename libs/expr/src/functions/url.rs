@@ -23,7 +23,8 @@ struct Url<'a> {
 impl<'a> Url<'a> {
     fn parse(text: &'a str) -> Option<Url<'a>> {
         let (scheme, rest) = text.trim().split_once("://")?;
-        let known = scheme.starts_with(|c: char| c.is_ascii_alphabetic()) && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c));
+        let known = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+            && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c));
         let (rest, fragment) = rest.split_once('#').map_or((rest, None), |(rest, fragment)| (rest, Some(fragment)));
         let (rest, query) = rest.split_once('?').map_or((rest, None), |(rest, query)| (rest, Some(query)));
         let (authority, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
@@ -36,7 +37,11 @@ impl<'a> Url<'a> {
             "PROTOCOL" => self.scheme.to_string(),
             "AUTHORITY" => self.authority.to_string(),
             "USERINFO" => self.authority.rsplit_once('@')?.0.to_string(),
-            "HOST" => host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit())).map_or(host, |(host, _)| host).to_string(),
+            "HOST" => host
+                .rsplit_once(':')
+                .filter(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()))
+                .map_or(host, |(host, _)| host)
+                .to_string(),
             "PATH" => self.path.to_string(),
             "FILE" => self.query.map_or(self.path.to_string(), |query| format!("{}?{query}", self.path)),
             "QUERY" => self.query?.to_string(),
@@ -48,71 +53,108 @@ impl<'a> Url<'a> {
 
 /// NULL for what is no URL, has no such part, or asks for a part that does not exist.
 fn parse_url(binder: &mut Binder, args: Vec<Bound>) -> Bind {
-    let strict = Strict { name: "PARSE_URL", wanted: &[DataType::String], out: DataType::String, may_null: true, fallible: false };
-    strict.bind(binder, args, kernel(|args, rows| {
-        let (urls, parts) = (Texts::of(&args[0]), Texts::of(&args[1]));
-        let keys = args.get(2).map(Texts::of);
-        write_rows(rows, |row, out| {
-            let found = urls.get(row).zip(parts.get(row)).and_then(|(text, part)| {
-                let url = Url::parse(text)?;
-                match &keys {
-                    None => url.part(part),
-                    Some(keys) if part == "QUERY" => {
-                        let key = keys.get(row)?;
-                        let value = url.query?.split('&').find_map(|pair| pair.split_once('=').filter(|(name, _)| *name == key));
-                        value.map(|(_, value)| value.to_string())
+    let strict = Strict {
+        name: "PARSE_URL",
+        wanted: &[DataType::String],
+        out: DataType::String,
+        may_null: true,
+        fallible: false,
+    };
+    strict.bind(
+        binder,
+        args,
+        kernel(|args, rows| {
+            let (urls, parts) = (Texts::of(&args[0]), Texts::of(&args[1]));
+            let keys = args.get(2).map(Texts::of);
+            write_rows(rows, |row, out| {
+                let found = urls.get(row).zip(parts.get(row)).and_then(|(text, part)| {
+                    let url = Url::parse(text)?;
+                    match &keys {
+                        None => url.part(part),
+                        Some(keys) if part == "QUERY" => {
+                            let key = keys.get(row)?;
+                            let value = url
+                                .query?
+                                .split('&')
+                                .find_map(|pair| pair.split_once('=').filter(|(name, _)| *name == key));
+                            value.map(|(_, value)| value.to_string())
+                        }
+                        Some(_) => None,
                     }
-                    Some(_) => None,
-                }
-            });
-            Ok(found.map(|found| out.push_str(&found)))
-        })
-    }))
+                });
+                Ok(found.map(|found| out.push_str(&found)))
+            })
+        }),
+    )
 }
 
 /// As `application/x-www-form-urlencoded`: blanks are `+`.
 fn url_encode(binder: &mut Binder, args: Vec<Bound>) -> Bind {
-    let strict = Strict { name: "URL_ENCODE", wanted: &[DataType::String], out: DataType::String, may_null: false, fallible: false };
-    strict.bind(binder, args, kernel(|args, rows| {
-        let texts = Texts::of(&args[0]);
-        write_rows(rows, |row, out| {
-            Ok(texts.get(row).map(|text| {
-                for byte in text.bytes() {
-                    match byte {
-                        b' ' => out.push('+'),
-                        byte if byte.is_ascii_alphanumeric() || b"-_.*".contains(&byte) => out.push(char::from(byte)),
-                        byte => out.push_str(&format!("%{byte:02X}")),
+    let strict = Strict {
+        name: "URL_ENCODE",
+        wanted: &[DataType::String],
+        out: DataType::String,
+        may_null: false,
+        fallible: false,
+    };
+    strict.bind(
+        binder,
+        args,
+        kernel(|args, rows| {
+            let texts = Texts::of(&args[0]);
+            write_rows(rows, |row, out| {
+                Ok(texts.get(row).map(|text| {
+                    for byte in text.bytes() {
+                        match byte {
+                            b' ' => out.push('+'),
+                            byte if byte.is_ascii_alphanumeric() || b"-_.*".contains(&byte) => {
+                                out.push(char::from(byte))
+                            }
+                            byte => out.push_str(&format!("%{byte:02X}")),
+                        }
                     }
-                }
-            }))
-        })
-    }))
+                }))
+            })
+        }),
+    )
 }
 
 /// NULL for a text that was not encoded so.
 fn url_decode(binder: &mut Binder, args: Vec<Bound>) -> Bind {
-    let strict = Strict { name: "URL_DECODE", wanted: &[DataType::String], out: DataType::String, may_null: true, fallible: false };
-    strict.bind(binder, args, kernel(|args, rows| {
-        let texts = Texts::of(&args[0]);
-        write_rows(rows, |row, out| {
-            let decoded = texts.get(row).and_then(|text| {
-                let mut bytes = Vec::with_capacity(text.len());
-                let mut rest = text.as_bytes();
-                while let [first, after @ ..] = rest {
-                    rest = after;
-                    match first {
-                        b'+' => bytes.push(b' '),
-                        b'%' => {
-                            let digits = std::str::from_utf8(rest.get(..2)?).ok().filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()))?;
-                            bytes.push(u8::from_str_radix(digits, 16).ok()?);
-                            rest = &rest[2..];
+    let strict = Strict {
+        name: "URL_DECODE",
+        wanted: &[DataType::String],
+        out: DataType::String,
+        may_null: true,
+        fallible: false,
+    };
+    strict.bind(
+        binder,
+        args,
+        kernel(|args, rows| {
+            let texts = Texts::of(&args[0]);
+            write_rows(rows, |row, out| {
+                let decoded = texts.get(row).and_then(|text| {
+                    let mut bytes = Vec::with_capacity(text.len());
+                    let mut rest = text.as_bytes();
+                    while let [first, after @ ..] = rest {
+                        rest = after;
+                        match first {
+                            b'+' => bytes.push(b' '),
+                            b'%' => {
+                                let digits = std::str::from_utf8(rest.get(..2)?)
+                                    .ok()
+                                    .filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()))?;
+                                bytes.push(u8::from_str_radix(digits, 16).ok()?);
+                                rest = &rest[2..];
+                            }
+                            byte => bytes.push(*byte),
                         }
-                        byte => bytes.push(*byte),
                     }
-                }
-                String::from_utf8(bytes).ok()
-            });
-            Ok(decoded.map(|text| out.push_str(&text)))
-        })
-    }))
+                    String::from_utf8(bytes).ok()
+                });
+                Ok(decoded.map(|text| out.push_str(&text)))
+            })
+        }),
+    )
 }

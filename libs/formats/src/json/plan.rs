@@ -4,13 +4,16 @@
 //! and colon, as written) and which token followed which: the next one is predicted and compared as one word, and only a miss is searched,
 //! then parsed.
 
+use std::collections::HashMap;
+
 use crate::columns::{Column, Data, Kind};
 use crate::json::lex::{Fault, Flaw, blanks, byte, string, unescape};
+use crate::json::value::as_text;
 use crate::json::wide::equal;
 use crate::text::Minute;
 
-/// Tokens remembered per object; data with more distinct keys still works, through the parser.
-const MAX_TOKENS: usize = 64;
+/// Tokens remembered per object beside two for each needed key; data with more distinct keys still works, through the parser.
+const MAX_OTHER_TOKENS: usize = 64;
 /// Longer tokens are not remembered.
 const MAX_TOKEN_BYTES: usize = 128;
 /// After so many keys that were not remembered because the list was full, it starts anew.
@@ -85,9 +88,13 @@ impl Token {
 
 /// An object of the needed schema: the record itself or a ROW column.
 pub(crate) struct Object {
-    members: Vec<(String, Action)>,
+    members: HashMap<String, Action>,
+    /// In the order of the schema.
+    names: Vec<String>,
     /// The first stands for the beginning of the object and never matches.
     tokens: Vec<Token>,
+    /// Their places by text.
+    places: HashMap<Box<[u8]>, u16>,
     misses: u32,
 }
 
@@ -96,7 +103,9 @@ pub(crate) const START: usize = 0;
 
 impl Object {
     fn new(members: Vec<(String, Action)>) -> Object {
-        let mut object = Object { members, tokens: Vec::new(), misses: 0 };
+        let names = members.iter().map(|(name, _)| name.clone()).collect();
+        let members = members.into_iter().collect();
+        let mut object = Object { members, names, tokens: Vec::new(), places: HashMap::new(), misses: 0 };
         object.forget();
         object
     }
@@ -104,18 +113,37 @@ impl Object {
     /// Back to the keys of the schema.
     fn forget(&mut self) {
         self.misses = 0;
+        self.places.clear();
         self.tokens.clear();
         // Whatever the text, it does not match: it wants a bit that no comparison sets.
         self.tokens.push(Token { mask: 1 << 31, ..Token::new(b"", Action::Skip) });
-        for (name, action) in self.members.iter().take(MAX_TOKENS) {
+        for name in std::mem::take(&mut self.names) {
             let plain = name.bytes().all(|byte| byte >= 0x20 && byte != b'"' && byte != b'\\');
-            let token = format!("\"{name}\":");
-            if plain && token.len() <= MAX_TOKEN_BYTES {
-                let next = self.tokens.len() as u16;
-                self.tokens.last_mut().expect("the list is never empty").next = next;
-                self.tokens.push(Token::new(token.as_bytes(), *action));
+            if plain {
+                self.learn(format!("\"{name}\":").as_bytes(), self.members[&name], self.tokens.len() - 1);
             }
+            self.names.push(name);
         }
+    }
+
+    /// Remembers a token that followed another; gives its place, or [`START`] if it is too long or the list is full.
+    fn learn(&mut self, token: &[u8], action: Action, previous: usize) -> usize {
+        let place = self.tokens.len();
+        let limit = (MAX_OTHER_TOKENS + 2 * self.members.len()).min(usize::from(u16::MAX));
+        if token.len() > MAX_TOKEN_BYTES {
+            return START;
+        }
+        if place > limit {
+            self.misses += 1;
+            if self.misses == MISSES_TO_RELEARN {
+                self.forget();
+            }
+            return START;
+        }
+        self.tokens[previous].next = place as u16;
+        self.tokens.push(Token::new(token, action));
+        self.places.insert(token.into(), place as u16);
+        place
     }
 
     /// The key at `start` (its quote): which token it is, what to do with its value, and the position behind its colon.
@@ -141,10 +169,6 @@ impl Object {
         start: usize,
         previous: usize,
     ) -> Result<(usize, Action, usize), Fault> {
-        if let Some(found) = self.tokens.iter().position(|token| token.matches(text, start)) {
-            self.tokens[previous].next = found as u16;
-            return Ok((found, self.tokens[found].action, start + self.tokens[found].text.len()));
-        }
         if byte(text, start) != b'"' {
             return Err(Fault::new(Flaw::KeyExpected, start));
         }
@@ -152,6 +176,11 @@ impl Object {
         let colon = blanks::<LINES>(text, end.after());
         if byte(text, colon) != b':' {
             return Err(Fault::new(Flaw::ColonExpected, colon));
+        }
+        let token = &text[start..colon + 1];
+        if let Some(&place) = self.places.get(token) {
+            self.tokens[previous].next = place;
+            return Ok((place.into(), self.tokens[usize::from(place)].action, colon + 1));
         }
         let inside = &text[start + 1..end.after() - 1];
         let action = if end.escaped() {
@@ -161,26 +190,11 @@ impl Object {
         } else {
             self.action(inside)
         };
-        let token = &text[start..colon + 1];
-        if token.len() > MAX_TOKEN_BYTES {
-            return Ok((START, action, colon + 1));
-        }
-        if self.tokens.len() > MAX_TOKENS {
-            self.misses += 1;
-            if self.misses < MISSES_TO_RELEARN {
-                return Ok((START, action, colon + 1));
-            }
-            self.forget();
-            return Ok((START, action, colon + 1));
-        }
-        let learned = self.tokens.len();
-        self.tokens[previous].next = learned as u16;
-        self.tokens.push(Token::new(token, action));
-        Ok((learned, action, colon + 1))
+        Ok((self.learn(token, action, previous), action, colon + 1))
     }
 
     fn action(&self, name: &[u8]) -> Action {
-        self.members.iter().find(|(member, _)| member.as_bytes() == name).map_or(Action::Skip, |&(_, action)| action)
+        self.members.get(as_text(name)).copied().unwrap_or(Action::Skip)
     }
 }
 

@@ -14,7 +14,9 @@ fn refused(query: &str) -> Vec<String> {
 
 #[test]
 fn too_deep_and_too_long_is_refused() {
-    let nested = |count: usize, open: &str, inner: &str, close: &str| format!("{}{inner}{}", open.repeat(count), close.repeat(count));
+    let nested = |count: usize, open: &str, inner: &str, close: &str| {
+        format!("{}{inner}{}", open.repeat(count), close.repeat(count))
+    };
     for query in [
         format!("SELECT {} FROM bid", nested(10_000, "(", "price", ")")),
         format!("SELECT price{} FROM bid", " + 1".repeat(20_000)),
@@ -27,7 +29,10 @@ fn too_deep_and_too_long_is_refused() {
         nested(1_000, "SELECT * FROM (", "SELECT * FROM bid", ") t"),
         nested(1_000, "SELECT price FROM (", "bid", ")"),
         format!("SELECT * FROM {}", nested(12, "(", "bid", ")")),
-        format!("WITH {} SELECT * FROM c1", (0..2_000).map(|at| format!("c{at} AS (SELECT * FROM bid)")).collect::<Vec<_>>().join(", ")),
+        format!(
+            "WITH {} SELECT * FROM c1",
+            (0..2_000).map(|at| format!("c{at} AS (SELECT * FROM bid)")).collect::<Vec<_>>().join(", ")
+        ),
         format!("SELECT price FROM bid{}", " UNION ALL SELECT price FROM bid".repeat(2_000)),
         format!("SELECT CAST(price AS {}) FROM bid", nested(10_000, "ARRAY<", "INT", ">")),
         "SELECT 1; ".repeat(10_000),
@@ -36,7 +41,10 @@ fn too_deep_and_too_long_is_refused() {
         let codes = refused(&query);
         assert!(codes.contains(&"query_too_complex".to_string()), "{codes:?} for {}", &query[..60]);
     }
-    assert_eq!(refused(&format!("CREATE TABLE t (a {}INT) WITH ('connector' = 'print')", "ARRAY<".repeat(40))), ["sql_syntax"]);
+    assert_eq!(
+        refused(&format!("CREATE TABLE t (a {}INT) WITH ('connector' = 'print')", "ARRAY<".repeat(40))),
+        ["sql_syntax"]
+    );
 }
 
 #[test]
@@ -61,9 +69,27 @@ fn what_is_within_the_limits_is_planned_quickly() {
 fn views_over_views_do_not_multiply() {
     let mut text = format!("{TABLES} CREATE VIEW v0 AS SELECT price AS x FROM bid;");
     for at in 1..60 {
-        text.push_str(&format!("CREATE VIEW v{at} AS SELECT x + 1 AS x FROM v{} UNION ALL SELECT x FROM v{};", at - 1, at - 1));
+        text.push_str(&format!(
+            "CREATE VIEW v{at} AS SELECT x + 1 AS x FROM v{} UNION ALL SELECT x FROM v{};",
+            at - 1,
+            at - 1
+        ));
     }
     text.push_str("SELECT x FROM v59");
     let nodes = planned(&text).graph.nodes.len();
     assert!(nodes < 200, "{nodes} nodes");
+}
+
+#[test]
+fn views_over_views_do_not_add_up_to_what_is_too_complex() {
+    for step in ["x + 1", "-x", "UPPER(CAST(x AS STRING))"] {
+        let first = if step.starts_with('U') { "channel" } else { "price" };
+        let mut text = format!("{TABLES} CREATE VIEW v0 AS SELECT {first} AS x FROM bid;");
+        for at in 1..200 {
+            text.push_str(&format!("CREATE VIEW v{at} AS SELECT {step} AS x FROM v{};", at - 1));
+        }
+        text.push_str("SELECT x FROM v199");
+        let script = planned(&text);
+        assert!(script.graph.nodes.len() < 100, "{} nodes", script.graph.nodes.len());
+    }
 }

@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 //! Scripts in, graphs as text out; wrong scripts in, places and codes out.
 
+mod documents;
 mod good;
 mod limits;
 mod wrong;

@@ -20,6 +20,19 @@ fn problems(query: &str) -> Vec<String> {
 /// Query, then the one problem: line and column, code, the message or the hint.
 #[rustfmt::skip]
 const WRONG: &[(&str, &str, &str, &str)] = &[
+    // What the analysis of the graph finds, at its place in the script.
+    ("SELECT COUNT(*) FROM TABLE(TUMBLE(TABLE bid, DESCRIPTOR(price), INTERVAL '1' MINUTE)) GROUP BY window_start, window_end", "1:46", "not_a_time_attribute", "use ts"),
+    ("SELECT COUNT(*) FROM TABLE(TUMBLE(TABLE bid, DESCRIPTOR(ts), INTERVAL '0' MINUTE)) GROUP BY window_start, window_end", "1:71", "invalid_window", "above 0"),
+    ("SELECT COUNT(*) FROM TABLE(HOP(TABLE bid, DESCRIPTOR(ts), INTERVAL '7' MINUTE, INTERVAL '10' MINUTE)) GROUP BY window_start, window_end", "1:68", "invalid_window", "does not divide the size"),
+    ("SELECT COUNT(*) FROM TABLE(CUMULATE(TABLE bid, DESCRIPTOR(ts), INTERVAL '7' MINUTE, INTERVAL '10' MINUTE)) GROUP BY window_start, window_end", "1:73", "invalid_window", "does not divide the size"),
+    ("SELECT COUNT(*) FROM bid GROUP BY TUMBLE(ts, INTERVAL '0.0001' SECOND)", "1:55", "invalid_window", "not a multiple of 1ms"),
+    ("CREATE TABLE t (a INT, WATERMARK FOR a AS a) WITH ('connector' = 'datagen', 'number-of-rows' = '1'); SELECT a FROM t", "1:38", "not_a_time_attribute", "TIMESTAMP"),
+    ("CREATE TABLE t (a INT) WITH ('connector' = 'datagen'); SELECT a FROM t ORDER BY a", "1:81", "sort_unbounded", "ORDER BY at (line 1)"),
+    ("CREATE TABLE t (a INT) WITH ('connector' = 'datagen', 'on_bad_record' = 'dead_letter'); SELECT a FROM t", "1:55", "no_dead_letters", "nowhere to go"),
+    ("CREATE TABLE t (a INT) WITH ('connector' = 'datagen'); CREATE TABLE f (a INT, n BIGINT) WITH ('connector' = 'filesystem', 'path' = 'x', 'format' = 'json'); INSERT INTO f SELECT a, COUNT(*) FROM t GROUP BY a", "1:89", "sink_takes_no_updates", "group by a window too"),
+    ("SELECT SUM(n) FROM (SELECT ts, COUNT(*) AS n FROM bid GROUP BY ts) GROUP BY TUMBLE(ts, INTERVAL '1' MINUTE)", "1:84", "not_a_time_attribute", "no longer a time attribute"),
+    ("SELECT 1 FROM bid HAVING TRUE", "1:1", "invalid_aggregate", "add COUNT(*)"),
+    ("SELECT 1 FROM bid GROUP BY ()", "1:1", "invalid_aggregate", "add COUNT(*)"),
     ("SELEC price FROM bid", "1:1", "sql_syntax", "did you mean SELECT?"),
     ("SELECT FROM bid", "1:13", "sql_syntax", "expected an expression, found FROM"),
     ("SELECT price FORM bid", "1:19", "sql_syntax", "expected end of statement, found bid"),
@@ -73,7 +86,7 @@ const WRONG: &[(&str, &str, &str, &str)] = &[
     ("INSERT INTO out (k, q) SELECT price, price FROM bid", "1:21", "unknown_column", "did you mean k?"),
     ("INSERT INTO out (k, k) SELECT price, price FROM bid", "1:21", "duplicate_column", "remove one"),
     ("INSERT INTO nowhere SELECT price FROM bid", "1:13", "unknown_table", "there is bid, out"),
-    ("INSERT INTO out SELECT CAST(price AS DOUBLE), price FROM bid", "1:29", "type_mismatch", "write CAST(... AS BIGINT)"),
+    ("INSERT INTO out SELECT price = 1, price FROM bid", "1:24", "type_mismatch", "write CAST(... AS BIGINT)"),
     ("SELECT * FROM out", "1:15", "unknown_connector", "sources are datagen, filesystem, replay"),
     ("CREATE TABLE bid (a INT) WITH ('connector' = 'print')", "1:14", "duplicate_name", "choose another name, or write IF NOT EXISTS"),
     ("CREATE TABLE t (a BIGNT) WITH ('connector' = 'print')", "1:19", "unknown_type", "did you mean BIGINT?"),
@@ -142,8 +155,233 @@ fn each_wrong_script_is_refused_with_its_place() {
     for (query, at, code, part) in WRONG {
         let found = problems(query);
         if found.len() != 1 || !found[0].starts_with(&format!("{at} {code}: ")) || !found[0].contains(part) {
-            wrong.push_str(&format!("{query}\n  expected {at} {code}: {part}\n  found    {}\n", found.join("\n           ")));
+            wrong.push_str(&format!(
+                "{query}\n  expected {at} {code}: {part}\n  found    {}\n",
+                found.join("\n           ")
+            ));
         }
     }
     assert!(wrong.is_empty(), "{wrong}");
+}
+
+#[test]
+fn all_problems_are_reported_at_once_in_the_order_of_the_text() {
+    let text = "CREATE TABLE a (x BIGNT, y INT, y INT) WITH ('connector' = 'datagen');
+CREATE TABLE b (x INT) WITH ('connector' = 'filesystem', 'pth' = 'x', 'format' = 'xml');
+DROP TABLE z;
+SELEC 1;
+CREATE TABLE c (x INT, t TIMESTAMP(3)) WITH ('connector' = 'datagen');
+CREATE TABLE d (x INT) WITH ('connector' = 'print');
+INSERT INTO d SELECT x FROM a;
+INSERT INTO d SELECT w, UPPER(x), v + 1 FROM c WHERE x GROUP BY q;
+INSERT INTO d SELECT x FROM c GROUP BY x, TUMBLE(t, INTERVAL '1' MINUTE);
+INSERT INTO e SELECT y FROM c;
+SELECT 'a";
+    let problems = plan(text, &Options::default()).unwrap_err();
+    expect_test::expect![[r#"
+        error[unknown_type]: cannot read the type BIGNT: there is no type BIGNT
+         --> script.sql:1:19
+          |
+        1 | CREATE TABLE a (x BIGNT, y INT, y INT) WITH ('connector' = 'datagen');
+          |                   ^^^^^
+          = help: did you mean BIGINT?
+
+        error[unknown_option]: there is no option "pth" here
+         --> script.sql:2:58
+          |
+        2 | CREATE TABLE b (x INT) WITH ('connector' = 'filesystem', 'pth' = 'x', 'format' = 'xml');
+          |                                                          ^^^^^^^^^^^
+          = help: did you mean path?
+
+        error[invalid_option]: unknown variant `xml`, expected one of `parquet`, `json`, `csv`
+         --> script.sql:2:71
+          |
+        2 | CREATE TABLE b (x INT) WITH ('connector' = 'filesystem', 'pth' = 'x', 'format' = 'xml');
+          |                                                                       ^^^^^^^^^^^^^^^^
+
+        error[statement_not_supported]: DROP TABLE is not supported
+         --> script.sql:3:1
+          |
+        3 | DROP TABLE z;
+          | ^^^^^^^^^^
+          = help: tables and views live as long as the script; leave it out
+
+        error[sql_syntax]: a statement cannot begin with "SELEC"
+         --> script.sql:4:1
+          |
+        4 | SELEC 1;
+          | ^^^^^
+          = help: did you mean SELECT?
+
+        error[unknown_column]: there is no column w
+         --> script.sql:8:22
+          |
+        8 | INSERT INTO d SELECT w, UPPER(x), v + 1 FROM c WHERE x GROUP BY q;
+          |                      ^
+          = help: did you mean t?
+
+        error[unknown_column]: there is no column v
+         --> script.sql:8:35
+          |
+        8 | INSERT INTO d SELECT w, UPPER(x), v + 1 FROM c WHERE x GROUP BY q;
+          |                                   ^
+          = help: did you mean t?
+
+        error[unknown_column]: there is no column q
+         --> script.sql:8:65
+          |
+        8 | INSERT INTO d SELECT w, UPPER(x), v + 1 FROM c WHERE x GROUP BY q;
+          |                                                                 ^
+          = help: did you mean t?
+
+        error[not_a_time_attribute]: t (TIMESTAMP(3)) is not a time attribute: c declares no watermark, so its windows would never close
+         --> script.sql:9:50
+          |
+        9 | INSERT INTO d SELECT x FROM c GROUP BY x, TUMBLE(t, INTERVAL '1' MINUTE);
+          |                                                  ^
+          = help: write WATERMARK FOR t AS t - INTERVAL '5' SECOND in the table, or put a watermark node after the source
+
+        error[unknown_table]: there is no table or view e
+          --> script.sql:10:13
+           |
+        10 | INSERT INTO e SELECT y FROM c;
+           |             ^
+           = help: did you mean a?
+
+        error[unknown_column]: there is no column y
+          --> script.sql:10:22
+           |
+        10 | INSERT INTO e SELECT y FROM c;
+           |                      ^
+           = help: did you mean t?
+
+        error[sql_syntax]: unterminated string literal
+          --> script.sql:11:8
+           |
+        11 | SELECT 'a
+           |        ^
+    "#]].assert_eq(&crate::render(&problems, text, "script.sql"));
+}
+
+#[test]
+fn excerpts_show_long_and_odd_lines() {
+    let long = format!("{TABLES} SELECT {} prise FROM bid", "price, ".repeat(100));
+    let problems = plan(&long, &Options::default()).unwrap_err();
+    let shown = crate::render(&problems, &long, "long.sql");
+    let lines: Vec<&str> = shown.lines().collect();
+    assert!(lines.iter().all(|line| line.chars().count() < 200), "{shown}");
+    let caret = lines[4].find('^').unwrap();
+    assert_eq!(lines[3].get(caret..caret + 5), Some("prise"), "{shown}");
+    let odd = "SELECT '\u{202e}' \t prise FROM nothing";
+    let shown = crate::render(&plan(odd, &Options::default()).unwrap_err(), odd, "odd.sql");
+    assert!(!shown.contains('\u{202e}') && !shown.contains('\t'), "{shown}");
+}
+
+#[test]
+fn scripts_without_a_statement_are_refused() {
+    for text in ["", "  ", ";;", "-- a comment\n/* another */"] {
+        let problems = plan(text, &Options::default()).unwrap_err();
+        assert_eq!(
+            problems.iter().map(|problem| problem.code.as_str()).collect::<Vec<_>>(),
+            ["sql_syntax"],
+            "{text:?}"
+        );
+    }
+    assert_eq!(plan(TABLES, &Options::default()).unwrap_err()[0].code, "nothing_to_run");
+}
+
+#[test]
+fn names_are_checked() {
+    for name in ["x".repeat(10_000), "a\u{202e}b".to_string(), "a\u{7}b".to_string(), String::new()] {
+        let text = format!("CREATE TABLE `{name}` (a INT) WITH ('connector' = 'datagen'); SELECT * FROM `{name}`");
+        assert!(plan(&text, &Options::default()).is_err());
+    }
+    for name in ["\u{1f980}", "\"; DROP TABLE jobs", "select", "a b"] {
+        let text = format!(
+            "CREATE TABLE `{name}` (`{name}` INT) WITH ('connector' = 'datagen'); SELECT `{name}` FROM `{name}` WHERE `{name}` > 1"
+        );
+        let script = planned(&text);
+        assert_eq!(Graph::from_json(&serde_json::to_string(&script.graph).unwrap()), Ok(script.graph));
+    }
+}
+
+/// A small deterministic fuzz: pieces of scripts in any order never panic, and every problem has a place inside the text.
+#[test]
+fn any_order_of_words_is_answered() {
+    const PIECES: &[&str] = &[
+        "SELECT",
+        "price",
+        "FROM",
+        "bid",
+        "WHERE",
+        "(",
+        ")",
+        ",",
+        "*",
+        "GROUP BY",
+        "TUMBLE",
+        "HOP",
+        "TABLE",
+        "DESCRIPTOR(ts)",
+        "INTERVAL '1' MINUTE",
+        "window_start",
+        "window_end",
+        "COUNT(*)",
+        "SUM(price)",
+        "UNION ALL",
+        "AS x",
+        "WITH",
+        "INSERT INTO out",
+        ";",
+        "'text'",
+        "`",
+        "CASE WHEN",
+        "THEN",
+        "END",
+        "ORDER BY",
+        "LIMIT 1",
+        "JOIN",
+        "ON",
+        "=",
+        "1",
+        "DISTINCT",
+        "HAVING",
+        "CREATE VIEW v AS",
+        "CREATE TABLE t (",
+        "PRIMARY KEY",
+        "WATERMARK FOR",
+        "SET",
+        "EXPLAIN",
+        "highwater.late_rows",
+        "OVER",
+        "FILTER (WHERE",
+        "SESSION(TABLE bid PARTITION BY",
+        "=>",
+        "\"",
+        "--",
+        "/*",
+        "BETWEEN",
+        "AND",
+        "NOT",
+    ];
+    let mut state = 42u64;
+    let mut random = |below: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % below
+    };
+    for _ in 0..3_000 {
+        let words: Vec<&str> = (0..random(14) + 1).map(|_| PIECES[random(PIECES.len())]).collect();
+        let begin = ["", "SELECT price FROM bid ", "SELECT COUNT(*) FROM TABLE(", "CREATE TABLE t (a INT, "][random(4)];
+        let text = format!("{TABLES}{begin}{}", words.join(" "));
+        if let Err(problems) = plan(&text, &Options::default()) {
+            assert!(!problems.is_empty());
+            let lines = text.lines().count() as u64;
+            for problem in &problems {
+                if let graph::Place::Span { line, column, .. } = problem.place {
+                    assert!((1..=lines + 1).contains(&line) && column > 0, "{problem:?} in {text}");
+                }
+            }
+            crate::render(&problems, &text, "fuzz.sql");
+        }
+    }
 }

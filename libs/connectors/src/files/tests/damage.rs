@@ -12,7 +12,12 @@ use crate::testing::{all_columns, collect, files_node, run, sample, starts};
 fn read(path: &std::path::Path) -> Result<usize, RunError> {
     let node = files_node(path, "parquet", sample::COLUMNS);
     let graph::SourceConnector::Filesystem(options) = &node.connector else { panic!("no files") };
-    let source: Arc<dyn Source> = Arc::new(FilesystemSource::open(&node, options, all_columns(&node), &AllowedRoots::new([path.parent().unwrap()]))?);
+    let source: Arc<dyn Source> = Arc::new(FilesystemSource::open(
+        &node,
+        options,
+        all_columns(&node),
+        &AllowedRoots::new([path.parent().unwrap()]),
+    )?);
     run(async {
         let splits = source.splits().await?;
         Ok(collect(&source, starts(&splits), 100).await?.iter().map(|seen| seen.len).sum())

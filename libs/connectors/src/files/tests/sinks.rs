@@ -13,7 +13,8 @@ use futures::stream::BoxStream;
 use object_store::memory::InMemory;
 use object_store::path::Path as Key;
 use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult,
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult,
 };
 use serde_json::{Value, json};
 
@@ -68,7 +69,11 @@ impl Place {
             splits => splits.unwrap(),
         };
         let seen = collect(&source, starts(&splits), 100).await.unwrap();
-        let mut rows: Vec<String> = seen.into_iter().flat_map(|seen| seen.rows).map(|row| row.split_once(": ").unwrap().1.to_string()).collect();
+        let mut rows: Vec<String> = seen
+            .into_iter()
+            .flat_map(|seen| seen.rows)
+            .map(|row| row.split_once(": ").unwrap().1.to_string())
+            .collect();
         rows.sort();
         Some(rows)
     }
@@ -97,7 +102,11 @@ fn local_directories_keep_the_suite_in_every_format() {
     for format in ["parquet", "json", "csv"] {
         let root = tempfile::tempdir().unwrap();
         let place = Place::local(root.path(), format);
-        run(sink_conformance(|run, bounded| place.sink(run, bounded, &batch(0)).unwrap(), async || place.visible().await, batch));
+        run(sink_conformance(
+            |run, bounded| place.sink(run, bounded, &batch(0)).unwrap(),
+            async || place.visible().await,
+            batch,
+        ));
         assert!(!root.path().join("out/_staging").exists(), "nothing is left");
         let manifests = run(place.manifests());
         assert_eq!(manifests.iter().map(|manifest| manifest.rows).collect::<Vec<_>>(), [30, 10, 10, 10, 0]);
@@ -112,16 +121,26 @@ fn local_directories_keep_the_suite_in_every_format() {
 #[test]
 fn object_stores_keep_the_suite() {
     for path in ["", "some/where"] {
-        let place = Place::over(Store::objects(Arc::new(InMemory::new()), "s3://bucket/".into()), path.into(), "parquet");
-        let place = Place { options: json!({"type": "filesystem", "path": "s3://bucket", "format": "parquet"}), ..place };
-        run(sink_conformance(|run, bounded| place.sink(run, bounded, &batch(0)).unwrap(), async || place.visible().await, batch));
+        let place =
+            Place::over(Store::objects(Arc::new(InMemory::new()), "s3://bucket/".into()), path.into(), "parquet");
+        let place =
+            Place { options: json!({"type": "filesystem", "path": "s3://bucket", "format": "parquet"}), ..place };
+        run(sink_conformance(
+            |run, bounded| place.sink(run, bounded, &batch(0)).unwrap(),
+            async || place.visible().await,
+            batch,
+        ));
     }
 }
 
 #[test]
 fn partitions_become_directories_and_come_back() {
     let root = tempfile::tempdir().unwrap();
-    let place = Place { partition_by: vec!["day", "kind"], columns: vec!["id BIGINT", "kind STRING", "day DATE"], ..Place::local(root.path(), "json") };
+    let place = Place {
+        partition_by: vec!["day", "kind"],
+        columns: vec!["id BIGINT", "kind STRING", "day DATE"],
+        ..Place::local(root.path(), "json")
+    };
     let days: Vec<i32> = (0..300).map(|id| 11_000 + id % 100).collect();
     let kinds = StringArray::from_iter((0..300).map(|id| [Some("a/b"), None, Some("")][id % 3]));
     let rows = RecordBatch::try_from_iter_with_nullable([
@@ -133,12 +152,20 @@ fn partitions_become_directories_and_come_back() {
     run(async {
         place.write("run", &[rows.slice(0, 100), rows.slice(100, 200)]).await.unwrap();
         // The partition columns come last.
-        let read = Place { columns: vec!["id BIGINT", "day DATE", "kind STRING"], ..place.clone() }.visible().await.unwrap();
+        let read =
+            Place { columns: vec!["id BIGINT", "day DATE", "kind STRING"], ..place.clone() }.visible().await.unwrap();
         assert_eq!(read.len(), 300);
-        assert!(read.contains(&"3|2000-02-16|a/b".to_string()) && read.contains(&"4|2000-02-17|NULL".to_string()), "{read:?}");
+        assert!(
+            read.contains(&"3|2000-02-16|a/b".to_string()) && read.contains(&"4|2000-02-17|NULL".to_string()),
+            "{read:?}"
+        );
         assert!(read.contains(&"5|2000-02-18|".to_string()), "an empty text is not NULL");
         let manifests = place.manifests().await;
-        assert!(manifests[0].files.iter().any(|file| file.path.starts_with("day=2000-02-16/kind=a%2Fb/part-")), "{:?}", manifests[0].files[0]);
+        assert!(
+            manifests[0].files.iter().any(|file| file.path.starts_with("day=2000-02-16/kind=a%2Fb/part-")),
+            "{:?}",
+            manifests[0].files[0]
+        );
     });
 }
 
@@ -166,7 +193,12 @@ fn foreign_files_and_other_columns_are_refused() {
     run(place.write("one", &[batch(0)])).unwrap();
     let error = run(place.write("two", &[other])).unwrap_err();
     assert!(error.code == "output_refused" && error.message.contains("id BIGINT"), "{error:?}");
-    for (name, code) in [("x.json", Some("output_exists")), ("deep/er/x.csv", Some("output_exists")), ("_SUCCESS", None), (".hidden/x", None)] {
+    for (name, code) in [
+        ("x.json", Some("output_exists")),
+        ("deep/er/x.csv", Some("output_exists")),
+        ("_SUCCESS", None),
+        (".hidden/x", None),
+    ] {
         let root = tempfile::tempdir().unwrap();
         let place = Place::local(root.path(), "json");
         let path = root.path().join("out").join(name);
@@ -189,7 +221,8 @@ fn a_run_that_stopped_between_manifest_and_renames_is_finished_by_the_next() {
     run(async {
         place.write("one", &[batch(0)]).await.unwrap();
         let file = place.manifests().await[0].files[0].clone();
-        let (path, staged) = (root.path().join("out").join(&file.path), root.path().join("out").join(file.staged.as_ref().unwrap()));
+        let (path, staged) =
+            (root.path().join("out").join(&file.path), root.path().join("out").join(file.staged.as_ref().unwrap()));
         fs::create_dir_all(staged.parent().unwrap()).unwrap();
         fs::rename(&path, &staged).unwrap();
         assert_eq!(place.visible().await.unwrap().len(), 10, "readers find it where it is");
@@ -252,7 +285,8 @@ impl fmt::Display for Liar {
 #[async_trait]
 impl ObjectStore for Liar {
     async fn put_opts(&self, key: &Key, payload: PutPayload, options: PutOptions) -> object_store::Result<PutResult> {
-        let lies = options.mode == PutMode::Create && self.lies.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |lies| lies.checked_sub(1)).is_ok();
+        let lies = options.mode == PutMode::Create
+            && self.lies.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |lies| lies.checked_sub(1)).is_ok();
         if !lies {
             return self.inner.put_opts(key, payload, options).await;
         }
@@ -265,7 +299,11 @@ impl ObjectStore for Liar {
         }
     }
 
-    async fn put_multipart_opts(&self, key: &Key, options: PutMultipartOptions) -> object_store::Result<Box<dyn MultipartUpload>> {
+    async fn put_multipart_opts(
+        &self,
+        key: &Key,
+        options: PutMultipartOptions,
+    ) -> object_store::Result<Box<dyn MultipartUpload>> {
         self.inner.put_multipart_opts(key, options).await
     }
 
@@ -273,7 +311,10 @@ impl ObjectStore for Liar {
         self.inner.get_opts(key, options).await
     }
 
-    fn delete_stream(&self, keys: BoxStream<'static, object_store::Result<Key>>) -> BoxStream<'static, object_store::Result<Key>> {
+    fn delete_stream(
+        &self,
+        keys: BoxStream<'static, object_store::Result<Key>>,
+    ) -> BoxStream<'static, object_store::Result<Key>> {
         self.inner.delete_stream(keys)
     }
 
@@ -319,7 +360,11 @@ fn objects_of_a_run_in_progress_are_not_read() {
         let mut one = writer(&sink, &batch(0).schema(), 0, 1);
         one.write(Batch::inserts(batch(0))).unwrap();
         prepare(&mut one, 1, LAST).await.unwrap();
-        assert_eq!(place.store.list("out", |_| true).await.unwrap().len(), 2, "a manifest and a file under its final name");
+        assert_eq!(
+            place.store.list("out", |_| true).await.unwrap().len(),
+            2,
+            "a manifest and a file under its final name"
+        );
         assert_eq!(place.visible().await, Some(vec![]));
         sink.committer().unwrap().abort().await;
         assert_eq!(place.store.list("out", |_| true).await.unwrap().len(), 1);
@@ -330,7 +375,11 @@ fn objects_of_a_run_in_progress_are_not_read() {
 fn large_objects_are_uploaded_in_parts() {
     let place = Place::over(Store::objects(Arc::new(InMemory::new()), "s3://bucket/".into()), "out".into(), "csv");
     let text = "x".repeat(100_000);
-    let rows = RecordBatch::try_from_iter([("s", Arc::new(StringArray::from_iter_values((0..100).map(|_| text.as_str()))) as ArrayRef)]).unwrap();
+    let rows = RecordBatch::try_from_iter([(
+        "s",
+        Arc::new(StringArray::from_iter_values((0..100).map(|_| text.as_str()))) as ArrayRef,
+    )])
+    .unwrap();
     let place = Place { columns: vec!["s STRING"], ..place };
     run(async {
         place.write("run", &[rows.clone(), rows]).await.unwrap();
@@ -342,7 +391,8 @@ fn large_objects_are_uploaded_in_parts() {
 
 #[test]
 fn a_full_disk_is_told_with_path_and_reason() {
-    let error: RunError = crate::files::store::output_failed("out/a", &std::io::Error::from(std::io::ErrorKind::StorageFull)).into();
+    let error: RunError =
+        crate::files::store::output_failed("out/a", &std::io::Error::from(std::io::ErrorKind::StorageFull)).into();
     assert_eq!(error.code, "output_failed");
     assert!(error.message.contains("out/a") && error.message.contains("no space is left on the disk"), "{error:?}");
 }
@@ -357,7 +407,14 @@ fn a_file_that_cannot_be_written_fails_the_prepare_and_the_run() {
         fs::create_dir(root.path().join("out")).unwrap();
         fs::write(root.path().join("out/_staging"), "").unwrap();
         let (failed, mut failures) = tokio::sync::mpsc::unbounded_channel();
-        let context = engine::WriterContext { worker: 0, workers: 1, generation: 1, schema: batch(0).schema(), tokio: tokio::runtime::Handle::current(), failed };
+        let context = engine::WriterContext {
+            worker: 0,
+            workers: 1,
+            generation: 1,
+            schema: batch(0).schema(),
+            tokio: tokio::runtime::Handle::current(),
+            failed,
+        };
         let mut one = sink.writer(context).unwrap();
         one.write(Batch::inserts(batch(0))).unwrap();
         let error = prepare(&mut one, 1, LAST).await.unwrap_err();

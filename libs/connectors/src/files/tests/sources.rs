@@ -4,7 +4,10 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, DictionaryArray, Int32Array, LargeStringArray, RecordBatch, StringViewArray, TimestampMicrosecondArray, TimestampSecondArray};
+use arrow::array::{
+    ArrayRef, DictionaryArray, Int32Array, LargeStringArray, RecordBatch, StringViewArray, TimestampMicrosecondArray,
+    TimestampSecondArray,
+};
 use arrow::datatypes::Int32Type;
 use engine::{Pushed, RunError, Source, SourceHints};
 use object_store::memory::InMemory;
@@ -13,7 +16,9 @@ use parquet::arrow::ArrowWriter;
 use parquet::file::properties::WriterProperties;
 
 use crate::files::{AllowedRoots, FilesystemSource, Location, Store};
-use crate::testing::{all_columns, by_split, collect, files_node, run, sample, source_conformance, source_node, starts, texts};
+use crate::testing::{
+    all_columns, by_split, collect, files_node, run, sample, source_conformance, source_node, starts, texts,
+};
 
 pub fn parquet_bytes(rows: &[RecordBatch], group_rows: usize) -> Vec<u8> {
     let properties = WriterProperties::builder().set_max_row_group_row_count(Some(group_rows)).build();
@@ -63,7 +68,8 @@ fn parquet_files_keep_the_suite() {
     let root = tempfile::tempdir().unwrap();
     fs::write(root.path().join("a.parquet"), parquet_bytes(&[sample::rows(0, 500)], 64)).unwrap();
     fs::create_dir(root.path().join("b")).unwrap();
-    fs::write(root.path().join("b/c.parquet"), parquet_bytes(&[sample::rows(500, 100), sample::rows(600, 41)], 100)).unwrap();
+    fs::write(root.path().join("b/c.parquet"), parquet_bytes(&[sample::rows(500, 100), sample::rows(600, 41)], 100))
+        .unwrap();
     fs::write(root.path().join("empty.parquet"), parquet_bytes(&[sample::rows(0, 0)], 100)).unwrap();
     let node = files_node(root.path(), "parquet", sample::COLUMNS);
     let rows = run(source_conformance(open(&node, root.path())));
@@ -100,7 +106,10 @@ fn bad_records_are_reported_in_their_place_also_after_resuming() {
     let source = open(&node, root.path());
     run(async {
         let rows = source_conformance(source.clone()).await;
-        assert_eq!(rows.iter().filter(|row| row.parse::<i64>().is_ok()).count(), (0..200).filter(|id| ![3, 5, 7].contains(&(id % 9))).count());
+        assert_eq!(
+            rows.iter().filter(|row| row.parse::<i64>().is_ok()).count(),
+            (0..200).filter(|id| ![3, 5, 7].contains(&(id % 9))).count()
+        );
         let seen = by_split(&collect(&source, starts(&source.splits().await.unwrap()), 8192).await.unwrap());
         assert!(seen[&0].iter().any(|row| row.starts_with("3! ")), "{:?}", seen[&0]);
         // The number of a record is that of its line.
@@ -119,8 +128,10 @@ fn object_stores_keep_the_suite() {
         let over = |path: &str, format: &str| {
             let node = files_node(Path::new(path), format, sample::COLUMNS);
             let graph::SourceConnector::Filesystem(options) = &node.connector else { panic!("no files") };
-            let location = Location { store: Store::objects(objects.clone(), "s3://bucket/".into()), path: path.into() };
-            let source: Arc<dyn Source> = Arc::new(FilesystemSource::over(location, &node, options, all_columns(&node)).unwrap());
+            let location =
+                Location { store: Store::objects(objects.clone(), "s3://bucket/".into()), path: path.into() };
+            let source: Arc<dyn Source> =
+                Arc::new(FilesystemSource::over(location, &node, options, all_columns(&node)).unwrap());
             source
         };
         assert_eq!(source_conformance(over("d", "parquet")).await, sorted(&sample::rows(0, 200)));
@@ -164,7 +175,12 @@ fn only_wanted_columns_are_given_in_their_order() {
     for format in ["parquet", "json"] {
         let node = files_node(&root.path().join(format!("a.{format}")), format, sample::COLUMNS);
         let wanted = |names: &[&str]| SourceHints {
-            columns: graph::Schema::new(names.iter().map(|name| node.columns.iter().find(|column| column.name == *name).unwrap().clone()).collect()),
+            columns: graph::Schema::new(
+                names
+                    .iter()
+                    .map(|name| node.columns.iter().find(|column| column.name == *name).unwrap().clone())
+                    .collect(),
+            ),
             ..SourceHints::default()
         };
         let rows = run(source_conformance(open_with(&node, wanted(&["x", "id"]), root.path()).unwrap()));
@@ -177,7 +193,9 @@ fn only_wanted_columns_are_given_in_their_order() {
 #[test]
 fn partition_columns_come_from_directories_and_prune_files() {
     let root = tempfile::tempdir().unwrap();
-    for (day, kind, from) in [("2001-01-01", "a", 0), ("2001-01-02", "b%2Fc", 100), ("2001-01-02", "__HIVE_DEFAULT_PARTITION__", 200)] {
+    for (day, kind, from) in
+        [("2001-01-01", "a", 0), ("2001-01-02", "b%2Fc", 100), ("2001-01-02", "__HIVE_DEFAULT_PARTITION__", 200)]
+    {
         let directory = root.path().join(format!("day={day}/kind={kind}"));
         fs::create_dir_all(&directory).unwrap();
         let rows = sample::rows(from, 3).project(&[0]).unwrap();
@@ -187,15 +205,23 @@ fn partition_columns_come_from_directories_and_prune_files() {
     let node = source_node(options, &["id BIGINT NOT NULL", "day DATE", "kind STRING"], &["day", "kind"]);
     let rows = run(source_conformance(open(&node, root.path())));
     assert_eq!(rows[0], "0|2001-01-01|a");
-    assert!(rows.contains(&"101|2001-01-02|b/c".to_string()) && rows.contains(&"202|2001-01-02|NULL".to_string()), "{rows:?}");
-    let pushed = |column: &str, op: &str, literal: &str| Pushed { column: column.into(), op: op.into(), literal: literal.into() };
+    assert!(
+        rows.contains(&"101|2001-01-02|b/c".to_string()) && rows.contains(&"202|2001-01-02|NULL".to_string()),
+        "{rows:?}"
+    );
+    let pushed = |column: &str, op: &str, literal: &str| Pushed {
+        column: column.into(),
+        op: op.into(),
+        literal: literal.into(),
+    };
     for (pushed, files) in [
         (pushed("day", ">", "2001-01-01"), 2),
         (pushed("day", "<", "'2001-01-01'"), 0),
         (pushed("kind", "=", "'b/c'"), 1),
         (pushed("id", ">=", "200"), 3),
     ] {
-        let source = open_with(&node, SourceHints { pushed: vec![pushed.clone()], ..all_columns(&node) }, root.path()).unwrap();
+        let source =
+            open_with(&node, SourceHints { pushed: vec![pushed.clone()], ..all_columns(&node) }, root.path()).unwrap();
         assert_eq!(run(source.splits()).unwrap().len(), files, "{pushed:?}");
     }
     let options = serde_json::json!({"type": "filesystem", "path": root.path().to_str().unwrap(), "format": "parquet"});
@@ -236,9 +262,11 @@ fn splits_carry_proved_lower_bounds_in_order_of_time() {
     fs::write(root.path().join("a.parquet"), parquet_bytes(&[sample::rows(1000, 10)], 100)).unwrap();
     fs::write(root.path().join("b.parquet"), parquet_bytes(&[sample::rows(0, 10)], 100)).unwrap();
     let node = files_node(root.path(), "parquet", sample::COLUMNS);
-    let source = open_with(&node, SourceHints { time_column: Some("ts".into()), ..all_columns(&node) }, root.path()).unwrap();
+    let source =
+        open_with(&node, SourceHints { time_column: Some("ts".into()), ..all_columns(&node) }, root.path()).unwrap();
     let splits = run(source.splits()).unwrap();
-    let bounds: Vec<(bool, Option<i64>)> = splits.iter().map(|split| (split.id.ends_with("b.parquet"), split.min_time_us)).collect();
+    let bounds: Vec<(bool, Option<i64>)> =
+        splits.iter().map(|split| (split.id.ends_with("b.parquet"), split.min_time_us)).collect();
     assert_eq!(bounds, [(true, Some(1_700_000_000_000_000)), (false, Some(1_700_000_250_000_000))]);
     assert_eq!(splits[0].rows, Some(10));
 }
@@ -256,7 +284,15 @@ fn types_of_files_are_widened_or_refused_by_name() {
         ("secs", Arc::new(TimestampSecondArray::from(vec![1, 2, 3]))),
     ];
     let path = root.path().join("a.parquet");
-    fs::write(&path, parquet_bytes(&[RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, array)| (name, array, true))).unwrap()], 10)).unwrap();
+    fs::write(
+        &path,
+        parquet_bytes(
+            &[RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, array)| (name, array, true)))
+                .unwrap()],
+            10,
+        ),
+    )
+    .unwrap();
     let read = |columns: &[&str]| {
         let source = open(&files_node(&path, "parquet", columns), root.path());
         run(async {
@@ -264,7 +300,16 @@ fn types_of_files_are_widened_or_refused_by_name() {
             collect(&source, starts(&splits), 100).await
         })
     };
-    let seen = read(&["int BIGINT", "view STRING", "large STRING", "dict STRING", "us TIMESTAMP(3)", "zoned TIMESTAMP(0)", "secs TIMESTAMP_LTZ(6)", "missing DOUBLE"]);
+    let seen = read(&[
+        "int BIGINT",
+        "view STRING",
+        "large STRING",
+        "dict STRING",
+        "us TIMESTAMP(3)",
+        "zoned TIMESTAMP(0)",
+        "secs TIMESTAMP_LTZ(6)",
+        "missing DOUBLE",
+    ]);
     let rows = &seen.unwrap()[0].rows;
     assert_eq!(rows[0], "0: 1|a|x|p|1970-01-01T00:00:01.999|1970-01-01T00:00:01|1970-01-01T00:00:01Z|NULL");
     assert_eq!(rows[1], "1: NULL|b|y|q|1969-12-31T23:59:59.999|1970-01-01T00:00:00|1970-01-01T00:00:02Z|NULL");
@@ -279,6 +324,9 @@ fn types_of_files_are_widened_or_refused_by_name() {
         ("int BIGINT NOT NULL", "input_null", "row 1"),
     ] {
         let error = read(&[column]).unwrap_err();
-        assert!(error.code == code && error.message.contains(part) && error.message.contains("a.parquet"), "{column}: {error:?}");
+        assert!(
+            error.code == code && error.message.contains(part) && error.message.contains("a.parquet"),
+            "{column}: {error:?}"
+        );
     }
 }

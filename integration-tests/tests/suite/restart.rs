@@ -1,0 +1,127 @@
+//! Every case with restarts: at an epoch the whole dataflow is dropped and built anew with another parallelism, from snapshots of
+//! sources, operators and sinks. What was committed in all must be the golden result.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use arrow::array::{ArrayRef, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field, Schema};
+use connectors::{AllowedRoots, PrintedRows, Registry};
+use engine::RowKind;
+use engine::runtime::{Checkpoint, Outcome, Progress, RunRequest, Surroundings, Verb, run};
+use formats::RecordEncoder;
+use formats::json::{JsonOptions, Writer};
+use integration_tests::compare::{self, Row};
+use rstest::rstest;
+use tokio::sync::watch;
+
+use super::cases::Case;
+
+/// Threads of the attempts, in turn.
+const THREADS: [u64; 3] = [3, 1, 2];
+
+#[rstest]
+fn a_restart_changes_nothing(
+    #[files("cases/*/query.sql")] query: PathBuf,
+    #[values(true, false)] streamed: bool,
+    #[values(1, 2, 4)] epoch: u64,
+) {
+    let case = Case::read(query.parent().unwrap());
+    if streamed && case.is_bounded_only() {
+        return;
+    }
+    let rows = case.fold(with_restarts(&case, streamed, epoch));
+    if let Err(report) = compare::same_rows(&case.expected, &rows) {
+        panic!(
+            "{}, streamed: {streamed}, restarted after epoch {epoch}: expected (<) and actual (>) rows differ: {report}",
+            case.name
+        );
+    }
+}
+
+/// Runs a case in three attempts, the first two ended by a checkpoint.
+fn with_restarts(case: &Case, streamed: bool, epoch: u64) -> Vec<Row> {
+    let text = std::fs::read_to_string(case.folder.join("query.sql")).unwrap();
+    let mut overrides = Vec::new();
+    for source in &case.sources {
+        let mut option = |name: &str, value: String| overrides.push((source.table.clone(), name.to_string(), value));
+        option("path", case.folder.join(&source.path).display().to_string());
+        if streamed {
+            option("connector", "replay".into());
+            option("replay.splits", "3".into());
+        }
+    }
+    let script =
+        sql::plan(&text, &sql::Options { overrides }).unwrap_or_else(|problems| panic!("{}: {problems:?}", case.name));
+    let printed: Arc<Mutex<Vec<Row>>> = Arc::default();
+    let mut checkpoint: Option<Arc<Checkpoint>> = None;
+    for (attempt, threads) in THREADS.into_iter().enumerate() {
+        let stop_after = (attempt < 2).then_some(epoch + attempt as u64);
+        let outcome = attempt_of(case, &script, threads, checkpoint.take(), stop_after, &printed);
+        if outcome.finished {
+            break;
+        }
+        checkpoint = outcome.checkpoint.map(Arc::new);
+    }
+    assert!(checkpoint.is_none(), "{}: the last attempt runs to its end", case.name);
+    std::mem::take(&mut *printed.lock().unwrap())
+}
+
+fn attempt_of(
+    case: &Case,
+    script: &sql::Script,
+    threads: u64,
+    restore: Option<Arc<Checkpoint>>,
+    stop_after: Option<u64>,
+    printed: &Arc<Mutex<Vec<Row>>>,
+) -> Outcome {
+    let mut settings = graph::Settings::from_options(script.settings.clone()).unwrap();
+    settings.parallelism = threads;
+    // Each instance asks for a cut so often; three of them still cross five epochs.
+    settings.epoch_every_rows = Some((case.rows() as u64 / 18).max(1));
+    settings.batch_rows = settings.epoch_every_rows.unwrap();
+    settings.watermark_interval = graph::Period::ZERO;
+    let all = printed.clone();
+    let on_print = Arc::new(move |rows: PrintedRows| all.lock().unwrap().extend(as_rows(&rows)));
+    let connectors = Registry::new(AllowedRoots::new([&case.folder])).on_print(on_print);
+    let request = RunRequest {
+        run_id: case.name.clone(),
+        generation: 1,
+        graph: script.graph.clone(),
+        settings,
+        restore,
+        checkpoints: true,
+        stop_after,
+    };
+    let (_verb, verb) = watch::channel(Verb::Run);
+    let around = Surroundings {
+        connectors: Arc::new(connectors),
+        launch: None,
+        verb,
+        progress: watch::channel(Progress::default()).0,
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let ran = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), run(request, around)).await });
+    ran.expect("an attempt ends within a minute")
+        .unwrap_or_else(|error| panic!("{}: {error} {:?}", case.name, error.hint))
+}
+
+/// Printed rows as the program prints them with `-o json`.
+fn as_rows(printed: &PrintedRows) -> Vec<Row> {
+    let rows = match &printed.kinds {
+        None => printed.rows.clone(),
+        Some(kinds) => {
+            let marks = kinds.values().iter().map(|kind| RowKind::from_code(*kind).mark());
+            let mut fields = vec![Arc::new(Field::new("op", DataType::Utf8, false))];
+            fields.extend(printed.rows.schema().fields().iter().cloned());
+            let mut columns = vec![Arc::new(StringArray::from_iter_values(marks)) as ArrayRef];
+            columns.extend(printed.rows.columns().iter().cloned());
+            RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap()
+        }
+    };
+    let mut bytes = Vec::new();
+    let mut writer = Writer::new(rows.schema(), JsonOptions::default()).unwrap();
+    writer.encode(&rows, &mut bytes).unwrap();
+    compare::rows(&String::from_utf8(bytes).unwrap(), "printed").unwrap()
+}
