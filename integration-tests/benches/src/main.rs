@@ -15,10 +15,9 @@ mod workloads;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use integration_tests::compare;
 use measure::{Measured, measured};
 use report::{Report, Section};
-use workloads::{Query, Thresholds};
+use workloads::Thresholds;
 
 /// What is measured, and with which programs.
 pub struct Bench {

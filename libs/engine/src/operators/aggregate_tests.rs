@@ -254,3 +254,16 @@ fn the_state_of_a_partial_stage_is_bounded() {
         "a bounded final stage acts on the final watermark"
     );
 }
+
+#[test]
+fn an_update_is_never_cut_in_two_by_the_size_of_a_batch() {
+    let mut aggregate = Aggregate::new(spec(1), true).unwrap();
+    let lines: Vec<String> = (0..5_000).map(|n| format!("k{n} 1")).collect();
+    epoch(&mut aggregate, &lines.join("\n"));
+    let mut out = Output::new();
+    aggregate.process(0, batch(ROWS, &format!("new 1\n{}", lines.join("\n"))), 0, &mut out).unwrap();
+    aggregate.epoch_end(2, &mut out).unwrap();
+    updates_are_paired(&out.main);
+    let sizes: Vec<usize> = out.take().iter().map(Batch::num_rows).collect();
+    assert_eq!((sizes.len(), sizes.iter().sum::<usize>()), (2, 10_001));
+}

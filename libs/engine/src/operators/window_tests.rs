@@ -529,3 +529,80 @@ fn large_windows_leave_in_batches_and_small_ones_together() {
     let counts = all.column(4).as_primitive::<Int64Type>();
     assert_eq!(counts.values().iter().sum::<i64>(), many + 80);
 }
+
+#[test]
+fn a_partial_stage_holds_few_groups_and_none_across_an_epoch() {
+    let job = Job::new(minutes(10, 10), 1, 0);
+    let mut partial = WindowPartial::new(&job.window).unwrap();
+    let (mut assign, mut out) = (job.assign(), Output::new());
+    for round in 0..7 {
+        let lines: Vec<String> = (0..10_000).map(|n| format!("k{round}-{n} 1 08:0{round}")).collect();
+        for rows in assigned(&mut assign, batch(ROWS, &lines.join("\n")), i64::MIN) {
+            partial.process(0, rows, i64::MIN, &mut out).unwrap();
+        }
+    }
+    assert_eq!(out.take().iter().map(Batch::num_rows).sum::<usize>(), 70_000, "too many groups leave early");
+    for rows in assigned(&mut assign, batch(ROWS, "a 1 08:05\na 2 08:05\na 4 08:15"), i64::MIN) {
+        partial.process(0, rows, i64::MIN, &mut out).unwrap();
+    }
+    assert!(out.main.is_empty());
+    partial.watermark(0, &mut out).unwrap();
+    assert_eq!(out.take().iter().map(Batch::num_rows).sum::<usize>(), 2, "a state per pane and key");
+}
+
+#[test]
+fn bounds_have_the_precision_and_type_of_the_time_attribute() {
+    for (data_type, unit, last) in [
+        ("TIMESTAMP(0)", 1_000_000, "08:09:59"),
+        ("TIMESTAMP(6)", 1, "08:09:59.999999"),
+        ("TIMESTAMP_LTZ(3)", 1_000, "08:09:59.999Z"),
+    ] {
+        let columns = format!("k STRING, v BIGINT, ts {data_type}");
+        let job = Job::new(minutes(10, 10), 0, 0);
+        let spec = AssignSpec { unit, ..job.assign.clone() };
+        let mut assign = WindowAssign::new(spec, arrow(&schema("v BIGINT, pane BIGINT")), names());
+        let bounds = format!("window_start {data_type}, window_end {data_type}, window_time {data_type}");
+        let output = schema(&format!("{bounds}, n BIGINT, total BIGINT"));
+        let mut aggregate = WindowAggregate::new(&WindowSpec { unit, output, ..job.window }).unwrap();
+        let mut out = Output::new();
+        for rows in assigned(&mut assign, batch(&columns, "A 1 08:05:00"), i64::MIN) {
+            aggregate.process(0, rows, i64::MIN, &mut out).unwrap();
+        }
+        aggregate.watermark(at("08:10:00") - unit - 1, &mut out).unwrap();
+        assert!(out.main.is_empty(), "{data_type}");
+        aggregate.watermark(at("08:10:00") - unit, &mut out).unwrap();
+        let found = text(&out.take());
+        assert_eq!(
+            found.split(' ').nth(2).map(|time| time.trim_start_matches("1970-01-01T")),
+            Some(last),
+            "{data_type}: {found}"
+        );
+    }
+}
+
+#[test]
+fn a_time_that_no_window_can_hold_is_refused() {
+    let job = Job::new(minutes(10, 10), 1, 0);
+    let far = Batch::inserts(
+        RecordBatch::try_new(
+            arrow(&schema("k STRING, v BIGINT, ts TIMESTAMP(0)")),
+            vec![
+                std::sync::Arc::new(arrow::array::StringArray::from(vec!["a"])),
+                std::sync::Arc::new(arrow::array::Int64Array::from(vec![1])),
+                std::sync::Arc::new(arrow::array::TimestampSecondArray::from(vec![i64::MAX / 2])),
+            ],
+        )
+        .unwrap(),
+    );
+    let error = job.assign().map(far, i64::MIN, &mut Output::new()).unwrap_err();
+    assert_eq!(error.code, "time_out_of_range");
+}
+
+#[test]
+fn rows_between_windows_are_counted_and_leave() {
+    let job = Job::new(Windows::Hop { size: 2 * MINUTE, slide: 5 * MINUTE, offset: 0 }, 1, 0);
+    let mut out = Output::new();
+    job.assign().map(batch(ROWS, "a 1 08:01\na 2 08:03\na 4 08:05"), i64::MIN, &mut out).unwrap();
+    assert_eq!((out.counters.filtered, out.counters.late), (1, 0));
+    assert_eq!(out.take().iter().map(Batch::num_rows).sum::<usize>(), 2);
+}
