@@ -303,11 +303,7 @@ fn json_value(binder: &mut Binder, args: Vec<Bound>) -> Bind {
                     Some(value) if value.starts_with(['{', '[']) => None,
                     Some(value) if value.starts_with('"') => unquoted(value).map(|text| out.push_str(&text)),
                     Some(value) => {
-<<<<<<< HEAD
-                        let _: () = out.push_str(value);
-=======
                         out.push_str(value);
->>>>>>> expr
                         Some(())
                     }
                 })
