@@ -175,7 +175,8 @@ mod tests {
 
     #[test]
     fn statements_are_counted_apart_and_their_queries_together() {
-        let check = |text: &str| check_tokens(&Tokenizer::new(&crate::ExprDialect, text).tokenize_with_location().unwrap());
+        let check =
+            |text: &str| check_tokens(&Tokenizer::new(&crate::ExprDialect, text).tokenize_with_location().unwrap());
         let select = format!("SELECT {} FROM t WHERE a = 1 AND b = 2", vec!["a + b * c"; 800].join(", "));
         assert_eq!(check(&format!("{select}; {select}; {select}")), Ok(()));
         assert_eq!(check(&vec!["SELECT a FROM t"; 200].join(" UNION ALL ")), Ok(()));
