@@ -132,6 +132,9 @@ pub struct BadRecord {
     pub payload: Vec<u8>,
 }
 
+/// What a batch takes beside its values: descriptions of arrays and buffers, about.
+const BATCH_BYTES: usize = 1024;
+
 /// Where a reader sends its events. Sending waits while the process has too many bytes in flight.
 pub struct SourceOutput {
     pub(crate) events: mpsc::UnboundedSender<SourceEvent>,
@@ -166,9 +169,9 @@ impl SourceOutput {
         bad: Vec<BadRecord>,
         next: Position,
     ) -> Result<()> {
-        // Batches may be slices of larger buffers that are held elsewhere: count what is in the slice.
+        // Batches may be slices of larger buffers that are held elsewhere: count what is in the slice, and what a batch itself takes.
         let sizes = rows.columns().iter().map(|column| column.to_data().get_slice_memory_size().unwrap_or(0));
-        let bytes = sizes.sum::<usize>().clamp(1, self.budget_bytes.min(u32::MAX as usize)) as u32;
+        let bytes = (sizes.sum::<usize>() + BATCH_BYTES).clamp(1, self.budget_bytes.min(u32::MAX as usize)) as u32;
         let held = self.budget.clone().acquire_many_owned(bytes).await.map_err(|_| stopped())?;
         self.send(SourceEvent::Rows {
             split,
