@@ -173,8 +173,8 @@ fn partitions_become_directories_and_come_back() {
 fn files_roll_by_size() {
     let root = tempfile::tempdir().unwrap();
     for (format, size) in [("json", 2_000), ("csv", 2_000), ("parquet", 1)] {
-        let mut place = Place::local(&root.path().join(format), format);
         fs::create_dir(root.path().join(format)).unwrap();
+        let mut place = Place::local(&root.path().join(format), format);
         place.options["sink.rolling-policy.file-size"] = json!(size);
         run(async {
             place.write("run", &(0..20).map(batch).collect::<Vec<_>>()).await.unwrap();
