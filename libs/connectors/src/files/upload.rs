@@ -107,7 +107,12 @@ enum Upload {
 
 impl Uploads {
     fn open(&mut self, file: u64, path: String) -> Result<()> {
-        let upload = match self.store.local(&path)? {
+        // A file where a directory should be is a failure of writing; what is not allowed stays that.
+        let local = self.store.local(&path).map_err(|error| match error {
+            FileError::LocationInvalid { reason, .. } => FileError::OutputFailed { shown: path.clone(), reason },
+            other => other,
+        })?;
+        let upload = match local {
             Some(local) => {
                 let failed = |error: io::Error| output_failed(&path, &error);
                 let parent = local.parent().expect("a file is in a directory").to_path_buf();

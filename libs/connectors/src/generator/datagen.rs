@@ -631,7 +631,7 @@ mod tests {
 
     #[test]
     fn wrong_options_are_all_named_at_once() {
-        let options = json!({"fields.a.kin": "random", "fields.b.kind": "sequnce", "fields.zz.min": "1", "fields.c.min": "abc", "fields.d.step": "1s",
+        let options = json!({"fields.a.kinnd": "random", "fields.b.kind": "sequnce", "fields.zz.min": "1", "fields.c.min": "abc", "fields.d.step": "1s",
             "fields.e.null-rate": "0.1", "fields.g.step": "3ms"});
         let columns = ["a INT", "b INT", "c INT", "d INT", "e INT NOT NULL", "f ARRAY<INT>", "g TIMESTAMP(0)"];
         let Err(error) = open(options, &columns) else { panic!("accepted") };
