@@ -26,7 +26,7 @@ test: ## install what the tests need, check format and lints, run every test
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	$(BUILD)
-	cargo test --workspace --locked
+	cargo test --workspace --locked --no-fail-fast
 
 check: ## exactly what continuous integration runs
 	.ci/run
@@ -39,7 +39,7 @@ lint: ## check format and lints only
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 
 bless: ## rewrite the expected text in the tests (review the difference)
-	UPDATE_EXPECT=1 cargo test --workspace --locked
+	UPDATE_EXPECT=1 cargo test --workspace --locked --no-fail-fast
 
 bench: ## build the released profile, measure it, write docs/bench.md
 	@$(SETUP) test

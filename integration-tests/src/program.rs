@@ -1,4 +1,4 @@
-//! Builds and runs `highwater` as a user would: a child process, its output, its exit code.
+//! Runs `highwater` as a user would: a child process, its output, its exit code.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -6,30 +6,19 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-/// The program under test. `HIGHWATER_BIN` names one; otherwise it is built here, so that a test never runs an old one.
+/// The program under test: `HIGHWATER_BIN`, or the one that was built beside the running test or tool.
+///
+/// It is not built here: a cargo inside a test inherits the test's `CARGO_*` variables, for which build scripts run again, and then
+/// most of the dependencies are compiled anew. `make test` and `cargo test --workspace` build it first.
 pub fn path() -> &'static Path {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| {
+    static FOUND: OnceLock<PathBuf> = OnceLock::new();
+    FOUND.get_or_init(|| {
         if let Some(path) = std::env::var_os("HIGHWATER_BIN") {
             return path.into();
         }
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let output = Command::new(cargo)
-            // Together with this package, for the features that it was built with itself: see the Makefile.
-            .args(["build", "--package", "highwater", "--package", "integration-tests", "--bins", "--locked"])
-            .arg("--message-format=json-render-diagnostics")
-            .current_dir(repository())
-            .stderr(Stdio::inherit())
-            .output()
-            .expect("cargo starts");
-        assert!(output.status.success(), "the program does not build");
-        let messages = String::from_utf8_lossy(&output.stdout).into_owned();
-        let executable = messages
-            .lines()
-            .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-            .filter_map(|message| message.get("executable")?.as_str().map(PathBuf::from))
-            .find(|path| path.file_stem().is_some_and(|name| name == "highwater"));
-        executable.expect("cargo names the program that it built")
+        let me = std::env::current_exe().expect("a running program has a path");
+        let beside = me.ancestors().skip(1).map(|folder| folder.join("highwater")).find(|path| path.is_file());
+        beside.unwrap_or_else(|| panic!("there is no highwater beside {}; run: make build", me.display()))
     })
 }
 

@@ -167,7 +167,7 @@ fn a_bad_json_file_fails_the_run(#[case] files: &[(&str, &[u8])], #[case] words:
 const DEEP: &str = const_str();
 /// One record that nests deeper than any real one.
 const fn const_str() -> &'static str {
-    const BYTES: [u8; 20_000] = {
+    static BYTES: [u8; 20_000] = {
         let mut bytes = [b'['; 20_000];
         let start = b"{\"auction\":1,\"x\":";
         let mut index = 0;

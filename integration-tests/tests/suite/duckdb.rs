@@ -247,7 +247,8 @@ fn query(dice: &mut Dice) -> Text {
             format!(" GROUP BY {}", keys.iter().map(part).collect::<Vec<_>>().join(", "))
         }
     };
-    let (ours, duck): (fn(&Text) -> &str, fn(&Text) -> &str) = (|text| &text.ours, |text| &text.duck);
+    type Side = fn(&Text) -> &str;
+    let (ours, duck): (Side, Side) = (|text| &text.ours, |text| &text.duck);
     Text {
         ours: format!("SELECT {} FROM {}{}{}", list(ours, true), from.ours, filter.ours, group(ours)),
         duck: format!("SELECT {} FROM {}{}{}", list(duck, true), from.duck, filter.duck, group(duck)),

@@ -37,7 +37,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("worker", &["graph", "engine", "connectors"]),
     ("cli", &["graph", "expr", "sql", "engine", "worker", "connectors", "formats"]),
     ("highwater", &["cli"]),
-    ("integration-tests", &["connectors"]),
+    ("integration-tests", &["graph", "formats", "state", "expr", "sql", "engine", "connectors", "worker"]),
     ("benches", &["connectors", "integration-tests"]),
 ];
 

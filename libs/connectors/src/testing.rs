@@ -6,7 +6,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::{Array, RecordBatch};
+use arrow::array::RecordBatch;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use engine::{
     Position, RowPositions, RunError, Source, SourceContext, SourceEvent, SourceHints, SourceOutput, Split, SplitStart,

@@ -81,7 +81,7 @@ pub struct Committable {
 }
 
 /// Stages rows; synchronous, on the worker's thread. I/O is done by tasks.
-pub trait SinkWriter {
+pub trait SinkWriter: Send {
     fn write(&mut self, batch: Batch) -> Result<()>;
 
     /// Everything written so far belongs to `epoch` or earlier. Answers through `reply`, now or from a task when all is staged.

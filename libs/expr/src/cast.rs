@@ -201,7 +201,7 @@ pub(crate) fn array(values: &ArrayRef, from: &DataType, to: &DataType, mode: Mod
         (Timestamp(p) | TimestampLtz(p), Timestamp(q) | TimestampLtz(q)) => {
             let values = ticks(values)?;
             if p == q {
-                return Ok(as_timestamps(values, to)?);
+                return as_timestamps(values, to);
             }
             timestamps(values.iter(), |v| calendar::rescale(v, *p, *q), to, mode)
         }

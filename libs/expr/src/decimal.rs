@@ -178,7 +178,7 @@ pub(crate) fn compute(
             let wide = s1.max(s2);
             if wide <= scale {
                 let (up1, up2) = (10i128.pow(u32::from(scale - s1)), 10i128.pow(u32::from(scale - s2)));
-                each.run(slots, &overflow, |x, y| {
+                each.run(slots, overflow, |x, y| {
                     let y = if subtract { -y } else { y };
                     Ok(x.checked_mul(up1).zip(y.checked_mul(up2)).and_then(|(x, y)| x.checked_add(y)))
                 })?;
@@ -186,17 +186,17 @@ pub(crate) fn compute(
                 // The scale gave way: add exactly, then round.
                 let (up1, up2) = (power_of_ten(u32::from(wide - s1)), power_of_ten(u32::from(wide - s2)));
                 let divisor = power_of_ten(u32::from(wide - scale));
-                each.run(slots, &overflow, |x, y| {
+                each.run(slots, overflow, |x, y| {
                     let y = if subtract { -y } else { y };
                     let sum = i256::from_i128(x).wrapping_mul(up1).wrapping_add(i256::from_i128(y).wrapping_mul(up2));
                     Ok(divide_half_up(sum, divisor).to_i128())
                 })?;
             }
         }
-        Operation::Multiply if s1 + s2 == scale => each.run(slots, &overflow, |x, y| Ok(x.checked_mul(y)))?,
+        Operation::Multiply if s1 + s2 == scale => each.run(slots, overflow, |x, y| Ok(x.checked_mul(y)))?,
         Operation::Multiply => {
             let divisor = power_of_ten(u32::from(s1 + s2 - scale));
-            each.run(slots, &overflow, |x, y| {
+            each.run(slots, overflow, |x, y| {
                 let product = i256::from_i128(x).wrapping_mul(i256::from_i128(y));
                 Ok(divide_half_up(product, divisor).to_i128())
             })?;
@@ -205,7 +205,7 @@ pub(crate) fn compute(
             // x / 10^s1 divided by y / 10^s2, at `scale`: x * 10^(scale + s2 - s1) / y.
             let shift = i32::from(scale) + i32::from(s2) - i32::from(s1);
             let factor = power_of_ten(shift.unsigned_abs());
-            each.run(slots, &overflow, |x, y| {
+            each.run(slots, overflow, |x, y| {
                 if y == 0 {
                     return Err(ArrowError::DivideByZero.into());
                 }
@@ -222,7 +222,7 @@ pub(crate) fn compute(
             let wide = s1.max(s2);
             let (up1, up2) = (power_of_ten(u32::from(wide - s1)), power_of_ten(u32::from(wide - s2)));
             let divisor = power_of_ten(u32::from(wide.saturating_sub(scale)));
-            each.run(slots, &overflow, |x, y| {
+            each.run(slots, overflow, |x, y| {
                 if y == 0 {
                     return Err(ArrowError::DivideByZero.into());
                 }

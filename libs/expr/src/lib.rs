@@ -32,5 +32,5 @@ pub use conditions::simple_conditions;
 pub use dialect::ExprDialect;
 pub use error::{EvalError, ExprError, Span};
 pub use functions::functions;
-pub use limits::{CHAIN_MAX, DEPTH_MAX, PARSER_RECURSION, TOKENS_MAX, check_tokens};
+pub use limits::{CHAIN_MAX, DEPTH_MAX, PARSER_RECURSION, RELATIONS_MAX, TOKENS_MAX, check_tokens};
 pub use types::{arrow_schema, arrow_type, casts_implicitly, sql_type};

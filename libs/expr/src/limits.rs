@@ -17,6 +17,8 @@ pub const DEPTH_MAX: usize = 45;
 pub const PARSER_RECURSION: usize = 128;
 /// Levels and prefix operators that are open at one place, counted as the parser recurses.
 const RECURSION_MAX: usize = 100;
+/// UNION, INTERSECT, EXCEPT and JOIN in one statement.
+pub const RELATIONS_MAX: usize = 300;
 /// Tokens of one text, white space not counted: room for lists of 100,000 values.
 pub const TOKENS_MAX: usize = 250_000;
 /// Depth of what remains after chains of AND, OR and || have become flat.
@@ -54,7 +56,7 @@ impl Level {
 /// Refuses texts whose expressions nest or chain too deep. For a whole script as well as for one expression.
 pub fn check_tokens(tokens: &[TokenWithSpan]) -> Result<(), ExprError> {
     let mut open: Vec<Level> = vec![Level::default()];
-    let mut count = 0usize;
+    let (mut count, mut relations) = (0usize, 0usize);
     for token in tokens {
         let mut operators = 0usize;
         match &token.token {
@@ -64,7 +66,7 @@ pub fn check_tokens(tokens: &[TokenWithSpan]) -> Result<(), ExprError> {
             Token::Comma => comma(&mut open),
             Token::SemiColon => {
                 open = vec![Level::default()];
-                count = 0;
+                (count, relations) = (0, 0);
             }
             Token::Word(word) => match word.keyword {
                 Keyword::CASE => open.push(Level::default()),
@@ -92,14 +94,12 @@ pub fn check_tokens(tokens: &[TokenWithSpan]) -> Result<(), ExprError> {
                 | Keyword::INTERVAL
                 | Keyword::COLLATE
                 | Keyword::AT
-                | Keyword::UNION
-                | Keyword::INTERSECT
-                | Keyword::EXCEPT
-                | Keyword::JOIN
                 | Keyword::DIV
                 | Keyword::XOR
                 | Keyword::RLIKE
                 | Keyword::REGEXP => operators = 1,
+                // A SELECT between them would end the chain, but they lean on each other over the whole statement.
+                Keyword::UNION | Keyword::INTERSECT | Keyword::EXCEPT | Keyword::JOIN => relations += 1,
                 _ => {}
             },
             Token::Number(..) | Token::SingleQuotedString(_) | Token::EOF | Token::Period => {}
@@ -139,6 +139,10 @@ pub fn check_tokens(tokens: &[TokenWithSpan]) -> Result<(), ExprError> {
         if open.len() > DEPTH_MAX {
             return Err(too_complex(format!("the expression nests more than {DEPTH_MAX} levels deep"), token.span));
         }
+        if relations > RELATIONS_MAX {
+            let message = format!("the statement combines more than {RELATIONS_MAX} queries");
+            return Err(too_complex(message, token.span));
+        }
         if depth > CHAIN_MAX {
             return Err(too_complex(format!("the expression chains more than {CHAIN_MAX} operators"), token.span));
         }
@@ -159,5 +163,25 @@ fn close(open: &mut Vec<Level>) {
 fn comma(open: &mut [Level]) {
     if let Some(level) = open.last_mut() {
         level.comma();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use datafusion_sql::sqlparser::tokenizer::Tokenizer;
+
+    use super::*;
+
+    #[test]
+    fn statements_are_counted_apart_and_their_queries_together() {
+        let check =
+            |text: &str| check_tokens(&Tokenizer::new(&crate::ExprDialect, text).tokenize_with_location().unwrap());
+        let select = format!("SELECT {} FROM t WHERE a = 1 AND b = 2", vec!["a + b * c"; 800].join(", "));
+        assert_eq!(check(&format!("{select}; {select}; {select}")), Ok(()));
+        assert_eq!(check(&vec!["SELECT a FROM t"; 200].join(" UNION ALL ")), Ok(()));
+        assert_eq!(check(&vec!["SELECT a FROM t"; 5_000].join(" UNION ALL ")).unwrap_err().code, "query_too_complex");
+        assert_eq!(check(&format!("SELECT a {}", "FROM (SELECT a ".repeat(60))).unwrap_err().code, "query_too_complex");
+        assert_eq!(check(&format!("SELECT {}", vec!["a"; 1_500].join(" + "))).unwrap_err().code, "query_too_complex");
     }
 }

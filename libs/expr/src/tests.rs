@@ -1129,7 +1129,7 @@ fn drawn_expressions_compile_or_are_refused_but_never_panic() {
         if depth == 0 || draw(5) == 0 {
             return LEAVES[draw(LEAVES.len())].to_string();
         }
-        let mut part = |draw: &mut _| expression(draw, depth - 1);
+        let part = |draw: &mut _| expression(draw, depth - 1);
         const INFIX: &[&str] =
             &["+", "-", "*", "/", "%", "=", "<>", "<", ">=", "AND", "OR", "||", "IS DISTINCT FROM", "LIKE"];
         const TYPES: &[&str] = &[

@@ -310,7 +310,7 @@ pub(crate) fn read_object<T: DeserializeOwned + JsonSchema>(
     let open = schema.get("additionalProperties").is_some_and(|more| more.is_object());
     let mut problems: Vec<Problem> = object
         .keys()
-        .filter(|name| !known.contains(&name.as_str()) && !(open && also_known(name)))
+        .filter(|name| !(known.contains(&name.as_str()) || open && also_known(name)))
         .map(|name| {
             Problem::new("unknown_option", format!("there is no option {name:?} here"))
                 .hint(suggestion(name, known.iter().copied()))

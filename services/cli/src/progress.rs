@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use engine::plan::{Plan, StageKind};
@@ -18,6 +19,8 @@ const PATIENCE: Duration = Duration::from_millis(300);
 pub struct Bar {
     bar: Mutex<Option<ProgressBar>>,
     wanted: bool,
+    /// How many others are writing to the terminal; meanwhile nothing is drawn.
+    others: AtomicUsize,
     began: Instant,
     /// Positions of the sources among the plan's stages.
     sources: Vec<usize>,
@@ -28,6 +31,7 @@ impl Bar {
         let sources = plan.stages.iter().enumerate().filter(|(_, stage)| matches!(stage.kind, StageKind::Source(_)));
         Bar {
             bar: Mutex::new(None),
+            others: AtomicUsize::new(0),
             wanted: wanted && std::io::stderr().is_terminal(),
             began: Instant::now(),
             sources: sources.map(|(position, _)| position).collect(),
@@ -35,7 +39,7 @@ impl Bar {
     }
 
     pub fn show(&self, progress: &Progress) {
-        if !self.wanted || self.began.elapsed() < PATIENCE {
+        if !self.wanted || self.began.elapsed() < PATIENCE || self.others.load(Ordering::SeqCst) > 0 {
             return;
         }
         let mut bar = self.bar.lock().expect("nothing panics while it draws");
@@ -66,12 +70,14 @@ impl Bar {
         Shown { rows, text }
     }
 
-    /// Does something with the terminal while the bar is away.
+    /// Does something with the terminal while the bar is away. No lock is held meanwhile: what is done may take for ever, when nobody
+    /// reads, and a Ctrl-C must still be obeyed.
     pub fn without<T>(&self, does: impl FnOnce() -> T) -> T {
-        match &*self.bar.lock().expect("nothing panics while it draws") {
-            Some(bar) => bar.suspend(does),
-            None => does(),
-        }
+        self.others.fetch_add(1, Ordering::SeqCst);
+        self.clear();
+        let done = does();
+        self.others.fetch_sub(1, Ordering::SeqCst);
+        done
     }
 
     /// Takes the bar away.
@@ -105,7 +111,13 @@ mod tests {
 
     #[test]
     fn the_slowest_source_is_how_far_a_run_is() {
-        let bar = Bar { bar: Mutex::new(None), wanted: false, began: Instant::now(), sources: vec![0, 2] };
+        let bar = Bar {
+            bar: Mutex::new(None),
+            wanted: false,
+            others: AtomicUsize::new(0),
+            began: Instant::now(),
+            sources: vec![0, 2],
+        };
         let count = |rows_in, watermark| OperatorCounts { rows_in, watermark, ..OperatorCounts::default() };
         let shown = |first, second| {
             let counts = vec![count(1500, first), count(9, 9), count(500, second)];

@@ -53,7 +53,7 @@ pub async fn run_attempt(attempt: Attempt) -> Result<Outcome, RunError> {
         Ok(child)
     };
     let around = Surroundings { connectors: Arc::new(registry), launch: Some(Box::new(launch)), verb, progress };
-    engine::runtime::run(request, around).await
+    engine::runtime::run(request, around).await.map_err(panics::cause)
 }
 
 /// The first line that a further process reads.

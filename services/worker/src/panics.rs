@@ -2,12 +2,32 @@
 
 use std::io::{IsTerminal, Write};
 use std::panic::PanicHookInfo;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+
+use engine::{Fault, RunError};
 
 use crate::EXIT_INTERNAL;
 
 /// How long a process whose connection to a peer broke waits to be ended by the leader, which knows which process was lost.
 const PEER_LOSS_PATIENCE: Duration = Duration::from_secs(2);
+
+/// A connection between processes has broken here, at some time.
+static BROKE: AtomicBool = AtomicBool::new(false);
+
+/// What a failed run fails with: workers that meet a broken connection panic, and may be heard before the loss that they met.
+pub fn cause(error: RunError) -> RunError {
+    let met_it = error.message.contains("MergeQueue poisoned") || BROKE.load(Ordering::SeqCst);
+    if error.fault != Fault::Internal || !met_it {
+        return error;
+    }
+    tracing::debug!("{error}");
+    let lost = RunError::external(
+        "process_lost",
+        "a process of the run has ended unexpectedly, or the connection to it broke",
+    );
+    lost.hint("look for a message of that process above, and for memory that ran out")
+}
 
 /// From now on a panic prints one line, and ends the process with [`EXIT_INTERNAL`]; with two exceptions. A worker thread's panic is caught
 /// by the engine and becomes the cause of the run's end. timely's communication panics when a peer is gone, also at the end of a
@@ -21,6 +41,7 @@ pub fn report_panics(taking_part: bool) {
             |panic: &PanicHookInfo| panic.location().is_some_and(|at| at.file().contains("timely_communication"));
         if name.starts_with("timely:send") || name.starts_with("timely:recv") || communicates(panic) {
             tracing::debug!("{name}: {}", message(panic));
+            BROKE.store(true, Ordering::SeqCst);
             if taking_part {
                 // Should the thread not start, the leader's order or its end is still awaited.
                 let _ = std::thread::Builder::new().spawn(|| {
@@ -53,4 +74,19 @@ fn say(text: &str) {
     let clear = if stderr.is_terminal() { "\r\x1b[K" } else { "" };
     // There is nobody to tell that nobody can be told.
     let _ = writeln!(stderr, "{clear}highwater: internal error: {text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_that_met_a_broken_connection_is_no_bug() {
+        let met = cause(RunError::internal("a worker stopped: MergeQueue poisoned."));
+        assert_eq!((met.fault, met.code.as_str()), (Fault::External, "process_lost"));
+        let bug = RunError::internal("a worker stopped: oh");
+        assert_eq!(cause(bug.clone()), bug);
+        let data = RunError::user("bad_record", "line 7");
+        assert_eq!(cause(data.clone()), data);
+    }
 }

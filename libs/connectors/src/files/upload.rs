@@ -59,13 +59,13 @@ pub fn start(store: Store, tokio: &Handle, failed: mpsc::UnboundedSender<RunErro
                 (None, Command::Close { file }) => uploads.close(file),
                 (None, Command::Prepared { reply, committable }) => {
                     let synced = uploads.sync();
-                    reply.done(synced.as_ref().map(|()| committable).map_err(|error| run_error(error)));
+                    reply.done(synced.as_ref().map(|()| committable).map_err(run_error));
                     synced
                 }
                 (None, Command::Synced { reply }) => {
                     let synced = uploads.sync();
                     // Nobody waits when the run is over.
-                    let _ = reply.send(synced.as_ref().map(|()| ()).map_err(|error| run_error(error)));
+                    let _ = reply.send(synced.as_ref().copied().map_err(run_error));
                     synced
                 }
                 (Some(error), Command::Prepared { reply, .. }) => {

@@ -517,7 +517,7 @@ impl PriceTable {
         const ROOT: u128 = 1_195_156_395_579_392_703;
         let mut table = [100; PriceTable::STEPS + 1];
         for decade in 0..6 {
-            let mut power = 100 * 10_u128.pow(decade) << 60;
+            let mut power = (100 * 10_u128.pow(decade)) << 60;
             for step in 0..64 {
                 table[decade as usize * 64 + step] = u64::try_from(power >> 60).expect("a price fits into u64");
                 power = (power >> 30) * (ROOT >> 30);

@@ -289,7 +289,7 @@ impl SplitReader {
     }
 
     /// The rest of the block that holds this row, without the keys, and the keys.
-    pub fn from_row(&self, row: u64) -> Result<(RecordBatch, ArrayRef), RunError> {
+    pub fn block_at(&self, row: u64) -> Result<(RecordBatch, ArrayRef), RunError> {
         let read = || -> Result<RecordBatch, ArrowError> {
             let mut open = self.open.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
             let reader = match &mut *open {

@@ -112,7 +112,7 @@ impl Cursor {
             self.block = None;
             if self.done < self.reader.rows() {
                 let (reader, done) = (self.reader.clone(), self.done);
-                let block = tokio::task::spawn_blocking(move || reader.from_row(done)).await;
+                let block = tokio::task::spawn_blocking(move || reader.block_at(done)).await;
                 let (rows, keys) =
                     block.map_err(|_| RunError::internal("reading the replay cache was broken off"))??;
                 self.block = Some((rows, keys.as_primitive::<Int64Type>().values().to_vec()));

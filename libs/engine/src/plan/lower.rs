@@ -253,14 +253,17 @@ impl<'a> Lower<'a> {
                 }
             }
         }
-        let mut at = last;
-        while !renamed {
+        // Behind a projection that renames, a name may mean another column.
+        let mut following = (!renamed).then_some(last);
+        while let Some(at) = following.take() {
             let mut readers =
                 self.graph.nodes.iter().filter(|reader| !reads_side(reader) && reader.inputs.contains(&at.id));
-            let (Some(reader), None) = (readers.next(), readers.next()) else { break };
-            let Operator::Filter(filter) = &reader.operator else { break };
-            predicates.push(&filter.predicate);
-            at = reader;
+            if let (Some(reader), None) = (readers.next(), readers.next())
+                && let Operator::Filter(filter) = &reader.operator
+            {
+                predicates.push(&filter.predicate);
+                following = Some(reader);
+            }
         }
         let mut pushed = Vec::new();
         for predicate in predicates {

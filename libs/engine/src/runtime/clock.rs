@@ -82,13 +82,9 @@ impl SourceClock {
                 )
             })
             .collect();
-        SourceClock {
-            splits,
-            rule,
-            idle_timeout_us: time.and_then(|time| time.idle_timeout_us),
-            watermark: WM_MIN,
-            floor: WM_MIN,
-        }
+        // In a bounded run a split that waits for its turn is no idle split.
+        let idle_timeout_us = time.and_then(|time| time.idle_timeout_us).filter(|_| !bounded);
+        SourceClock { splits, rule, idle_timeout_us, watermark: WM_MIN, floor: WM_MIN }
     }
 
     /// Rows of a split were sent (or records were found bad); `max_time_us` is the largest event time among them, if any.

@@ -274,8 +274,8 @@ impl Ingest {
         let ahead = time.max_ahead_us.map(|most| now_us().saturating_add(most));
         let too_far = |us: i64| ahead.is_some_and(|ahead| us > ahead);
         let max = times.iter().flatten().max();
+        self.check_proof(split, &times)?;
         if times.null_count() == 0 && !max.is_some_and(too_far) {
-            self.check_proof(split, &times)?;
             return Ok((Some(batch), max));
         }
         let good: BooleanArray = times.iter().map(|us| Some(us.is_some_and(|us| !too_far(us)))).collect();

@@ -89,6 +89,8 @@ pub async fn join_attempt(launch: Launch, connectors: Arc<dyn Connectors>) -> Re
                 Some(ToProcess::Worker(ToWorker::Leave)) => {
                     workers.order(&ToWorker::Leave);
                     writer.send(&FromProcess::Counts(metrics.counts())).await.map_err(gone)?;
+                    // Connections that are closed with data under way are resets to the peers: let them end by themselves.
+                    let _ = tokio::task::spawn_blocking(move || workers.join(Duration::from_secs(2))).await;
                     return Ok(());
                 }
                 Some(ToProcess::Worker(order)) => workers.order(&order),

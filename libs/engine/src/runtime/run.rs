@@ -83,11 +83,14 @@ pub struct Outcome {
     pub checkpoint: Option<Checkpoint>,
 }
 
+/// Starts a further process of an attempt.
+pub type Launcher = Box<dyn Fn(&Launch) -> std::io::Result<tokio::process::Child> + Send + Sync>;
+
 /// What a run needs from around it.
 pub struct Surroundings {
     pub connectors: Arc<dyn Connectors>,
     /// Starts process `index` (from 1) of the attempt; it must call [`super::process::join_attempt`] with what the launch says.
-    pub launch: Option<Box<dyn Fn(&Launch) -> std::io::Result<tokio::process::Child> + Send + Sync>>,
+    pub launch: Option<Launcher>,
     pub verb: watch::Receiver<Verb>,
     pub progress: watch::Sender<Progress>,
 }
@@ -142,6 +145,9 @@ enum Input {
 pub async fn run(request: RunRequest, around: Surroundings) -> Result<Outcome> {
     let settings = &request.settings;
     let (threads, processes) = (settings.parallelism as usize, settings.processes as usize);
+    if processes > 1 && (request.restore.is_some() || request.checkpoints) {
+        return Err(RunError::internal("checkpoints are held in the memory of one process: run with one"));
+    }
     let workers = threads * processes;
     let plan = Arc::new(crate::plan::plan(&request.graph, settings, workers)?);
     let opened = open(&plan, &around.connectors, &request.run_id)?;

@@ -302,7 +302,10 @@ fn json_value(binder: &mut Binder, args: Vec<Bound>) -> Bind {
                     None | Some("null") => None,
                     Some(value) if value.starts_with(['{', '[']) => None,
                     Some(value) if value.starts_with('"') => unquoted(value).map(|text| out.push_str(&text)),
-                    Some(value) => Some(out.push_str(value)),
+                    Some(value) => {
+                        out.push_str(value);
+                        Some(())
+                    }
                 })
             })
         }),

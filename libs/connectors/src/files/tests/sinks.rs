@@ -244,20 +244,14 @@ fn two_runs_into_one_directory_take_turns() {
     let place = Place::local(root.path(), "json");
     run(async {
         let sinks = [place.sink("a", true, &batch(0)).unwrap(), place.sink("b", true, &batch(0)).unwrap()];
-        let mut tasks = tokio::task::JoinSet::new();
-        for (number, sink) in sinks.into_iter().enumerate() {
-            tasks.spawn(async move {
-                let mut one = writer(&sink, &batch(0).schema(), 0, 1);
-                one.write(Batch::inserts(batch(number as i64))).unwrap();
-                let prepared = prepare(&mut one, 7, LAST).await.unwrap();
-                drop(one);
-                let mut committer = sink.committer().unwrap();
-                committer.commit(7, LAST, vec![prepared]).await.unwrap();
-            });
-        }
-        while let Some(done) = tasks.join_next().await {
-            done.unwrap();
-        }
+        let publish = async |number: usize| {
+            let sink = &sinks[number];
+            let mut one = writer(sink, &batch(0).schema(), 0, 1);
+            one.write(Batch::inserts(batch(number as i64))).unwrap();
+            let prepared = prepare(&mut one, 7, LAST).await.unwrap();
+            sink.committer().unwrap().commit(7, LAST, vec![prepared]).await.unwrap();
+        };
+        tokio::join!(publish(0), publish(1));
         assert_eq!(place.manifests().await.len(), 2);
         assert_eq!(place.visible().await.unwrap().len(), 20);
     });
