@@ -16,6 +16,13 @@ pub trait Operator {
     /// The watermark in microseconds has risen; `i64::MAX` is the final one, said once.
     fn watermark(&mut self, wm: i64, out: &mut Output) -> Result<()>;
 
+    /// As [`Operator::watermark`], in steps: stops once much has been sent, so that results are taken on before there are more of them.
+    /// Returns whether there is more; then it is called again, with this watermark or a later one, before the epoch ends. Rows that come
+    /// meanwhile have stamps of at least this watermark.
+    fn advance(&mut self, wm: i64, out: &mut Output) -> Result<bool> {
+        self.watermark(wm, out).map(|()| false)
+    }
+
     /// The epoch is complete; updating results are emitted here.
     fn epoch_end(&mut self, epoch: u64, out: &mut Output) -> Result<()>;
 

@@ -28,19 +28,31 @@ pub fn chunks(slots: usize) -> impl Iterator<Item = Vec<u32>> {
     (0..slots).step_by(BATCH_ROWS).map(move |start| (start as u32..(start + BATCH_ROWS).min(slots) as u32).collect())
 }
 
+/// Rows that an operator makes before it lets others work on them.
+pub const STEP_ROWS: usize = 8 * BATCH_ROWS;
+
 /// Joins small batches before they are sent; order is kept.
 pub struct Results {
     schema: SchemaRef,
     small: Vec<RecordBatch>,
+    /// Rows of the small batches.
     rows: usize,
+    /// Rows of all batches.
+    total: usize,
 }
 
 impl Results {
     pub fn new(schema: &SchemaRef) -> Results {
-        Results { schema: schema.clone(), small: Vec::new(), rows: 0 }
+        Results { schema: schema.clone(), small: Vec::new(), rows: 0, total: 0 }
+    }
+
+    /// Whether enough was made for one step.
+    pub fn are_many(&self) -> bool {
+        self.total >= STEP_ROWS
     }
 
     pub fn push(&mut self, rows: RecordBatch, out: &mut Output) -> Result<()> {
+        self.total += rows.num_rows();
         if rows.num_rows() >= SMALL_ROWS || self.rows + rows.num_rows() > BATCH_ROWS {
             self.flush(out)?;
         }

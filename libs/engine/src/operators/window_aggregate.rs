@@ -101,47 +101,47 @@ impl WindowAggregate {
         self.grid.map_or(place.0, |grid| grid.last_end(place.0))
     }
 
-    /// Fires all windows that the watermark closes.
-    fn fire(&mut self, wm: i64, out: &mut Output) -> Result<()> {
+    /// Fires windows that the watermark closes, in the order of their ends; returns whether there are more.
+    fn fire(&mut self, wm: i64, out: &mut Output) -> Result<bool> {
         let mut results = Results::new(&self.schema);
-        match self.grid {
-            Some(grid) => self.fire_grid(grid, wm, &mut results, out)?,
-            None => {
-                let ends = self.panes.range((self.wm.saturating_add(self.rule.unit + 1), i64::MIN)..);
-                let due = ends.take_while(|(place, _)| self.rule.fires(place.0, wm));
-                let windows: Vec<Window> = due.map(|(&(end, start), _)| Window { end, start }).collect();
-                for window in windows {
-                    self.rows_of(window, |rows| results.push(rows, out))?;
-                    self.retire_fired(window.end);
+        while let Some(windows) = self.next_windows(wm) {
+            let end = windows[0].end;
+            for window in windows {
+                if self.rule.lateness == 0 && self.grid.is_some_and(|grid| grid.grows()) {
+                    self.grow(window)?;
                 }
+                self.rows_of(window, |rows| results.push(rows, out))?;
+            }
+            self.wm = end - self.rule.unit;
+            self.retire_fired(end);
+            if results.are_many() {
+                results.flush(out)?;
+                return Ok(true);
             }
         }
-        results.flush(out)
+        results.flush(out)?;
+        self.wm = wm;
+        Ok(false)
     }
 
-    fn fire_grid(&mut self, grid: Panes, wm: i64, results: &mut Results, out: &mut Output) -> Result<()> {
-        let Some((&(first, _), _)) = self.panes.first_key_value() else { return Ok(()) };
+    /// The windows with the next end that have rows and that the watermark closes; never none.
+    fn next_windows(&self, wm: i64) -> Option<Vec<Window>> {
+        let Some(grid) = self.grid else {
+            let (&(end, _), _) = self.panes.range((self.wm.saturating_add(self.rule.unit + 1), i64::MIN)..).next()?;
+            let windows = self.panes.range((end, i64::MIN)..=(end, i64::MAX));
+            return self.rule.fires(end, wm).then(|| windows.map(|(&(end, start), _)| Window { end, start }).collect());
+        };
+        let (&(first, _), _) = self.panes.first_key_value()?;
         let mut end = match self.wm {
             i64::MIN => grid.first_end(first),
             fired => grid.next_end(fired + self.rule.unit).max(grid.first_end(first)),
         };
         // Windows without rows are skipped: the next one worth a look covers the next pane there is.
-        while let Some((&(pane, _), _)) = self.panes.range((grid.start(end), i64::MIN)..).next() {
-            if pane >= end {
-                end = grid.first_end(pane);
-            }
-            if !self.rule.fires(end, wm) {
-                break;
-            }
-            let window = Window { end, start: grid.start(end) };
-            if grid.grows() && self.rule.lateness == 0 {
-                self.grow(window)?;
-            }
-            self.rows_of(window, |rows| results.push(rows, out))?;
-            self.retire_fired(end);
-            end += grid.end_step();
+        let (&(pane, _), _) = self.panes.range((grid.start(end), i64::MIN)..).next()?;
+        if pane >= end {
+            end = grid.first_end(pane);
         }
-        Ok(())
+        self.rule.fires(end, wm).then(|| vec![Window { end, start: grid.start(end) }])
     }
 
     /// The places that a window reads.
@@ -327,16 +327,20 @@ impl Operator for WindowAggregate {
     }
 
     fn watermark(&mut self, wm: i64, out: &mut Output) -> Result<()> {
+        while self.advance(wm, out)? {}
+        Ok(())
+    }
+
+    fn advance(&mut self, wm: i64, out: &mut Output) -> Result<bool> {
         // After a restore the watermark may rise up to where it was: those windows have fired.
         if wm <= self.wm {
-            return Ok(());
+            return Ok(false);
         }
-        self.fire(wm, out)?;
-        self.wm = wm;
-        if self.rule.lateness == 0 {
+        let more = self.fire(wm, out)?;
+        if !more && self.rule.lateness == 0 {
             self.retire(self.rule.last_late_end(wm));
         }
-        Ok(())
+        Ok(more)
     }
 
     fn epoch_end(&mut self, _epoch: u64, out: &mut Output) -> Result<()> {

@@ -349,7 +349,7 @@ fn expected(windows: Windows, rows: &[Row]) -> Vec<String> {
     for row in rows {
         let time = row.minute_tenths * 6_000_000;
         let mut spans = Vec::new();
-        for start in (-3600..3600).map(|s| s * MINUTE / 2) {
+        for start in (-200..200).map(|minute| minute * MINUTE) {
             match windows {
                 Windows::Hop { size, slide, offset } if (start - offset).rem_euclid(slide) == 0 => {
                     spans.push((start, start + size))
@@ -605,4 +605,31 @@ fn rows_between_windows_are_counted_and_leave() {
     job.assign().map(batch(ROWS, "a 1 08:01\na 2 08:03\na 4 08:05"), i64::MIN, &mut out).unwrap();
     assert_eq!((out.counters.filtered, out.counters.late), (1, 0));
     assert_eq!(out.take().iter().map(Batch::num_rows).sum::<usize>(), 2);
+}
+
+#[test]
+fn many_windows_fire_in_steps() {
+    let job = Job::new(Windows::Hop { size: 60 * MINUTE, slide: MINUTE, offset: 0 }, 1, 0);
+    let input: Vec<String> = (0..4_000).map(|n| format!("k{n} 1 08:{:02}", n % 50)).collect();
+    let (mut whole, mut steps) = (job.aggregate(), job.aggregate());
+    let mut out = Output::new();
+    for rows in assigned(&mut job.assign(), batch(ROWS, &input.join("\n")), i64::MIN) {
+        whole.process(0, rows.clone(), i64::MIN, &mut out).unwrap();
+        steps.process(0, rows, i64::MIN, &mut out).unwrap();
+    }
+    whole.watermark(i64::MAX, &mut out).unwrap();
+    let expected = text(&out.take());
+    let (mut found, mut count) = (Vec::new(), 0);
+    loop {
+        let more = steps.advance(i64::MAX, &mut out).unwrap();
+        assert!(out.main.iter().map(Batch::num_rows).sum::<usize>() < 80_000);
+        found.extend(out.take());
+        count += 1;
+        if !more {
+            break;
+        }
+    }
+    assert_eq!(count, 4, "240,000 rows");
+    assert_eq!(text(&found), expected);
+    assert!(!steps.advance(i64::MAX, &mut out).unwrap() && out.main.is_empty());
 }

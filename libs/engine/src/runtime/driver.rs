@@ -159,10 +159,12 @@ pub fn operator<'scope>(
     let mut builder = OperatorBuilder::new(context.name.clone(), scope);
     let pulls: Vec<Pull> = inputs.into_iter().map(|(edge, route)| connect(&mut builder, edge, &route)).collect();
     let (mut ports, main, side) = Ports::add(&mut builder, side);
+    let activator = scope.worker().activator_for(builder.operator_info().address);
     builder.build(move |capabilities| {
         ports.grant(capabilities);
         ports.downgrade(Time::new(first_epoch, WM_MIN));
         let mut driven = Driven {
+            activator,
             context,
             operator,
             ports,
@@ -179,6 +181,7 @@ pub fn operator<'scope>(
 }
 
 struct Driven {
+    activator: timely::scheduling::activate::Activator,
     context: Context,
     operator: Box<dyn Operator>,
     ports: Ports,
@@ -231,8 +234,13 @@ impl Driven {
             if wm > self.wm {
                 self.context.state.enter(self.epoch);
                 let mut out = Output::new();
-                self.operator.watermark(wm, &mut out)?;
+                let more = self.operator.advance(wm, &mut out)?;
                 self.ports.send(&mut out, &self.context.metrics);
+                if more {
+                    // The results so far are worked on before the next ones are made; the capability stays where it is.
+                    self.activator.activate();
+                    return Ok(());
+                }
                 self.wm = wm;
                 self.ports.downgrade(Time::new(self.epoch, wm));
                 self.context.metrics.watermark(wm);
