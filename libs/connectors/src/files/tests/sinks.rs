@@ -418,7 +418,7 @@ fn a_file_that_cannot_be_written_fails_the_prepare_and_the_run() {
         let mut one = sink.writer(context).unwrap();
         one.write(Batch::inserts(batch(0))).unwrap();
         let error = prepare(&mut one, 1, LAST).await.unwrap_err();
-        assert_eq!(error.code, "location_invalid");
+        assert_eq!(error.code, "output_failed");
         assert!(error.message.contains("_staging"), "{error:?}");
         assert_eq!(failures.recv().await, Some(error));
     });
