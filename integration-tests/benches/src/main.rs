@@ -162,7 +162,7 @@ impl Bench {
     }
 
     #[cfg(feature = "datafusion")]
-    fn check_equal(&self, query: &Query, data: &Path) -> Result<(), String> {
+    fn check_equal(&self, query: &workloads::Query, data: &Path) -> Result<(), String> {
         let folder = self.cache.join("equal");
         // What an earlier run left.
         let _ = std::fs::remove_dir_all(&folder);
@@ -171,12 +171,12 @@ impl Bench {
         let sink = format!("'connector' = 'filesystem', 'path' = '{}', 'format' = 'json'", ours.display());
         self.highwater(&query.script(&workloads::bids(data, "bids.parquet", "parquet"), &sink), &[])?;
         self.datafusion(data, query.datafusion, Some(&peer))?;
-        let read = |path: &Path| compare::rows_at(path).map_err(|error| error.to_string());
+        let read = |path: &Path| integration_tests::compare::rows_at(path).map_err(|error| error.to_string());
         let (ours, peer) = (read(&ours)?, read(&peer)?);
         if ours.is_empty() {
             return Err(format!("{}: no rows to compare", query.name));
         }
-        compare::same_rows(&ours, &peer)
+        integration_tests::compare::same_rows(&ours, &peer)
             .map_err(|report| format!("{}: ours (<) and DataFusion's (>) differ: {report}", query.name))
     }
 
