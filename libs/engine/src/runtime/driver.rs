@@ -242,7 +242,7 @@ impl Driven {
                     return Ok(());
                 }
                 self.wm = wm;
-                self.ports.downgrade(Time::new(self.epoch, wm));
+                self.ports.downgrade(self.held(wm));
                 self.context.metrics.watermark(wm);
             }
             if !complete {
@@ -251,6 +251,12 @@ impl Driven {
             self.close()?;
         }
         Ok(())
+    }
+
+    /// The time to hold while the operator is at a watermark of this epoch.
+    fn held(&self, wm: i64) -> Time {
+        let wm = if wm == WM_FINAL { wm } else { wm.saturating_sub(self.operator.behind()) };
+        Time::new(self.epoch, wm)
     }
 
     fn process(&mut self, port: usize, wm: i64, batch: Batch) -> Result<()> {
@@ -283,7 +289,7 @@ impl Driven {
             return Ok(());
         }
         self.epoch += 1;
-        self.ports.downgrade(Time::new(self.epoch, self.wm));
+        self.ports.downgrade(self.held(self.wm));
         for (port, wm, batch) in self.stash.remove(&self.epoch).unwrap_or_default() {
             self.process(port, wm, batch)?;
         }
@@ -375,7 +381,7 @@ pub fn source_operator<'scope, L>(
     scope: Scope<'scope, Time>,
     name: &str,
     side: bool,
-    first_epoch: u64,
+    begin: Time,
     constructor: impl FnOnce(
         Ports,
         timely::scheduling::activate::Activator,
@@ -393,7 +399,7 @@ where
     let (mut ports, main, side) = Ports::add(&mut builder, side);
     builder.build(move |capabilities| {
         ports.grant(capabilities);
-        ports.downgrade(Time::new(first_epoch, WM_MIN));
+        ports.downgrade(begin);
         let mut logic = constructor(ports, activator, sync_activator);
         move |_| logic()
     });
@@ -455,11 +461,12 @@ mod tests {
             worker.dataflow_core("test", None, Box::new(()), |_, scope: Scope<'_, Time>| {
                 let mut edges = Vec::new();
                 for _ in 0..2 {
-                    let (edge, _) = source_operator(scope, "source", false, 1, |granted, activator, _| {
-                        ports.push(granted.main);
-                        activators.push(activator);
-                        || {}
-                    });
+                    let (edge, _) =
+                        source_operator(scope, "source", false, Time::new(1, WM_MIN), |granted, activator, _| {
+                            ports.push(granted.main);
+                            activators.push(activator);
+                            || {}
+                        });
                     edges.push((edge, Route::Local));
                 }
                 let context = Context { name: "test".into(), metrics, state: state.clone() };
