@@ -108,7 +108,7 @@ impl Ingest {
     }
 
     fn work(&mut self) -> Result<()> {
-        let mut taken = 0;
+        let (mut taken, mut more) = (0, false);
         loop {
             if self.obey() {
                 if self.flow.ended {
@@ -120,6 +120,7 @@ impl Ingest {
                 break;
             }
             if taken == EVENTS_PER_ACTIVATION {
+                more = true;
                 self.activator.activate();
                 break;
             }
@@ -141,6 +142,9 @@ impl Ingest {
             self.activator.activate_after(std::time::Duration::from_micros(wait_us as u64));
         }
         self.show_watermark(false);
+        if !more {
+            self.ports.flush();
+        }
         if self.clock.finished() && !self.flow.finish_told {
             self.flow.finish_told = true;
             self.context
