@@ -26,12 +26,19 @@ pub fn needed(graph: &Graph, analysis: &Analysis, env: &expr::Env) -> Result<Nee
         }
         for input in &node.inputs {
             let mut reads = Reads { schema: &analysis.facts[input].schema, env, columns: BTreeSet::new() };
-            reads.of(node, &needed[&node.id], ledgers.contains(node.id.as_str()))?;
+            reads.of(node, &needed[&node.id], ledgers.contains(node.id.as_str()), analysis.bounded)?;
             let columns = reads.columns;
             needed.entry(input.clone()).or_default().extend(columns);
         }
     }
     Ok(needed)
+}
+
+/// Whether rows that have no usable event time are dealt with: where anything reads the time, or the policy is to take such rows out.
+/// A query that looks at the time nowhere is not failed by it.
+pub fn judged(watermark: &graph::Watermark, schema: &graph::Schema, needed: &BTreeSet<usize>) -> bool {
+    let read = schema.index_of(&watermark.column).is_some_and(|column| needed.contains(&column));
+    read || watermark.on_null != graph::OnBad::Fail
 }
 
 /// What a node reads of one input.
@@ -42,7 +49,7 @@ struct Reads<'a> {
 }
 
 impl Reads<'_> {
-    fn of(&mut self, node: &Node, output: &BTreeSet<usize>, ledger: bool) -> Result<()> {
+    fn of(&mut self, node: &Node, output: &BTreeSet<usize>, ledger: bool, bounded: bool) -> Result<()> {
         match &node.operator {
             Operator::Source(_) | Operator::LateRows(_) | Operator::DeadLetters(_) => Ok(()),
             Operator::Sink(_) => self.all(),
@@ -59,7 +66,8 @@ impl Reads<'_> {
             }
             Operator::Watermark(watermark) => {
                 self.columns.extend(output);
-                self.name(&watermark.column)
+                // A bounded run takes its watermarks from elsewhere.
+                if bounded && !judged(watermark, self.schema, output) { Ok(()) } else { self.name(&watermark.column) }
             }
             Operator::WindowAssign(_) if ledger => self.all(),
             Operator::WindowAssign(assign) => {
