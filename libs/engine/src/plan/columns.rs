@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use expr::Analysis;
-use graph::{AggregateCall, Graph, NamedExpr, Node, Operator, Window};
+use graph::{AggregateCall, AggregateFunction, Graph, NamedExpr, Node, Operator, Window};
 
 use crate::error::{Result, RunError};
 
@@ -25,7 +25,9 @@ pub fn needed(graph: &Graph, analysis: &Analysis, env: &expr::Env) -> Result<Nee
             continue; // They read side outputs, whose columns are fixed.
         }
         for input in &node.inputs {
-            let mut reads = Reads { schema: &analysis.facts[input].schema, env, columns: BTreeSet::new() };
+            let facts = &analysis.facts[input];
+            let order = facts.order.as_deref();
+            let mut reads = Reads { schema: &facts.schema, order, env, columns: BTreeSet::new() };
             reads.of(node, &needed[&node.id], ledgers.contains(node.id.as_str()))?;
             let columns = reads.columns;
             needed.entry(input.clone()).or_default().extend(columns);
@@ -37,6 +39,8 @@ pub fn needed(graph: &Graph, analysis: &Analysis, env: &expr::Env) -> Result<Nee
 /// What a node reads of one input.
 struct Reads<'a> {
     schema: &'a graph::Schema,
+    /// By what first and last values go.
+    order: Option<&'a str>,
     env: &'a expr::Env,
     columns: BTreeSet<usize>,
 }
@@ -98,6 +102,11 @@ impl Reads<'_> {
         keys.iter().try_for_each(|key| self.expr(&key.expr))?;
         for call in calls {
             call.args.iter().chain(&call.filter).try_for_each(|text| self.expr(text))?;
+            if matches!(call.function, AggregateFunction::FirstValue | AggregateFunction::LastValue)
+                && let Some(order) = self.order
+            {
+                self.name(order)?;
+            }
         }
         Ok(())
     }

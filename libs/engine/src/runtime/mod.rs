@@ -7,6 +7,8 @@ mod build;
 mod clock;
 mod driver;
 mod exchange;
+#[cfg(test)]
+mod frontier_tests;
 mod ingest;
 mod leader;
 mod messages;
@@ -16,6 +18,7 @@ mod outlet;
 mod parcel;
 mod process;
 mod run;
+mod start;
 mod time;
 mod worker;
 mod worker_state;
