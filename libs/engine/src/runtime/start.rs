@@ -195,8 +195,7 @@ impl Meeting {
         for index in 1..settings.processes as usize {
             let identity = Identity { index, ..me.clone() };
             let launched = launch(&Launch { control: address, identity, heartbeat_timeout: timeout });
-            self.children
-                .insert(index, launched.map_err(|error| failed(&format!("start process {index}"), error))?);
+            self.children.insert(index, launched.map_err(|error| failed(&format!("start process {index}"), error))?);
         }
         let all: Vec<usize> = self.children.keys().copied().collect();
         let met = tokio::select! {
@@ -221,8 +220,7 @@ impl Meeting {
         }
         let halt = Arc::new(AtomicBool::new(false));
         let halted = halt.clone();
-        let meeting =
-            tokio::task::spawn_blocking(move || rendezvous(&me, &data, &addresses, START_PATIENCE, &halted));
+        let meeting = tokio::task::spawn_blocking(move || rendezvous(&me, &data, &addresses, START_PATIENCE, &halted));
         let sockets = tokio::select! {
             sockets = meeting => sockets.map_err(|error| RunError::internal(error.to_string()))??,
             lost = self.loss(input) => {
