@@ -18,6 +18,7 @@ pub fn needed(graph: &Graph, analysis: &Analysis, env: &expr::Env) -> Result<Nee
         .filter(|node| matches!(node.operator, Operator::LateRows(_)))
         .flat_map(|node| node.inputs.iter().map(String::as_str))
         .collect();
+    let letters = graph.nodes.iter().any(|node| matches!(node.operator, Operator::DeadLetters(_)));
     let mut needed: Needed = graph.nodes.iter().map(|node| (node.id.clone(), BTreeSet::new())).collect();
     for index in order.into_iter().rev() {
         let node = &graph.nodes[index];
@@ -28,7 +29,12 @@ pub fn needed(graph: &Graph, analysis: &Analysis, env: &expr::Env) -> Result<Nee
             let facts = &analysis.facts[input];
             let order = facts.order.as_deref();
             let mut reads = Reads { schema: &facts.schema, order, env, columns: BTreeSet::new() };
-            reads.of(node, &needed[&node.id], ledgers.contains(node.id.as_str()))?;
+            // A row that goes to a ledger or to the dead letters goes there whole.
+            let whole = match &node.operator {
+                Operator::Watermark(_) => letters,
+                _ => ledgers.contains(node.id.as_str()),
+            };
+            reads.of(node, &needed[&node.id], whole)?;
             let columns = reads.columns;
             needed.entry(input.clone()).or_default().extend(columns);
         }
@@ -46,7 +52,7 @@ struct Reads<'a> {
 }
 
 impl Reads<'_> {
-    fn of(&mut self, node: &Node, output: &BTreeSet<usize>, ledger: bool) -> Result<()> {
+    fn of(&mut self, node: &Node, output: &BTreeSet<usize>, whole: bool) -> Result<()> {
         match &node.operator {
             Operator::Source(_) | Operator::LateRows(_) | Operator::DeadLetters(_) => Ok(()),
             Operator::Sink(_) => self.all(),
@@ -61,16 +67,17 @@ impl Reads<'_> {
                 self.columns.extend(output);
                 Ok(())
             }
+            Operator::Watermark(_) if whole => self.all(),
             Operator::Watermark(watermark) => {
                 self.columns.extend(output);
                 self.name(&watermark.column)
             }
-            Operator::WindowAssign(_) if ledger => self.all(),
+            Operator::WindowAssign(_) if whole => self.all(),
             Operator::WindowAssign(assign) => {
                 self.columns.extend(output.iter().filter(|column| **column < self.schema.columns.len()));
                 self.window(&assign.window)
             }
-            Operator::WindowAggregate(_) if ledger => self.all(),
+            Operator::WindowAggregate(_) if whole => self.all(),
             Operator::WindowAggregate(aggregate) => {
                 self.window(&aggregate.window)?;
                 self.aggregate(&aggregate.keys, &aggregate.aggregates)

@@ -206,12 +206,12 @@ impl<'a> Lower<'a> {
             None => None,
         };
         let last = chain[chain.len() - 1];
-        let origin = self.graph.nodes.iter().any(|node| matches!(node.operator, Operator::LateRows(_)));
         let letters = self
             .graph
             .nodes
             .iter()
             .any(|reader| matches!(reader.operator, Operator::DeadLetters(_)) && reader.inputs.contains(&node.id));
+        let origin = letters || self.graph.nodes.iter().any(|node| matches!(node.operator, Operator::LateRows(_)));
         let pushed = if self.analysis.bounded { self.pushed(last, &read, &built.steps)? } else { Vec::new() };
         let (prelude, schema) = (std::mem::take(&mut built.steps), built.schema.clone());
         let stage = SourceStage { node: source.clone(), read, pushed, prelude, time, origin };

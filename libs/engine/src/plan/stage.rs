@@ -94,7 +94,7 @@ pub struct SourceStage {
     /// Run on every batch before watermarks are taken from it.
     pub prelude: Vec<Step>,
     pub time: Option<SourceTime>,
-    /// Whether rows carry their split and position, for a lateness ledger.
+    /// Whether rows carry their split and position, for a lateness ledger or dead letters.
     pub origin: bool,
 }
 
