@@ -562,6 +562,6 @@ fn may_be_a_symptom(error: &RunError) -> bool {
 }
 
 /// What workers panic with when timely's connection to a peer has broken.
-fn met_broken_connection(error: &RunError) -> bool {
+pub(super) fn met_broken_connection(error: &RunError) -> bool {
     error.fault == Fault::Internal && error.message.contains("MergeQueue")
 }

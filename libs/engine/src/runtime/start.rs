@@ -16,7 +16,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::messages::{Assignment, FromWorker, ToWorker};
 use super::net::{ControlReader, ControlWriter, HEARTBEAT, Heard, Identity, rendezvous};
-use super::run::{FromProcess, Input, Launch, RunRequest, Start, Surroundings, ToProcess};
+use super::run::{FromProcess, Input, Launch, RunRequest, Start, Surroundings, ToProcess, met_broken_connection};
 use super::worker::{Shared, Workers};
 use crate::error::{Result, RunError};
 use crate::sink::Commits;
@@ -243,8 +243,10 @@ impl Meeting {
                         let status = tokio::time::timeout(Duration::from_millis(200), child.wait()).await;
                         return with_status(error, status.ok().and_then(Result::ok));
                     }
-                    // One that could not reach a peer has a cause elsewhere, which is heard of.
-                    Input::Worker(FromWorker::Failed(error)) if error.code != LOST => return error,
+                    // One that has lost or not reached a peer has a cause elsewhere, which is heard of.
+                    Input::Worker(FromWorker::Failed(error)) if error.code != LOST && !met_broken_connection(&error) => {
+                        return error;
+                    }
                     other => self.early.push_back(other),
                 },
                 _ = look.tick() => for (&index, child) in &mut self.children {
