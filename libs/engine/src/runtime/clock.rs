@@ -62,10 +62,12 @@ enum Rule {
 }
 
 impl SourceClock {
+    /// `begin` is the watermark to start from: that of the checkpoint restored, or none.
     pub fn new(
         time: Option<&SourceTime>,
         bounded: bool,
         splits: &[(SplitStart, SplitState)],
+        begin: i64,
         now_us: i64,
     ) -> SourceClock {
         let rule = match time {
@@ -84,7 +86,7 @@ impl SourceClock {
             .collect();
         // In a bounded run a split that waits for its turn is no idle split.
         let idle_timeout_us = time.and_then(|time| time.idle_timeout_us).filter(|_| !bounded);
-        SourceClock { splits, rule, idle_timeout_us, watermark: WM_MIN, floor: WM_MIN }
+        SourceClock { splits, rule, idle_timeout_us, watermark: begin, floor: WM_MIN }
     }
 
     /// Rows of a split were sent (or records were found bad); `max_time_us` is the largest event time among them, if any.
@@ -208,7 +210,7 @@ mod tests {
             };
             (SplitStart { number: number as u32, split, position: None }, SplitState::default())
         };
-        SourceClock::new(Some(&time), bounded, &mins.iter().enumerate().map(split).collect::<Vec<_>>(), 0)
+        SourceClock::new(Some(&time), bounded, &mins.iter().enumerate().map(split).collect::<Vec<_>>(), WM_MIN, 0)
     }
 
     fn at(text: &str) -> Position {

@@ -63,17 +63,33 @@ pub struct Ingest {
 }
 
 /// Where the instance is within its epoch.
-#[derive(Default)]
 pub struct Flow {
     rows: u64,
     bytes: u64,
     /// A cut was asked for: nothing is taken from the reader until it comes.
     waiting: bool,
     finish_told: bool,
-    shown: Option<i64>,
+    /// The watermark that the capability is at.
+    shown: i64,
     shown_at: Option<Instant>,
     ended: bool,
     drained: bool,
+}
+
+impl Flow {
+    /// At the beginning of an attempt whose capability is at `watermark`.
+    pub fn new(watermark: i64) -> Flow {
+        Flow {
+            rows: 0,
+            bytes: 0,
+            waiting: false,
+            finish_told: false,
+            shown: watermark,
+            shown_at: None,
+            ended: false,
+            drained: false,
+        }
+    }
 }
 
 /// Events taken per activation, so that what they cause is worked on while it is warm.
@@ -92,7 +108,7 @@ impl Ingest {
     }
 
     fn work(&mut self) -> Result<()> {
-        let mut taken = 0;
+        let (mut taken, mut more) = (0, false);
         loop {
             if self.obey() {
                 if self.flow.ended {
@@ -104,6 +120,7 @@ impl Ingest {
                 break;
             }
             if taken == EVENTS_PER_ACTIVATION {
+                more = true;
                 self.activator.activate();
                 break;
             }
@@ -125,6 +142,9 @@ impl Ingest {
             self.activator.activate_after(std::time::Duration::from_micros(wait_us as u64));
         }
         self.show_watermark(false);
+        if !more {
+            self.ports.flush();
+        }
         if self.clock.finished() && !self.flow.finish_told {
             self.flow.finish_told = true;
             self.context
@@ -162,7 +182,9 @@ impl Ingest {
         self.clock.look(now_us());
         self.show_watermark(true);
         let worker = self.context.state.worker;
-        let report = CutReport { source: self.source, worker, epoch: cut.epoch, splits: self.clock.states() };
+        let watermark = self.flow.shown;
+        let report =
+            CutReport { source: self.source, worker, epoch: cut.epoch, watermark, splits: self.clock.states() };
         self.context.state.send(FromWorker::Cut(report));
         if cut.kind.last {
             assert!(self.clock.finished(), "the last epoch is named only when every source has finished");
@@ -172,8 +194,7 @@ impl Ingest {
         }
         self.clock.set_floor(cut.floor);
         self.epoch = cut.epoch + 1;
-        let shown = self.flow.shown.unwrap_or(super::time::WM_MIN);
-        self.ports.downgrade(Time::new(self.epoch, shown));
+        self.ports.downgrade(Time::new(self.epoch, self.flow.shown));
         (self.flow.rows, self.flow.bytes, self.flow.waiting) = (0, 0, false);
     }
 
@@ -183,7 +204,7 @@ impl Ingest {
             return;
         }
         let wm = self.clock.watermark();
-        if self.flow.shown.is_some_and(|shown| wm <= shown) || wm == super::time::WM_MIN {
+        if wm <= self.flow.shown {
             return;
         }
         let interval = std::time::Duration::from_micros(self.limits.watermark_interval_us.max(0) as u64);
@@ -195,7 +216,7 @@ impl Ingest {
             self.activator.activate_after(interval - since);
             return;
         }
-        self.flow.shown = Some(wm);
+        self.flow.shown = wm;
         self.flow.shown_at = Some(Instant::now());
         self.context.metrics.watermark(wm);
         self.ports.downgrade(Time::new(self.epoch, wm));
@@ -252,7 +273,7 @@ impl Ingest {
         }
         let mut prepared = Output::new();
         match &mut self.prelude {
-            Some(prelude) => prelude.map(batch, self.flow.shown.unwrap_or(super::time::WM_MIN), &mut prepared)?,
+            Some(prelude) => prelude.map(batch, self.flow.shown, &mut prepared)?,
             None => prepared.send(batch),
         }
         out.counters.filtered += prepared.counters.filtered;

@@ -5,6 +5,7 @@
 
 mod build;
 mod clock;
+mod coalesce;
 mod driver;
 mod exchange;
 #[cfg(test)]

@@ -17,6 +17,7 @@ use super::messages::{Assignment, FromWorker, SourceSplits, ToWorker};
 use super::metrics::{Metrics, OperatorCounts, merge_counts};
 use super::net::Identity;
 use super::start::{Attempt, Beginning, with_status};
+use super::time::WM_MIN;
 use super::worker::Shared;
 use crate::Connectors;
 use crate::error::{Fault, Result, RunError};
@@ -243,7 +244,7 @@ pub async fn run(request: RunRequest, around: Surroundings) -> Result<Outcome> {
     let ended = result?;
     let checkpoint = request.checkpoints.then(|| Checkpoint {
         epoch: ended.epoch,
-        splits: positions(assignment, leader.splits()),
+        splits: positions(assignment, &leader),
         operators: Arc::new(snapshots.remove(&ended.epoch).unwrap_or_default()),
     });
     Ok(Outcome { finished: ended.finished, epoch: ended.epoch, counts, checkpoint })
@@ -308,21 +309,23 @@ async fn freeze(plan: &Plan, sources: &[Arc<dyn Source>], restore: Option<&Check
                 listed.into_iter().map(|split| (split, SplitState::default())).collect()
             }
         };
+        let watermark = restored.map_or(WM_MIN, |restored| restored.watermark);
         let numbered: BTreeMap<u32, _> = (next..).zip(splits).collect();
         next += numbered.len() as u32;
-        assignment.sources.push(SourceSplits { operator, table, splits: numbered });
+        assignment.sources.push(SourceSplits { operator, table, splits: numbered, watermark });
     }
     Ok(assignment)
 }
 
-/// The splits with the positions of the latest cuts.
-fn positions(assignment: Assignment, latest: &BTreeMap<u32, SplitState>) -> BTreeMap<String, SourceSplits> {
-    let updated = assignment.sources.into_iter().map(|mut source| {
+/// The splits with the positions and watermarks of the latest cuts.
+fn positions(assignment: Assignment, leader: &Leader) -> BTreeMap<String, SourceSplits> {
+    let updated = assignment.sources.into_iter().enumerate().map(|(position, mut source)| {
         for (number, (_, state)) in &mut source.splits {
-            if let Some(now) = latest.get(number) {
+            if let Some(now) = leader.splits().get(number) {
                 *state = now.clone();
             }
         }
+        source.watermark = leader.closing().get(&position).copied().unwrap_or(source.watermark);
         (source.operator.clone(), source)
     });
     updated.collect()
