@@ -36,7 +36,9 @@ fn slowed(folder: &Path, settings: &[&str]) -> (String, BTreeMap<u32, u64>) {
     let printed = std::fs::File::create(folder.join("printed")).unwrap();
     let mut command = support::command(folder);
     command.args(["run", "flow.sql", "-o", "json", "-q", "--processes", "2"]);
-    settings.iter().for_each(|setting| drop(command.args(["--set", setting])));
+    for setting in settings {
+        command.args(["--set", setting]);
+    }
     let mut run = command.stdin(Stdio::null()).stdout(printed).spawn().unwrap();
     let mut memory = BTreeMap::new();
     let deadline = Instant::now() + support::LIMIT;
