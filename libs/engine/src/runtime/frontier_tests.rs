@@ -14,7 +14,7 @@ use tokio::sync::mpsc::unbounded_channel;
 use super::driver::{self, Context, Port};
 use super::messages::{Cut, FromWorker};
 use super::metrics::Metrics;
-use super::time::{Time, WM_FINAL};
+use super::time::{Time, WM_FINAL, WM_MIN};
 use super::worker_state::WorkerState;
 use crate::batch::Batch;
 use crate::error::Result;
@@ -63,7 +63,7 @@ fn play(
         worker.dataflow_core("test", None, Box::new(()), |_, scope: Scope<'_, Time>| {
             let mut edges = Vec::new();
             for _ in 0..2 {
-                let (edge, _) = driver::source_operator(scope, "source", false, 1, |granted, activator, _| {
+                let (edge, _) = driver::source_operator(scope, "source", false, Time::new(1, WM_MIN), |granted, activator, _| {
                     ports.push(granted.main);
                     activators.push(activator);
                     || {}
