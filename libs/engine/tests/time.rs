@@ -258,18 +258,18 @@ fn a_restart_begins_at_the_closing_watermark() {
     let quiet = vec![
         Act::Rows(vec![(1_000, "q", 1)]),
         Act::Idle,
-        Act::AfterCommit(2),
+        Act::AfterCommit(5),
         Act::Rows(vec![(2_000, "q", 1)]),
-        Act::AfterCommit(6),
+        Act::AfterCommit(11),
         Act::Rows(vec![(3_000, "q", 1), (95_000, "q", 1)]),
     ];
     let world = World::new([(
         "a",
-        vec![vec![Act::Rows(every_second("a", 0, 100_000)), Act::AfterCommit(9), Act::Pause(50)], quiet],
+        vec![vec![Act::Rows(every_second("a", 0, 100_000)), Act::AfterCommit(14), Act::Pause(50)], quiet],
     )]);
     let nodes = format!("{}, {}", source("a", "0s", Some("10s")), tumble("a-time", "10s"));
     let late = |outcome: &engine::runtime::Outcome| outcome.counts.iter().map(|count| count.late).sum::<u64>();
-    let first = run_from(&world, &nodes, &settings("\"parallelism\": 2"), None, Some(5)).unwrap();
+    let first = run_from(&world, &nodes, &settings("\"parallelism\": 2"), None, Some(10)).unwrap();
     assert_eq!(late(&first), 1);
     assert!(world.lines().contains(&"a 00:00:00 10 10".to_string()), "windows have fired: {:?}", world.lines());
     let second = run_from(&world, &nodes, &settings(""), first.checkpoint.map(std::sync::Arc::new), None).unwrap();

@@ -11,7 +11,7 @@ use arrow::datatypes::{DataType, Field, Fields, Int64Type, UInt32Type};
 use state::KeyTable;
 
 use super::multiset::{entry_item, list_of};
-use super::rows::{Rows, argument};
+use super::rows::Rows;
 use super::{Accumulator, AggregateError};
 
 pub(super) struct Distinct {
@@ -129,17 +129,11 @@ impl Distinct {
         std::iter::successors(some(self.heads[slot as usize]), move |&entry| some(self.nodes[entry as usize].next))
     }
 
-    fn add(
-        &mut self,
-        slots: &[u32],
-        arg: &ArrayRef,
-        filter: Option<&BooleanArray>,
-        by: i64,
-    ) -> Result<(), AggregateError> {
-        let rows = UInt32Array::from(slots.to_vec());
-        let Some(mask) = Rows::new(slots, Some(arg), filter).mask() else { return self.count(&rows, arg, |_| by) };
+    fn change(&mut self, rows: &Rows, by: i64) -> Result<(), AggregateError> {
+        let (slots, arg) = (UInt32Array::from(rows.slots().to_vec()), rows.arg());
+        let Some(mask) = rows.mask() else { return self.count(&slots, arg, |_| by) };
         let chosen = |column: &dyn Array| filter_array(column, &mask).expect("the mask has a bit per row");
-        self.count(chosen(&rows).as_primitive::<UInt32Type>(), &chosen(arg), |_| by)
+        self.count(chosen(&slots).as_primitive::<UInt32Type>(), &chosen(arg), |_| by)
     }
 
     fn entry_fields(&self) -> Fields {
@@ -158,9 +152,9 @@ impl Accumulator for Distinct {
         slots: &[u32],
         arg: Option<&ArrayRef>,
         filter: Option<&BooleanArray>,
-        _time: Option<&[i64]>,
+        time: Option<&[i64]>,
     ) -> Result<(), AggregateError> {
-        self.add(slots, argument(arg), filter, 1)
+        self.change(&Rows::new(slots, arg, filter, time), 1)
     }
 
     fn retract(
@@ -168,9 +162,9 @@ impl Accumulator for Distinct {
         slots: &[u32],
         arg: Option<&ArrayRef>,
         filter: Option<&BooleanArray>,
-        _time: Option<&[i64]>,
+        time: Option<&[i64]>,
     ) -> Result<(), AggregateError> {
-        self.add(slots, argument(arg), filter, -1)
+        self.change(&Rows::new(slots, arg, filter, time), -1)
     }
 
     fn merge(&mut self, slots: &[u32], state: &[ArrayRef]) -> Result<(), AggregateError> {

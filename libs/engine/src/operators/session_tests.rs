@@ -203,13 +203,7 @@ fn any_cut_and_any_restart_give_the_same_sessions() {
             }
             if random.below(3) == 0 || at == input.len() {
                 workers.iter_mut().for_each(|worker| worker.epoch_end(0, &mut out).unwrap());
-                let mut old: Vec<&mut dyn Operator> = workers.iter_mut().map(|w| w as &mut dyn Operator).collect();
-                let store = saved(&mut old);
-                let count = 1 + random.below(3) as usize;
-                workers = build(count);
-                for (number, worker) in workers.iter_mut().enumerate() {
-                    worker.restore(&store.reader("it", number, count)).unwrap();
-                }
+                workers = restarted(workers, build, &mut random);
             }
             all.extend(out.take());
         }

@@ -6,7 +6,7 @@ use arrow::array::{AsArray, RecordBatch, UInt32Array};
 use arrow::compute::concat_batches;
 use arrow::datatypes::Int64Type;
 use graph::AggregateFunction::{Count, Sum};
-use state::{KEY_GROUPS, MemoryStore, key_groups, key_hashes, owner};
+use state::{KEY_GROUPS, key_groups, key_hashes, owner};
 
 use super::testing::*;
 use super::window_aggregate::WindowAggregate;
@@ -445,14 +445,7 @@ fn streamed(job: &Job, input: &[Row], partial: bool, random: &mut Random) -> Vec
         }
         if epoch {
             workers.iter_mut().for_each(|worker| worker.epoch_end(0, &mut out).unwrap());
-            let mut all: Vec<&mut dyn Operator> =
-                workers.iter_mut().map(|worker| worker as &mut dyn Operator).collect();
-            let store: MemoryStore = saved(&mut all);
-            let restored = 1 + random.below(3) as usize;
-            workers = build(restored);
-            for (number, worker) in workers.iter_mut().enumerate() {
-                worker.restore(&store.reader("it", number, restored)).unwrap();
-            }
+            workers = restarted(workers, build, random);
         }
         sent.extend(out.take());
     }

@@ -31,15 +31,22 @@ pub fn needed(graph: &Graph, analysis: &Analysis, env: &expr::Env) -> Result<Nee
             let mut reads = Reads { schema: &facts.schema, order, env, columns: BTreeSet::new() };
             // A row that goes to a ledger or to the dead letters goes there whole.
             let whole = match &node.operator {
-                Operator::Watermark(_) => letters,
+                Operator::Watermark(watermark) => letters && watermark.on_null == graph::OnBad::DeadLetter,
                 _ => ledgers.contains(node.id.as_str()),
             };
-            reads.of(node, &needed[&node.id], whole)?;
+            reads.of(node, &needed[&node.id], whole, analysis.bounded)?;
             let columns = reads.columns;
             needed.entry(input.clone()).or_default().extend(columns);
         }
     }
     Ok(needed)
+}
+
+/// Whether rows that have no usable event time are dealt with: where anything reads the time, or the policy is to take such rows out.
+/// A query that looks at the time nowhere is not failed by it.
+pub fn judged(watermark: &graph::Watermark, schema: &graph::Schema, needed: &BTreeSet<usize>) -> bool {
+    let read = schema.index_of(&watermark.column).is_some_and(|column| needed.contains(&column));
+    read || watermark.on_null != graph::OnBad::Fail
 }
 
 /// What a node reads of one input.
@@ -52,7 +59,7 @@ struct Reads<'a> {
 }
 
 impl Reads<'_> {
-    fn of(&mut self, node: &Node, output: &BTreeSet<usize>, whole: bool) -> Result<()> {
+    fn of(&mut self, node: &Node, output: &BTreeSet<usize>, whole: bool, bounded: bool) -> Result<()> {
         match &node.operator {
             Operator::Source(_) | Operator::LateRows(_) | Operator::DeadLetters(_) => Ok(()),
             Operator::Sink(_) => self.all(),
@@ -70,7 +77,8 @@ impl Reads<'_> {
             Operator::Watermark(_) if whole => self.all(),
             Operator::Watermark(watermark) => {
                 self.columns.extend(output);
-                self.name(&watermark.column)
+                // A bounded run takes its watermarks from elsewhere.
+                if bounded && !judged(watermark, self.schema, output) { Ok(()) } else { self.name(&watermark.column) }
             }
             Operator::WindowAssign(_) if whole => self.all(),
             Operator::WindowAssign(assign) => {

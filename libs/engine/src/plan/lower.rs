@@ -10,7 +10,7 @@ use graph::{
     quoted,
 };
 
-use super::columns::{Needed, needed};
+use super::columns::{Needed, judged, needed};
 use super::stage::*;
 use crate::error::{Result, RunError};
 
@@ -184,17 +184,16 @@ impl<'a> Lower<'a> {
                 _ => {}
             }
         }
-        let time = match watermark {
-            Some(watermark) => {
-                let column = built
-                    .schema
-                    .index_of(&watermark.column)
-                    .ok_or_else(|| RunError::internal("the time attribute is read"))?;
+        let last = chain[chain.len() - 1];
+        let time = match watermark.map(|watermark| (watermark, built.schema.index_of(&watermark.column))) {
+            Some((watermark, Some(column))) => {
                 let unit_us = built.schema.columns[column].data_type.time_unit_us();
                 let live =
                     !source.connector.is_bounded() && !matches!(source.connector, graph::SourceConnector::Replay(_));
+                let facts = &self.analysis.facts[&last.id].schema;
                 Some(SourceTime {
                     column,
+                    judged: judged(watermark, facts, &self.needed[&last.id]),
                     read_column: read_as_is(&watermark.column, &built.steps),
                     unit_us: unit_us.ok_or_else(|| RunError::internal("the time attribute's precision was checked"))?,
                     delay_us: watermark.delay.us,
@@ -203,9 +202,9 @@ impl<'a> Lower<'a> {
                     on_null: watermark.on_null,
                 })
             }
-            None => None,
+            // Nothing looks at the time.
+            _ => None,
         };
-        let last = chain[chain.len() - 1];
         let letters = self
             .graph
             .nodes

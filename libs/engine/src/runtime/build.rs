@@ -221,7 +221,7 @@ fn instance<'scope>(
     let leader = shared.leader.clone();
     // A batch is in one epoch, so it is no larger than an epoch.
     let most = shared.settings.epoch_every_rows.unwrap_or(u64::MAX).max(1);
-    let batch_rows = u64::from(shared.settings.batch_rows).min(most) as usize;
+    let batch_rows = shared.settings.batch_rows.min(most) as usize;
     let context = SourceContext { splits: open, batch_rows };
     let task = shared.tokio.spawn(async move {
         let result = source.read(context, output).await;

@@ -105,6 +105,7 @@ impl SourceClock {
 
     pub fn idle(&mut self, number: u32) {
         if self.idle_timeout_us.is_some() {
+            self.watermark();
             self.split(number).state.idle = true;
         }
     }
@@ -135,8 +136,11 @@ impl SourceClock {
     }
 
     /// Marks splits idle that were silent for the timeout. Returns when to look again, microseconds from now.
+    ///
+    /// What the splits have come to together is kept first: the last one to fall idle takes its part of the minimum with it.
     pub fn look(&mut self, now_us: i64) -> Option<i64> {
         let timeout = self.idle_timeout_us?;
+        self.watermark();
         let mut next = None;
         for split in self.splits.values_mut().filter(|split| !split.state.ended() && !split.state.idle) {
             let left = split.last_event_us.saturating_add(timeout) - now_us;
@@ -193,6 +197,7 @@ mod tests {
     fn clock(bounded: bool, idle: Option<i64>, mins: &[Option<i64>]) -> SourceClock {
         let time = SourceTime {
             column: 0,
+            judged: true,
             read_column: None,
             unit_us: 1000,
             delay_us: 5000,
@@ -245,6 +250,18 @@ mod tests {
         assert_eq!(clock.watermark(), 94_000, "all idle: the floor, never final");
         clock.set_floor(120_000);
         assert_eq!(clock.watermark(), 120_000);
+    }
+
+    #[test]
+    fn what_was_reached_is_not_lost_when_all_fall_idle() {
+        let mut told = clock(false, Some(10), &[None]);
+        told.rows(0, Some(100_000), 1, at("1"), 5);
+        told.idle(0);
+        assert_eq!(told.watermark(), 94_000, "its reader said so");
+        let mut silent = clock(false, Some(10), &[None]);
+        silent.rows(0, Some(100_000), 1, at("1"), 5);
+        silent.look(20);
+        assert_eq!(silent.watermark(), 94_000, "it was silent");
     }
 
     #[test]

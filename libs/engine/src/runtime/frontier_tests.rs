@@ -63,11 +63,12 @@ fn play(
         worker.dataflow_core("test", None, Box::new(()), |_, scope: Scope<'_, Time>| {
             let mut edges = Vec::new();
             for _ in 0..2 {
-                let (edge, _) = driver::source_operator(scope, "source", false, Time::new(1, WM_MIN), |granted, activator, _| {
-                    ports.push(granted.main);
-                    activators.push(activator);
-                    || {}
-                });
+                let (edge, _) =
+                    driver::source_operator(scope, "source", false, Time::new(1, WM_MIN), |granted, activator, _| {
+                        ports.push(granted.main);
+                        activators.push(activator);
+                        || {}
+                    });
                 edges.push((edge, Route::Local));
             }
             let context = Context { name: "test".into(), metrics, state: state.clone() };

@@ -22,6 +22,7 @@ use super::time::{Time, WM_FINAL};
 use crate::batch::{Batch, Origin};
 use crate::error::{Result, RunError};
 use crate::operator::{Output, Stateless};
+use crate::operators::times;
 use crate::plan::SourceTime;
 use crate::source::{BadRecord, RowPositions, SourceEvent};
 
@@ -291,18 +292,24 @@ impl Ingest {
     /// Takes out rows whose event time is NULL or too far ahead, by their policies.
     fn judge_times(&self, split: u32, batch: Batch, out: &mut Output) -> Result<(Option<Batch>, Option<i64>)> {
         let Some(time) = &self.time else { return Ok((Some(batch), None)) };
-        let times = micros(batch.rows.column(time.column), time.unit_us)?;
+        let column = batch.rows.column(time.column);
+        let bounds = times::bounds(column)?;
         let ahead = time.max_ahead_us.map(|most| now_us().saturating_add(most));
         let too_far = |us: i64| ahead.is_some_and(|ahead| us > ahead);
-        let max = times.iter().flatten().max();
-        self.check_proof(split, &times)?;
-        if times.null_count() == 0 && !max.is_some_and(too_far) {
+        self.check_proof(split, bounds)?;
+        if column.null_count() == 0 && !bounds.is_some_and(|(_, max)| too_far(max)) {
+            return Ok((Some(batch), bounds.map(|(_, max)| max)));
+        }
+        let micros = times::micros(column)?;
+        let usable = |row: &usize| column.is_valid(*row) && !too_far(micros[*row]);
+        let max = (0..micros.len()).filter(usable).map(|row| micros[row]).max();
+        if !time.judged {
             return Ok((Some(batch), max));
         }
-        let good: BooleanArray = times.iter().map(|us| Some(us.is_some_and(|us| !too_far(us)))).collect();
+        let good: BooleanArray = (0..micros.len()).map(|row| Some(usable(&row))).collect();
         let bad = batch.filter(&arrow::compute::not(&good)?)?;
-        let bad_times = micros(bad.rows.column(time.column), time.unit_us)?;
-        let (code, message) = match bad_times.iter().any(|us| us.is_none()) {
+        let bad_times = bad.rows.column(time.column);
+        let (code, message) = match bad_times.null_count() > 0 {
             true => ("null_event_time", "the event time is NULL".to_string()),
             false => {
                 ("future_event_time", "the event time is further ahead of the clock than max_ahead allows".to_string())
@@ -331,15 +338,13 @@ impl Ingest {
             }
         }
         let batch = batch.filter(&good)?;
-        let max = micros(batch.rows.column(time.column), time.unit_us)?.iter().flatten().max();
         Ok(((batch.num_rows() > 0).then_some(batch), max))
     }
 
     /// A bounded run relies on lower bounds from statistics: statistics that lie must not lose a row.
-    fn check_proof(&self, split: u32, times: &Int64Array) -> Result<()> {
-        let Some(proved) = self.clock.proved(split) else { return Ok(()) };
-        match arrow::compute::min(times) {
-            Some(min) if min < proved => {
+    fn check_proof(&self, split: u32, bounds: Option<(i64, i64)>) -> Result<()> {
+        match self.clock.proved(split).zip(bounds) {
+            Some((proved, (min, _))) if min < proved => {
                 let message = format!(
                     "in table {}, split {}: a row is older than the file's statistics say",
                     self.table,
@@ -395,17 +400,6 @@ impl Ingest {
 
 pub fn now_us() -> i64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_micros() as i64)
-}
-
-/// A timestamp column in microseconds; `unit_us` is the column's unit.
-pub fn micros(column: &ArrayRef, unit_us: i64) -> Result<Int64Array> {
-    let values = arrow::compute::cast(column, &arrow::datatypes::DataType::Int64)?;
-    let values = Int64Array::from(values.to_data());
-    if unit_us == 1 {
-        return Ok(values);
-    }
-    // Saturating: a time beyond the range of microseconds stays at its end of the range.
-    Ok(values.unary(|value: i64| value.saturating_mul(unit_us)))
 }
 
 /// Rows as JSON objects, one per line.
