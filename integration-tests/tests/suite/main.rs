@@ -4,6 +4,8 @@
 mod bad_input;
 mod cases;
 mod duckdb;
+mod flow;
+mod ledgers;
 mod restart;
 mod s3;
 mod support;

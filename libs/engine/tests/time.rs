@@ -1,6 +1,7 @@
 //! The rules of time (ARCHITECTURE.md, section 5), each with the history that breaks an engine without it.
 #![allow(clippy::unwrap_used)]
 
+mod processes;
 mod support;
 
 use support::*;
