@@ -1,0 +1,34 @@
+//! What is wrong with a sink of files before anything is opened: where it writes, and what its format takes.
+
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use graph::FilesystemOptions;
+
+use super::encode::Encoder;
+use super::error::{FileError, Result};
+use super::store::{AllowedRoots, Location};
+
+/// # Errors
+/// The location is not allowed or is a file, or its directories or the format do not take a column.
+pub fn check_sink(
+    node: &graph::Sink,
+    options: &FilesystemOptions,
+    schema: &SchemaRef,
+    roots: &AllowedRoots,
+) -> Result<()> {
+    let location = Location::open(options, roots)?;
+    let refused = |reason: String| FileError::OutputRefused { shown: location.shown(), reason };
+    if location.store.local(&location.path)?.is_some_and(|local| local.is_file()) {
+        return Err(refused("it is a file; a sink's path is a directory".into()));
+    }
+    let (directories, files): (Vec<_>, Vec<_>) =
+        schema.fields().iter().cloned().partition(|field| node.partition_by.contains(field.name()));
+    if let Some(nested) = directories.iter().find(|field| field.data_type().is_nested()) {
+        return Err(refused(format!("column {} is nested and cannot name directories", nested.name())));
+    }
+    if files.is_empty() {
+        return Err(refused("all columns are partition columns; files need at least one of their own".into()));
+    }
+    Encoder::begin(options, &Arc::new(arrow::datatypes::Schema::new(files))).map(drop).map_err(refused)
+}
