@@ -4,6 +4,7 @@
 mod bad_input;
 mod cases;
 mod duckdb;
+mod fuzz;
 mod restart;
 mod s3;
 mod support;

@@ -274,6 +274,12 @@ enum Lie {
     CreatedButTimeout,
     /// It was not created, and the answer says that it exists (409 while another create runs).
     NotCreatedButExists,
+    /// The condition is ignored: what exists is written over, as by stores that do not know If-None-Match.
+    WritesOver,
+    /// Creates are refused by name.
+    NotImplemented,
+    /// The credentials may read, and not write.
+    Denied,
 }
 
 impl fmt::Display for Liar {
@@ -290,10 +296,18 @@ impl ObjectStore for Liar {
         if !lies {
             return self.inner.put_opts(key, payload, options).await;
         }
-        if self.lie != Lie::NotCreatedButExists {
-            self.inner.put_opts(key, payload, options).await?;
+        match self.lie {
+            Lie::CreatedButExists | Lie::CreatedButTimeout => drop(self.inner.put_opts(key, payload, options).await?),
+            Lie::WritesOver => return self.inner.put_opts(key, payload, PutOptions::default()).await,
+            Lie::NotCreatedButExists | Lie::NotImplemented | Lie::Denied => {}
         }
         match self.lie {
+            Lie::NotImplemented => {
+                Err(object_store::Error::Generic { store: "liar", source: "501 Not Implemented".into() })
+            }
+            Lie::Denied => {
+                Err(object_store::Error::PermissionDenied { path: key.to_string(), source: "read only".into() })
+            }
             Lie::CreatedButTimeout => Err(object_store::Error::Generic { store: "liar", source: "timed out".into() }),
             _ => Err(object_store::Error::AlreadyExists { path: key.to_string(), source: "409".into() }),
         }
@@ -348,6 +362,70 @@ fn answers_about_a_manifest_are_not_believed_before_it_was_read() {
             assert_eq!(manifests.iter().map(|manifest| manifest.rows).collect::<Vec<_>>(), [0, 10], "{lie:?}");
             assert_eq!(place.visible().await.unwrap().len(), 10, "{lie:?}");
         });
+    }
+}
+
+#[test]
+fn a_store_that_cannot_carry_commits_is_refused_before_a_row_is_written() {
+    for (lie, code, word) in [
+        (Lie::WritesOver, "output_refused", "If-None-Match"),
+        (Lie::NotImplemented, "output_refused", "501"),
+        (Lie::Denied, "access_denied", "read only"),
+        (Lie::CreatedButTimeout, "storage_unreachable", "timed out"),
+        (Lie::NotCreatedButExists, "output_refused", "at once"),
+    ] {
+        let liar = Arc::new(Liar { inner: InMemory::new(), lies: AtomicUsize::new(usize::MAX), lie });
+        let place = Place::over(Store::objects(liar.clone(), "s3://bucket/".into()), "out".into(), "json");
+        let error = place.sink("run", true, &batch(0)).err().unwrap();
+        assert!(error.code == code && error.message.contains(word), "{lie:?}: {error:?}");
+        assert!(error.message.contains("s3://bucket/out"), "{lie:?}: {error:?}");
+        assert_eq!(run(place.store.list("", |_| true)).unwrap(), [], "{lie:?}: nothing is left");
+        // Also where earlier runs wrote.
+        liar.lies.store(0, Ordering::SeqCst);
+        run(place.write("run", &[batch(0)])).unwrap();
+        liar.lies.store(usize::MAX, Ordering::SeqCst);
+        assert_eq!(place.sink("next", true, &batch(0)).err().unwrap().code, code, "{lie:?}");
+    }
+}
+
+/// Answers every request with 403 and this code, until the test ends.
+fn refusing_server(code: &'static str) -> String {
+    use std::io::{Read, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let _ = stream.read(&mut [0; 8192]);
+            let body = format!("<Error><Code>{code}</Code></Error>");
+            let head = format!("HTTP/1.1 403 Forbidden\r\nConnection: close\r\nContent-Length: {}", body.len());
+            let _ = write!(stream, "{head}\r\n\r\n{body}");
+        }
+    });
+    endpoint
+}
+
+#[test]
+fn an_unreachable_store_and_wrong_credentials_fail_when_the_sink_is_opened() {
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    for (endpoint, code) in [
+        (format!("http://{nobody}"), "storage_unreachable"),
+        (refusing_server("InvalidAccessKeyId"), "access_denied"),
+        (refusing_server("SignatureDoesNotMatch"), "access_denied"),
+    ] {
+        let options = json!({
+            "type": "filesystem", "path": "s3://bucket/out", "format": "json", "s3.endpoint": endpoint,
+            "s3.access-key": "key", "s3.secret-key": "hushhush"
+        });
+        let node = sink_node(options, &[]);
+        let graph::SinkConnector::Filesystem(options) = &node.connector else { panic!("no files") };
+        let roots = AllowedRoots::new(["/tmp"]);
+        let begun = std::time::Instant::now();
+        let opened = FilesystemSink::open(&node, options, batch(0).schema(), context("run", true), &roots);
+        let error: RunError = opened.err().unwrap().into();
+        assert!(error.code == code && error.message.contains("s3://bucket/out"), "{endpoint}: {error:?}");
+        assert!(!error.message.contains("hushhush"), "{error:?}");
+        assert!(begun.elapsed().as_secs() < 30, "{endpoint}: after {:?}", begun.elapsed());
     }
 }
 

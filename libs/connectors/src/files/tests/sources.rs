@@ -32,7 +32,7 @@ fn open_with(node: &graph::Source, hints: SourceHints, root: &Path) -> Result<Ar
     Ok(Arc::new(FilesystemSource::open(node, options, hints, &AllowedRoots::new([root]))?))
 }
 
-fn open(node: &graph::Source, root: &Path) -> Arc<dyn Source> {
+pub fn open(node: &graph::Source, root: &Path) -> Arc<dyn Source> {
     open_with(node, all_columns(node), root).unwrap()
 }
 
