@@ -207,6 +207,31 @@ const TEXTS: &[&str] = &[
     "'parquet'",
     "'key.fields'",
 ];
+/// Words that may stand for each other without breaking the grammar.
+const ALIKE: &[&[&str]] = &[
+    &["COUNT", "SUM", "AVG", "MIN", "MAX", "STDDEV", "FIRST_VALUE", "LAST_VALUE"],
+    &["=", "<>", "<", "<=", ">", ">="],
+    &["+", "-", "*", "/", "%"],
+    &["AND", "OR"],
+    &[
+        "BIGINT",
+        "INT",
+        "SMALLINT",
+        "DOUBLE",
+        "STRING",
+        "BOOLEAN",
+        "DATE",
+        "DECIMAL ( 38 , 37 )",
+        "TIMESTAMP ( 3 )",
+        "BYTES",
+    ],
+    &["SECOND", "MINUTE", "HOUR", "DAY", "MONTH"],
+    &["TUMBLE", "HOP", "CUMULATE", "SESSION"],
+    &["window_start", "window_end", "window_time"],
+    &["ABS", "UPPER", "HOUR", "FLOOR", "CEIL", "CHAR_LENGTH", "SQRT"],
+    &["HAVING", "WHERE"],
+    &["ASC", "DESC"],
+];
 /// What stands around an expression or a query, to be nested.
 const AROUND: &[(&str, &str)] = &[
     ("(", ")"),
@@ -257,7 +282,7 @@ fn mutate_tokens(random: &mut Random, tokens: &mut Vec<String>, seeds: &[Vec<Str
         return;
     }
     let at = random.below(tokens.len());
-    match random.below(14) {
+    match random.below(24) {
         0 => drop(tokens.remove(at)),
         1 => drop(tokens.drain(range(random, tokens.len()))),
         2 => {
@@ -298,7 +323,7 @@ fn mutate_tokens(random: &mut Random, tokens: &mut Vec<String>, seeds: &[Vec<Str
                 tokens[to] = tokens[from].clone();
             }
         }
-        11 | 12 => {
+        11..=14 => {
             let texts = random.below(2) == 0;
             let literals: Vec<usize> = (0..tokens.len())
                 .filter(|at| {
@@ -310,6 +335,31 @@ fn mutate_tokens(random: &mut Random, tokens: &mut Vec<String>, seeds: &[Vec<Str
                 tokens[literal] = (*random.pick(if texts { TEXTS } else { NUMBERS })).to_owned();
             }
         }
+        15..=18 => {
+            let alike =
+                |token: &String| ALIKE.iter().find(|words| words.iter().any(|word| token.eq_ignore_ascii_case(word)));
+            let places: Vec<usize> = (0..tokens.len()).filter(|at| alike(&tokens[*at]).is_some()).collect();
+            if !places.is_empty() {
+                let place = *random.pick(&places);
+                let words = alike(&tokens[place]).expect("chosen for it");
+                tokens[place] = (*random.pick(words)).to_owned();
+            }
+        }
+        // Whole statements: another script's, one twice, one less.
+        19 | 20 => {
+            let mut statements: Vec<Vec<String>> =
+                tokens.split_inclusive(|token| token == ";").map(<[_]>::to_vec).collect();
+            let at = random.below(statements.len());
+            match random.below(3) {
+                0 => drop(statements.remove(at)),
+                1 => statements.insert(at, statements[at].clone()),
+                _ => {
+                    let others: Vec<&[String]> = random.pick(seeds).split_inclusive(|token| token == ";").collect();
+                    statements.insert(at, random.pick(&others).to_vec());
+                }
+            }
+            *tokens = statements.concat();
+        }
         _ => {
             let (open, close) = *random.pick(AROUND);
             let inner = match group(tokens, at) {
@@ -317,7 +367,7 @@ fn mutate_tokens(random: &mut Random, tokens: &mut Vec<String>, seeds: &[Vec<Str
                 _ => at..at + 1,
             };
             // Within the limits of nesting, and beyond them.
-            let times = [1, 2, 5, 40, 300][random.below(5)];
+            let times = [1, 1, 1, 2, 40, 300][random.below(6)];
             tokens.splice(inner.end..inner.end, owned(&vec![close; times]));
             tokens.splice(inner.start..inner.start, owned(&vec![open; times]));
         }
@@ -326,12 +376,13 @@ fn mutate_tokens(random: &mut Random, tokens: &mut Vec<String>, seeds: &[Vec<Str
 
 fn mutated_script(random: &mut Random, seeds: &[Vec<String>]) -> String {
     let mut tokens = random.pick(seeds).clone();
-    for _ in 0..1 + random.below(3) {
+    let changes = [1, 1, 1, 2, 2, 3][random.below(6)];
+    for _ in 0..changes {
         mutate_tokens(random, &mut tokens, seeds);
     }
     let mut text = tokens.join(" ");
     // The tokeniser is to be tried too.
-    if random.below(10) == 0 {
+    if random.below(20) == 0 && !text.is_empty() {
         let mut bytes = text.into_bytes();
         let at = random.below(bytes.len());
         match random.below(3) {

@@ -564,7 +564,7 @@ fn local_create(target: &Path, bytes: &[u8]) -> io::Result<bool> {
     let directory = target.parent().ok_or(io::ErrorKind::InvalidInput)?;
     create_dirs(directory)?;
     let staged = directory.join(format!(".{}", uuid::Uuid::new_v4()));
-    let written = fs::write(&staged, bytes).and_then(|()| fs::File::open(&staged)?.sync_all());
+    let written = fs::write(&staged, bytes).and_then(|()| sync(&fs::File::open(&staged)?));
     // A link is made only if the name is free: the one conditional create that local file systems have for a whole file.
     let linked = written.and_then(|()| match fs::hard_link(&staged, target) {
         Ok(()) => Ok(true),
@@ -577,9 +577,24 @@ fn local_create(target: &Path, bytes: &[u8]) -> io::Result<bool> {
     Ok(created)
 }
 
+/// What was synced, in order, in all tests of this process.
+#[cfg(test)]
+pub(super) static SYNCED: std::sync::Mutex<Vec<PathBuf>> = std::sync::Mutex::new(Vec::new());
+
+/// Makes a file's content, or a directory's entries, durable.
+pub(super) fn sync(file: &fs::File) -> io::Result<()> {
+    file.sync_all()?;
+    #[cfg(test)]
+    {
+        let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(file));
+        SYNCED.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(fs::read_link(path)?);
+    }
+    Ok(())
+}
+
 /// Makes a directory's entries durable.
 pub(super) fn sync_dir(directory: &Path) -> io::Result<()> {
-    fs::File::open(directory)?.sync_all()
+    sync(&fs::File::open(directory)?)
 }
 
 /// `mkdir -p`, each new entry made durable.
