@@ -116,13 +116,14 @@ fn bad_records_are_reported_in_their_place_also_after_resuming() {
         assert!(seen[&0].contains(&"199: 199".to_string()), "{:?}", seen[&0].last());
     });
     // More bad records in a row than are handed over at once: events that have no rows, and a place to go on behind them.
-    fs::write(root.path().join("a.json"), "oops\n".repeat(600) + "{\"id\": 600}\noops\n").unwrap();
+    let oops = "o".repeat(3_000) + "\n";
+    fs::write(root.path().join("a.json"), oops.repeat(600) + "{\"id\": 600}\noops\n").unwrap();
     let source = open(&node, root.path());
     run(async {
         let rows = source_conformance(source.clone()).await;
         assert_eq!(rows.len(), 602);
         let seen = collect(&source, starts(&source.splits().await.unwrap()), 7).await.unwrap();
-        assert!(seen.iter().filter(|seen| seen.len == 0).count() >= 2, "{} events", seen.len());
+        assert!(seen.iter().any(|seen| seen.len == 0), "{} events", seen.len());
         let tail = &by_split(&seen)[&0][600..];
         assert!(tail[0] == "600: 600" && tail[1].starts_with("601! "), "{tail:?}");
     });
