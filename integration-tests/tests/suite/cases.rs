@@ -160,7 +160,7 @@ impl Case {
         if let Streamed { batch_rows, .. } | Shuffled { batch_rows, .. } = mode {
             let every_rows = (self.rows() / (EPOCHS + 1)).max(1);
             // An epoch ends after a batch, so a small case has small batches, whatever the mode says.
-            set("source.batch-rows".into(), (batch_rows as usize).min(every_rows).to_string());
+            set("source.batch-rows".into(), batch_rows.to_string());
             set("epoch.every-rows".into(), every_rows.to_string());
             set("watermark.interval".into(), "0s".into());
             for source in &self.sources {

@@ -5,6 +5,8 @@ mod bad_input;
 mod cases;
 mod duckdb;
 mod fuzz;
+mod flow;
+mod ledgers;
 mod restart;
 mod s3;
 mod support;

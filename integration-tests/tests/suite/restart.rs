@@ -80,7 +80,6 @@ fn attempt_of(
     settings.parallelism = threads;
     // Each instance asks for a cut so often; three of them still cross five epochs.
     settings.epoch_every_rows = Some((case.rows() as u64 / 18).max(1));
-    settings.batch_rows = settings.epoch_every_rows.unwrap();
     settings.watermark_interval = graph::Period::ZERO;
     let all = printed.clone();
     let on_print = Arc::new(move |rows: PrintedRows| all.lock().unwrap().extend(as_rows(&rows)));

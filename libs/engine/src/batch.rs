@@ -61,8 +61,12 @@ pub struct Batch {
 
 /// A share of the byte budget of a process; given back on drop.
 #[derive(Debug)]
-pub struct Permit {
-    pub(crate) _held: tokio::sync::OwnedSemaphorePermit,
+pub enum Permit {
+    Held {
+        _permit: tokio::sync::OwnedSemaphorePermit,
+    },
+    /// Of a batch made of several.
+    All(Vec<Arc<Permit>>),
 }
 
 impl Batch {
@@ -87,6 +91,12 @@ impl Batch {
 
     pub fn kind(&self, row: usize) -> RowKind {
         self.kinds.as_ref().map_or(RowKind::Insert, |kinds| RowKind::from_code(kinds.value(row)))
+    }
+
+    /// A kind for every row.
+    pub fn all_kinds(&self) -> UInt8Array {
+        let inserts = || UInt8Array::from_value(RowKind::Insert as u8, self.num_rows());
+        self.kinds.clone().unwrap_or_else(inserts)
     }
 
     /// The rows for which `mask` is true. Kinds are filtered alike; pairs of updates are not mended here.

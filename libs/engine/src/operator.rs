@@ -23,6 +23,11 @@ pub trait Operator {
         self.watermark(wm, out).map(|()| false)
     }
 
+    /// How far, in microseconds, its results stay behind the watermark that made them: what follows sees watermarks lower by this.
+    fn behind(&self) -> i64 {
+        0
+    }
+
     /// The epoch is complete; updating results are emitted here.
     fn epoch_end(&mut self, epoch: u64, out: &mut Output) -> Result<()>;
 

@@ -179,7 +179,7 @@ impl SourceOutput {
             positions,
             bad,
             next,
-            permit: Some(Arc::new(Permit { _held: held })),
+            permit: Some(Arc::new(Permit::Held { _permit: held })),
         })
     }
 

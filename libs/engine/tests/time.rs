@@ -1,6 +1,7 @@
 //! The rules of time (ARCHITECTURE.md, section 5), each with the history that breaks an engine without it.
 #![allow(clippy::unwrap_used)]
 
+mod processes;
 mod support;
 
 use support::*;
@@ -248,4 +249,56 @@ fn a_restart_at_any_epoch_with_another_parallelism_changes_nothing() {
         assert!(third.finished && third.epoch > stop + 1, "epochs go on: {}", third.epoch);
         assert_eq!(world.lines(), undisturbed.lines(), "stopped after epoch {stop}");
     }
+}
+
+/// A restart begins at the closing watermark of its checkpoint: a split that has come back from idleness is behind it, and its rows must not
+/// reach windows that have fired.
+#[test]
+fn a_restart_begins_at_the_closing_watermark() {
+    let quiet = vec![
+        Act::Rows(vec![(1_000, "q", 1)]),
+        Act::Idle,
+        Act::AfterCommit(5),
+        Act::Rows(vec![(2_000, "q", 1)]),
+        Act::AfterCommit(11),
+        Act::Rows(vec![(3_000, "q", 1), (95_000, "q", 1)]),
+    ];
+    let world = World::new([(
+        "a",
+        vec![vec![Act::Rows(every_second("a", 0, 100_000)), Act::AfterCommit(14), Act::Pause(50)], quiet],
+    )]);
+    let nodes = format!("{}, {}", source("a", "0s", Some("10s")), tumble("a-time", "10s"));
+    let late = |outcome: &engine::runtime::Outcome| outcome.counts.iter().map(|count| count.late).sum::<u64>();
+    let first = run_from(&world, &nodes, &settings("\"parallelism\": 2"), None, Some(10)).unwrap();
+    assert_eq!(late(&first), 1);
+    assert!(world.lines().contains(&"a 00:00:00 10 10".to_string()), "windows have fired: {:?}", world.lines());
+    let second = run_from(&world, &nodes, &settings(""), first.checkpoint.map(std::sync::Arc::new), None).unwrap();
+    assert_eq!(late(&second), 1, "the row of 00:00:03 came after its window had closed");
+    let mut expected = full_windows("a", 100, 1);
+    expected.extend(["q 00:00:00 1 1".to_string(), "q 00:01:30 1 1".to_string()]);
+    assert_eq!(world.lines(), expected);
+}
+
+/// A row exactly one gap after the last one of a session shares it, also when it is the last that the watermark allows; and a window over
+/// the session's time takes its result.
+#[test]
+fn a_row_at_the_end_of_a_session_shares_it() {
+    let nodes = format!(
+        r#"{}, {{"id": "visits", "type": "window_aggregate", "inputs": ["a-time"],
+            "window": {{"kind": "session", "time": "ts", "gap": "10s"}}, "keys": [{{"name": "k", "expr": "k"}}],
+            "aggregates": [{{"name": "v", "function": "sum", "args": ["v"]}}]}},
+           {{"id": "sums", "type": "window_aggregate", "inputs": ["visits"],
+            "window": {{"kind": "tumble", "time": "window_time", "size": "1s"}}, "keys": [{{"name": "k", "expr": "k"}}],
+            "aggregates": [{{"name": "total", "function": "sum", "args": ["v"]}}]}},
+           {{"id": "short", "type": "project", "inputs": ["sums"], "columns": [
+            {{"name": "k", "expr": "k"}}, {{"name": "window_end", "expr": "window_end"}}, {{"name": "total", "expr": "total"}}]}},
+           {{"id": "out", "type": "sink", "inputs": ["short"], "table": "out", "connector": {{"type": "blackhole"}}}}"#,
+        source("a", "0s", None)
+    );
+    // The clock row of key c moves the watermark to 9,999 ms: the row of 10,000 ms is in time, and shares the session of key k.
+    let rows = vec![(0, "k", 1), (10_000, "c", 1), (10_000, "k", 2), (20_000, "k", 4), (40_000, "k", 8)];
+    let world = World::new([("a", vec![vec![Act::Rows(rows)]])]);
+    let outcome = run(&world, &nodes, &settings("\"source.batch-rows\": 1")).unwrap();
+    assert_eq!(outcome.counts.iter().map(|count| count.late).sum::<u64>(), 0);
+    assert_eq!(world.lines(), ["c 00:00:20 1", "k 00:00:30 7", "k 00:00:50 8"]);
 }

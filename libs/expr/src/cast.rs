@@ -142,26 +142,8 @@ pub(crate) fn array(values: &ArrayRef, from: &DataType, to: &DataType, mode: Mod
             }
             decimals(wide.iter(), |v| decimal::rescale(i128::from(v), 0, *s, *p), (*p, *s), mode, |v| v.to_string())
         }
-        (Double, Decimal(p, s)) => {
-            let values = values.as_primitive::<Float64Type>();
-            decimals(
-                values.iter(),
-                |v| decimal::parse(&v.to_string(), *p, *s).flatten(),
-                (*p, *s),
-                mode,
-                |v| v.to_string(),
-            )
-        }
-        (Float, Decimal(p, s)) => {
-            let values = values.as_primitive::<Float32Type>();
-            decimals(
-                values.iter(),
-                |v| decimal::parse(&v.to_string(), *p, *s).flatten(),
-                (*p, *s),
-                mode,
-                |v| v.to_string(),
-            )
-        }
+        (Double, Decimal(p, s)) => decimals_of_floats::<Float64Type>(values, (*p, *s), mode),
+        (Float, Decimal(p, s)) => decimals_of_floats::<Float32Type>(values, (*p, *s), mode),
         (Decimal(_, s1), Decimal(p, s)) => {
             let values = values.as_primitive::<Decimal128Type>();
             decimals(values.iter(), |v| decimal::rescale(v, *s1, *s, *p), (*p, *s), mode, |v| decimal::text(v, *s1))
@@ -327,6 +309,15 @@ where
     Ok(Arc::new(Decimal128Array::from(out).with_precision_and_scale(precision, scale as i8)?))
 }
 
+/// By the digits that a number shows.
+fn decimals_of_floats<T: ArrowPrimitiveType>(values: &ArrayRef, to: (u8, u8), mode: Mode) -> Result<ArrayRef>
+where
+    T::Native: ToString,
+{
+    let convert = |v: T::Native| decimal::parse(&v.to_string(), to.0, to.1).flatten();
+    decimals(values.as_primitive::<T>().iter(), convert, to, mode, |v| v.to_string())
+}
+
 /// The numbers of a timestamp array of any unit.
 pub(crate) fn ticks(values: &ArrayRef) -> Result<PrimitiveArray<Int64Type>> {
     Ok(compute::cast(values, &ArrowType::Int64)?.as_primitive::<Int64Type>().clone())
@@ -358,63 +349,52 @@ fn timestamps(
 
 /// Texts to values; blanks around them are not looked at.
 fn parsed(texts: &StringArray, to: &DataType, mode: Mode) -> Result<ArrayRef> {
-    fn primitive<T: ArrowPrimitiveType>(
+    fn each<T, A: FromIterator<Option<T>>>(
         texts: &StringArray,
         to: &DataType,
         mode: Mode,
-        read: impl Fn(&str) -> Option<T::Native>,
-    ) -> Result<PrimitiveArray<T>> {
-        let mut out: Vec<Option<T::Native>> = Vec::with_capacity(texts.len());
-        for text in texts {
-            out.push(match text.map(|text| (text, read(text.trim()))) {
-                None => None,
-                Some((_, Some(value))) => Some(value),
-                Some((_, None)) if mode == Mode::Try => None,
-                Some((text, None)) => return Err(unreadable(text, to)),
-            });
-        }
-        Ok(PrimitiveArray::from_iter(out))
+        read: impl Fn(&str) -> Option<T>,
+    ) -> Result<A> {
+        let value = |text: Option<&str>| match text.map(|text| (text, read(text.trim()))) {
+            None => Ok(None),
+            Some((text, None)) if mode != Mode::Try => Err(unreadable(text, to)),
+            Some((_, value)) => Ok(value),
+        };
+        texts.iter().map(value).collect()
     }
     Ok(match to {
         DataType::TinyInt => {
-            Arc::new(primitive::<Int8Type>(texts, to, mode, |text| i8::try_from(integer(text)?).ok())?)
+            Arc::new(each::<_, PrimitiveArray<Int8Type>>(texts, to, mode, |text| i8::try_from(integer(text)?).ok())?)
         }
         DataType::SmallInt => {
-            Arc::new(primitive::<Int16Type>(texts, to, mode, |text| i16::try_from(integer(text)?).ok())?)
+            Arc::new(each::<_, PrimitiveArray<Int16Type>>(texts, to, mode, |text| i16::try_from(integer(text)?).ok())?)
         }
-        DataType::Int => Arc::new(primitive::<Int32Type>(texts, to, mode, |text| i32::try_from(integer(text)?).ok())?),
-        DataType::BigInt => Arc::new(primitive::<Int64Type>(texts, to, mode, integer)?),
-        DataType::Float => Arc::new(primitive::<Float32Type>(texts, to, mode, |text| {
+        DataType::Int => {
+            Arc::new(each::<_, PrimitiveArray<Int32Type>>(texts, to, mode, |text| i32::try_from(integer(text)?).ok())?)
+        }
+        DataType::BigInt => Arc::new(each::<_, PrimitiveArray<Int64Type>>(texts, to, mode, integer)?),
+        DataType::Float => Arc::new(each::<_, PrimitiveArray<Float32Type>>(texts, to, mode, |text| {
             float(text).map(|_| text.parse().unwrap_or(f32::NAN))
         })?),
-        DataType::Double => Arc::new(primitive::<Float64Type>(texts, to, mode, float)?),
+        DataType::Double => Arc::new(each::<_, PrimitiveArray<Float64Type>>(texts, to, mode, float)?),
         DataType::Decimal(p, s) => {
-            let read = primitive::<Decimal128Type>(texts, to, mode, |text| decimal::parse(text, *p, *s).flatten())?;
+            let read = each::<_, PrimitiveArray<Decimal128Type>>(texts, to, mode, |text| {
+                decimal::parse(text, *p, *s).flatten()
+            })?;
             Arc::new(read.with_precision_and_scale(*p, *s as i8)?)
         }
-        DataType::Boolean => {
-            let mut out: Vec<Option<bool>> = Vec::with_capacity(texts.len());
-            for text in texts {
-                out.push(match text.map(|text| (text, boolean(text.trim()))) {
-                    None => None,
-                    Some((_, Some(value))) => Some(value),
-                    Some((_, None)) if mode == Mode::Try => None,
-                    Some((text, None)) => return Err(unreadable(text, to)),
-                });
-            }
-            Arc::new(BooleanArray::from(out))
-        }
+        DataType::Boolean => Arc::new(each::<_, BooleanArray>(texts, to, mode, boolean)?),
         DataType::Bytes => Arc::new(texts.iter().map(|text| text.map(str::as_bytes)).collect::<BinaryArray>()),
         DataType::Date => {
             let date = |text: &str| i32::try_from(calendar::parse_timestamp(text, false)?.0.div_euclid(86_400)).ok();
-            Arc::new(primitive::<Date32Type>(texts, to, mode, date)?)
+            Arc::new(each::<_, PrimitiveArray<Date32Type>>(texts, to, mode, date)?)
         }
-        DataType::Time => Arc::new(primitive::<Time64MicrosecondType>(texts, to, mode, |text| {
+        DataType::Time => Arc::new(each::<_, PrimitiveArray<Time64MicrosecondType>>(texts, to, mode, |text| {
             Some(calendar::parse_time(text)? / 1_000)
         })?),
         DataType::Timestamp(p) | DataType::TimestampLtz(p) => {
             let zone = matches!(to, DataType::TimestampLtz(_));
-            let read = primitive::<Int64Type>(texts, to, mode, |text| {
+            let read = each::<_, PrimitiveArray<Int64Type>>(texts, to, mode, |text| {
                 let (seconds, nanos) = calendar::parse_timestamp(text, zone)?;
                 calendar::join(seconds, nanos, *p)
             })?;

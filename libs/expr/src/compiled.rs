@@ -52,10 +52,12 @@ impl fmt::Debug for Compiled {
 }
 
 impl Compiled {
+    /// The SQL type of the result.
     pub fn data_type(&self) -> &DataType {
         &self.data_type
     }
 
+    /// Whether the result may be NULL.
     pub fn nullable(&self) -> bool {
         self.nullable
     }

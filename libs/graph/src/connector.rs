@@ -30,11 +30,13 @@ pub enum SinkConnector {
     Blackhole(BlackholeOptions),
 }
 
-/// The names that `'connector' = ...` may have for a source, and for a sink.
+/// The names that `'connector' = ...` may have for a source.
 pub const SOURCE_CONNECTORS: &[&str] = &["datagen", "filesystem", "replay"];
+/// The same for a sink.
 pub const SINK_CONNECTORS: &[&str] = &["blackhole", "filesystem", "print"];
 
 impl SourceConnector {
+    /// The value of `connector` in SQL and of `type` in JSON.
     pub fn name(&self) -> &'static str {
         match self {
             SourceConnector::Filesystem(_) => "filesystem",
@@ -65,6 +67,7 @@ impl SourceConnector {
 }
 
 impl SinkConnector {
+    /// The value of `connector` in SQL and of `type` in JSON.
     pub fn name(&self) -> &'static str {
         match self {
             SinkConnector::Filesystem(_) => "filesystem",
@@ -118,6 +121,7 @@ pub enum JsonTimestamps {
     EpochMicros,
 }
 
+/// How the pages of Parquet files are compressed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Compression {
@@ -192,6 +196,7 @@ pub struct ReplayOptions {
     pub splits: u64,
 }
 
+/// How fast recorded time passes: as fast as it can, or this many times as fast as the wall clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ReplaySpeed {
@@ -201,6 +206,7 @@ pub enum ReplaySpeed {
     Factor(f64),
 }
 
+/// What follows the last row: the end of the input, or silence.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ReplayThen {

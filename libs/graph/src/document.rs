@@ -24,10 +24,12 @@ pub struct Graph {
 }
 
 impl Graph {
+    /// A graph of the current version; nothing is checked.
     pub fn new(nodes: Vec<Node>) -> Graph {
         Graph { version: GRAPH_VERSION, nodes }
     }
 
+    /// The node with this id.
     pub fn node(&self, id: &str) -> Option<&Node> {
         self.nodes.iter().find(|node| node.id == id)
     }
@@ -243,24 +245,12 @@ fn read_node(node: Value, at: &str) -> Result<Node, Vec<Problem>> {
 }
 
 fn read_operator(mut object: Map<String, Value>, at: &str) -> Result<Operator, Vec<Problem>> {
-    const KNOWN: &[&str] = &[
-        "source",
-        "project",
-        "filter",
-        "union",
-        "watermark",
-        "window_assign",
-        "window_aggregate",
-        "aggregate",
-        "sort",
-        "sink",
-        "late_rows",
-        "dead_letters",
-    ];
     let kind = object.remove("type");
     let Some(kind) = kind.as_ref().and_then(Value::as_str) else {
         let problem = Problem::new("missing_field", "the node has no type");
-        return Err(vec![problem.hint(format!("there is {}", KNOWN.join(", "))).pointer(format!("{at}/type"))]);
+        return Err(vec![
+            problem.hint(format!("there is {}", Operator::TYPE_NAMES.join(", "))).pointer(format!("{at}/type")),
+        ]);
     };
     let plain = |_: &str| false;
     Ok(match kind {
@@ -288,7 +278,9 @@ fn read_operator(mut object: Map<String, Value>, at: &str) -> Result<Operator, V
         "dead_letters" => Operator::DeadLetters(read_object(object, at, plain)?),
         other => {
             let problem = Problem::new("unknown_type", format!("there is no node type {other:?}"));
-            return Err(vec![problem.hint(suggestion(other, KNOWN.iter().copied())).pointer(format!("{at}/type"))]);
+            return Err(vec![
+                problem.hint(suggestion(other, Operator::TYPE_NAMES.iter().copied())).pointer(format!("{at}/type")),
+            ]);
         }
     })
 }

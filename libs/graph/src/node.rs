@@ -48,6 +48,22 @@ pub enum Operator {
 }
 
 impl Operator {
+    /// The values of `type` in JSON.
+    pub const TYPE_NAMES: &[&str] = &[
+        "source",
+        "project",
+        "filter",
+        "union",
+        "watermark",
+        "window_assign",
+        "window_aggregate",
+        "aggregate",
+        "sort",
+        "sink",
+        "late_rows",
+        "dead_letters",
+    ];
+
     /// The value of `type` in JSON.
     pub fn type_name(&self) -> &'static str {
         match self {
@@ -80,6 +96,7 @@ pub enum OnBad {
     Drop,
 }
 
+/// Rows of a table that a connector reads. Output: `columns`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Source {
     /// The name that messages, metrics and the ledgers use.
@@ -94,6 +111,7 @@ pub struct Source {
     pub partition_by: Vec<String>,
 }
 
+/// An expression and the name of the column that holds its result.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct NamedExpr {
     pub name: String,
@@ -101,19 +119,23 @@ pub struct NamedExpr {
     pub expr: String,
 }
 
+/// Output: `columns`, in this order.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Project {
     pub columns: Vec<NamedExpr>,
 }
 
+/// Output: the columns of the input. `predicate` is SQL text of type BOOLEAN; rows for which it is false or NULL are dropped.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Filter {
     pub predicate: String,
 }
 
+/// Output: the columns of the first input.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Union {}
 
+/// Output: the columns of the input.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Watermark {
     /// A timestamp column of precision 0, 3 or 6: the time attribute.
@@ -165,12 +187,14 @@ pub enum Window {
     Attached {},
 }
 
+/// Output: the columns of the input, then `window_start`, `window_end` and `window_time`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct WindowAssign {
     /// Tumble, hop or cumulate.
     pub window: Window,
 }
 
+/// A function of the rows of a group. Values that are NULL are ignored; of no values the result is NULL, or 0 for a count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AggregateFunction {
@@ -192,6 +216,7 @@ pub enum AggregateFunction {
 }
 
 impl AggregateFunction {
+    /// Its name in JSON and, in upper case, in SQL.
     pub fn name(self) -> &'static str {
         match self {
             AggregateFunction::Count => "count",
@@ -210,6 +235,7 @@ impl AggregateFunction {
     }
 }
 
+/// An aggregate function and the column that holds its result.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct AggregateCall {
     /// The result's column.
@@ -251,6 +277,7 @@ pub struct Aggregate {
     pub aggregates: Vec<AggregateCall>,
 }
 
+/// One of the expressions by which rows are ordered: SQL text over the columns of the input.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct SortKey {
     pub expr: String,
@@ -261,6 +288,7 @@ pub struct SortKey {
     pub nulls_first: Option<bool>,
 }
 
+/// Output: the columns of the input; the rows in the order of `by`, `limit` of them behind the first `offset`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Sort {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -271,6 +299,7 @@ pub struct Sort {
     pub offset: u64,
 }
 
+/// A table that a connector writes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Sink {
     pub table: String,

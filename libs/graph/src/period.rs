@@ -14,16 +14,20 @@ pub struct Period {
 }
 
 impl Period {
+    /// No time.
     pub const ZERO: Period = Period { us: 0 };
 
+    /// Of microseconds.
     pub const fn from_us(us: i64) -> Period {
         Period { us }
     }
 
+    /// Of seconds; 292,000 years are the most.
     pub const fn from_secs(secs: i64) -> Period {
         Period { us: secs * 1_000_000 }
     }
 
+    /// Of milliseconds; 292,000 years are the most.
     pub const fn from_millis(millis: i64) -> Period {
         Period { us: millis * 1_000 }
     }

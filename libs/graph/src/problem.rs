@@ -31,20 +31,24 @@ pub enum Place {
 }
 
 impl Problem {
+    /// Without a hint and a place. `code` is stable and for programs; `message` is for people.
     pub fn new(code: impl Into<String>, message: impl Into<String>) -> Problem {
         Problem { code: code.into(), message: message.into(), hint: None, place: Place::Nowhere }
     }
 
+    /// With what to do instead.
     pub fn hint(mut self, hint: impl Into<String>) -> Problem {
         self.hint = Some(hint.into());
         self
     }
 
+    /// With the place that is wrong.
     pub fn at(mut self, place: Place) -> Problem {
         self.place = place;
         self
     }
 
+    /// With a JSON Pointer (RFC 6901) as its place.
     pub fn pointer(self, pointer: impl Into<String>) -> Problem {
         self.at(Place::Pointer { pointer: pointer.into() })
     }

@@ -32,6 +32,27 @@ pub enum DataType {
 }
 
 impl DataType {
+    /// The words that types begin with, without their synonyms.
+    pub const NAMES: &[&str] = &[
+        "BOOLEAN",
+        "TINYINT",
+        "SMALLINT",
+        "INT",
+        "BIGINT",
+        "FLOAT",
+        "DOUBLE",
+        "DECIMAL",
+        "STRING",
+        "BYTES",
+        "DATE",
+        "TIME",
+        "TIMESTAMP",
+        "TIMESTAMP_LTZ",
+        "ARRAY",
+        "MAP",
+        "ROW",
+    ];
+
     /// The unit of a timestamp's declared precision in microseconds, where it can be a time attribute: precision 0, 3 and 6.
     pub fn time_unit_us(&self) -> Option<i64> {
         match self {
@@ -42,14 +63,17 @@ impl DataType {
         }
     }
 
+    /// With or without a time zone.
     pub fn is_timestamp(&self) -> bool {
         matches!(self, DataType::Timestamp(_) | DataType::TimestampLtz(_))
     }
 
+    /// TINYINT to BIGINT.
     pub fn is_integer(&self) -> bool {
         matches!(self, DataType::TinyInt | DataType::SmallInt | DataType::Int | DataType::BigInt)
     }
 
+    /// Integers, FLOAT, DOUBLE and DECIMAL.
     pub fn is_numeric(&self) -> bool {
         self.is_integer() || matches!(self, DataType::Float | DataType::Double | DataType::Decimal(..))
     }
@@ -98,18 +122,20 @@ pub fn quoted(name: &str) -> String {
 pub struct TypeError {
     pub text: String,
     pub reason: String,
+    /// The word where a type's name was expected, if it is none.
+    pub unknown: Option<String>,
 }
 
 impl FromStr for DataType {
     type Err = TypeError;
 
     fn from_str(text: &str) -> Result<Self, TypeError> {
-        let mut reader = Reader { rest: text, depth: 0 };
+        let mut reader = Reader { rest: text, depth: 0, unknown: None };
         let result = reader.data_type().and_then(|data_type| match reader.rest.trim() {
             "" => Ok(data_type),
             rest => Err(format!("unexpected {rest:?} after it")),
         });
-        result.map_err(|reason| TypeError { text: text.to_string(), reason })
+        result.map_err(|reason| TypeError { text: text.to_string(), reason, unknown: reader.unknown })
     }
 }
 
@@ -117,6 +143,7 @@ impl FromStr for DataType {
 struct Reader<'a> {
     rest: &'a str,
     depth: usize,
+    unknown: Option<String>,
 }
 
 const DEPTH_MAX: usize = 32;
@@ -201,7 +228,10 @@ impl Reader<'_> {
                 self.expect(close)?;
                 DataType::Row(fields)
             }
-            other => return Err(format!("there is no type {other}")),
+            other => {
+                self.unknown = Some(other.to_string());
+                return Err(format!("there is no type {other}"));
+            }
         };
         self.depth -= 1;
         Ok(data_type)
@@ -352,18 +382,22 @@ pub struct Schema {
 }
 
 impl Schema {
+    /// Names are not checked here.
     pub fn new(columns: Vec<Column>) -> Schema {
         Schema { columns }
     }
 
+    /// The position of the column with exactly this name.
     pub fn index_of(&self, name: &str) -> Option<usize> {
         self.columns.iter().position(|column| column.name == name)
     }
 
+    /// The column with exactly this name.
     pub fn column(&self, name: &str) -> Option<&Column> {
         self.columns.iter().find(|column| column.name == name)
     }
 
+    /// In the order of the columns.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.columns.iter().map(|column| column.name.as_str())
     }

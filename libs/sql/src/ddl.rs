@@ -340,32 +340,10 @@ fn data_type(parser: &mut Parser, problems: &mut Vec<Problem>) -> Result<DataTyp
     let at = place(crate::script::span_of(&tokens));
     Ok(text.parse::<DataType>().unwrap_or_else(|error| {
         let problem = Problem::new("unknown_type", format!("cannot read the type {text}: {}", error.reason));
-        const TYPES: &[&str] = &[
-            "BOOLEAN",
-            "TINYINT",
-            "SMALLINT",
-            "INT",
-            "BIGINT",
-            "FLOAT",
-            "DOUBLE",
-            "DECIMAL",
-            "STRING",
-            "BYTES",
-            "DATE",
-            "TIME",
-            "TIMESTAMP",
-            "TIMESTAMP_LTZ",
-            "ARRAY",
-            "MAP",
-            "ROW",
-        ];
-        let unknown = error
-            .reason
-            .starts_with("there is no type")
-            .then(|| error.reason.rsplit(' ').next().unwrap_or_default().to_string());
-        problems.push(match unknown {
-            Some(wrong) => problem.hint(suggestion(&wrong, TYPES.iter().copied())).at(at),
-            None => problem.at(at),
+        let problem = problem.at(at);
+        problems.push(match &error.unknown {
+            Some(wrong) => problem.hint(suggestion(wrong, DataType::NAMES.iter().copied())),
+            None => problem,
         });
         DataType::String
     }))

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-use expr::{Analysis, Changelog};
+use expr::Analysis;
 use graph::{AggregateCall, Graph, NamedExpr, Node, Operator, SortKey, Window};
 
 /// The tree of a graph: per operator what it does, and the columns, time attribute, boundedness and changelog kind of what leaves it.
@@ -64,18 +64,12 @@ fn facts(node: &Node, analysis: &Analysis) -> Vec<String> {
     let Some(facts) = analysis.facts.get(&node.id).filter(|_| !matches!(node.operator, Operator::Sink(_))) else {
         return Vec::new();
     };
-    let changelog = match &facts.changelog {
-        Changelog::InsertOnly => "insert-only".to_string(),
-        Changelog::Retract => "updating (retractions)".to_string(),
-        Changelog::Upsert(keys) if keys.is_empty() => "updating (one row)".to_string(),
-        Changelog::Upsert(keys) => format!("updating (by {})", keys.join(", ")),
-    };
     let time = match &facts.time {
         Some(time) => format!("time {} ({})", time.column, graph::Period::from_us(time.unit_us)),
         None => "no time".to_string(),
     };
     let bounded = if facts.bounded { "bounded" } else { "unbounded" };
-    vec![format!("-> {}", facts.schema), format!("   {changelog}, {time}, {bounded}")]
+    vec![format!("-> {}", facts.schema), format!("   {}, {time}, {bounded}", facts.changelog)]
 }
 
 pub(crate) fn details(operator: &Operator) -> Vec<String> {

@@ -6,8 +6,9 @@ use graph::{Aggregate, AggregateCall, Column, DataType, NamedExpr, Operator, Sch
 
 use crate::aggregates::{self, Call};
 use crate::nodes::NodeSpans;
+use crate::order::SortItem;
 use crate::planner::Planner;
-use crate::query::{Planned, Refused, Resolved, SortItem};
+use crate::query::{Planned, Refused, Resolved};
 use crate::relation::{
     Output, Pending, Relation, WINDOW_COLUMNS, WindowKind, WindowSpans, Windows, bare, column, marked, unique,
     window_columns, window_time,

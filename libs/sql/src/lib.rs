@@ -6,14 +6,16 @@
 //! This crate knows nothing of I/O, timely or HTTP.
 //!
 //! `script` splits the text into statements and `ddl` reads CREATE; `planner` goes through the statements, `tables` makes sources and sinks,
-//! `query` makes SELECTs (with `windows` and `grouping`) into [`relation::Relation`]s, and `nodes` holds the graph as it grows.
+//! `query` makes SELECTs (with `from`, `windows`, `grouping` and `order`) into [`relation::Relation`]s, and `nodes` holds the graph as it grows.
 
 mod aggregates;
 mod ddl;
 mod dialect;
 mod explain;
+mod from;
 mod grouping;
 mod nodes;
+mod order;
 mod period;
 mod planner;
 mod query;

@@ -1,18 +1,18 @@
-//! Queries to relations: WITH, SELECT, UNION, ORDER BY and LIMIT.
+//! Queries to relations: WITH, SELECT and UNION.
 
 use datafusion_sql::sqlparser::ast::{
-    Distinct, Expr, FunctionArguments, GroupByExpr, Ident, JoinOperator, LimitClause, ObjectName, OrderByKind, Query,
-    Select, SelectFlavor, SelectItem, SelectItemQualifiedWildcardKind, SetExpr, SetOperator, SetQuantifier, Spanned,
-    TableAlias, TableFactor, TableWithJoins, Value, ValueWithSpan,
+    Distinct, Expr, GroupByExpr, Ident, OrderByKind, Query, Select, SelectFlavor, SelectItem,
+    SelectItemQualifiedWildcardKind, SetExpr, SetOperator, SetQuantifier, Spanned, Value, ValueWithSpan,
 };
 use datafusion_sql::sqlparser::tokenizer::Span;
-use graph::{Column, Filter, Operator, Schema, Sort, SortKey, Union};
+use graph::{Column, Filter, Operator, Schema, Union};
 
 use crate::aggregates;
 use crate::nodes::NodeSpans;
+use crate::order::SortItem;
 use crate::planner::Planner;
 use crate::relation::{NotFound, Output, Relation, Scope, Windows, find, marked, unique, window_types};
-use crate::resolve::{function_name, is_trivial, without_parentheses};
+use crate::resolve::{is_trivial, without_parentheses};
 use crate::types;
 use crate::windows::auxiliary;
 
@@ -31,22 +31,13 @@ const INLINE_PARENTHESES_MAX: usize = 8;
 
 /// The CTEs in sight; `None` for one that was refused.
 #[derive(Clone, Default)]
-pub struct Ctes(Vec<(String, Option<Relation>)>);
+pub struct Ctes(pub Vec<(String, Option<Relation>)>);
 
 /// An expression of the SELECT list, over the node's columns.
 #[derive(Clone, Debug)]
 pub struct Item {
     pub name: String,
     pub expr: Expr,
-    pub span: Span,
-}
-
-/// A part of ORDER BY, over the node's columns.
-#[derive(Clone, Debug)]
-pub struct SortItem {
-    pub expr: Expr,
-    pub descending: bool,
-    pub nulls_first: Option<bool>,
     pub span: Span,
 }
 
@@ -253,156 +244,6 @@ impl Planner<'_> {
         }
         let node = self.nodes.add(Operator::Union(Union {}), inputs, Schema::new(columns), NodeSpans::new(span));
         Ok(self.all_columns(node, span))
-    }
-
-    /// A table, view, CTE or system table by its name.
-    pub fn named(&mut self, name: &ObjectName, ctes: &Ctes) -> Planned<Relation> {
-        if let Some(relation) = self.system_table(name) {
-            return relation;
-        }
-        if let [part] = &name.0[..]
-            && let Some(ident) = part.as_ident()
-        {
-            // The innermost WITH hides the others and the tables.
-            let names: Vec<&str> = ctes.0.iter().map(|(name, _)| name.as_str()).collect();
-            let at = match names.iter().rposition(|known| *known == ident.value) {
-                Some(at) => Some(at),
-                None if self.entries.contains_key(&ident.value) => None,
-                None => find(&ident.value, names.iter().copied()).ok(),
-            };
-            if let Some(at) = at {
-                return ctes.0[at].1.clone().map(|relation| Relation { span: name.span(), ..relation }).ok_or(Refused);
-            }
-        }
-        let found = self.lookup(name)?;
-        self.scan(&found, name.span())
-    }
-
-    fn from(&mut self, from: &[TableWithJoins], select: &Select, ctes: &Ctes) -> Planned<Scope> {
-        let [only] = from else {
-            return match from {
-                [] => Err(self.unsupported("a SELECT without FROM", "select from a table", select.select_token.0.span)),
-                [_, second, ..] => Err(self.unsupported(
-                    "a join (two tables in FROM)",
-                    "joins are not there yet; read one table",
-                    second.span(),
-                )),
-                [_] => unreachable!("one table was taken above"),
-            };
-        };
-        if let Some(join) = only.joins.first() {
-            let kind = match &join.join_operator {
-                JoinOperator::CrossJoin(_) => "CROSS JOIN",
-                JoinOperator::LeftOuter(_) | JoinOperator::Left(_) => "LEFT JOIN",
-                JoinOperator::RightOuter(_) | JoinOperator::Right(_) => "RIGHT JOIN",
-                JoinOperator::FullOuter(_) => "FULL JOIN",
-                _ => "JOIN",
-            };
-            let hint = "joins are not there yet; aggregate or UNION ALL the tables, or join them before they are read";
-            return Err(self.unsupported(kind, hint, join.relation.span()));
-        }
-        self.factor(&only.relation, ctes)
-    }
-
-    fn factor(&mut self, factor: &TableFactor, ctes: &Ctes) -> Planned<Scope> {
-        let span = factor.span();
-        let (relation, alias, own) = match factor {
-            TableFactor::Table {
-                name,
-                alias,
-                args,
-                with_hints,
-                version,
-                with_ordinality,
-                partitions,
-                json_path,
-                sample,
-                index_hints,
-            } => {
-                for (there, what, hint) in [
-                    (version.is_some(), "FOR SYSTEM_TIME AS OF", "temporal joins are not there yet"),
-                    (sample.is_some(), "TABLESAMPLE", "filter with WHERE"),
-                    (*with_ordinality, "WITH ORDINALITY", "remove it"),
-                    (
-                        !with_hints.is_empty() || !index_hints.is_empty(),
-                        "a hint",
-                        "remove it; options stand in the table's WITH (...)",
-                    ),
-                    (!partitions.is_empty() || json_path.is_some(), "this form of a table", "name the table alone"),
-                ] {
-                    if there {
-                        return Err(self.unsupported(what, hint, span));
-                    }
-                }
-                match args {
-                    Some(args) => (self.window_function(&name.to_string(), &args.args, span, ctes)?, alias, None),
-                    None => {
-                        let own = name.0.last().and_then(|part| part.as_ident()).map(|ident| ident.value.clone());
-                        (self.named(name, ctes)?, alias, own)
-                    }
-                }
-            }
-            TableFactor::TableFunction { expr: Expr::Function(function), alias } => {
-                let args = match &function.args {
-                    FunctionArguments::List(list) => list.args.clone(),
-                    _ => Vec::new(),
-                };
-                let span = Expr::Function(function.clone()).span();
-                (self.window_function(&function_name(function), &args, span, ctes)?, alias, None)
-            }
-            TableFactor::Derived { lateral: false, subquery, alias, sample: None } => {
-                (self.query(subquery, ctes)?, alias, None)
-            }
-            TableFactor::Derived { lateral: true, .. } | TableFactor::Function { lateral: true, .. } => {
-                return Err(self.unsupported("LATERAL", "compute it in the SELECT list", span));
-            }
-            TableFactor::NestedJoin { table_with_joins, .. } => {
-                let hint = "joins are not there yet; read one table, without parentheses";
-                return Err(self.unsupported("a join in parentheses", hint, table_with_joins.span()));
-            }
-            TableFactor::UNNEST { .. } => {
-                return Err(self.unsupported("UNNEST", "compute with the array in the SELECT list", span));
-            }
-            TableFactor::Pivot { .. } | TableFactor::Unpivot { .. } => {
-                return Err(self.unsupported("PIVOT", "write SUM(x) FILTER (WHERE k = 'a') for each column", span));
-            }
-            TableFactor::MatchRecognize { .. } => {
-                return Err(self.unsupported("MATCH_RECOGNIZE", "aggregate over a window", span));
-            }
-            _ => {
-                return Err(self.unsupported(
-                    "this form of a table",
-                    "name a table, a subquery or a window function",
-                    span,
-                ));
-            }
-        };
-        match alias {
-            Some(alias) => {
-                Ok(Scope { relation: self.aliased(relation, alias)?, qualifier: Some(alias.name.value.clone()) })
-            }
-            None => Ok(Scope { relation, qualifier: own }),
-        }
-    }
-
-    /// `AS t (a, b)`: the columns under other names.
-    fn aliased(&mut self, mut relation: Relation, alias: &TableAlias) -> Planned<Relation> {
-        if alias.columns.is_empty() {
-            return Ok(relation);
-        }
-        if alias.columns.len() != relation.outputs.len() {
-            let message = format!(
-                "{} has {} columns, and {} names for them",
-                alias.name.value,
-                relation.outputs.len(),
-                alias.columns.len()
-            );
-            return Err(self.problem("wrong_columns", message, "name every column once", alias.name.span));
-        }
-        for (output, name) in relation.outputs.iter_mut().zip(&alias.columns) {
-            output.name = name.name.value.clone();
-        }
-        Ok(relation)
     }
 
     fn refuse_clauses(&mut self, select: &Select) -> Planned<()> {
@@ -684,7 +525,8 @@ impl Planner<'_> {
         if failed { Err(Refused) } else { Ok(keys) }
     }
 
-    fn ordinal(&mut self, text: &str, count: usize, clause: &str, span: Span) -> Planned<usize> {
+    /// The item at a position, counted from 1 in the text and from 0 in the result.
+    pub fn ordinal(&mut self, text: &str, count: usize, clause: &str, span: Span) -> Planned<usize> {
         match text.parse::<usize>() {
             Ok(at) if (1..=count).contains(&at) => Ok(at - 1),
             _ => {
@@ -692,61 +534,6 @@ impl Planner<'_> {
                 Err(self.problem("unknown_column", message, "name the column instead", span))
             }
         }
-    }
-
-    /// ORDER BY: a position or a name of the SELECT list, else an expression over the FROM clause.
-    fn order(&mut self, query: &Query, items: &[Item], scope: Option<&Scope>) -> Planned<Vec<SortItem>> {
-        let Some(order) = &query.order_by else { return Ok(Vec::new()) };
-        let OrderByKind::Expressions(exprs) = &order.kind else {
-            return Err(self.unsupported("ORDER BY ALL", "name the columns", order.span()));
-        };
-        let outputs: Vec<Output> = items
-            .iter()
-            .map(|i| Output {
-                name: i.name.clone(),
-                expr: i.expr.clone(),
-                data_type: graph::DataType::Boolean,
-                nullable: true,
-                span: i.span,
-            })
-            .collect();
-        let results = names_of(outputs, query.span());
-        let mut sort = Vec::new();
-        let mut failed = false;
-        for part in exprs {
-            let span = part.expr.span();
-            if part.with_fill.is_some() || order.interpolate.is_some() {
-                return Err(self.unsupported("WITH FILL", "remove it", span));
-            }
-            let resolved = match without_parentheses(&part.expr) {
-                Expr::Value(ValueWithSpan { value: Value::Number(text, _), .. }) => {
-                    self.ordinal(text, items.len(), "ORDER BY", span).ok().map(|at| items[at].expr.clone())
-                }
-                Expr::Identifier(name) if results.names("ORDER BY", true).output(name).is_some() => {
-                    results.names("ORDER BY", true).output(name).map(|at| items[at].expr.clone())
-                }
-                expr => match scope {
-                    None => results.names("ORDER BY", false).resolve(expr, &mut self.problems),
-                    Some(scope) => {
-                        let mut found = Vec::new();
-                        let resolved = scope.names("ORDER BY", true).resolve(expr, &mut found);
-                        // `ORDER BY total / n` with names of the SELECT list.
-                        let resolved =
-                            resolved.or_else(|| results.names("ORDER BY", false).resolve(expr, &mut Vec::new()));
-                        if resolved.is_none() {
-                            self.problems.extend(found);
-                        }
-                        resolved
-                    }
-                },
-            };
-            let descending = part.options.asc == Some(false);
-            match resolved {
-                Some(expr) => sort.push(SortItem { expr, descending, nulls_first: part.options.nulls_first, span }),
-                None => failed = true,
-            }
-        }
-        if failed { Err(Refused) } else { Ok(sort) }
     }
 
     /// A SELECT that neither groups nor aggregates.
@@ -822,102 +609,6 @@ impl Planner<'_> {
             schema,
             NodeSpans::new(span).part("/predicate", span),
         );
-        Ok(relation)
-    }
-
-    fn limits(&mut self, query: &Query) -> Planned<(Option<u64>, u64)> {
-        let mut limit = None;
-        let mut offset = 0;
-        match &query.limit_clause {
-            None => {}
-            Some(LimitClause::LimitOffset { limit: count, offset: skip, limit_by }) => {
-                if !limit_by.is_empty() {
-                    return Err(self.unsupported("LIMIT BY", "top-n is not there yet", query.span()));
-                }
-                limit = count.as_ref().map(|count| self.count(count, "LIMIT")).transpose()?;
-                offset = skip.as_ref().map(|skip| self.count(&skip.value, "OFFSET")).transpose()?.unwrap_or(0);
-            }
-            Some(LimitClause::OffsetCommaLimit { offset: skip, limit: count }) => {
-                limit = Some(self.count(count, "LIMIT")?);
-                offset = self.count(skip, "OFFSET")?;
-            }
-        }
-        if let Some(fetch) = &query.fetch {
-            if fetch.with_ties || fetch.percent || limit.is_some() {
-                return Err(self.unsupported("this form of FETCH", "write LIMIT n", query.span()));
-            }
-            limit = match &fetch.quantity {
-                Some(count) => Some(self.count(count, "FETCH")?),
-                None => Some(1),
-            };
-        }
-        Ok((limit, offset))
-    }
-
-    fn count(&mut self, expr: &Expr, clause: &str) -> Planned<u64> {
-        match without_parentheses(expr) {
-            Expr::Value(ValueWithSpan { value: Value::Number(text, _), span }) => match text.parse() {
-                Ok(count) => Ok(count),
-                Err(_) => Err(self.problem(
-                    "invalid_limit",
-                    format!("{clause} {text} is no whole number"),
-                    "write a whole number",
-                    *span,
-                )),
-            },
-            other => {
-                let message = format!("{clause} needs a whole number, not {other}");
-                Err(self.problem("invalid_limit", message, "write the number", expr.span()))
-            }
-        }
-    }
-
-    /// ORDER BY and LIMIT: what is sorted by becomes a column, and leaves again if it is no column of the result.
-    fn sorted(
-        &mut self,
-        relation: Relation,
-        mut order: Vec<SortItem>,
-        limit: Option<u64>,
-        offset: u64,
-        query: &Query,
-    ) -> Planned<Relation> {
-        let mut exprs: Vec<&mut Expr> = order.iter_mut().map(|item| &mut item.expr).collect();
-        let mut relation = self.assigned_with(relation, &mut exprs)?;
-        let span = query.order_by.as_ref().map_or(relation.span, Spanned::span);
-        let schema = self.nodes.schema(relation.node).clone();
-        let visible = relation.outputs.len();
-        let mut names = Vec::new();
-        for item in &order {
-            if let Some(output) = relation.outputs.iter().find(|output| output.expr == item.expr) {
-                names.push(output.name.clone());
-                continue;
-            }
-            let (data_type, nullable) = self.typed(&item.expr, &schema, item.span)?;
-            let name = unique("sort_key", |name| relation.outputs.iter().any(|output| output.name == name));
-            relation.outputs.push(Output {
-                name: name.clone(),
-                expr: item.expr.clone(),
-                data_type,
-                nullable,
-                span: item.span,
-            });
-            names.push(name);
-        }
-        // The order of the outputs is the query's, and no column stands there twice: a node can have them as they are.
-        let mut relation = self.projected(relation, false);
-        let mut spans = NodeSpans::new(span);
-        let by = names.iter().zip(&order).enumerate().map(|(at, (name, item))| {
-            spans.parts.push((format!("/by/{at}"), item.span));
-            SortKey {
-                expr: crate::relation::ident(name, Span::empty()).to_string(),
-                descending: item.descending,
-                nulls_first: item.nulls_first,
-            }
-        });
-        let by = by.collect();
-        let schema = self.nodes.schema(relation.node).clone();
-        relation.node = self.nodes.add(Operator::Sort(Sort { by, limit, offset }), vec![relation.node], schema, spans);
-        relation.outputs.truncate(visible);
         Ok(relation)
     }
 }

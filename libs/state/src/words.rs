@@ -45,103 +45,47 @@ impl Word for f32 {
     }
 }
 
-/// Runs `$body` with `$T` bound to the Arrow type behind a one-word data type, `$otherwise` for all other types.
+/// Runs `$body` with the name `$T` bound to the type beside the pattern that matches, `$otherwise` if none does.
+#[macro_export]
+macro_rules! with_type {
+    ($data_type:expr, $T:ident => $body:expr, $otherwise:expr; $($pattern:pat => $type:ty,)*) => {
+        match $data_type {
+            $($pattern => {
+                type $T = $type;
+                $body
+            })*
+            _ => $otherwise,
+        }
+    };
+}
+
+/// [`with_type`] over the data types of one word.
 macro_rules! with_word_type {
     ($data_type:expr, $T:ident => $body:expr, $otherwise:expr) => {
-        match $data_type {
-            DataType::Int8 => {
-                type $T = Int8Type;
-                $body
-            }
-            DataType::Int16 => {
-                type $T = Int16Type;
-                $body
-            }
-            DataType::Int32 => {
-                type $T = Int32Type;
-                $body
-            }
-            DataType::Int64 => {
-                type $T = Int64Type;
-                $body
-            }
-            DataType::UInt8 => {
-                type $T = UInt8Type;
-                $body
-            }
-            DataType::UInt16 => {
-                type $T = UInt16Type;
-                $body
-            }
-            DataType::UInt32 => {
-                type $T = UInt32Type;
-                $body
-            }
-            DataType::UInt64 => {
-                type $T = UInt64Type;
-                $body
-            }
-            DataType::Float32 => {
-                type $T = Float32Type;
-                $body
-            }
-            DataType::Float64 => {
-                type $T = Float64Type;
-                $body
-            }
-            DataType::Date32 => {
-                type $T = Date32Type;
-                $body
-            }
-            DataType::Time32(TimeUnit::Second) => {
-                type $T = Time32SecondType;
-                $body
-            }
-            DataType::Time32(TimeUnit::Millisecond) => {
-                type $T = Time32MillisecondType;
-                $body
-            }
-            DataType::Time64(TimeUnit::Microsecond) => {
-                type $T = Time64MicrosecondType;
-                $body
-            }
-            DataType::Time64(TimeUnit::Nanosecond) => {
-                type $T = Time64NanosecondType;
-                $body
-            }
-            DataType::Timestamp(TimeUnit::Second, _) => {
-                type $T = TimestampSecondType;
-                $body
-            }
-            DataType::Timestamp(TimeUnit::Millisecond, _) => {
-                type $T = TimestampMillisecondType;
-                $body
-            }
-            DataType::Timestamp(TimeUnit::Microsecond, _) => {
-                type $T = TimestampMicrosecondType;
-                $body
-            }
-            DataType::Timestamp(TimeUnit::Nanosecond, _) => {
-                type $T = TimestampNanosecondType;
-                $body
-            }
-            DataType::Duration(TimeUnit::Second) => {
-                type $T = DurationSecondType;
-                $body
-            }
-            DataType::Duration(TimeUnit::Millisecond) => {
-                type $T = DurationMillisecondType;
-                $body
-            }
-            DataType::Duration(TimeUnit::Microsecond) => {
-                type $T = DurationMicrosecondType;
-                $body
-            }
-            DataType::Duration(TimeUnit::Nanosecond) => {
-                type $T = DurationNanosecondType;
-                $body
-            }
-            _ => $otherwise,
+        $crate::with_type! { $data_type, $T => $body, $otherwise;
+            DataType::Int8 => Int8Type,
+            DataType::Int16 => Int16Type,
+            DataType::Int32 => Int32Type,
+            DataType::Int64 => Int64Type,
+            DataType::UInt8 => UInt8Type,
+            DataType::UInt16 => UInt16Type,
+            DataType::UInt32 => UInt32Type,
+            DataType::UInt64 => UInt64Type,
+            DataType::Float32 => Float32Type,
+            DataType::Float64 => Float64Type,
+            DataType::Date32 => Date32Type,
+            DataType::Time32(TimeUnit::Second) => Time32SecondType,
+            DataType::Time32(TimeUnit::Millisecond) => Time32MillisecondType,
+            DataType::Time64(TimeUnit::Microsecond) => Time64MicrosecondType,
+            DataType::Time64(TimeUnit::Nanosecond) => Time64NanosecondType,
+            DataType::Timestamp(TimeUnit::Second, _) => TimestampSecondType,
+            DataType::Timestamp(TimeUnit::Millisecond, _) => TimestampMillisecondType,
+            DataType::Timestamp(TimeUnit::Microsecond, _) => TimestampMicrosecondType,
+            DataType::Timestamp(TimeUnit::Nanosecond, _) => TimestampNanosecondType,
+            DataType::Duration(TimeUnit::Second) => DurationSecondType,
+            DataType::Duration(TimeUnit::Millisecond) => DurationMillisecondType,
+            DataType::Duration(TimeUnit::Microsecond) => DurationMicrosecondType,
+            DataType::Duration(TimeUnit::Nanosecond) => DurationNanosecondType,
         }
     };
 }

@@ -68,12 +68,6 @@ fn validation(script: &Script) -> String {
         let inputs = if node.inputs.is_empty() { String::new() } else { format!(" <- {}", node.inputs.join(", ")) };
         let _ = writeln!(text, "\n{} ({}){}", visible(&node.id), node.operator.type_name(), visible(&inputs));
         if let Some(facts) = facts {
-            let changelog = match &facts.changelog {
-                Changelog::InsertOnly => "insert-only".to_string(),
-                Changelog::Retract => "updating (retractions)".to_string(),
-                Changelog::Upsert(key) if key.is_empty() => "updating (one row)".to_string(),
-                Changelog::Upsert(key) => format!("updating (by {})", key.join(", ")),
-            };
             let time = match &facts.time {
                 Some(time) => format!("time {} in steps of {}", time.column, Period::from_us(time.unit_us)),
                 None => "no time attribute".to_string(),
@@ -84,7 +78,7 @@ fn validation(script: &Script) -> String {
             } else {
                 format!("  {}\n", visible(&facts.schema.to_string()))
             };
-            let _ = writeln!(text, "{columns}  {bounded}, {changelog}, {}", visible(&time));
+            let _ = writeln!(text, "{columns}  {bounded}, {}, {}", facts.changelog, visible(&time));
         }
     }
     text

@@ -1,12 +1,14 @@
 //! Parquet: what a footer says, and rows from row groups.
 //!
-//! Columns are matched by their exact names. Whole column chunks of the wanted columns are fetched, one row group ahead of the decoder.
+//! Columns are matched by their exact names. Of an object store, whole column chunks of the wanted columns are fetched, one row group ahead
+//! of the decoder; a local file is read page by page, so that buffers are small and used again.
 //! A file may be damaged in any way: each length and offset is checked before it is used, and a panic of the decoder is an error of the file.
 
 use std::collections::HashMap;
+use std::io::{self, Read};
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use arrow::array::{Array, ArrayRef, RecordBatch, new_null_array};
 use arrow::datatypes::{Schema, SchemaRef};
@@ -23,7 +25,7 @@ use parquet::file::reader::{ChunkReader, Length};
 
 use super::columns::{Predicate, batch, coerced, first_misfit, fits, microseconds, plain_schema};
 use super::error::{FileError, Result};
-use super::store::{FileMeta, Store};
+use super::store::{FileMeta, OpenFile, Store};
 use crate::types::type_word;
 
 /// The footer of a file, and where the table's columns are in it.
@@ -182,10 +184,17 @@ impl Footer {
         let chunks = self.groups()[group].columns().iter().enumerate().filter(|(leaf, _)| mask.leaf_included(*leaf));
         let ranges: Vec<Range<u64>> =
             chunks.map(|(_, chunk)| chunk.byte_range()).map(|(start, length)| start..start + length).collect();
-        let bytes = store.read_ranges(&self.file, ranges.clone()).await?;
-        let mut chunks: Vec<(u64, Bytes)> = ranges.iter().map(|range| range.start).zip(bytes).collect();
-        chunks.sort_by_key(|(start, _)| *start);
-        Ok(FetchedGroup { footer: self.clone(), group, chunks: Chunks { chunks: chunks.into(), size: self.file.size } })
+        let chunks = match store.open_local(&self.file).await? {
+            Some(file) => {
+                ranges.iter().for_each(|range| file.expect(range.clone()));
+                Chunks::local(file, ranges)
+            }
+            None => {
+                let bytes = store.read_ranges(&self.file, ranges.clone()).await?;
+                Chunks::memory(self.file.size, ranges.iter().map(|range| range.start).zip(bytes).collect())
+            }
+        };
+        Ok(FetchedGroup { footer: self.clone(), group, chunks })
     }
 }
 
@@ -266,14 +275,15 @@ impl FetchedGroup {
             None
         } else {
             let build = || {
+                let chunks = chunks.clone();
                 let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(chunks, footer.metadata.clone());
                 let builder =
                     builder.with_row_groups(vec![group]).with_projection(footer.mask()).with_batch_size(batch_rows);
                 builder.with_offset(skip as usize).build().map_err(|error| error.to_string())
             };
-            Some(guarded(&footer.shown, || format!(" (row group {group})"), build)?)
+            Some(chunks.blamed(guarded(&footer.shown, || format!(" (row group {group})"), build))?)
         };
-        Ok(DecodedGroup { footer, group, reader, rows: remaining, row: skip, batch_rows })
+        Ok(DecodedGroup { footer, group, chunks, reader, rows: remaining, row: skip, batch_rows })
     }
 }
 
@@ -281,6 +291,7 @@ impl FetchedGroup {
 pub struct DecodedGroup {
     footer: Arc<Footer>,
     group: usize,
+    chunks: Chunks,
     reader: Option<ParquetRecordBatchReader>,
     /// Rows to come.
     rows: u64,
@@ -296,7 +307,9 @@ impl DecodedGroup {
         let place = || format!(" (row group {group})");
         let next = match &mut self.reader {
             Some(reader) => {
-                guarded(&footer.shown, place, || reader.next().transpose().map_err(|error| error.to_string()))?
+                let next =
+                    guarded(&footer.shown, place, || reader.next().transpose().map_err(|error| error.to_string()));
+                self.chunks.blamed(next)?
             }
             None => {
                 let rows = self.rows.min(self.batch_rows as u64) as usize;
@@ -309,7 +322,10 @@ impl DecodedGroup {
                 format!("its number of rows is not the {} that the footer says", footer.groups()[group].num_rows());
             return Err(invalid(&footer.shown, place(), reason));
         }
-        let Some(decoded) = next else { return Ok(None) };
+        let Some(decoded) = next else {
+            self.chunks.check()?;
+            return Ok(None);
+        };
         let rows = self.convert(&decoded)?;
         self.rows -= count;
         self.row += count;
@@ -348,43 +364,131 @@ impl DecodedGroup {
     }
 }
 
-/// A file of which only some parts are in memory.
+/// The column chunks of a file that are wanted; what lies outside of them is not there.
 #[derive(Clone)]
-struct Chunks {
-    /// Offset and bytes, ascending.
-    chunks: Arc<[(u64, Bytes)]>,
-    size: u64,
+struct Chunks(Arc<Place>);
+
+enum Place {
+    Memory {
+        size: u64,
+        /// Offset and bytes, ascending.
+        chunks: Vec<(u64, Bytes)>,
+    },
+    Local {
+        file: OpenFile,
+        /// Ascending.
+        chunks: Vec<Range<u64>>,
+        /// Why reading failed: the decoder reports it as damage.
+        failure: Mutex<Option<io::Error>>,
+    },
 }
+
+/// Read at once where a page's header is expected: holds most headers whole.
+const HEADER_BYTES: u64 = 512;
 
 impl Chunks {
-    fn from(&self, start: u64) -> parquet::errors::Result<Bytes> {
-        let at = self.chunks.partition_point(|(offset, _)| *offset <= start);
-        let (offset, bytes) = at.checked_sub(1).map(|at| &self.chunks[at]).ok_or_else(|| outside(start))?;
-        let skip = (start - offset) as usize;
-        if skip > bytes.len() { Err(outside(start)) } else { Ok(bytes.slice(skip..)) }
+    fn memory(size: u64, mut chunks: Vec<(u64, Bytes)>) -> Chunks {
+        chunks.sort_by_key(|(start, _)| *start);
+        Chunks(Arc::new(Place::Memory { size, chunks }))
     }
-}
 
-fn outside(start: u64) -> ParquetError {
-    ParquetError::EOF(format!("a page at byte {start} is outside of its column"))
+    fn local(file: OpenFile, mut chunks: Vec<Range<u64>>) -> Chunks {
+        chunks.sort_by_key(|range| range.start);
+        Chunks(Arc::new(Place::Local { file, chunks, failure: Mutex::new(None) }))
+    }
+
+    /// Bytes from `start` on: `length`, all of them, or as many as are cheap to get, at least one.
+    fn bytes(&self, start: u64, length: Option<u64>) -> io::Result<Bytes> {
+        let outside = || {
+            let place = start.saturating_add(length.unwrap_or(0));
+            io::Error::other(format!("a page at byte {place} is outside of its column"))
+        };
+        match &*self.0 {
+            Place::Memory { chunks, .. } => {
+                let at = chunks.partition_point(|(offset, _)| *offset <= start);
+                let (offset, bytes) = at.checked_sub(1).map(|at| &chunks[at]).ok_or_else(outside)?;
+                let from = (start - offset) as usize;
+                let to = length.map_or(Some(bytes.len()), |length| from.checked_add(length as usize));
+                match to {
+                    Some(to) if to <= bytes.len() && (from < to || length == Some(0)) => Ok(bytes.slice(from..to)),
+                    _ => Err(outside()),
+                }
+            }
+            Place::Local { file, chunks, failure } => {
+                let at = chunks.partition_point(|range| range.start <= start);
+                let end = at.checked_sub(1).map(|at| chunks[at].end).filter(|end| start < *end).ok_or_else(outside)?;
+                let to = start.saturating_add(length.unwrap_or(HEADER_BYTES.min(end - start)));
+                if to > end {
+                    return Err(outside());
+                }
+                file.read(start..to).map_err(|error| {
+                    let told = io::Error::new(error.kind(), error.to_string());
+                    failure.lock().expect("nobody panics with it").get_or_insert(error);
+                    told
+                })
+            }
+        }
+    }
+
+    /// Says of what a decoder reports as damage whether it was the reading that failed, or a file that changed under it.
+    fn blamed<T>(&self, decoded: Result<T>) -> Result<T> {
+        if decoded.is_err()
+            && let Place::Local { file, failure, .. } = &*self.0
+        {
+            if let Some(error) = failure.lock().expect("nobody panics with it").take() {
+                return Err(file.failed(&error));
+            }
+            file.check()?;
+        }
+        decoded
+    }
+
+    /// Fails if the file has changed while it was read.
+    fn check(&self) -> Result<()> {
+        match &*self.0 {
+            Place::Local { file, .. } => file.check(),
+            Place::Memory { .. } => Ok(()),
+        }
+    }
 }
 
 impl Length for Chunks {
     fn len(&self) -> u64 {
-        self.size
+        match &*self.0 {
+            Place::Memory { size, .. } => *size,
+            Place::Local { chunks, .. } => chunks.last().map_or(0, |range| range.end),
+        }
     }
 }
 
 impl ChunkReader for Chunks {
-    type T = bytes::buf::Reader<Bytes>;
+    type T = HeaderReader;
 
-    fn get_read(&self, start: u64) -> parquet::errors::Result<Self::T> {
-        Ok(self.from(start)?.reader())
+    fn get_read(&self, start: u64) -> parquet::errors::Result<HeaderReader> {
+        Ok(HeaderReader { chunks: self.clone(), at: start, bytes: Bytes::new() })
     }
 
     fn get_bytes(&self, start: u64, length: usize) -> parquet::errors::Result<Bytes> {
-        let bytes = self.from(start)?;
-        if length > bytes.len() { Err(outside(start + length as u64)) } else { Ok(bytes.slice(..length)) }
+        self.bytes(start, Some(length as u64)).map_err(|error| ParquetError::External(Box::new(error)))
+    }
+}
+
+/// Reads on from a place, a little at a time.
+struct HeaderReader {
+    chunks: Chunks,
+    at: u64,
+    bytes: Bytes,
+}
+
+impl Read for HeaderReader {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        if self.bytes.is_empty() && !into.is_empty() {
+            self.bytes = self.chunks.bytes(self.at, None)?;
+            self.at += self.bytes.len() as u64;
+        }
+        let count = into.len().min(self.bytes.len());
+        self.bytes.copy_to_slice(&mut into[..count]);
+        Ok(count)
     }
 }
 

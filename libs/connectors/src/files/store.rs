@@ -6,6 +6,7 @@
 use std::fs;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
@@ -270,11 +271,22 @@ impl Store {
                     Ok(read) => Ok(read),
                     Err(object_store::Error::Precondition { .. } | object_store::Error::NotFound { .. }) => {
                         let after = self.head(&file.path).await?;
-                        Err(self.changed(file, after.as_ref()))
+                        Err(changed(&self.shown(&file.path), file, after.as_ref()))
                     }
                     Err(error) => Err(self.failed("reading", &file.path, &error)),
                 }
             }
+        }
+    }
+
+    /// The file for reading here and there, where it is local; fails if it is not the one that was listed.
+    pub async fn open_local(&self, file: &FileMeta) -> Result<Option<OpenFile>> {
+        match self {
+            Store::Local(roots) => {
+                let (roots, file) = (roots.clone(), file.clone());
+                blocking(move || OpenFile::open(&roots, &file).map(Some)).await
+            }
+            Store::Objects { .. } => Ok(None),
         }
     }
 
@@ -393,16 +405,6 @@ impl Store {
     pub(super) fn key(&self, path: &str) -> Result<Key> {
         Key::parse(path)
             .map_err(|error| FileError::LocationInvalid { shown: self.shown(path), reason: error.to_string() })
-    }
-
-    /// The file is not the one that was listed.
-    fn changed(&self, file: &FileMeta, after: Option<&FileMeta>) -> FileError {
-        FileError::InputChanged {
-            file: self.shown(&file.path),
-            before: format!("{} bytes (version {})", file.size, file.version),
-            after: after
-                .map_or("gone".to_string(), |after| format!("{} bytes (version {})", after.size, after.version)),
-        }
     }
 
     /// A failure of an object store, sorted by who must act.
@@ -538,25 +540,73 @@ fn local_walk(
 }
 
 fn local_read(roots: &AllowedRoots, file: &FileMeta, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-    let store = Store::Local(roots.clone());
-    let failed = |error: io::Error| match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof => store.changed(file, None),
-        _ => io_failed("reading", &file.path, &error),
-    };
-    let mut opened = fs::File::open(roots.resolve(Path::new(&file.path))?).map_err(failed)?;
-    let now = local_meta(Path::new(&file.path), &opened.metadata().map_err(failed)?);
-    if now != *file {
-        return Err(store.changed(file, Some(&now)));
+    let opened = OpenFile::open(roots, file)?;
+    let read = ranges.iter().map(|range| opened.read(range.clone()));
+    read.collect::<io::Result<_>>().map_err(|error| opened.failed(&error))
+}
+
+/// A local file that is the one that was listed, for reading here and there. One thread at a time: it has one position.
+pub struct OpenFile {
+    file: fs::File,
+    listed: FileMeta,
+}
+
+impl OpenFile {
+    fn open(roots: &AllowedRoots, listed: &FileMeta) -> Result<OpenFile> {
+        let path = roots.resolve(Path::new(&listed.path))?;
+        let file = fs::File::open(path).map_err(|error| read_failed(listed, &error))?;
+        let opened = OpenFile { file, listed: listed.clone() };
+        opened.check()?;
+        Ok(opened)
     }
-    let mut read = |range: &Range<u64>| {
-        // Into memory that nobody clears first.
+
+    /// Fails if the file has been written to since it was listed.
+    pub fn check(&self) -> Result<()> {
+        let now = self.file.metadata().map_err(|error| self.failed(&error))?;
+        let now = local_meta(Path::new(&self.listed.path), &now);
+        if now == self.listed { Ok(()) } else { Err(changed(&self.listed.path, &self.listed, Some(&now))) }
+    }
+
+    /// Bytes, all of them; into memory that nobody clears first.
+    pub fn read(&self, range: Range<u64>) -> io::Result<Bytes> {
         let length = range.end - range.start;
         let mut buffer = Vec::with_capacity(length as usize);
-        opened.seek(SeekFrom::Start(range.start))?;
-        (&mut opened).take(length).read_to_end(&mut buffer)?;
+        let mut file = &self.file;
+        file.seek(SeekFrom::Start(range.start))?;
+        file.take(length).read_to_end(&mut buffer)?;
         if buffer.len() as u64 == length { Ok(Bytes::from(buffer)) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
-    };
-    ranges.iter().map(&mut read).collect::<io::Result<_>>().map_err(failed)
+    }
+
+    /// Tells the system that this range will be read soon.
+    pub fn expect(&self, range: Range<u64>) {
+        // SAFETY: the descriptor is open as long as `self` lives; the call only advises.
+        unsafe {
+            libc::posix_fadvise(
+                self.file.as_raw_fd(),
+                range.start as i64,
+                (range.end - range.start) as i64,
+                libc::POSIX_FADV_WILLNEED,
+            );
+        }
+    }
+
+    pub fn failed(&self, error: &io::Error) -> FileError {
+        read_failed(&self.listed, error)
+    }
+}
+
+/// The file is not the one that was listed.
+fn changed(shown: &str, before: &FileMeta, after: Option<&FileMeta>) -> FileError {
+    let version = |file: &FileMeta| format!("{} bytes (version {})", file.size, file.version);
+    let after = after.map_or("gone".to_string(), version);
+    FileError::InputChanged { file: shown.to_string(), before: version(before), after }
+}
+
+fn read_failed(file: &FileMeta, error: &io::Error) -> FileError {
+    match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof => changed(&file.path, file, None),
+        _ => io_failed("reading", &file.path, error),
+    }
 }
 
 /// Writes a file that others see whole or not at all; `false` if there is one already.

@@ -1,59 +1,25 @@
 //! COUNT: rows, or values that are not NULL.
 
-use std::sync::Arc;
+use arrow::array::ArrayRef;
+use arrow::datatypes::{DataType, Field, Int64Type};
 
-use arrow::array::{ArrayRef, BooleanArray, Int64Array};
-use arrow::datatypes::{DataType, Field};
-
+use super::AggregateError;
 use super::rows::{Rows, state_counts};
-use super::{Accumulator, AggregateError};
+use super::slots::{Function, Picked};
 
-#[derive(Default)]
-pub(super) struct Count {
-    counts: Vec<i64>,
-}
+pub(super) struct Count;
 
-impl Count {
-    fn add(&mut self, slots: &[u32], arg: Option<&ArrayRef>, filter: Option<&BooleanArray>, by: i64) {
-        let counts = self.counts.as_mut_slice();
-        Rows::new(slots, arg, filter).each(|slot, _| counts[slot] += by);
-    }
+impl Function for Count {
+    type Group = i64;
 
-    fn read(&self, slots: &[u32]) -> ArrayRef {
-        Arc::new(Int64Array::from_iter_values(slots.iter().map(|&slot| self.counts[slot as usize])))
-    }
-}
-
-impl Accumulator for Count {
-    fn resize(&mut self, slots: usize) {
-        self.counts.resize(slots.max(self.counts.len()), 0);
-    }
-
-    fn update(
-        &mut self,
-        slots: &[u32],
-        arg: Option<&ArrayRef>,
-        filter: Option<&BooleanArray>,
-        _time: Option<&[i64]>,
-    ) -> Result<(), AggregateError> {
-        self.add(slots, arg, filter, 1);
+    #[inline(always)]
+    fn change(&mut self, groups: &mut [i64], rows: &Rows, by: i64) -> Result<(), AggregateError> {
+        rows.each(|slot, _| groups[slot] += by);
         Ok(())
     }
 
-    fn retract(
-        &mut self,
-        slots: &[u32],
-        arg: Option<&ArrayRef>,
-        filter: Option<&BooleanArray>,
-        _time: Option<&[i64]>,
-    ) -> Result<(), AggregateError> {
-        self.add(slots, arg, filter, -1);
-        Ok(())
-    }
-
-    fn merge(&mut self, slots: &[u32], state: &[ArrayRef]) -> Result<(), AggregateError> {
-        let counts = state_counts(state, 0);
-        slots.iter().zip(counts).for_each(|(&slot, count)| self.counts[slot as usize] += count);
+    fn merge(&mut self, groups: &mut [i64], slots: &[u32], state: &[ArrayRef]) -> Result<(), AggregateError> {
+        slots.iter().zip(state_counts(state, 0)).for_each(|(&slot, count)| groups[slot as usize] += count);
         Ok(())
     }
 
@@ -61,19 +27,11 @@ impl Accumulator for Count {
         vec![Field::new("count", DataType::Int64, false)]
     }
 
-    fn state(&self, slots: &[u32]) -> Vec<ArrayRef> {
-        vec![self.read(slots)]
+    fn state(&self, groups: Picked<i64>) -> Vec<ArrayRef> {
+        vec![groups.column::<Int64Type>(|count| *count)]
     }
 
-    fn value(&self, slots: &[u32]) -> Result<ArrayRef, AggregateError> {
-        Ok(self.read(slots))
-    }
-
-    fn clear(&mut self, slots: &[u32]) {
-        slots.iter().for_each(|&slot| self.counts[slot as usize] = 0);
-    }
-
-    fn bytes(&self) -> usize {
-        self.counts.capacity() * size_of::<i64>()
+    fn value(&self, groups: Picked<i64>) -> Result<ArrayRef, AggregateError> {
+        Ok(groups.column::<Int64Type>(|count| *count))
     }
 }

@@ -11,7 +11,7 @@ use arrow::datatypes::{DataType, Field, Fields, Int64Type, UInt32Type};
 use state::KeyTable;
 
 use super::multiset::{entry_item, list_of};
-use super::rows::{Rows, argument};
+use super::rows::Rows;
 use super::{Accumulator, AggregateError};
 
 pub(super) struct Distinct {
@@ -22,6 +22,10 @@ pub(super) struct Distinct {
     heads: Vec<u32>,
     value: DataType,
     inner: Box<dyn Accumulator>,
+    /// Whether values may be taken back; else their counts do not matter and stay at 1.
+    retracts: bool,
+    /// Whether some entry below the table's end may be free.
+    holes: bool,
 }
 
 /// An entry of the table, in the list of its group's entries, so that a group can be read or cleared alone.
@@ -39,11 +43,16 @@ const FREE: Node = Node { count: 0, slot: NONE, previous: NONE, next: NONE };
 
 impl Distinct {
     /// `inner` must be able to take rows back. Fails with `refused` if values of the type cannot be told apart.
-    pub fn new(value: &DataType, inner: Box<dyn Accumulator>, refused: AggregateError) -> Result<Self, AggregateError> {
+    pub fn new(
+        value: &DataType,
+        inner: Box<dyn Accumulator>,
+        retracts: bool,
+        refused: AggregateError,
+    ) -> Result<Self, AggregateError> {
         let key =
             Fields::from(vec![Field::new("slot", DataType::UInt32, false), Field::new("value", value.clone(), true)]);
         let entries = KeyTable::new(&key).map_err(|_| refused)?;
-        Ok(Self { entries, nodes: Vec::new(), heads: Vec::new(), value: value.clone(), inner })
+        Ok(Self { entries, nodes: Vec::new(), heads: Vec::new(), value: value.clone(), inner, retracts, holes: false })
     }
 
     /// Counts each of the values (none is NULL) `by(row)` times in the group of the row.
@@ -55,7 +64,20 @@ impl Distinct {
     ) -> Result<(), AggregateError> {
         let mut entries = Vec::with_capacity(slots.len());
         self.entries.intern(&[Arc::new(slots.clone()), values.clone()], slots.len(), &mut entries);
+        let known = if self.holes { 0 } else { self.nodes.len() as u32 };
         self.nodes.resize(self.entries.slots_capacity().max(self.nodes.len()), FREE);
+        if !self.retracts {
+            // A value that is there already costs nothing but finding it.
+            let mut came = Vec::new();
+            for (row, (&entry, &slot)) in entries.iter().zip(slots.values()).enumerate() {
+                if entry >= known && self.nodes[entry as usize].slot == NONE {
+                    self.link(entry, slot);
+                    self.nodes[entry as usize].count = 1;
+                    came.push(row as u32);
+                }
+            }
+            return self.forward(slots, values, came, true);
+        }
         let (mut came, mut went, mut empty) = (Vec::new(), Vec::new(), Vec::new());
         for (row, (&entry, &slot)) in entries.iter().zip(slots.values()).enumerate() {
             if self.nodes[entry as usize].slot == NONE {
@@ -80,6 +102,7 @@ impl Distinct {
         empty.dedup();
         empty.retain(|&entry| self.nodes[entry as usize].count == 0);
         empty.iter().for_each(|&entry| self.unlink(entry));
+        self.holes |= !empty.is_empty();
         self.entries.remove(&empty);
         Ok(())
     }
@@ -129,17 +152,11 @@ impl Distinct {
         std::iter::successors(some(self.heads[slot as usize]), move |&entry| some(self.nodes[entry as usize].next))
     }
 
-    fn add(
-        &mut self,
-        slots: &[u32],
-        arg: &ArrayRef,
-        filter: Option<&BooleanArray>,
-        by: i64,
-    ) -> Result<(), AggregateError> {
-        let rows = UInt32Array::from(slots.to_vec());
-        let Some(mask) = Rows::new(slots, Some(arg), filter).mask() else { return self.count(&rows, arg, |_| by) };
+    fn change(&mut self, rows: &Rows, by: i64) -> Result<(), AggregateError> {
+        let (slots, arg) = (UInt32Array::from(rows.slots().to_vec()), rows.arg());
+        let Some(mask) = rows.mask() else { return self.count(&slots, arg, |_| by) };
         let chosen = |column: &dyn Array| filter_array(column, &mask).expect("the mask has a bit per row");
-        self.count(chosen(&rows).as_primitive::<UInt32Type>(), &chosen(arg), |_| by)
+        self.count(chosen(&slots).as_primitive::<UInt32Type>(), &chosen(arg), |_| by)
     }
 
     fn entry_fields(&self) -> Fields {
@@ -158,9 +175,9 @@ impl Accumulator for Distinct {
         slots: &[u32],
         arg: Option<&ArrayRef>,
         filter: Option<&BooleanArray>,
-        _time: Option<&[i64]>,
+        time: Option<&[i64]>,
     ) -> Result<(), AggregateError> {
-        self.add(slots, argument(arg), filter, 1)
+        self.change(&Rows::new(slots, arg, filter, time), 1)
     }
 
     fn retract(
@@ -168,9 +185,9 @@ impl Accumulator for Distinct {
         slots: &[u32],
         arg: Option<&ArrayRef>,
         filter: Option<&BooleanArray>,
-        _time: Option<&[i64]>,
+        time: Option<&[i64]>,
     ) -> Result<(), AggregateError> {
-        self.add(slots, argument(arg), filter, -1)
+        self.change(&Rows::new(slots, arg, filter, time), -1)
     }
 
     fn merge(&mut self, slots: &[u32], state: &[ArrayRef]) -> Result<(), AggregateError> {
@@ -213,7 +230,13 @@ impl Accumulator for Distinct {
             let entries: Vec<u32> = self.entries_of(slot).collect();
             entries.iter().for_each(|&entry| self.nodes[entry as usize] = FREE);
             self.entries.remove(&entries);
+            self.holes |= !entries.is_empty();
             self.heads[slot as usize] = NONE;
+        }
+        if self.entries.is_empty() {
+            self.entries.clear();
+            self.nodes.clear();
+            self.holes = false;
         }
         self.inner.clear(slots);
     }

@@ -7,13 +7,14 @@
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, ArrowPrimitiveType, AsArray, BooleanArray, Decimal128Array, Int64Array, PrimitiveArray};
+use arrow::array::{ArrayRef, ArrowPrimitiveType, AsArray, Decimal128Array, PrimitiveArray};
 use arrow::datatypes::{
     DECIMAL128_MAX_PRECISION, DataType, Decimal128Type, Field, Int8Type, Int16Type, Int32Type, Int64Type, i256,
 };
 use graph::AggregateFunction;
 
-use super::rows::{Rows, argument, state_counts, state_values};
+use super::rows::{Rows, state_counts, state_values};
+use super::slots::{Function, Picked, Slots};
 use super::{Accumulator, AggregateError};
 
 /// The accumulator of SUM or AVG, if the argument is an integer or a decimal.
@@ -27,7 +28,7 @@ pub(super) fn exact(function: AggregateFunction, arg: &DataType, result: &DataTy
     where
         T::Native: Into<i128>,
     {
-        Box::new(Exact::<T> { cells: Vec::new(), scale, result, average, arg: PhantomData })
+        Box::new(Slots::new(Exact::<T> { scale, result, average, arg: PhantomData }))
     }
     Some(match arg {
         DataType::Int8 => boxed::<Int8Type>(scale, result, average),
@@ -48,8 +49,7 @@ struct Cell {
     count: i64,
 }
 
-struct Exact<T: ArrowPrimitiveType> {
-    cells: Vec<Cell>,
+struct Exact<T> {
     /// Of the argument; 0 for integers.
     scale: i8,
     result: DataType,
@@ -57,32 +57,7 @@ struct Exact<T: ArrowPrimitiveType> {
     arg: PhantomData<fn(T)>,
 }
 
-impl<T: ArrowPrimitiveType> Exact<T>
-where
-    T::Native: Into<i128>,
-{
-    #[inline(always)]
-    fn add(
-        &mut self,
-        slots: &[u32],
-        arg: Option<&ArrayRef>,
-        filter: Option<&BooleanArray>,
-        sign: i64,
-    ) -> Result<(), AggregateError> {
-        let arg = argument(arg);
-        let cells = self.cells.as_mut_slice();
-        let mut overflow = false;
-        Rows::new(slots, Some(arg), filter).each_value(arg.as_primitive::<T>().values(), |slot, value| {
-            let cell = &mut cells[slot];
-            let value: i128 = value.into();
-            let (sum, over) = { cell.sum }.overflowing_add(if sign > 0 { value } else { -value });
-            overflow |= over;
-            cell.sum = sum;
-            cell.count += sign;
-        });
-        if overflow { Err(self.overflow()) } else { Ok(()) }
-    }
-
+impl<T> Exact<T> {
     fn overflow(&self) -> AggregateError {
         AggregateError::overflow(if self.average { "avg" } else { "sum" }, &self.result)
     }
@@ -97,7 +72,7 @@ where
     }
 
     /// The results as integers of the result's scale.
-    fn results(&self, slots: &[u32]) -> Result<Vec<Option<i128>>, AggregateError> {
+    fn results(&self, groups: Picked<Cell>) -> Result<Vec<Option<i128>>, AggregateError> {
         let (bound, scale) = match self.result {
             DataType::Decimal128(precision, scale) => (10i128.pow(u32::from(precision)) - 1, scale),
             DataType::Int8 => (i128::from(i8::MAX), 0),
@@ -107,50 +82,41 @@ where
         };
         let lowest = if self.result.is_integer() { -bound - 1 } else { -bound };
         let shift = i256::from_i128(10i128.pow((scale - self.scale).max(0) as u32));
-        let result = |&slot: &u32| {
-            let Cell { sum, count } = self.cells[slot as usize];
+        let result = |&Cell { sum, count }: &Cell| {
             if count == 0 {
                 return Ok(None);
             }
             let result = if self.average { self.divide(sum, i128::from(count), shift) } else { Some(sum) };
             result.filter(|result| (lowest..=bound).contains(result)).map(Some).ok_or_else(|| self.overflow())
         };
-        slots.iter().map(result).collect()
+        groups.iter().map(result).collect()
     }
 }
 
-impl<T: ArrowPrimitiveType> Accumulator for Exact<T>
+impl<T: ArrowPrimitiveType> Function for Exact<T>
 where
     T::Native: Into<i128>,
 {
-    fn resize(&mut self, slots: usize) {
-        self.cells.resize(slots.max(self.cells.len()), Cell::default());
+    type Group = Cell;
+
+    #[inline(always)]
+    fn change(&mut self, groups: &mut [Cell], rows: &Rows, by: i64) -> Result<(), AggregateError> {
+        let mut overflow = false;
+        rows.each_value(rows.arg().as_primitive::<T>().values(), |slot, value| {
+            let cell = &mut groups[slot];
+            let value: i128 = value.into();
+            let (sum, over) = { cell.sum }.overflowing_add(if by > 0 { value } else { -value });
+            overflow |= over;
+            cell.sum = sum;
+            cell.count += by;
+        });
+        if overflow { Err(self.overflow()) } else { Ok(()) }
     }
 
-    fn update(
-        &mut self,
-        slots: &[u32],
-        arg: Option<&ArrayRef>,
-        filter: Option<&BooleanArray>,
-        _time: Option<&[i64]>,
-    ) -> Result<(), AggregateError> {
-        self.add(slots, arg, filter, 1)
-    }
-
-    fn retract(
-        &mut self,
-        slots: &[u32],
-        arg: Option<&ArrayRef>,
-        filter: Option<&BooleanArray>,
-        _time: Option<&[i64]>,
-    ) -> Result<(), AggregateError> {
-        self.add(slots, arg, filter, -1)
-    }
-
-    fn merge(&mut self, slots: &[u32], state: &[ArrayRef]) -> Result<(), AggregateError> {
+    fn merge(&mut self, groups: &mut [Cell], slots: &[u32], state: &[ArrayRef]) -> Result<(), AggregateError> {
         let (sums, counts) = (state_values::<Decimal128Type>(state, 0), state_counts(state, 1));
         for ((&slot, &sum), &count) in slots.iter().zip(sums).zip(counts) {
-            let cell = &mut self.cells[slot as usize];
+            let cell = &mut groups[slot as usize];
             let Some(total) = { cell.sum }.checked_add(sum) else { return Err(self.overflow()) };
             cell.sum = total;
             cell.count += count;
@@ -163,18 +129,14 @@ where
         vec![Field::new("sum", sum, false), Field::new("count", DataType::Int64, false)]
     }
 
-    fn state(&self, slots: &[u32]) -> Vec<ArrayRef> {
-        let cells = || slots.iter().map(|&slot| self.cells[slot as usize]);
-        let sums = Decimal128Array::from_iter_values(cells().map(|cell| cell.sum));
-        let counts = Int64Array::from_iter_values(cells().map(|cell| cell.count));
-        vec![
-            Arc::new(sums.with_data_type(DataType::Decimal128(DECIMAL128_MAX_PRECISION, self.scale))),
-            Arc::new(counts),
-        ]
+    fn state(&self, groups: Picked<Cell>) -> Vec<ArrayRef> {
+        let sums = Decimal128Array::from_iter_values(groups.iter().map(|cell| cell.sum));
+        let sums = sums.with_data_type(DataType::Decimal128(DECIMAL128_MAX_PRECISION, self.scale));
+        vec![Arc::new(sums), groups.column::<Int64Type>(|cell| cell.count)]
     }
 
-    fn value(&self, slots: &[u32]) -> Result<ArrayRef, AggregateError> {
-        let results = self.results(slots)?;
+    fn value(&self, groups: Picked<Cell>) -> Result<ArrayRef, AggregateError> {
+        let results = self.results(groups)?;
         fn integers<I: ArrowPrimitiveType>(results: Vec<Option<i128>>, native: impl Fn(i128) -> I::Native) -> ArrayRef {
             Arc::new(PrimitiveArray::<I>::from_iter(results.into_iter().map(|result| result.map(&native))))
         }
@@ -186,13 +148,5 @@ where
             DataType::Int64 => integers::<Int64Type>(results, |result| result as i64),
             decimal => Arc::new(Decimal128Array::from_iter(results).with_data_type(decimal.clone())),
         })
-    }
-
-    fn clear(&mut self, slots: &[u32]) {
-        slots.iter().for_each(|&slot| self.cells[slot as usize] = Cell::default());
-    }
-
-    fn bytes(&self) -> usize {
-        self.cells.capacity() * size_of::<Cell>()
     }
 }

@@ -2,76 +2,35 @@
 //!
 //! NaN is the largest number; -0.0 is 0.0. No values that are not NULL: NULL.
 
+use std::marker::PhantomData;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, ArrowNativeTypeOp, ArrowPrimitiveType, AsArray, BooleanArray, PrimitiveArray};
+use arrow::array::{Array, ArrayRef, ArrowNativeTypeOp, ArrowPrimitiveType, AsArray};
 use arrow::compute::cast;
 use arrow::datatypes::*;
 
-use super::rows::{Rows, argument};
+use super::rows::Rows;
+use super::slots::{Function, Picked, Slots};
 use super::{Accumulator, AggregateError};
 
 /// Runs `$body` with `$T` bound to the Arrow type that holds values of a data type, `$otherwise` for types without a fast path.
 macro_rules! with_native_type {
     ($data_type:expr, $T:ident => $body:expr, $otherwise:expr) => {
-        match $data_type {
-            DataType::Boolean => {
-                type $T = UInt8Type;
-                $body
-            }
-            DataType::Int8 => {
-                type $T = Int8Type;
-                $body
-            }
-            DataType::Int16 => {
-                type $T = Int16Type;
-                $body
-            }
-            DataType::Int32 => {
-                type $T = Int32Type;
-                $body
-            }
-            DataType::Int64 => {
-                type $T = Int64Type;
-                $body
-            }
-            DataType::Float32 => {
-                type $T = Float32Type;
-                $body
-            }
-            DataType::Float64 => {
-                type $T = Float64Type;
-                $body
-            }
-            DataType::Decimal128(_, _) => {
-                type $T = Decimal128Type;
-                $body
-            }
-            DataType::Date32 => {
-                type $T = Date32Type;
-                $body
-            }
-            DataType::Time64(TimeUnit::Microsecond) => {
-                type $T = Time64MicrosecondType;
-                $body
-            }
-            DataType::Timestamp(TimeUnit::Second, _) => {
-                type $T = TimestampSecondType;
-                $body
-            }
-            DataType::Timestamp(TimeUnit::Millisecond, _) => {
-                type $T = TimestampMillisecondType;
-                $body
-            }
-            DataType::Timestamp(TimeUnit::Microsecond, _) => {
-                type $T = TimestampMicrosecondType;
-                $body
-            }
-            DataType::Timestamp(TimeUnit::Nanosecond, _) => {
-                type $T = TimestampNanosecondType;
-                $body
-            }
-            _ => $otherwise,
+        state::with_type! { $data_type, $T => $body, $otherwise;
+            DataType::Boolean => UInt8Type,
+            DataType::Int8 => Int8Type,
+            DataType::Int16 => Int16Type,
+            DataType::Int32 => Int32Type,
+            DataType::Int64 => Int64Type,
+            DataType::Float32 => Float32Type,
+            DataType::Float64 => Float64Type,
+            DataType::Decimal128(_, _) => Decimal128Type,
+            DataType::Date32 => Date32Type,
+            DataType::Time64(TimeUnit::Microsecond) => Time64MicrosecondType,
+            DataType::Timestamp(TimeUnit::Second, _) => TimestampSecondType,
+            DataType::Timestamp(TimeUnit::Millisecond, _) => TimestampMillisecondType,
+            DataType::Timestamp(TimeUnit::Microsecond, _) => TimestampMicrosecondType,
+            DataType::Timestamp(TimeUnit::Nanosecond, _) => TimestampNanosecondType,
         }
     };
 }
@@ -89,9 +48,9 @@ pub(super) fn extreme(largest: bool, arg: &DataType) -> Box<dyn Accumulator> {
     {
         let data_type = arg.clone();
         if largest {
-            Box::new(Extreme::<T, true> { best: Vec::new(), data_type })
+            Box::new(Slots::new(Extreme::<T, true> { data_type, values: PhantomData }))
         } else {
-            Box::new(Extreme::<T, false> { best: Vec::new(), data_type })
+            Box::new(Slots::new(Extreme::<T, false> { data_type, values: PhantomData }))
         }
     }
     with_native_type!(arg, T => boxed::<T>(largest, arg), panic!("{arg} has no fast minimum; callers ask `is_fast` first"))
@@ -117,21 +76,23 @@ macro_rules! canonical_floats { ($($native:ty),*) => { $(impl Canonical for $nat
 })* } }
 canonical_floats!(f32, f64);
 
-struct Extreme<T: ArrowPrimitiveType, const LARGEST: bool> {
-    best: Vec<Option<T::Native>>,
+struct Extreme<T, const LARGEST: bool> {
     data_type: DataType,
+    values: PhantomData<fn(T)>,
 }
 
-impl<T: ArrowPrimitiveType, const LARGEST: bool> Extreme<T, LARGEST>
+impl<T: ArrowPrimitiveType, const LARGEST: bool> Function for Extreme<T, LARGEST>
 where
     T::Native: Canonical,
 {
-    fn add(&mut self, slots: &[u32], values: &ArrayRef, filter: Option<&BooleanArray>) {
-        let native = native(values);
-        let best = self.best.as_mut_slice();
-        Rows::new(slots, Some(&native), filter).each_value(native.as_primitive::<T>().values(), |slot, value| {
+    type Group = Option<T::Native>;
+
+    fn change(&mut self, groups: &mut [Self::Group], rows: &Rows, by: i64) -> Result<(), AggregateError> {
+        assert!(by > 0, "a minimum or maximum that takes rows back is created with `Call::retracts`");
+        let values = native(rows.arg());
+        rows.each_value(values.as_primitive::<T>().values(), |slot, value| {
             let value = value.canonical();
-            let best = &mut best[slot];
+            let best = &mut groups[slot];
             let better = match *best {
                 None => true,
                 Some(best) if LARGEST => value.is_gt(best),
@@ -141,14 +102,27 @@ where
                 *best = Some(value);
             }
         });
+        Ok(())
     }
 
-    fn read(&self, slots: &[u32]) -> ArrayRef {
-        let values = PrimitiveArray::<T>::from_iter(slots.iter().map(|&slot| self.best[slot as usize]));
+    fn merge(&mut self, groups: &mut [Self::Group], slots: &[u32], state: &[ArrayRef]) -> Result<(), AggregateError> {
+        self.change(groups, &Rows::new(slots, state.first(), None, None), 1)
+    }
+
+    fn state_fields(&self) -> Vec<Field> {
+        vec![Field::new("value", self.data_type.clone(), true)]
+    }
+
+    fn state(&self, groups: Picked<Self::Group>) -> Vec<ArrayRef> {
+        let values = groups.results::<T>(|best| *best);
         if self.data_type == DataType::Boolean {
-            return cast(&values, &self.data_type).expect("a byte casts to BOOLEAN");
+            return vec![cast(&values, &self.data_type).expect("a byte casts to BOOLEAN")];
         }
-        Arc::new(values.with_data_type(self.data_type.clone()))
+        vec![Arc::new(values.as_primitive::<T>().clone().with_data_type(self.data_type.clone()))]
+    }
+
+    fn value(&self, groups: Picked<Self::Group>) -> Result<ArrayRef, AggregateError> {
+        Ok(self.state(groups).remove(0))
     }
 }
 
@@ -158,59 +132,4 @@ fn native(values: &ArrayRef) -> ArrayRef {
         return cast(values, &DataType::UInt8).expect("BOOLEAN casts to a byte");
     }
     values.clone()
-}
-
-impl<T: ArrowPrimitiveType, const LARGEST: bool> Accumulator for Extreme<T, LARGEST>
-where
-    T::Native: Canonical,
-{
-    fn resize(&mut self, slots: usize) {
-        self.best.resize(slots.max(self.best.len()), None);
-    }
-
-    fn update(
-        &mut self,
-        slots: &[u32],
-        arg: Option<&ArrayRef>,
-        filter: Option<&BooleanArray>,
-        _time: Option<&[i64]>,
-    ) -> Result<(), AggregateError> {
-        self.add(slots, argument(arg), filter);
-        Ok(())
-    }
-
-    fn retract(
-        &mut self,
-        _slots: &[u32],
-        _arg: Option<&ArrayRef>,
-        _filter: Option<&BooleanArray>,
-        _time: Option<&[i64]>,
-    ) -> Result<(), AggregateError> {
-        panic!("a minimum or maximum that takes rows back is created with `Call::retracts`")
-    }
-
-    fn merge(&mut self, slots: &[u32], state: &[ArrayRef]) -> Result<(), AggregateError> {
-        self.add(slots, &state[0], None);
-        Ok(())
-    }
-
-    fn state_fields(&self) -> Vec<Field> {
-        vec![Field::new("value", self.data_type.clone(), true)]
-    }
-
-    fn state(&self, slots: &[u32]) -> Vec<ArrayRef> {
-        vec![self.read(slots)]
-    }
-
-    fn value(&self, slots: &[u32]) -> Result<ArrayRef, AggregateError> {
-        Ok(self.read(slots))
-    }
-
-    fn clear(&mut self, slots: &[u32]) {
-        slots.iter().for_each(|&slot| self.best[slot as usize] = None);
-    }
-
-    fn bytes(&self) -> usize {
-        self.best.capacity() * size_of::<Option<T::Native>>()
-    }
 }

@@ -3,23 +3,16 @@
 //! Finite values are summed with 106 bits; infinities and NaN are counted apart, so that they too can be taken back.
 //! NaN, or both infinities: NaN. No values that are not NULL: NULL.
 
-use std::sync::Arc;
+use arrow::array::ArrayRef;
+use arrow::datatypes::{DataType, Field, Float64Type, Int64Type};
 
-use arrow::array::{ArrayRef, AsArray, BooleanArray, Float64Array, Int64Array};
-use arrow::datatypes::{DataType, Field, Float64Type};
-
+use super::AggregateError;
 use super::double::Double;
-use super::rows::{Rows, argument, as_result, doubles, state_counts, state_values};
-use super::{Accumulator, AggregateError};
-
-#[derive(Clone, Copy, PartialEq)]
-pub(super) enum Finish {
-    Sum,
-    Avg,
-}
+use super::rows::{Rows, as_result, state_counts, state_values};
+use super::slots::{Function, Picked};
 
 #[derive(Clone, Copy, Default)]
-struct Cell {
+pub(super) struct Cell {
     sum: Double,
     /// All values; of which the following are not in the sum.
     count: i64,
@@ -55,57 +48,25 @@ impl Cell {
 }
 
 pub(super) struct FloatSum {
-    cells: Vec<Cell>,
-    finish: Finish,
+    pub average: bool,
     /// FLOAT or DOUBLE.
-    result: DataType,
+    pub result: DataType,
 }
 
-impl FloatSum {
-    pub fn new(finish: Finish, result: DataType) -> Self {
-        Self { cells: Vec::new(), finish, result }
-    }
+impl Function for FloatSum {
+    type Group = Cell;
 
-    fn add(&mut self, slots: &[u32], arg: Option<&ArrayRef>, filter: Option<&BooleanArray>, sign: i64) {
-        let arg = doubles(argument(arg));
-        let cells = self.cells.as_mut_slice();
-        let values = arg.as_primitive::<Float64Type>().values();
-        Rows::new(slots, Some(&arg), filter).each_value(values, |slot, value| cells[slot].add(value, sign));
-    }
-}
-
-impl Accumulator for FloatSum {
-    fn resize(&mut self, slots: usize) {
-        self.cells.resize(slots.max(self.cells.len()), Cell::default());
-    }
-
-    fn update(
-        &mut self,
-        slots: &[u32],
-        arg: Option<&ArrayRef>,
-        filter: Option<&BooleanArray>,
-        _time: Option<&[i64]>,
-    ) -> Result<(), AggregateError> {
-        self.add(slots, arg, filter, 1);
+    #[inline(always)]
+    fn change(&mut self, groups: &mut [Cell], rows: &Rows, by: i64) -> Result<(), AggregateError> {
+        rows.each_double(|slot, value| groups[slot].add(value, by));
         Ok(())
     }
 
-    fn retract(
-        &mut self,
-        slots: &[u32],
-        arg: Option<&ArrayRef>,
-        filter: Option<&BooleanArray>,
-        _time: Option<&[i64]>,
-    ) -> Result<(), AggregateError> {
-        self.add(slots, arg, filter, -1);
-        Ok(())
-    }
-
-    fn merge(&mut self, slots: &[u32], state: &[ArrayRef]) -> Result<(), AggregateError> {
+    fn merge(&mut self, groups: &mut [Cell], slots: &[u32], state: &[ArrayRef]) -> Result<(), AggregateError> {
         let [high, low] = [0, 1].map(|column| state_values::<Float64Type>(state, column));
         let [count, nan, plus, minus] = [2, 3, 4, 5].map(|column| state_counts(state, column));
         for (row, &slot) in slots.iter().enumerate() {
-            let cell = &mut self.cells[slot as usize];
+            let cell = &mut groups[slot as usize];
             cell.sum = cell.sum.add(Double { high: high[row], low: low[row] });
             cell.count += count[row];
             cell.nan += nan[row];
@@ -122,35 +83,22 @@ impl Accumulator for FloatSum {
         doubles.into_iter().chain(counts).collect()
     }
 
-    fn state(&self, slots: &[u32]) -> Vec<ArrayRef> {
-        let cells = || slots.iter().map(|&slot| self.cells[slot as usize]);
-        let double = |of: fn(Cell) -> f64| Arc::new(Float64Array::from_iter_values(cells().map(of))) as ArrayRef;
-        let count = |of: fn(Cell) -> i64| Arc::new(Int64Array::from_iter_values(cells().map(of))) as ArrayRef;
+    fn state(&self, groups: Picked<Cell>) -> Vec<ArrayRef> {
         vec![
-            double(|cell| cell.sum.high),
-            double(|cell| cell.sum.low),
-            count(|cell| cell.count),
-            count(|cell| cell.nan),
-            count(|cell| cell.plus_infinity),
-            count(|cell| cell.minus_infinity),
+            groups.column::<Float64Type>(|cell| cell.sum.high),
+            groups.column::<Float64Type>(|cell| cell.sum.low),
+            groups.column::<Int64Type>(|cell| cell.count),
+            groups.column::<Int64Type>(|cell| cell.nan),
+            groups.column::<Int64Type>(|cell| cell.plus_infinity),
+            groups.column::<Int64Type>(|cell| cell.minus_infinity),
         ]
     }
 
-    fn value(&self, slots: &[u32]) -> Result<ArrayRef, AggregateError> {
-        let result = |&slot: &u32| {
-            let cell = &self.cells[slot as usize];
-            let divisor = if self.finish == Finish::Avg { cell.count as f64 } else { 1.0 };
+    fn value(&self, groups: Picked<Cell>) -> Result<ArrayRef, AggregateError> {
+        let results = groups.results::<Float64Type>(|cell| {
+            let divisor = if self.average { cell.count as f64 } else { 1.0 };
             (cell.count != 0).then(|| cell.total() / divisor)
-        };
-        let results: ArrayRef = Arc::new(Float64Array::from_iter(slots.iter().map(result)));
-        as_result(&results, &self.result, if self.finish == Finish::Avg { "avg" } else { "sum" })
-    }
-
-    fn clear(&mut self, slots: &[u32]) {
-        slots.iter().for_each(|&slot| self.cells[slot as usize] = Cell::default());
-    }
-
-    fn bytes(&self) -> usize {
-        self.cells.capacity() * size_of::<Cell>()
+        });
+        as_result(&results, &self.result, if self.average { "avg" } else { "sum" })
     }
 }

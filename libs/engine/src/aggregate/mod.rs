@@ -6,7 +6,8 @@
 //! No result depends on how rows were cut into batches or partial states, or on what was added and taken back in between: integers and
 //! decimals are summed exactly, floats with about 106 bits ([`double`]), and all else is counted per value or bucket.
 //! [`exact`] and [`float`] are SUM and AVG, [`spread`] is variance and standard deviation, [`extreme`] and [`ordered`] are MIN, MAX,
-//! FIRST_VALUE and LAST_VALUE without retractions and [`multiset`] with them, [`distinct`] wraps an aggregate of distinct values.
+//! FIRST_VALUE and LAST_VALUE without retractions and [`multiset`] with them, each in [`slots`]; [`distinct`] wraps an aggregate of
+//! distinct values.
 
 mod count;
 mod distinct;
@@ -18,9 +19,10 @@ mod multiset;
 mod ordered;
 mod percentile;
 mod rows;
+mod slots;
 mod spread;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use arrow::array::{ArrayRef, BooleanArray};
 use arrow::datatypes::{DataType, Field};
@@ -28,6 +30,7 @@ use expr::{arrow_type, sql_type};
 use graph::AggregateFunction;
 
 use crate::plan::Call;
+use slots::Slots;
 
 /// Why an aggregate has no result.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -98,19 +101,20 @@ pub fn accumulator(call: &Call) -> Result<Box<dyn Accumulator>, AggregateError> 
     let result = arrow_type(&call.result);
     if call.distinct && !matches!(call.function, Min | Max) {
         let once = Call { distinct: false, retracts: true, ..call.clone() };
-        return Ok(Box::new(distinct::Distinct::new(&arg, accumulator(&once)?, refused(call))?));
+        return Ok(Box::new(distinct::Distinct::new(&arg, accumulator(&once)?, call.retracts, refused(call))?));
     }
     let is_float = matches!(arg, DataType::Float32 | DataType::Float64);
     Ok(match call.function {
-        Count => Box::new(count::Count::default()),
+        Count => Box::new(Slots::new(count::Count)),
         Sum | Avg if !is_float => exact::exact(call.function, &arg, &result).ok_or_else(|| refused(call))?,
-        Sum => Box::new(float::FloatSum::new(float::Finish::Sum, result)),
-        Avg => Box::new(float::FloatSum::new(float::Finish::Avg, result)),
-        StddevPop | StddevSamp | VarPop | VarSamp => Box::new(spread::Spread::new(call.function, result)),
+        Sum | Avg => Box::new(Slots::new(float::FloatSum { average: call.function == Avg, result })),
+        StddevPop | StddevSamp | VarPop | VarSamp => {
+            Box::new(Slots::new(spread::Spread { function: call.function, result }))
+        }
         ApproxPercentile => {
             let fraction =
                 call.fraction.filter(|fraction| (0.0..=1.0).contains(fraction)).ok_or_else(|| refused(call))?;
-            Box::new(percentile::Percentile::new(fraction, result))
+            Box::new(Slots::new(percentile::Percentile::new(fraction, result)))
         }
         Min | Max if !call.retracts && extreme::is_fast(&arg) => extreme::extreme(call.function == Max, &arg),
         Min | Max | FirstValue | LastValue => {
@@ -118,9 +122,9 @@ pub fn accumulator(call: &Call) -> Result<Box<dyn Accumulator>, AggregateError> 
             let by_time = matches!(call.function, FirstValue | LastValue);
             let encoding = ordered::Encoding::new(&arg, by_time).ok_or_else(|| refused(call))?;
             if call.retracts {
-                Box::new(multiset::Multiset::new(encoding, largest))
+                Box::new(Slots::new(multiset::Multiset::new(encoding, largest)))
             } else {
-                Box::new(ordered::Ordered::new(encoding, largest))
+                Box::new(Slots::new(ordered::Ordered::new(encoding, largest)))
             }
         }
     })

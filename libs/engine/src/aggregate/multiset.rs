@@ -5,51 +5,48 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, BooleanArray, Int64Array, ListArray, StructArray};
+use arrow::array::{ArrayRef, AsArray, Int64Array, ListArray, StructArray};
 use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{DataType, Field, Fields, Int64Type};
 
+use super::AggregateError;
 use super::ordered::Encoding;
-use super::rows::{Rows, argument};
-use super::{Accumulator, AggregateError};
+use super::rows::Rows;
+use super::slots::{Function, Picked};
 
 pub(super) struct Multiset {
     encoding: Encoding,
     largest: bool,
-    groups: Vec<BTreeMap<Box<[u8]>, i64>>,
     /// Bytes behind the maps, about.
     heap: usize,
 }
+
+/// Encoded values, with their counts.
+type Values = BTreeMap<Box<[u8]>, i64>;
 
 /// Of an entry, beside its key: pointer, length, count.
 const ENTRY: usize = 24;
 
 impl Multiset {
     pub fn new(encoding: Encoding, largest: bool) -> Self {
-        Self { encoding, largest, groups: Vec::new(), heap: 0 }
+        Self { encoding, largest, heap: 0 }
     }
 
-    fn count(&mut self, slot: usize, key: &[u8], by: i64) {
-        let group = &mut self.groups[slot];
-        let Some(count) = group.get_mut(key) else {
-            group.insert(key.into(), by);
+    fn count(&mut self, values: &mut Values, key: &[u8], by: i64) {
+        let Some(count) = values.get_mut(key) else {
+            values.insert(key.into(), by);
             self.heap += key.len() + ENTRY;
             return;
         };
         *count += by;
         if *count == 0 {
-            group.remove(key);
+            values.remove(key);
             self.heap -= key.len() + ENTRY;
         }
     }
 
-    fn add(&mut self, slots: &[u32], arg: &ArrayRef, filter: Option<&BooleanArray>, time: Option<&[i64]>, by: i64) {
-        let keys = self.encoding.encode(&self.encoding.columns(arg, time));
-        Rows::new(slots, Some(arg), filter).each(|slot, row| self.count(slot, keys.row(row).data(), by));
-    }
-
-    fn best(&self, slot: u32) -> Option<&[u8]> {
-        let mut present = self.groups[slot as usize].iter().filter(|(_, count)| **count > 0);
+    fn best<'a>(&self, values: &'a Values) -> Option<&'a [u8]> {
+        let mut present = values.iter().filter(|(_, count)| **count > 0);
         let entry = if self.largest { present.next_back() } else { present.next() };
         entry.map(|(key, _)| key.as_ref())
     }
@@ -60,43 +57,23 @@ impl Multiset {
     }
 }
 
-impl Accumulator for Multiset {
-    fn resize(&mut self, slots: usize) {
-        self.groups.resize_with(slots.max(self.groups.len()), BTreeMap::new);
-    }
+impl Function for Multiset {
+    type Group = Values;
 
-    fn update(
-        &mut self,
-        slots: &[u32],
-        arg: Option<&ArrayRef>,
-        filter: Option<&BooleanArray>,
-        time: Option<&[i64]>,
-    ) -> Result<(), AggregateError> {
-        self.add(slots, argument(arg), filter, time, 1);
+    fn change(&mut self, groups: &mut [Values], rows: &Rows, by: i64) -> Result<(), AggregateError> {
+        let keys = self.encoding.encode(&self.encoding.columns(rows));
+        rows.each(|slot, row| self.count(&mut groups[slot], keys.row(row).data(), by));
         Ok(())
     }
 
-    fn retract(
-        &mut self,
-        slots: &[u32],
-        arg: Option<&ArrayRef>,
-        filter: Option<&BooleanArray>,
-        time: Option<&[i64]>,
-    ) -> Result<(), AggregateError> {
-        self.add(slots, argument(arg), filter, time, -1);
-        Ok(())
-    }
-
-    fn merge(&mut self, slots: &[u32], state: &[ArrayRef]) -> Result<(), AggregateError> {
-        let list = state[0].as_list::<i32>();
-        let (counts, values) = list.values().as_struct().columns().split_last().expect("an entry has a count");
+    fn merge(&mut self, groups: &mut [Values], slots: &[u32], state: &[ArrayRef]) -> Result<(), AggregateError> {
+        let entries = state[0].as_list::<i32>().values().as_struct();
+        let (counts, values) = entries.columns().split_last().expect("an entry has a count");
         let keys = self.encoding.encode(values);
         let counts = counts.as_primitive::<Int64Type>().values();
-        for (&slot, range) in slots.iter().zip(list.offsets().windows(2)) {
-            for entry in range[0] as usize..range[1] as usize {
-                self.count(slot as usize, keys.row(entry).data(), counts[entry]);
-            }
-        }
+        each_entry(slots, &state[0], |slot, entry| {
+            self.count(&mut groups[slot], keys.row(entry).data(), counts[entry]);
+        });
         Ok(())
     }
 
@@ -104,27 +81,23 @@ impl Accumulator for Multiset {
         vec![Field::new("values", DataType::List(entry_item(self.entry_fields())), false)]
     }
 
-    fn state(&self, slots: &[u32]) -> Vec<ArrayRef> {
-        let groups = || slots.iter().map(|&slot| &self.groups[slot as usize]);
-        let mut columns = self.encoding.decode(groups().flat_map(BTreeMap::keys).map(Box::as_ref));
-        columns.push(Arc::new(Int64Array::from_iter_values(groups().flat_map(BTreeMap::values).copied())));
-        vec![list_of(self.entry_fields(), columns, groups().map(BTreeMap::len))]
+    fn state(&self, groups: Picked<Values>) -> Vec<ArrayRef> {
+        let mut columns = self.encoding.decode(groups.iter().flat_map(BTreeMap::keys).map(Box::as_ref));
+        columns.push(Arc::new(Int64Array::from_iter_values(groups.iter().flat_map(BTreeMap::values).copied())));
+        vec![list_of(self.entry_fields(), columns, groups.iter().map(BTreeMap::len))]
     }
 
-    fn value(&self, slots: &[u32]) -> Result<ArrayRef, AggregateError> {
-        let best: Vec<Option<&[u8]>> = slots.iter().map(|&slot| self.best(slot)).collect();
+    fn value(&self, groups: Picked<Values>) -> Result<ArrayRef, AggregateError> {
+        let best: Vec<Option<&[u8]>> = groups.iter().map(|values| self.best(values)).collect();
         Ok(self.encoding.decode_some(&best).pop().expect("the value is the last column"))
     }
 
-    fn clear(&mut self, slots: &[u32]) {
-        for &slot in slots {
-            let group = std::mem::take(&mut self.groups[slot as usize]);
-            self.heap -= group.keys().map(|key| key.len() + ENTRY).sum::<usize>();
-        }
+    fn forget(&mut self, values: Values) {
+        self.heap -= values.keys().map(|key| key.len() + ENTRY).sum::<usize>();
     }
 
-    fn bytes(&self) -> usize {
-        self.groups.capacity() * size_of::<BTreeMap<Box<[u8]>, i64>>() + self.heap
+    fn heap_bytes(&self) -> usize {
+        self.heap
     }
 }
 
@@ -137,4 +110,11 @@ pub(super) fn entry_item(fields: Fields) -> Arc<Field> {
 pub(super) fn list_of(fields: Fields, columns: Vec<ArrayRef>, lengths: impl Iterator<Item = usize>) -> ArrayRef {
     let entries = StructArray::new(fields.clone(), columns, None);
     Arc::new(ListArray::new(entry_item(fields), OffsetBuffer::from_lengths(lengths), Arc::new(entries), None))
+}
+
+/// Calls `each(slot, entry)` for every entry of the lists, one list per slot; `entry` is its row in the values of the list column.
+pub(super) fn each_entry(slots: &[u32], lists: &ArrayRef, mut each: impl FnMut(usize, usize)) {
+    for (&slot, range) in slots.iter().zip(lists.as_list::<i32>().offsets().windows(2)) {
+        (range[0] as usize..range[1] as usize).for_each(|entry| each(slot as usize, entry));
+    }
 }

@@ -5,12 +5,13 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanArray, TimestampMicrosecondArray};
+use arrow::array::{ArrayRef, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, Field, TimeUnit};
 use arrow::row::{RowConverter, SortField};
 
-use super::rows::{Rows, argument};
-use super::{Accumulator, AggregateError};
+use super::AggregateError;
+use super::rows::Rows;
+use super::slots::{Function, Picked};
 
 /// Values, with or without a time before them, as bytes that compare as they do.
 pub(super) struct Encoding {
@@ -33,10 +34,10 @@ impl Encoding {
     }
 
     /// The columns of [`Encoding::fields`] for a batch of arguments.
-    pub fn columns(&self, arg: &ArrayRef, time: Option<&[i64]>) -> Vec<ArrayRef> {
-        let mut columns = vec![arg.clone()];
+    pub fn columns(&self, rows: &Rows) -> Vec<ArrayRef> {
+        let mut columns = vec![rows.arg().clone()];
         if self.by_time {
-            let time = time.expect("FIRST_VALUE and LAST_VALUE are given the time attribute");
+            let time = rows.time().expect("FIRST_VALUE and LAST_VALUE are given the time attribute");
             columns.insert(0, Arc::new(TimestampMicrosecondArray::from(time.to_vec())));
         }
         columns
@@ -79,23 +80,24 @@ impl Encoding {
 pub(super) struct Ordered {
     encoding: Encoding,
     largest: bool,
-    best: Vec<Option<Box<[u8]>>>,
     /// Bytes behind the boxes.
     heap: usize,
 }
 
+type Best = Option<Box<[u8]>>;
+
 impl Ordered {
     pub fn new(encoding: Encoding, largest: bool) -> Self {
-        Self { encoding, largest, best: Vec::new(), heap: 0 }
+        Self { encoding, largest, heap: 0 }
     }
 
-    /// `columns` are those of the encoding, the value last.
-    fn add(&mut self, slots: &[u32], columns: &[ArrayRef], filter: Option<&BooleanArray>) {
-        let rows = self.encoding.encode(columns);
-        Rows::new(slots, columns.last(), filter).each(|slot, row| {
-            let row = rows.row(row);
+    /// `columns` are those of the encoding.
+    fn add(&mut self, groups: &mut [Best], rows: &Rows, columns: &[ArrayRef]) {
+        let encoded = self.encoding.encode(columns);
+        rows.each(|slot, row| {
+            let row = encoded.row(row);
             let candidate = row.data();
-            let best = &mut self.best[slot];
+            let best = &mut groups[slot];
             let better = match best.as_deref() {
                 None => true,
                 Some(best) if self.largest => candidate > best,
@@ -111,42 +113,20 @@ impl Ordered {
             }
         });
     }
-
-    fn read(&self, slots: &[u32]) -> Vec<ArrayRef> {
-        let rows: Vec<Option<&[u8]>> = slots.iter().map(|&slot| self.best[slot as usize].as_deref()).collect();
-        self.encoding.decode_some(&rows)
-    }
 }
 
-impl Accumulator for Ordered {
-    fn resize(&mut self, slots: usize) {
-        self.best.resize(slots.max(self.best.len()), None);
-    }
+impl Function for Ordered {
+    type Group = Best;
 
-    fn update(
-        &mut self,
-        slots: &[u32],
-        arg: Option<&ArrayRef>,
-        filter: Option<&BooleanArray>,
-        time: Option<&[i64]>,
-    ) -> Result<(), AggregateError> {
-        let columns = self.encoding.columns(argument(arg), time);
-        self.add(slots, &columns, filter);
+    fn change(&mut self, groups: &mut [Best], rows: &Rows, by: i64) -> Result<(), AggregateError> {
+        assert!(by > 0, "an ordered aggregate that takes rows back is created with `Call::retracts`");
+        self.add(groups, rows, &self.encoding.columns(rows));
         Ok(())
     }
 
-    fn retract(
-        &mut self,
-        _slots: &[u32],
-        _arg: Option<&ArrayRef>,
-        _filter: Option<&BooleanArray>,
-        _time: Option<&[i64]>,
-    ) -> Result<(), AggregateError> {
-        panic!("an ordered aggregate that takes rows back is created with `Call::retracts`")
-    }
-
-    fn merge(&mut self, slots: &[u32], state: &[ArrayRef]) -> Result<(), AggregateError> {
-        self.add(slots, state, None);
+    fn merge(&mut self, groups: &mut [Best], slots: &[u32], state: &[ArrayRef]) -> Result<(), AggregateError> {
+        // The value is the last column; where it is NULL the group was empty.
+        self.add(groups, &Rows::new(slots, state.last(), None, None), state);
         Ok(())
     }
 
@@ -154,21 +134,19 @@ impl Accumulator for Ordered {
         self.encoding.fields(true)
     }
 
-    fn state(&self, slots: &[u32]) -> Vec<ArrayRef> {
-        self.read(slots)
+    fn state(&self, groups: Picked<Best>) -> Vec<ArrayRef> {
+        self.encoding.decode_some(&groups.iter().map(Option::as_deref).collect::<Vec<_>>())
     }
 
-    fn value(&self, slots: &[u32]) -> Result<ArrayRef, AggregateError> {
-        Ok(self.read(slots).pop().expect("the value is the last column"))
+    fn value(&self, groups: Picked<Best>) -> Result<ArrayRef, AggregateError> {
+        Ok(self.state(groups).pop().expect("the value is the last column"))
     }
 
-    fn clear(&mut self, slots: &[u32]) {
-        for &slot in slots {
-            self.heap -= self.best[slot as usize].take().map_or(0, |best| best.len());
-        }
+    fn forget(&mut self, best: Best) {
+        self.heap -= best.map_or(0, |best| best.len());
     }
 
-    fn bytes(&self) -> usize {
-        self.best.capacity() * size_of::<Option<Box<[u8]>>>() + self.heap
+    fn heap_bytes(&self) -> usize {
+        self.heap
     }
 }

@@ -7,12 +7,13 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, BooleanArray, Float64Array, Int32Array, Int64Array};
+use arrow::array::{ArrayRef, AsArray, Int32Array, Int64Array};
 use arrow::datatypes::{DataType, Field, Fields, Float64Type, Int32Type, Int64Type};
 
-use super::multiset::{entry_item, list_of};
-use super::rows::{Rows, argument, as_result, doubles};
-use super::{Accumulator, AggregateError};
+use super::AggregateError;
+use super::multiset::{each_entry, entry_item, list_of};
+use super::rows::{Rows, as_result};
+use super::slots::{Function, Picked};
 
 const ERROR: f64 = 0.01;
 const GAMMA: f64 = (1.0 + ERROR) / (1.0 - ERROR);
@@ -43,52 +44,43 @@ fn middle(bucket: i32) -> f64 {
     }
 }
 
+/// (bucket, count), ordered by bucket. A count is never zero; below zero only in a partial state.
+type Sketch = Vec<(i32, i64)>;
+
 pub(super) struct Percentile {
     fraction: f64,
     result: DataType,
-    /// By slot: (bucket, count), ordered by bucket. A count is never zero; below zero only in a partial state.
-    groups: Vec<Vec<(i32, i64)>>,
-    /// Buckets over all groups.
+    /// Over all groups.
     buckets: usize,
 }
 
 impl Percentile {
     /// `fraction` is from 0 to 1.
     pub fn new(fraction: f64, result: DataType) -> Self {
-        Self { fraction, result, groups: Vec::new(), buckets: 0 }
+        Self { fraction, result, buckets: 0 }
     }
 
-    fn count(&mut self, slot: usize, bucket: i32, by: i64) {
-        let group = &mut self.groups[slot];
-        match group.binary_search_by_key(&bucket, |entry| entry.0) {
+    fn count(&mut self, sketch: &mut Sketch, bucket: i32, by: i64) {
+        match sketch.binary_search_by_key(&bucket, |entry| entry.0) {
             Ok(at) => {
-                group[at].1 += by;
-                if group[at].1 == 0 {
-                    group.remove(at);
+                sketch[at].1 += by;
+                if sketch[at].1 == 0 {
+                    sketch.remove(at);
                     self.buckets -= 1;
                 }
             }
             Err(at) => {
-                group.insert(at, (bucket, by));
+                sketch.insert(at, (bucket, by));
                 self.buckets += 1;
             }
         }
     }
 
-    fn add(&mut self, slots: &[u32], arg: Option<&ArrayRef>, filter: Option<&BooleanArray>, by: i64) {
-        let arg = doubles(argument(arg));
-        let per_log = 1.0 / GAMMA.ln();
-        let values = arg.as_primitive::<Float64Type>().values();
-        Rows::new(slots, Some(&arg), filter)
-            .each_value(values, |slot, value| self.count(slot, bucket(value, per_log), by));
-    }
-
-    fn result(&self, slot: u32) -> Option<f64> {
-        let group = &self.groups[slot as usize];
-        let rows: i64 = group.iter().map(|entry| entry.1).sum();
+    fn result(&self, sketch: &Sketch) -> Option<f64> {
+        let rows: i64 = sketch.iter().map(|entry| entry.1).sum();
         let rank = (self.fraction * (rows - 1) as f64).floor() as i64;
         let mut below = 0;
-        let at = group.iter().find(|entry| {
+        let at = sketch.iter().find(|entry| {
             below += entry.1;
             below > rank
         });
@@ -100,43 +92,20 @@ impl Percentile {
     }
 }
 
-impl Accumulator for Percentile {
-    fn resize(&mut self, slots: usize) {
-        self.groups.resize(slots.max(self.groups.len()), Vec::new());
-    }
+impl Function for Percentile {
+    type Group = Sketch;
 
-    fn update(
-        &mut self,
-        slots: &[u32],
-        arg: Option<&ArrayRef>,
-        filter: Option<&BooleanArray>,
-        _time: Option<&[i64]>,
-    ) -> Result<(), AggregateError> {
-        self.add(slots, arg, filter, 1);
+    fn change(&mut self, groups: &mut [Sketch], rows: &Rows, by: i64) -> Result<(), AggregateError> {
+        let per_log = 1.0 / GAMMA.ln();
+        rows.each_double(|slot, value| self.count(&mut groups[slot], bucket(value, per_log), by));
         Ok(())
     }
 
-    fn retract(
-        &mut self,
-        slots: &[u32],
-        arg: Option<&ArrayRef>,
-        filter: Option<&BooleanArray>,
-        _time: Option<&[i64]>,
-    ) -> Result<(), AggregateError> {
-        self.add(slots, arg, filter, -1);
-        Ok(())
-    }
-
-    fn merge(&mut self, slots: &[u32], state: &[ArrayRef]) -> Result<(), AggregateError> {
-        let list = state[0].as_list::<i32>();
-        let entries = list.values().as_struct();
+    fn merge(&mut self, groups: &mut [Sketch], slots: &[u32], state: &[ArrayRef]) -> Result<(), AggregateError> {
+        let entries = state[0].as_list::<i32>().values().as_struct();
         let buckets = entries.column(0).as_primitive::<Int32Type>().values();
         let counts = entries.column(1).as_primitive::<Int64Type>().values();
-        for (&slot, range) in slots.iter().zip(list.offsets().windows(2)) {
-            for entry in range[0] as usize..range[1] as usize {
-                self.count(slot as usize, buckets[entry], counts[entry]);
-            }
-        }
+        each_entry(slots, &state[0], |slot, entry| self.count(&mut groups[slot], buckets[entry], counts[entry]));
         Ok(())
     }
 
@@ -144,25 +113,22 @@ impl Accumulator for Percentile {
         vec![Field::new("buckets", DataType::List(entry_item(Self::entry_fields())), false)]
     }
 
-    fn state(&self, slots: &[u32]) -> Vec<ArrayRef> {
-        let groups = || slots.iter().map(|&slot| &self.groups[slot as usize]);
-        let buckets = Int32Array::from_iter_values(groups().flatten().map(|entry| entry.0));
-        let counts = Int64Array::from_iter_values(groups().flatten().map(|entry| entry.1));
-        vec![list_of(Self::entry_fields(), vec![Arc::new(buckets), Arc::new(counts)], groups().map(Vec::len))]
+    fn state(&self, groups: Picked<Sketch>) -> Vec<ArrayRef> {
+        let buckets = Int32Array::from_iter_values(groups.iter().flatten().map(|entry| entry.0));
+        let counts = Int64Array::from_iter_values(groups.iter().flatten().map(|entry| entry.1));
+        vec![list_of(Self::entry_fields(), vec![Arc::new(buckets), Arc::new(counts)], groups.iter().map(Vec::len))]
     }
 
-    fn value(&self, slots: &[u32]) -> Result<ArrayRef, AggregateError> {
-        let results: ArrayRef = Arc::new(Float64Array::from_iter(slots.iter().map(|&slot| self.result(slot))));
+    fn value(&self, groups: Picked<Sketch>) -> Result<ArrayRef, AggregateError> {
+        let results = groups.results::<Float64Type>(|sketch| self.result(sketch));
         as_result(&results, &self.result, "approx_percentile")
     }
 
-    fn clear(&mut self, slots: &[u32]) {
-        for &slot in slots {
-            self.buckets -= std::mem::take(&mut self.groups[slot as usize]).len();
-        }
+    fn forget(&mut self, sketch: Sketch) {
+        self.buckets -= sketch.len();
     }
 
-    fn bytes(&self) -> usize {
-        self.groups.capacity() * size_of::<Vec<(i32, i64)>>() + self.buckets * size_of::<(i32, i64)>()
+    fn heap_bytes(&self) -> usize {
+        self.buckets * size_of::<(i32, i64)>()
     }
 }

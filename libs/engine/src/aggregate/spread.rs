@@ -5,18 +5,17 @@
 //! No values: NULL; one value: 0, or NULL for the sample functions. A value that is infinite or NaN: NaN.
 //! Planning chooses the type of the result; an integer (Flink's choice for integers) is cut toward zero.
 
-use std::sync::Arc;
-
-use arrow::array::{ArrayRef, AsArray, BooleanArray, Float64Array, Int64Array};
-use arrow::datatypes::{DataType, Field, Float64Type};
+use arrow::array::ArrayRef;
+use arrow::datatypes::{DataType, Field, Float64Type, Int64Type};
 use graph::AggregateFunction;
 
+use super::AggregateError;
 use super::double::Double;
-use super::rows::{Rows, argument, as_result, doubles, state_counts, state_values};
-use super::{Accumulator, AggregateError};
+use super::rows::{Rows, as_result, state_counts, state_values};
+use super::slots::{Function, Picked};
 
 #[derive(Clone, Copy, Default)]
-struct Cell {
+pub(super) struct Cell {
     sum: Double,
     squares: Double,
     /// Finite values, in the sums.
@@ -26,32 +25,12 @@ struct Cell {
 }
 
 pub(super) struct Spread {
-    cells: Vec<Cell>,
-    function: AggregateFunction,
-    result: DataType,
+    /// One of the four.
+    pub function: AggregateFunction,
+    pub result: DataType,
 }
 
 impl Spread {
-    /// `function` is one of the four.
-    pub fn new(function: AggregateFunction, result: DataType) -> Self {
-        Self { cells: Vec::new(), function, result }
-    }
-
-    fn add(&mut self, slots: &[u32], arg: Option<&ArrayRef>, filter: Option<&BooleanArray>, sign: i64) {
-        let arg = doubles(argument(arg));
-        let cells = self.cells.as_mut_slice();
-        Rows::new(slots, Some(&arg), filter).each_value(arg.as_primitive::<Float64Type>().values(), |slot, value| {
-            let cell = &mut cells[slot];
-            if value.is_finite() {
-                cell.sum = cell.sum.add(Double::of(value * sign as f64));
-                cell.squares = cell.squares.add(Double::product(value * sign as f64, value));
-                cell.count += sign;
-            } else {
-                cell.odd += sign;
-            }
-        });
-    }
-
     fn result(&self, cell: &Cell) -> Option<f64> {
         use AggregateFunction::{StddevPop, StddevSamp, VarSamp};
         let is_sample = matches!(self.function, StddevSamp | VarSamp);
@@ -71,39 +50,30 @@ impl Spread {
     }
 }
 
-impl Accumulator for Spread {
-    fn resize(&mut self, slots: usize) {
-        self.cells.resize(slots.max(self.cells.len()), Cell::default());
-    }
+impl Function for Spread {
+    type Group = Cell;
 
-    fn update(
-        &mut self,
-        slots: &[u32],
-        arg: Option<&ArrayRef>,
-        filter: Option<&BooleanArray>,
-        _time: Option<&[i64]>,
-    ) -> Result<(), AggregateError> {
-        self.add(slots, arg, filter, 1);
+    #[inline(always)]
+    fn change(&mut self, groups: &mut [Cell], rows: &Rows, by: i64) -> Result<(), AggregateError> {
+        rows.each_double(|slot, value| {
+            let cell = &mut groups[slot];
+            if value.is_finite() {
+                cell.sum = cell.sum.add(Double::of(value * by as f64));
+                cell.squares = cell.squares.add(Double::product(value * by as f64, value));
+                cell.count += by;
+            } else {
+                cell.odd += by;
+            }
+        });
         Ok(())
     }
 
-    fn retract(
-        &mut self,
-        slots: &[u32],
-        arg: Option<&ArrayRef>,
-        filter: Option<&BooleanArray>,
-        _time: Option<&[i64]>,
-    ) -> Result<(), AggregateError> {
-        self.add(slots, arg, filter, -1);
-        Ok(())
-    }
-
-    fn merge(&mut self, slots: &[u32], state: &[ArrayRef]) -> Result<(), AggregateError> {
+    fn merge(&mut self, groups: &mut [Cell], slots: &[u32], state: &[ArrayRef]) -> Result<(), AggregateError> {
         let [sum, sum_rest, squares, squares_rest] =
             [0, 1, 2, 3].map(|column| state_values::<Float64Type>(state, column));
         let [count, odd] = [4, 5].map(|column| state_counts(state, column));
         for (row, &slot) in slots.iter().enumerate() {
-            let cell = &mut self.cells[slot as usize];
+            let cell = &mut groups[slot as usize];
             cell.sum = cell.sum.add(Double { high: sum[row], low: sum_rest[row] });
             cell.squares = cell.squares.add(Double { high: squares[row], low: squares_rest[row] });
             cell.count += count[row];
@@ -119,31 +89,18 @@ impl Accumulator for Spread {
         doubles.into_iter().chain(counts).collect()
     }
 
-    fn state(&self, slots: &[u32]) -> Vec<ArrayRef> {
-        let cells = || slots.iter().map(|&slot| self.cells[slot as usize]);
-        let double = |of: fn(Cell) -> f64| Arc::new(Float64Array::from_iter_values(cells().map(of))) as ArrayRef;
-        let count = |of: fn(Cell) -> i64| Arc::new(Int64Array::from_iter_values(cells().map(of))) as ArrayRef;
+    fn state(&self, groups: Picked<Cell>) -> Vec<ArrayRef> {
         vec![
-            double(|cell| cell.sum.high),
-            double(|cell| cell.sum.low),
-            double(|cell| cell.squares.high),
-            double(|cell| cell.squares.low),
-            count(|cell| cell.count),
-            count(|cell| cell.odd),
+            groups.column::<Float64Type>(|cell| cell.sum.high),
+            groups.column::<Float64Type>(|cell| cell.sum.low),
+            groups.column::<Float64Type>(|cell| cell.squares.high),
+            groups.column::<Float64Type>(|cell| cell.squares.low),
+            groups.column::<Int64Type>(|cell| cell.count),
+            groups.column::<Int64Type>(|cell| cell.odd),
         ]
     }
 
-    fn value(&self, slots: &[u32]) -> Result<ArrayRef, AggregateError> {
-        let results = slots.iter().map(|&slot| self.result(&self.cells[slot as usize]));
-        let results: ArrayRef = Arc::new(Float64Array::from_iter(results));
-        as_result(&results, &self.result, self.function.name())
-    }
-
-    fn clear(&mut self, slots: &[u32]) {
-        slots.iter().for_each(|&slot| self.cells[slot as usize] = Cell::default());
-    }
-
-    fn bytes(&self) -> usize {
-        self.cells.capacity() * size_of::<Cell>()
+    fn value(&self, groups: Picked<Cell>) -> Result<ArrayRef, AggregateError> {
+        as_result(&groups.results::<Float64Type>(|cell| self.result(cell)), &self.result, self.function.name())
     }
 }

@@ -65,10 +65,11 @@ fn calls() -> Vec<Call> {
     calls.iter().cloned().chain(retracting).collect()
 }
 
-struct Random(u64);
+/// A small generator (SplitMix64): tests need repeatable numbers, not good ones.
+pub struct Random(pub u64);
 
 impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
+    pub fn below(&mut self, bound: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);

@@ -213,13 +213,7 @@ fn changes_add_up_to_the_sums() {
                 "seed {seed}: what left an epoch is true of a prefix of the input"
             );
             if random.below(3) == 0 {
-                let mut old: Vec<&mut dyn Operator> = workers.iter_mut().map(|w| w as &mut dyn Operator).collect();
-                let store = saved(&mut old);
-                let count = 1 + random.below(3) as usize;
-                workers = build(count);
-                for (number, worker) in workers.iter_mut().enumerate() {
-                    worker.restore(&store.reader("it", number, count)).unwrap();
-                }
+                workers = restarted(workers, build, &mut random);
             }
         }
     }

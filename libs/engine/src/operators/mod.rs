@@ -19,7 +19,7 @@ pub mod sort;
 pub mod steps;
 #[cfg(test)]
 mod testing;
-mod times;
+pub(crate) mod times;
 pub mod window_aggregate;
 pub mod window_assign;
 pub mod window_expand;

@@ -1,14 +1,11 @@
 //! Aggregates by key over sessions: rows whose distance is at most the gap share one.
 //!
-//! A session starts at its first row's time and ends at its last row's time + gap; it fires when the watermark reaches its last instant
-//! (end - u). State: per key the sessions that are open, each with a slot of aggregates. A row opens a session, widens one, or joins two.
+//! A session starts at its first row's time and ends at its last row's time + gap. A row at that very end shares it, so it is complete, and
+//! fires, when the watermark reaches its end: one unit later than a window of fixed length. Its `window_time` is end - u all the same; so
+//! that what follows never takes it for late, results travel one unit behind the watermark ([`Operator::behind`]). State: per key the sessions that are open, each with a slot of aggregates. A row opens a session, widens one, or joins two.
 //!
 //! Lateness is decided here, row by row in the order of arrival, because the session that a row would join may still be open: then the row
-//! is in time. Else it would be a session by itself, `[t, t + gap)`, and is late as a row of that window.
-//!
-//! Not guaranteed: a row exactly one gap after the last row of a session shares it, but need not have been seen when the watermark
-//! reaches end - u; if it comes in the very last instant, it begins a session of its own (as in Flink). Everything else about a session
-//! is the same for any arrival within the declared disorder.
+//! is in time. Else it would be a session by itself, and is late if that one is over.
 //!
 //! With allowed lateness fired sessions stay until it is over. A row may change them; at the end of the epoch what was sent before is taken
 //! back: as -U/+U if the session is still due, as -D if it was widened beyond the watermark (it fires again later) or joined to another.
@@ -52,9 +49,9 @@ pub struct SessionAggregate {
     accumulators: Accumulators,
     /// (key, start) to slot.
     by_start: BTreeMap<(u32, i64), u32>,
-    /// (end, slot) of the sessions that have yet to fire, checked when they come up: a session may have been widened since.
+    /// (instant it closes, slot) of the sessions that have yet to fire, checked when they come up: a session may have been widened since.
     due: BinaryHeap<Reverse<(i64, u32)>>,
-    /// (end, slot) of the sessions that have fired and stay for late rows, likewise.
+    /// (instant it closes, slot) of the sessions that have fired and stay for late rows, likewise.
     fired: BinaryHeap<Reverse<(i64, u32)>>,
     /// Rows sent of sessions that changed since, in this epoch.
     stale: Vec<Stale>,
@@ -124,7 +121,7 @@ impl SessionAggregate {
             rule: Rule { unit: spec.unit, lateness: spec.lateness },
             gap: spec.gap,
             time: spec.time,
-            ledger: spec.ledger.then(|| Ledger::new(&spec.operator, names)),
+            ledger: spec.ledger.clone().map(|row| Ledger::new(&spec.operator, row, names)),
             keys: layout.key_table()?,
             of_key: SlotVec::new(NO_SESSIONS),
             sessions: Vec::new(),
@@ -160,6 +157,11 @@ impl SessionAggregate {
         session.last + self.gap
     }
 
+    /// The first instant at which no row can share a session any more: one after its end, which still does.
+    fn closes(&self, session: &Session) -> i64 {
+        self.end(session) + self.rule.unit
+    }
+
     /// Puts a row into a session: the common case, it comes after the start of its key's newest session, before the gap has passed.
     fn place(&mut self, key: u32, time: i64, stamp: i64, moves: &mut Moves) -> u32 {
         let newest = self.of_key[key].newest;
@@ -176,13 +178,13 @@ impl SessionAggregate {
     /// The session of a row, or [`NO_SLOT`] if it is late.
     fn place_anywhere(&mut self, key: u32, time: i64, stamp: i64, moves: &mut Moves) -> u32 {
         // Sessions of a key are further apart than the gap, so at most the two beside the row are in reach.
-        let open = |slot: &u32| !self.rule.late(self.end(&self.sessions[*slot as usize]), self.wm);
+        let open = |slot: &u32| !self.rule.late(self.closes(&self.sessions[*slot as usize]), self.wm);
         let before = self.by_start.range((key, i64::MIN)..=(key, time)).next_back().map(|(_, slot)| *slot);
         let before = before.filter(|slot| self.shares(time - self.sessions[*slot as usize].last)).filter(open);
         let after = self.by_start.range((key, time.saturating_add(1))..=(key, i64::MAX)).next().map(|(_, slot)| *slot);
         let after = after.filter(|slot| self.shares(self.sessions[*slot as usize].start - time)).filter(open);
         match (before, after) {
-            (None, None) if self.rule.late(time + self.gap, stamp) => NO_SLOT,
+            (None, None) if self.rule.late(time + self.gap + self.rule.unit, stamp) => NO_SLOT,
             (None, None) => self.open(Session { key, start: time, last: time, state: State::Open }),
             (Some(slot), None) => {
                 self.change(slot, moves);
@@ -221,7 +223,7 @@ impl SessionAggregate {
         } else {
             self.sessions[slot as usize] = session;
         }
-        let due = Reverse((self.end(&session), slot));
+        let due = Reverse((self.closes(&session), slot));
         if session.state == State::Fired {
             self.fired.push(due)
         } else {
@@ -297,16 +299,16 @@ impl SessionAggregate {
     /// Fires the sessions that the watermark closes.
     fn fire(&mut self, wm: i64, out: &mut Output) -> Result<()> {
         let mut slots = Vec::new();
-        while let Some(&Reverse((end, slot))) = self.due.peek()
-            && self.rule.fires(end, wm)
+        while let Some(&Reverse((closes, slot))) = self.due.peek()
+            && self.rule.fires(closes, wm)
         {
             self.due.pop();
             let session = self.sessions[slot as usize];
             if session.state != State::Open {
                 continue; // Joined to another, or looked at again at the end of the epoch.
             }
-            if self.end(&session) > end {
-                self.due.push(Reverse((self.end(&session), slot)));
+            if self.closes(&session) > closes {
+                self.due.push(Reverse((self.closes(&session), slot)));
                 continue;
             }
             self.sessions[slot as usize].state = State::Fired;
@@ -321,8 +323,8 @@ impl SessionAggregate {
             self.drop_sessions(slots);
         } else {
             for slot in slots {
-                let end = self.end(&self.sessions[slot as usize]);
-                self.fired.push(Reverse((end, slot)));
+                let closes = self.closes(&self.sessions[slot as usize]);
+                self.fired.push(Reverse((closes, slot)));
             }
         }
         Ok(())
@@ -355,9 +357,9 @@ impl SessionAggregate {
         let after = self.rows_of(&order)?;
         let mut changes = Changes::new(&before, &after);
         for (row, slot) in order.into_iter().enumerate() {
-            let end = self.end(&self.sessions[slot as usize]);
+            let closes = self.closes(&self.sessions[slot as usize]);
             let mut stale = rows_of.remove(&slot).unwrap_or_default().into_iter();
-            if self.rule.fires(end, self.wm) {
+            if self.rule.fires(closes, self.wm) {
                 if let Some(first) = stale.next() {
                     let (old, new) = (before.slice(first, 1), after.slice(row, 1));
                     if differs(old.columns(), new.columns(), 1)?[0] {
@@ -365,10 +367,10 @@ impl SessionAggregate {
                     }
                 }
                 self.sessions[slot as usize].state = State::Fired;
-                self.fired.push(Reverse((end, slot)));
+                self.fired.push(Reverse((closes, slot)));
             } else {
                 self.sessions[slot as usize].state = State::Open;
-                self.due.push(Reverse((end, slot)));
+                self.due.push(Reverse((closes, slot)));
             }
             stale.for_each(|row| changes.delete(row));
         }
@@ -378,13 +380,13 @@ impl SessionAggregate {
     /// Drops the fired sessions whose allowed lateness is over.
     fn retire(&mut self) {
         let mut gone = Vec::new();
-        while let Some(&Reverse((end, slot))) = self.fired.peek()
-            && self.rule.late(end, self.wm)
+        while let Some(&Reverse((closes, slot))) = self.fired.peek()
+            && self.rule.late(closes, self.wm)
         {
             self.fired.pop();
             let session = self.sessions[slot as usize];
             // An entry may be outdated: the session was widened, joined, or its slot given to another.
-            if session.state == State::Fired && self.end(&session) == end {
+            if session.state == State::Fired && self.closes(&session) == closes {
                 self.sessions[slot as usize].state = State::Gone;
                 gone.push(slot);
             }
@@ -467,6 +469,10 @@ impl Operator for SessionAggregate {
         }
         self.wm = wm;
         self.fire(wm, out)
+    }
+
+    fn behind(&self) -> i64 {
+        self.rule.unit
     }
 
     fn epoch_end(&mut self, _epoch: u64, out: &mut Output) -> Result<()> {

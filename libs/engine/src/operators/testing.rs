@@ -12,6 +12,7 @@ use graph::AggregateFunction;
 use state::{MemoryStore, SnapshotWriter};
 
 use super::ledger::SplitNames;
+pub use crate::aggregate::tests::Random;
 use crate::batch::{Batch, RowKind};
 use crate::operator::{Operator, Output};
 use crate::plan::Call;
@@ -138,6 +139,17 @@ pub fn call(function: AggregateFunction, arg: Option<usize>) -> Call {
     }
 }
 
+/// The workers' state in `1 + below(3)` new workers, which `build` makes by their number.
+pub fn restarted<O: Operator>(mut workers: Vec<O>, build: impl Fn(usize) -> Vec<O>, random: &mut Random) -> Vec<O> {
+    let store = saved(&mut workers.iter_mut().map(|worker| worker as &mut dyn Operator).collect::<Vec<_>>());
+    let count = 1 + random.below(3) as usize;
+    let mut restored = build(count);
+    for (number, worker) in restored.iter_mut().enumerate() {
+        worker.restore(&store.reader("it", number, count)).unwrap();
+    }
+    restored
+}
+
 /// Snapshots of operators, one per worker, each by way of bytes.
 pub fn saved(operators: &mut [&mut dyn Operator]) -> MemoryStore {
     let mut store = MemoryStore::new();
@@ -154,21 +166,4 @@ pub fn sent(call: impl FnOnce(&mut Output) -> crate::error::Result<()>) -> Vec<B
     let mut out = Output::new();
     call(&mut out).unwrap();
     out.take()
-}
-
-/// A small generator (SplitMix64): tests need repeatable numbers, not good ones.
-pub struct Random(pub u64);
-
-impl Random {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    pub fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
 }

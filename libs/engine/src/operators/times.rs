@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, TimestampMicrosecondArray, TimestampMillisecondArray, TimestampNanosecondArray,
-    TimestampSecondArray,
+    Array, ArrayRef, ArrowPrimitiveType, AsArray, TimestampMicrosecondArray, TimestampMillisecondArray,
+    TimestampNanosecondArray, TimestampSecondArray,
 };
 use arrow::buffer::ScalarBuffer;
+use arrow::compute;
 use arrow::datatypes::{
     DataType, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType,
     TimestampSecondType,
@@ -32,11 +33,7 @@ impl Times {
             return Err(RunError::internal("a time attribute is NULL behind its source"));
         }
         let micros = micros(column)?;
-        let (mut min, mut max) = (i64::MAX, i64::MIN);
-        for &time in micros.iter() {
-            min = min.min(time);
-            max = max.max(time);
-        }
+        let (min, max) = bounds(column)?.unwrap_or((i64::MAX, i64::MIN));
         if !micros.is_empty() && (min < TIME_MIN - LENGTH_MAX || max > TIME_MAX + LENGTH_MAX) {
             let far = if min < TIME_MIN - LENGTH_MAX { min } else { max };
             return Err(RunError::user(
@@ -66,6 +63,27 @@ pub fn micros(column: &ArrayRef) -> Result<ScalarBuffer<i64>> {
         }
         other => return Err(RunError::internal(format!("{other} cannot be a time attribute"))),
     })
+}
+
+/// The earliest and the latest time of a column, microseconds; `None` if all are NULL.
+pub fn bounds(column: &ArrayRef) -> Result<Option<(i64, i64)>> {
+    fn of<T: ArrowPrimitiveType<Native = i64>>(column: &ArrayRef) -> Option<(i64, i64)> {
+        let column = column.as_primitive::<T>();
+        if column.null_count() > 0 {
+            return compute::min(column).zip(compute::max(column));
+        }
+        let wider = |(min, max): (i64, i64), time: &i64| (min.min(*time), max.max(*time));
+        let (first, rest) = column.values().split_first()?;
+        Some(rest.iter().fold((*first, *first), wider))
+    }
+    let (bounds, unit) = match column.data_type() {
+        DataType::Timestamp(TimeUnit::Second, _) => (of::<TimestampSecondType>(column), 1_000_000),
+        DataType::Timestamp(TimeUnit::Millisecond, _) => (of::<TimestampMillisecondType>(column), 1_000),
+        DataType::Timestamp(TimeUnit::Microsecond, _) => (of::<TimestampMicrosecondType>(column), 1),
+        other => return Err(RunError::internal(format!("{other} cannot be a time attribute"))),
+    };
+    // Saturating: a time beyond the range of microseconds stays at its end of the range.
+    Ok(bounds.map(|(min, max)| (min.saturating_mul(unit), max.saturating_mul(unit))))
 }
 
 /// A timestamp column of the given type; the times are whole numbers of its unit.

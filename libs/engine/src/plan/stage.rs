@@ -94,7 +94,7 @@ pub struct SourceStage {
     /// Run on every batch before watermarks are taken from it.
     pub prelude: Vec<Step>,
     pub time: Option<SourceTime>,
-    /// Whether rows carry their split and position, for a lateness ledger.
+    /// Whether rows carry their split and position, for a lateness ledger or dead letters.
     pub origin: bool,
 }
 
@@ -102,6 +102,8 @@ pub struct SourceStage {
 #[derive(Clone, Debug, PartialEq)]
 pub struct SourceTime {
     pub column: usize,
+    /// Whether rows that have no time, or one too far ahead, are dealt with by `on_null`. Not where nobody looks at the time.
+    pub judged: bool,
     /// The column of `read` that it comes from unchanged, if so.
     pub read_column: Option<String>,
     pub unit_us: i64,
@@ -119,6 +121,9 @@ pub enum Step {
     Project(Vec<graph::NamedExpr>, Schema),
 }
 
+/// What the lateness ledger shows of a row: the columns of the window operator's input, by their names there, and where they are.
+pub type LedgerRow = Vec<(String, usize)>;
+
 /// How rows are put into panes. All lengths in microseconds. `unit` is the time attribute's.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AssignSpec {
@@ -129,8 +134,8 @@ pub struct AssignSpec {
     pub lateness: i64,
     /// Columns that go on (keys and arguments), in order; the pane columns follow (see [`WindowSpec`]). For `WindowExpand`: all.
     pub keep: Vec<usize>,
-    /// Whether late rows are sent to the side output as ledger rows (`graph::late_rows_schema`), or only counted.
-    pub ledger: bool,
+    /// Late rows are sent to the side output as ledger rows (`graph::late_rows_schema`), not only counted.
+    pub ledger: Option<LedgerRow>,
     /// For the ledger: the operator's id.
     pub operator: String,
 }
@@ -181,7 +186,8 @@ pub struct SessionSpec {
     pub time: usize,
     pub calls: Vec<Call>,
     pub output: Schema,
-    pub ledger: bool,
+    /// As in [`AssignSpec`].
+    pub ledger: Option<LedgerRow>,
     pub operator: String,
 }
 

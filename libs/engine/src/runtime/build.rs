@@ -164,7 +164,7 @@ fn instance<'scope>(
             (SplitStart { number, split: split.clone(), position: split_state.position.clone() }, split_state.clone())
         })
         .collect();
-    let clock = SourceClock::new(of.source.time.as_ref(), shared.plan.bounded, &splits, now_us());
+    let clock = SourceClock::new(of.source.time.as_ref(), shared.plan.bounded, &splits, assigned.watermark, now_us());
     let prelude = match of.source.prelude.is_empty() {
         true => None,
         false => Some(factory::steps(&of.source.prelude, &of.source.read, of.env, &of.context.name, of.names)?),
@@ -177,33 +177,33 @@ fn instance<'scope>(
         epoch_every_rows: shared.settings.epoch_every_rows,
         watermark_interval_us: shared.settings.watermark_interval.us,
     };
+    let begin = Time::new(shared.first_epoch, assigned.watermark);
     let names = of.names.clone();
     let name = of.context.name.clone();
     let mut wake = None;
-    let edges =
-        driver::source_operator(scope, &name, of.side, shared.first_epoch, |ports, activator, sync_activator| {
-            let orders = state.add_source(activator.clone());
-            wake = Some(sync_activator);
-            let mut ingest = Ingest {
-                context: of.context,
-                ports,
-                activator,
-                orders,
-                events: Some(events),
-                clock,
-                prelude,
-                time: of.source.time.clone(),
-                on_bad: of.source.node.on_bad_record,
-                origin: of.source.origin,
-                limits,
-                table: of.source.node.table.clone(),
-                split_name: Arc::new(move |number| names(number).1),
-                source: of.position,
-                epoch: shared.first_epoch,
-                flow: Flow::default(),
-            };
-            move || ingest.activate()
-        });
+    let edges = driver::source_operator(scope, &name, of.side, begin, |ports, activator, sync_activator| {
+        let orders = state.add_source(activator.clone());
+        wake = Some(sync_activator);
+        let mut ingest = Ingest {
+            context: of.context,
+            ports,
+            activator,
+            orders,
+            events: Some(events),
+            clock,
+            prelude,
+            time: of.source.time.clone(),
+            on_bad: of.source.node.on_bad_record,
+            origin: of.source.origin,
+            limits,
+            table: of.source.node.table.clone(),
+            split_name: Arc::new(move |number| names(number).1),
+            source: of.position,
+            epoch: shared.first_epoch,
+            flow: Flow::new(begin.wm),
+        };
+        move || ingest.activate()
+    });
     let wake = wake.expect("the constructor runs at once");
     let output = SourceOutput {
         events: events_sender.clone(),
@@ -219,7 +219,10 @@ fn instance<'scope>(
     }
     let source = shared.sources[of.position].clone();
     let leader = shared.leader.clone();
-    let context = SourceContext { splits: open, batch_rows: shared.settings.batch_rows as usize };
+    // A batch is in one epoch, so it is no larger than an epoch.
+    let most = shared.settings.epoch_every_rows.unwrap_or(u64::MAX).max(1);
+    let batch_rows = shared.settings.batch_rows.min(most) as usize;
+    let context = SourceContext { splits: open, batch_rows };
     let task = shared.tokio.spawn(async move {
         let result = source.read(context, output).await;
         // Still holding `events_sender`, so that the cause is known before the channel closes. A closed receiver means that nobody wants more.

@@ -62,10 +62,12 @@ enum Rule {
 }
 
 impl SourceClock {
+    /// `begin` is the watermark to start from: that of the checkpoint restored, or none.
     pub fn new(
         time: Option<&SourceTime>,
         bounded: bool,
         splits: &[(SplitStart, SplitState)],
+        begin: i64,
         now_us: i64,
     ) -> SourceClock {
         let rule = match time {
@@ -84,7 +86,7 @@ impl SourceClock {
             .collect();
         // In a bounded run a split that waits for its turn is no idle split.
         let idle_timeout_us = time.and_then(|time| time.idle_timeout_us).filter(|_| !bounded);
-        SourceClock { splits, rule, idle_timeout_us, watermark: WM_MIN, floor: WM_MIN }
+        SourceClock { splits, rule, idle_timeout_us, watermark: begin, floor: WM_MIN }
     }
 
     /// Rows of a split were sent (or records were found bad); `max_time_us` is the largest event time among them, if any.
@@ -103,6 +105,7 @@ impl SourceClock {
 
     pub fn idle(&mut self, number: u32) {
         if self.idle_timeout_us.is_some() {
+            self.watermark();
             self.split(number).state.idle = true;
         }
     }
@@ -133,8 +136,11 @@ impl SourceClock {
     }
 
     /// Marks splits idle that were silent for the timeout. Returns when to look again, microseconds from now.
+    ///
+    /// What the splits have come to together is kept first: the last one to fall idle takes its part of the minimum with it.
     pub fn look(&mut self, now_us: i64) -> Option<i64> {
         let timeout = self.idle_timeout_us?;
+        self.watermark();
         let mut next = None;
         for split in self.splits.values_mut().filter(|split| !split.state.ended() && !split.state.idle) {
             let left = split.last_event_us.saturating_add(timeout) - now_us;
@@ -191,6 +197,7 @@ mod tests {
     fn clock(bounded: bool, idle: Option<i64>, mins: &[Option<i64>]) -> SourceClock {
         let time = SourceTime {
             column: 0,
+            judged: true,
             read_column: None,
             unit_us: 1000,
             delay_us: 5000,
@@ -208,7 +215,7 @@ mod tests {
             };
             (SplitStart { number: number as u32, split, position: None }, SplitState::default())
         };
-        SourceClock::new(Some(&time), bounded, &mins.iter().enumerate().map(split).collect::<Vec<_>>(), 0)
+        SourceClock::new(Some(&time), bounded, &mins.iter().enumerate().map(split).collect::<Vec<_>>(), WM_MIN, 0)
     }
 
     fn at(text: &str) -> Position {
@@ -243,6 +250,18 @@ mod tests {
         assert_eq!(clock.watermark(), 94_000, "all idle: the floor, never final");
         clock.set_floor(120_000);
         assert_eq!(clock.watermark(), 120_000);
+    }
+
+    #[test]
+    fn what_was_reached_is_not_lost_when_all_fall_idle() {
+        let mut told = clock(false, Some(10), &[None]);
+        told.rows(0, Some(100_000), 1, at("1"), 5);
+        told.idle(0);
+        assert_eq!(told.watermark(), 94_000, "its reader said so");
+        let mut silent = clock(false, Some(10), &[None]);
+        silent.rows(0, Some(100_000), 1, at("1"), 5);
+        silent.look(20);
+        assert_eq!(silent.watermark(), 94_000, "it was silent");
     }
 
     #[test]

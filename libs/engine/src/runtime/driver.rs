@@ -18,6 +18,7 @@ use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::dataflow::{Scope, Stream};
 use timely::progress::frontier::MutableAntichain;
 
+use super::coalesce::Coalescer;
 use super::exchange::{ByKey, ToFirst};
 use super::messages::FromWorker;
 use super::metrics::OperatorMetrics;
@@ -38,12 +39,14 @@ type Pull = Box<dyn FnMut(&mut VecDeque<(Time, Batch)>)>;
 pub struct Port {
     output: OutputBuilder<Time, NoopBuilder<Parcel>>,
     capability: Option<Capability<Time>>,
+    /// Batches that wait for others of the same capability.
+    small: Coalescer,
 }
 
 impl Port {
     fn add<'scope>(builder: &mut OperatorBuilder<'scope, Time>) -> (Port, Edge<'scope>) {
         let (output, edge) = builder.new_output::<Parcel>();
-        (Port { output: OutputBuilder::from(output), capability: None }, edge)
+        (Port { output: OutputBuilder::from(output), capability: None, small: Coalescer::default() }, edge)
     }
 
     pub fn send(&mut self, batches: Vec<Batch>) {
@@ -54,17 +57,38 @@ impl Port {
         let mut output = self.output.activate();
         let mut session = output.session_with_builder(capability);
         for batch in batches {
-            session.give_container(&mut Parcel::new(batch));
+            self.small.push(batch, |batch| session.give_container(&mut Parcel::new(batch)));
         }
     }
 
+    /// Lets go of what waits for others.
+    fn flush(&mut self) {
+        if self.small.is_empty() {
+            return;
+        }
+        let capability = self.capability.as_ref().expect("a capability is kept while something waits for it");
+        let mut output = self.output.activate();
+        let mut session = output.session_with_builder(capability);
+        self.small.flush(|batch| session.give_container(&mut Parcel::new(batch)));
+    }
+
     pub fn downgrade(&mut self, time: Time) {
+        self.flush();
         if let Some(capability) = &mut self.capability {
             capability.downgrade(&time);
         }
     }
 
+    /// From now on at another capability.
+    fn set(&mut self, capability: Capability<Time>) {
+        if self.capability.as_ref().is_some_and(|held| held.time() != capability.time()) {
+            self.flush();
+        }
+        self.capability = Some(capability);
+    }
+
     pub fn close(&mut self) {
+        self.flush();
         self.capability = None;
     }
 }
@@ -100,6 +124,14 @@ impl Ports {
         let rows = std::mem::take(&mut out.side);
         if let Some(side) = &mut self.side {
             side.send(rows);
+        }
+    }
+
+    /// Nothing more is at hand: what waits for others leaves.
+    pub fn flush(&mut self) {
+        self.main.flush();
+        if let Some(side) = &mut self.side {
+            side.flush();
         }
     }
 
@@ -201,8 +233,9 @@ impl Driven {
             return;
         }
         let begun = Instant::now();
-        if let Err(error) = self.work(frontiers, queue) {
-            self.context.state.fail(error.operator(&self.context.name));
+        match self.work(frontiers, queue) {
+            Ok(()) => self.ports.flush(),
+            Err(error) => self.context.state.fail(error.operator(&self.context.name)),
         }
         self.context.metrics.busy(begun.elapsed());
     }
@@ -242,7 +275,7 @@ impl Driven {
                     return Ok(());
                 }
                 self.wm = wm;
-                self.ports.downgrade(Time::new(self.epoch, wm));
+                self.ports.downgrade(self.held(wm));
                 self.context.metrics.watermark(wm);
             }
             if !complete {
@@ -251,6 +284,12 @@ impl Driven {
             self.close()?;
         }
         Ok(())
+    }
+
+    /// The time to hold while the operator is at a watermark of this epoch.
+    fn held(&self, wm: i64) -> Time {
+        let wm = if wm == WM_FINAL { wm } else { wm.saturating_sub(self.operator.behind()) };
+        Time::new(self.epoch, wm)
     }
 
     fn process(&mut self, port: usize, wm: i64, batch: Batch) -> Result<()> {
@@ -283,7 +322,7 @@ impl Driven {
             return Ok(());
         }
         self.epoch += 1;
-        self.ports.downgrade(Time::new(self.epoch, self.wm));
+        self.ports.downgrade(self.held(self.wm));
         for (port, wm, batch) in self.stash.remove(&self.epoch).unwrap_or_default() {
             self.process(port, wm, batch)?;
         }
@@ -312,9 +351,9 @@ pub fn stateless<'scope>(
             let begun = Instant::now();
             input.for_each(|capability, parcel| {
                 let Some(batch) = std::mem::take(parcel).batch else { return };
-                ports.main.capability = Some(capability.retain(0));
+                ports.main.set(capability.retain(0));
                 if let Some(side) = &mut ports.side {
-                    side.capability = Some(capability.retain(1));
+                    side.set(capability.retain(1));
                 }
                 if context.state.failed() {
                     return; // Keeps the capability: dropping it would say that these rows were dealt with.
@@ -324,13 +363,13 @@ pub fn stateless<'scope>(
                 context.metrics.rows_in(batch.num_rows());
                 let mut out = Output::new();
                 match stage.map(batch, time.wm, &mut out) {
-                    Ok(()) => {
-                        ports.send(&mut out, &context.metrics);
-                        ports.close();
-                    }
+                    Ok(()) => ports.send(&mut out, &context.metrics),
                     Err(error) => context.state.fail(error.operator(&context.name)),
                 }
             });
+            if !context.state.failed() {
+                ports.close();
+            }
             context.metrics.busy(begun.elapsed());
         }
     });
@@ -375,7 +414,7 @@ pub fn source_operator<'scope, L>(
     scope: Scope<'scope, Time>,
     name: &str,
     side: bool,
-    first_epoch: u64,
+    begin: Time,
     constructor: impl FnOnce(
         Ports,
         timely::scheduling::activate::Activator,
@@ -393,7 +432,7 @@ where
     let (mut ports, main, side) = Ports::add(&mut builder, side);
     builder.build(move |capabilities| {
         ports.grant(capabilities);
-        ports.downgrade(Time::new(first_epoch, WM_MIN));
+        ports.downgrade(begin);
         let mut logic = constructor(ports, activator, sync_activator);
         move |_| logic()
     });
@@ -455,11 +494,12 @@ mod tests {
             worker.dataflow_core("test", None, Box::new(()), |_, scope: Scope<'_, Time>| {
                 let mut edges = Vec::new();
                 for _ in 0..2 {
-                    let (edge, _) = source_operator(scope, "source", false, 1, |granted, activator, _| {
-                        ports.push(granted.main);
-                        activators.push(activator);
-                        || {}
-                    });
+                    let (edge, _) =
+                        source_operator(scope, "source", false, Time::new(1, WM_MIN), |granted, activator, _| {
+                            ports.push(granted.main);
+                            activators.push(activator);
+                            || {}
+                        });
                     edges.push((edge, Route::Local));
                 }
                 let context = Context { name: "test".into(), metrics, state: state.clone() };

@@ -22,6 +22,7 @@ use super::time::{Time, WM_FINAL};
 use crate::batch::{Batch, Origin};
 use crate::error::{Result, RunError};
 use crate::operator::{Output, Stateless};
+use crate::operators::times;
 use crate::plan::SourceTime;
 use crate::source::{BadRecord, RowPositions, SourceEvent};
 
@@ -63,17 +64,33 @@ pub struct Ingest {
 }
 
 /// Where the instance is within its epoch.
-#[derive(Default)]
 pub struct Flow {
     rows: u64,
     bytes: u64,
     /// A cut was asked for: nothing is taken from the reader until it comes.
     waiting: bool,
     finish_told: bool,
-    shown: Option<i64>,
+    /// The watermark that the capability is at.
+    shown: i64,
     shown_at: Option<Instant>,
     ended: bool,
     drained: bool,
+}
+
+impl Flow {
+    /// At the beginning of an attempt whose capability is at `watermark`.
+    pub fn new(watermark: i64) -> Flow {
+        Flow {
+            rows: 0,
+            bytes: 0,
+            waiting: false,
+            finish_told: false,
+            shown: watermark,
+            shown_at: None,
+            ended: false,
+            drained: false,
+        }
+    }
 }
 
 /// Events taken per activation, so that what they cause is worked on while it is warm.
@@ -92,7 +109,7 @@ impl Ingest {
     }
 
     fn work(&mut self) -> Result<()> {
-        let mut taken = 0;
+        let (mut taken, mut more) = (0, false);
         loop {
             if self.obey() {
                 if self.flow.ended {
@@ -104,6 +121,7 @@ impl Ingest {
                 break;
             }
             if taken == EVENTS_PER_ACTIVATION {
+                more = true;
                 self.activator.activate();
                 break;
             }
@@ -125,6 +143,9 @@ impl Ingest {
             self.activator.activate_after(std::time::Duration::from_micros(wait_us as u64));
         }
         self.show_watermark(false);
+        if !more {
+            self.ports.flush();
+        }
         if self.clock.finished() && !self.flow.finish_told {
             self.flow.finish_told = true;
             self.context
@@ -162,7 +183,9 @@ impl Ingest {
         self.clock.look(now_us());
         self.show_watermark(true);
         let worker = self.context.state.worker;
-        let report = CutReport { source: self.source, worker, epoch: cut.epoch, splits: self.clock.states() };
+        let watermark = self.flow.shown;
+        let report =
+            CutReport { source: self.source, worker, epoch: cut.epoch, watermark, splits: self.clock.states() };
         self.context.state.send(FromWorker::Cut(report));
         if cut.kind.last {
             assert!(self.clock.finished(), "the last epoch is named only when every source has finished");
@@ -172,8 +195,7 @@ impl Ingest {
         }
         self.clock.set_floor(cut.floor);
         self.epoch = cut.epoch + 1;
-        let shown = self.flow.shown.unwrap_or(super::time::WM_MIN);
-        self.ports.downgrade(Time::new(self.epoch, shown));
+        self.ports.downgrade(Time::new(self.epoch, self.flow.shown));
         (self.flow.rows, self.flow.bytes, self.flow.waiting) = (0, 0, false);
     }
 
@@ -183,7 +205,7 @@ impl Ingest {
             return;
         }
         let wm = self.clock.watermark();
-        if self.flow.shown.is_some_and(|shown| wm <= shown) || wm == super::time::WM_MIN {
+        if wm <= self.flow.shown {
             return;
         }
         let interval = std::time::Duration::from_micros(self.limits.watermark_interval_us.max(0) as u64);
@@ -195,7 +217,7 @@ impl Ingest {
             self.activator.activate_after(interval - since);
             return;
         }
-        self.flow.shown = Some(wm);
+        self.flow.shown = wm;
         self.flow.shown_at = Some(Instant::now());
         self.context.metrics.watermark(wm);
         self.ports.downgrade(Time::new(self.epoch, wm));
@@ -252,7 +274,7 @@ impl Ingest {
         }
         let mut prepared = Output::new();
         match &mut self.prelude {
-            Some(prelude) => prelude.map(batch, self.flow.shown.unwrap_or(super::time::WM_MIN), &mut prepared)?,
+            Some(prelude) => prelude.map(batch, self.flow.shown, &mut prepared)?,
             None => prepared.send(batch),
         }
         out.counters.filtered += prepared.counters.filtered;
@@ -270,18 +292,24 @@ impl Ingest {
     /// Takes out rows whose event time is NULL or too far ahead, by their policies.
     fn judge_times(&self, split: u32, batch: Batch, out: &mut Output) -> Result<(Option<Batch>, Option<i64>)> {
         let Some(time) = &self.time else { return Ok((Some(batch), None)) };
-        let times = micros(batch.rows.column(time.column), time.unit_us)?;
+        let column = batch.rows.column(time.column);
+        let bounds = times::bounds(column)?;
         let ahead = time.max_ahead_us.map(|most| now_us().saturating_add(most));
         let too_far = |us: i64| ahead.is_some_and(|ahead| us > ahead);
-        let max = times.iter().flatten().max();
-        self.check_proof(split, &times)?;
-        if times.null_count() == 0 && !max.is_some_and(too_far) {
+        self.check_proof(split, bounds)?;
+        if column.null_count() == 0 && !bounds.is_some_and(|(_, max)| too_far(max)) {
+            return Ok((Some(batch), bounds.map(|(_, max)| max)));
+        }
+        let micros = times::micros(column)?;
+        let usable = |row: &usize| column.is_valid(*row) && !too_far(micros[*row]);
+        let max = (0..micros.len()).filter(usable).map(|row| micros[row]).max();
+        if !time.judged {
             return Ok((Some(batch), max));
         }
-        let good: BooleanArray = times.iter().map(|us| Some(us.is_some_and(|us| !too_far(us)))).collect();
+        let good: BooleanArray = (0..micros.len()).map(|row| Some(usable(&row))).collect();
         let bad = batch.filter(&arrow::compute::not(&good)?)?;
-        let bad_times = micros(bad.rows.column(time.column), time.unit_us)?;
-        let (code, message) = match bad_times.iter().any(|us| us.is_none()) {
+        let bad_times = bad.rows.column(time.column);
+        let (code, message) = match bad_times.null_count() > 0 {
             true => ("null_event_time", "the event time is NULL".to_string()),
             false => {
                 ("future_event_time", "the event time is further ahead of the clock than max_ahead allows".to_string())
@@ -310,15 +338,13 @@ impl Ingest {
             }
         }
         let batch = batch.filter(&good)?;
-        let max = micros(batch.rows.column(time.column), time.unit_us)?.iter().flatten().max();
         Ok(((batch.num_rows() > 0).then_some(batch), max))
     }
 
     /// A bounded run relies on lower bounds from statistics: statistics that lie must not lose a row.
-    fn check_proof(&self, split: u32, times: &Int64Array) -> Result<()> {
-        let Some(proved) = self.clock.proved(split) else { return Ok(()) };
-        match arrow::compute::min(times) {
-            Some(min) if min < proved => {
+    fn check_proof(&self, split: u32, bounds: Option<(i64, i64)>) -> Result<()> {
+        match self.clock.proved(split).zip(bounds) {
+            Some((proved, (min, _))) if min < proved => {
                 let message = format!(
                     "in table {}, split {}: a row is older than the file's statistics say",
                     self.table,
@@ -374,17 +400,6 @@ impl Ingest {
 
 pub fn now_us() -> i64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_micros() as i64)
-}
-
-/// A timestamp column in microseconds; `unit_us` is the column's unit.
-pub fn micros(column: &ArrayRef, unit_us: i64) -> Result<Int64Array> {
-    let values = arrow::compute::cast(column, &arrow::datatypes::DataType::Int64)?;
-    let values = Int64Array::from(values.to_data());
-    if unit_us == 1 {
-        return Ok(values);
-    }
-    // Saturating: a time beyond the range of microseconds stays at its end of the range.
-    Ok(values.unary(|value: i64| value.saturating_mul(unit_us)))
 }
 
 /// Rows as JSON objects, one per line.

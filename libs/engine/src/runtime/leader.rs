@@ -89,6 +89,7 @@ pub struct Leader {
     finished: BTreeSet<(usize, usize)>,
     cut: BTreeMap<u64, CutEpoch>,
     splits: BTreeMap<u32, SplitState>,
+    closing: BTreeMap<usize, i64>,
     committing: Option<u64>,
     last: Option<u64>,
     stop_at: Option<u64>,
@@ -100,6 +101,8 @@ pub struct Leader {
 struct CutEpoch {
     kind: CommitKind,
     reports: usize,
+    /// By source, the minimum over the instances so far.
+    closing: BTreeMap<usize, i64>,
     snapshots: usize,
     prepared: BTreeMap<usize, BTreeMap<usize, Committable>>,
 }
@@ -116,6 +119,7 @@ impl Leader {
             finished: BTreeSet::new(),
             cut: BTreeMap::new(),
             splits: BTreeMap::new(),
+            closing: BTreeMap::new(),
             committing: None,
             last: None,
             stop_at: None,
@@ -128,6 +132,11 @@ impl Leader {
     /// The splits as of the latest cuts, by number.
     pub fn splits(&self) -> &BTreeMap<u32, SplitState> {
         &self.splits
+    }
+
+    /// By source, its closing watermark in the epoch committed last.
+    pub fn closing(&self) -> &BTreeMap<usize, i64> {
+        &self.closing
     }
 
     pub fn epoch(&self) -> u64 {
@@ -149,6 +158,8 @@ impl Leader {
             Event::Cut(report) => {
                 let epoch = self.cut.get_mut(&report.epoch).expect("only cut epochs are reported");
                 epoch.reports += 1;
+                let closing = epoch.closing.entry(report.source).or_insert(report.watermark);
+                *closing = report.watermark.min(*closing);
                 self.splits.extend(report.splits);
                 self.raise_floor();
             }
@@ -161,7 +172,7 @@ impl Leader {
             Event::Committed { epoch } => {
                 assert!(self.committing == Some(epoch), "epochs commit one at a time");
                 self.committing = None;
-                self.cut.remove(&epoch);
+                self.closing = self.cut.remove(&epoch).map(|cut| cut.closing).unwrap_or_default();
                 if self.last == Some(epoch) || self.stop_at == Some(epoch) {
                     self.done = true;
                     let stopped = Effect::Stopped { epoch };
@@ -197,7 +208,10 @@ impl Leader {
             self.checkpoint_us = now_us;
         }
         let cut = Cut { epoch: self.epoch, kind, now_us, floor: self.floor };
-        self.cut.insert(self.epoch, CutEpoch { kind, reports: 0, snapshots: 0, prepared: BTreeMap::new() });
+        self.cut.insert(
+            self.epoch,
+            CutEpoch { kind, reports: 0, closing: BTreeMap::new(), snapshots: 0, prepared: BTreeMap::new() },
+        );
         if last {
             self.last = Some(self.epoch);
         } else if stop {
@@ -275,7 +289,7 @@ mod tests {
     }
 
     fn report(worker: usize, epoch: u64, splits: Vec<(u32, SplitState)>) -> Event {
-        Event::Cut(CutReport { source: 0, worker, epoch, splits })
+        Event::Cut(CutReport { source: 0, worker, epoch, watermark: WM_MIN, splits })
     }
 
     fn prepared(worker: usize, epoch: u64) -> Event {

@@ -76,6 +76,8 @@ pub struct CutReport {
     pub source: usize,
     pub worker: usize,
     pub epoch: u64,
+    /// The instance's own watermark; the minimum over the instances of a source is its closing watermark.
+    pub watermark: i64,
     pub splits: Vec<(u32, SplitState)>,
 }
 
@@ -93,6 +95,9 @@ pub struct SourceSplits {
     /// The table's name, for messages and ledgers.
     pub table: String,
     pub splits: BTreeMap<u32, (Split, SplitState)>,
+    /// The closing watermark of the checkpoint that the run goes on from: windows have fired up to here, so no instance may begin
+    /// behind it, whatever its splits say (one that came back from idleness is behind). Else none.
+    pub watermark: i64,
 }
 
 impl SourceSplits {

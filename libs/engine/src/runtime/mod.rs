@@ -5,8 +5,11 @@
 
 mod build;
 mod clock;
+mod coalesce;
 mod driver;
 mod exchange;
+#[cfg(test)]
+mod frontier_tests;
 mod ingest;
 mod leader;
 mod messages;
@@ -16,6 +19,7 @@ mod outlet;
 mod parcel;
 mod process;
 mod run;
+mod start;
 mod time;
 mod worker;
 mod worker_state;

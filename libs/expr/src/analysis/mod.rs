@@ -9,6 +9,7 @@ mod tests;
 mod window;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use graph::{Graph, Operator, Place, Problem, Schema, Settings};
 
@@ -32,6 +33,18 @@ pub enum Changelog {
     Retract,
     /// A change names its row by these columns; the old row is not sent.
     Upsert(Vec<String>),
+}
+
+/// For people: `updating (by k)`.
+impl fmt::Display for Changelog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Changelog::InsertOnly => f.write_str("insert-only"),
+            Changelog::Retract => f.write_str("updating (retractions)"),
+            Changelog::Upsert(key) if key.is_empty() => f.write_str("updating (one row)"),
+            Changelog::Upsert(key) => write!(f, "updating (by {})", key.join(", ")),
+        }
+    }
 }
 
 /// What holds for the output of a node; for a sink, for what it writes.

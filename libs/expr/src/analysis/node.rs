@@ -68,6 +68,11 @@ fn side_output(schema: Schema, inputs: &[Known]) -> Known {
     Known { facts, raw_source: None, no_watermark: None, unstable: BTreeSet::new() }
 }
 
+/// The names of `items`, which stand at the pointer `at`, each with its own pointer.
+fn named<T>(items: &[T], name: fn(&T) -> &str, at: String) -> impl Iterator<Item = (&str, String)> {
+    items.iter().enumerate().map(move |(number, item)| (name(item), format!("{at}/{number}/name")))
+}
+
 /// Reports the names that come twice, or are empty.
 fn unique_names<'n>(walk: &mut Walk, names: impl Iterator<Item = (&'n str, String)>) {
     let mut seen: BTreeSet<&str> = BTreeSet::new();
@@ -96,10 +101,7 @@ fn source(walk: &mut Walk, index: usize, source: &Source, at: &str) -> Option<Kn
     if source.columns.is_empty() {
         walk.problem("no_columns", format!("the source {} has no columns", source.table), "", format!("{at}/columns"));
     }
-    unique_names(
-        walk,
-        source.columns.iter().enumerate().map(|(c, column)| (column.name.as_str(), format!("{at}/columns/{c}/name"))),
-    );
+    unique_names(walk, named(&source.columns, |column| &column.name, format!("{at}/columns")));
     partition_columns(walk, &source.partition_by, &source.columns, at);
     let last = source.columns.len().saturating_sub(source.partition_by.len());
     if !source.partition_by.iter().eq(source.columns.iter().skip(last).map(|column| &column.name)) {
@@ -150,10 +152,7 @@ fn project(walk: &mut Walk, project: &Project, input: &Known, at: &str) -> Optio
     if project.columns.is_empty() {
         walk.problem("no_columns", "a projection has at least one column", "", format!("{at}/columns"));
     }
-    unique_names(
-        walk,
-        project.columns.iter().enumerate().map(|(c, column)| (column.name.as_str(), format!("{at}/columns/{c}/name"))),
-    );
+    unique_names(walk, named(&project.columns, |column| &column.name, format!("{at}/columns")));
     let names: Vec<&str> = input.facts.schema.names().collect();
     let mut columns = Vec::with_capacity(project.columns.len());
     let mut unstable = BTreeSet::new();
@@ -414,15 +413,9 @@ fn window_aggregate(walk: &mut Walk, id: &str, aggregate: &WindowAggregate, inpu
     if aggregate.allowed_lateness.us < 0 {
         walk.problem("out_of_range", "allowed_lateness is at least 0", "", format!("{at}/allowed_lateness"));
     }
-    let names = aggregate.keys.iter().enumerate().map(|(k, key)| (key.name.as_str(), format!("{at}/keys/{k}/name")));
+    let names = named(&aggregate.keys, |key| &key.name, format!("{at}/keys"));
     let names = names.chain(WINDOW_COLUMNS.into_iter().map(|name| (name, format!("{at}/window"))));
-    let names = names.chain(
-        aggregate
-            .aggregates
-            .iter()
-            .enumerate()
-            .map(|(a, call)| (call.name.as_str(), format!("{at}/aggregates/{a}/name"))),
-    );
+    let names = names.chain(named(&aggregate.aggregates, |call| &call.name, format!("{at}/aggregates")));
     unique_names(walk, names);
     let keys = keys(walk, &aggregate.keys, input, at);
     let calls = calls(walk, &aggregate.aggregates, input, at);
@@ -447,14 +440,8 @@ fn aggregate(walk: &mut Walk, id: &str, aggregate: &Aggregate, input: &Known, at
     if aggregate.keys.is_empty() && aggregate.aggregates.is_empty() {
         walk.problem("no_columns", "an aggregate has keys or aggregates", "", at.to_string());
     }
-    let names = aggregate.keys.iter().enumerate().map(|(k, key)| (key.name.as_str(), format!("{at}/keys/{k}/name")));
-    let names = names.chain(
-        aggregate
-            .aggregates
-            .iter()
-            .enumerate()
-            .map(|(a, call)| (call.name.as_str(), format!("{at}/aggregates/{a}/name"))),
-    );
+    let names = named(&aggregate.keys, |key| &key.name, format!("{at}/keys"));
+    let names = names.chain(named(&aggregate.aggregates, |call| &call.name, format!("{at}/aggregates")));
     unique_names(walk, names);
     let keys = keys(walk, &aggregate.keys, input, at);
     let calls = calls(walk, &aggregate.aggregates, input, at);
@@ -630,10 +617,7 @@ fn sort(walk: &mut Walk, id: &str, sort: &Sort, input: &Known, at: &str) -> Opti
 fn sink(walk: &mut Walk, sink: &Sink, input: &Known, at: &str) -> Option<Known> {
     let from = &input.facts.schema.columns;
     let columns: Vec<Column> = if sink.columns.is_empty() { from.clone() } else { sink.columns.clone() };
-    unique_names(
-        walk,
-        sink.columns.iter().enumerate().map(|(c, column)| (column.name.as_str(), format!("{at}/columns/{c}/name"))),
-    );
+    unique_names(walk, named(&sink.columns, |column| &column.name, format!("{at}/columns")));
     if columns.len() != from.len() {
         let names: Vec<&str> = from.iter().map(|column| column.name.as_str()).collect();
         let message =

@@ -3,48 +3,31 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BinaryBuilder};
-use arrow::datatypes::Int64Type;
 use graph::DataType;
 
 use crate::bind::{Bind, Binder, Bound, kernel};
 use crate::error::{ExprError, fault};
-use crate::functions::text::{Texts, write_rows};
-use crate::functions::{Function, Strict};
+use crate::functions::text::{Texts, map, map_integer, write_rows};
+use crate::functions::{Function, TEXT, function, strict};
 use crate::types::Ty;
 
 pub(crate) const FUNCTIONS: &[Function] = &[
-    Function {
-        names: &["SHA1"],
-        args: 1..=1,
-        usage: "SHA1(text)",
-        bind: |b, a| text_of(b, "SHA1", a, |text| hex_of(&sha1(text.as_bytes()))),
-    },
-    Function { names: &["SHA224"], args: 1..=1, usage: "SHA224(text)", bind: |b, a| sha2(b, a, "224") },
-    Function { names: &["SHA256"], args: 1..=1, usage: "SHA256(text)", bind: |b, a| sha2(b, a, "256") },
-    Function { names: &["SHA384"], args: 1..=1, usage: "SHA384(text)", bind: |b, a| sha2(b, a, "384") },
-    Function { names: &["SHA512"], args: 1..=1, usage: "SHA512(text)", bind: |b, a| sha2(b, a, "512") },
-    Function { names: &["SHA2"], args: 2..=2, usage: "SHA2(text, 256)", bind: sha2_of_bits },
-    Function {
-        names: &["TO_BASE64"],
-        args: 1..=1,
-        usage: "TO_BASE64(text)",
-        bind: |b, a| text_of(b, "TO_BASE64", a, |text| base64(text.as_bytes())),
-    },
-    Function { names: &["FROM_BASE64"], args: 1..=1, usage: "FROM_BASE64(text)", bind: from_base64 },
-    Function { names: &["HEX"], args: 1..=1, usage: "HEX(number or text)", bind: hex },
-    Function { names: &["UNHEX"], args: 1..=1, usage: "UNHEX(text)", bind: unhex_text },
-    Function {
-        names: &["ENCODE"],
-        args: 2..=2,
-        usage: "ENCODE(text, 'UTF-8')",
-        bind: |b, a| charset(b, a, "ENCODE", DataType::Bytes),
-    },
-    Function {
-        names: &["DECODE"],
-        args: 2..=2,
-        usage: "DECODE(bytes, 'UTF-8')",
-        bind: |b, a| charset(b, a, "DECODE", DataType::String),
-    },
+    function(&["SHA1"], 1..=1, "SHA1(text)", |b, a| {
+        map(b, "SHA1", a, |text, out| *out += &hex_of(&sha1(text.as_bytes())))
+    }),
+    function(&["SHA224"], 1..=1, "SHA224(text)", |b, a| sha2(b, a, "224")),
+    function(&["SHA256"], 1..=1, "SHA256(text)", |b, a| sha2(b, a, "256")),
+    function(&["SHA384"], 1..=1, "SHA384(text)", |b, a| sha2(b, a, "384")),
+    function(&["SHA512"], 1..=1, "SHA512(text)", |b, a| sha2(b, a, "512")),
+    function(&["SHA2"], 2..=2, "SHA2(text, 256)", sha2_of_bits),
+    function(&["TO_BASE64"], 1..=1, "TO_BASE64(text)", |b, a| {
+        map(b, "TO_BASE64", a, |text, out| *out += &base64(text.as_bytes()))
+    }),
+    function(&["FROM_BASE64"], 1..=1, "FROM_BASE64(text)", from_base64),
+    function(&["HEX"], 1..=1, "HEX(number or text)", hex),
+    function(&["UNHEX"], 1..=1, "UNHEX(text)", unhex_text),
+    function(&["ENCODE"], 2..=2, "ENCODE(text, 'UTF-8')", |b, a| charset(b, a, "ENCODE", DataType::Bytes)),
+    function(&["DECODE"], 2..=2, "DECODE(bytes, 'UTF-8')", |b, a| charset(b, a, "DECODE", DataType::String)),
 ];
 
 /// The bytes of pairs of hexadecimal digits.
@@ -57,18 +40,6 @@ pub(crate) fn unhex(digits: &str) -> Option<Vec<u8>> {
 
 fn hex_of(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn text_of(binder: &mut Binder, name: &'static str, args: Vec<Bound>, run: fn(&str) -> String) -> Bind {
-    let strict = Strict { name, wanted: &[DataType::String], out: DataType::String, may_null: false, fallible: false };
-    strict.bind(
-        binder,
-        args,
-        kernel(move |args, rows| {
-            let texts = Texts::of(&args[0]);
-            write_rows(rows, |row, out| Ok(texts.get(row).map(|text| out.push_str(&run(text)))))
-        }),
-    )
 }
 
 /// The digest by DataFusion, as lower-case hexadecimal text.
@@ -169,75 +140,37 @@ fn base64_bytes(text: &str) -> Option<Vec<u8>> {
 }
 
 fn from_base64(binder: &mut Binder, args: Vec<Bound>) -> Bind {
-    let strict = Strict {
-        name: "FROM_BASE64",
-        wanted: &[DataType::String],
-        out: DataType::String,
-        may_null: false,
-        fallible: true,
-    };
-    strict.bind(
-        binder,
-        args,
-        kernel(|args, rows| {
-            let texts = Texts::of(&args[0]);
-            write_rows(rows, |row, out| {
-                let Some(text) = texts.get(row) else { return Ok(None) };
-                let bytes = base64_bytes(text).ok_or_else(|| fault("FROM_BASE64: the text is not Base64"))?;
-                out.push_str(&String::from_utf8_lossy(&bytes));
-                Ok(Some(()))
-            })
-        }),
-    )
+    strict("FROM_BASE64", TEXT, DataType::String).fallible().bind(binder, args, |args, rows| {
+        let texts = Texts::of(&args[0]);
+        write_rows(rows, |row, out| {
+            let Some(text) = texts.get(row) else { return Ok(None) };
+            let bytes = base64_bytes(text).ok_or_else(|| fault("FROM_BASE64: the text is not Base64"))?;
+            out.push_str(&String::from_utf8_lossy(&bytes));
+            Ok(Some(()))
+        })
+    })
 }
 
 /// Upper-case digits: of a number's value, or of a text's bytes.
-fn hex(binder: &mut Binder, mut args: Vec<Bound>) -> Bind {
-    use std::fmt::Write;
-    let arg = args.remove(0);
-    if matches!(&arg.ty, Ty::Sql(t) if t.is_integer()) {
-        let strict = Strict {
-            name: "HEX",
-            wanted: &[DataType::BigInt],
-            out: DataType::String,
-            may_null: false,
-            fallible: false,
-        };
-        return strict.bind(
-            binder,
-            vec![arg],
-            kernel(|args, rows| {
-                let values = args[0].array.as_primitive::<Int64Type>();
-                write_rows(rows, |row, out| {
-                    let at = args[0].at(row);
-                    Ok(values.is_valid(at).then(|| {
-                        let _ = write!(out, "{:X}", values.value(at));
-                    }))
-                })
-            }),
-        );
+fn hex(binder: &mut Binder, args: Vec<Bound>) -> Bind {
+    match &args[0].ty {
+        Ty::Sql(t) if t.is_integer() => map_integer(binder, "HEX", args, |number, out| *out += &format!("{number:X}")),
+        _ => map(binder, "HEX", args, |text, out| *out += &hex_of(text.as_bytes()).to_uppercase()),
     }
-    text_of(binder, "HEX", vec![arg], |text| hex_of(text.as_bytes()).to_uppercase())
 }
 
 /// BYTES of hexadecimal digits; NULL for other texts.
 fn unhex_text(binder: &mut Binder, args: Vec<Bound>) -> Bind {
-    let strict =
-        Strict { name: "UNHEX", wanted: &[DataType::String], out: DataType::Bytes, may_null: true, fallible: false };
-    strict.bind(
-        binder,
-        args,
-        kernel(|args, rows| {
-            let texts = Texts::of(&args[0]);
-            let mut out = BinaryBuilder::new();
-            for row in 0..rows {
-                let text =
-                    texts.get(row).map(|text| if text.len() % 2 == 1 { format!("0{text}") } else { text.to_string() });
-                out.append_option(text.and_then(|text| unhex(&text)));
-            }
-            Ok(Arc::new(out.finish()) as ArrayRef)
-        }),
-    )
+    strict("UNHEX", TEXT, DataType::Bytes).or_null().bind(binder, args, |args, rows| {
+        let texts = Texts::of(&args[0]);
+        let mut out = BinaryBuilder::new();
+        for row in 0..rows {
+            let text =
+                texts.get(row).map(|text| if text.len() % 2 == 1 { format!("0{text}") } else { text.to_string() });
+            out.append_option(text.and_then(|text| unhex(&text)));
+        }
+        Ok(Arc::new(out.finish()) as ArrayRef)
+    })
 }
 
 /// UTF-8 and ASCII only.

@@ -7,15 +7,15 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, BooleanArray};
 use graph::DataType;
 
-use crate::bind::{Bind, Binder, Bound, kernel};
+use crate::bind::{Bind, Binder, Bound};
 use crate::error::ExprError;
 use crate::functions::text::{Texts, write_rows};
-use crate::functions::{Function, Strict};
+use crate::functions::{Function, TEXT, function, strict};
 
 pub(crate) const FUNCTIONS: &[Function] = &[
-    Function { names: &["JSON_VALUE"], args: 2..=2, usage: "JSON_VALUE(text, '$.a.b[0]')", bind: json_value },
-    Function { names: &["JSON_QUERY"], args: 2..=2, usage: "JSON_QUERY(text, '$.a')", bind: json_query },
-    Function { names: &["JSON_EXISTS"], args: 2..=2, usage: "JSON_EXISTS(text, '$.a')", bind: json_exists },
+    function(&["JSON_VALUE"], 2..=2, "JSON_VALUE(text, '$.a.b[0]')", json_value),
+    function(&["JSON_QUERY"], 2..=2, "JSON_QUERY(text, '$.a')", json_query),
+    function(&["JSON_EXISTS"], 2..=2, "JSON_EXISTS(text, '$.a')", json_exists),
 ];
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -284,77 +284,61 @@ fn unquoted(string: &str) -> Option<String> {
     Some(out)
 }
 
-fn strict(name: &'static str, out: DataType) -> Strict {
-    Strict { name, wanted: &[DataType::String], out, may_null: true, fallible: false }
-}
-
 /// The scalar at the path as STRING; NULL for objects, arrays, null, nothing there, and bad JSON.
 fn json_value(binder: &mut Binder, args: Vec<Bound>) -> Bind {
     let path = path(&args[1])?;
-    strict("JSON_VALUE", DataType::String).bind(
-        binder,
-        args,
-        kernel(move |args, rows| {
-            let texts = Texts::of(&args[0]);
-            write_rows(rows, |row, out| {
-                let found = texts.get(row).and_then(|text| find(text, &path)).flatten();
-                Ok(match found {
-                    None | Some("null") => None,
-                    Some(value) if value.starts_with(['{', '[']) => None,
-                    Some(value) if value.starts_with('"') => unquoted(value).map(|text| out.push_str(&text)),
-                    Some(value) => {
-                        out.push_str(value);
-                        Some(())
-                    }
-                })
+    strict("JSON_VALUE", TEXT, DataType::String).or_null().bind(binder, args, move |args, rows| {
+        let texts = Texts::of(&args[0]);
+        write_rows(rows, |row, out| {
+            let found = texts.get(row).and_then(|text| find(text, &path)).flatten();
+            Ok(match found {
+                None | Some("null") => None,
+                Some(value) if value.starts_with(['{', '[']) => None,
+                Some(value) if value.starts_with('"') => unquoted(value).map(|text| out.push_str(&text)),
+                Some(value) => {
+                    out.push_str(value);
+                    Some(())
+                }
             })
-        }),
-    )
+        })
+    })
 }
 
 /// The object or array at the path, without blanks; NULL for anything else.
 fn json_query(binder: &mut Binder, args: Vec<Bound>) -> Bind {
     let path = path(&args[1])?;
-    strict("JSON_QUERY", DataType::String).bind(
-        binder,
-        args,
-        kernel(move |args, rows| {
-            let texts = Texts::of(&args[0]);
-            write_rows(rows, |row, out| {
-                let found = texts
-                    .get(row)
-                    .and_then(|text| find(text, &path))
-                    .flatten()
-                    .filter(|value| value.starts_with(['{', '[']));
-                Ok(found.map(|value| {
-                    let (mut quoted, mut escaped) = (false, false);
-                    for c in value.chars() {
-                        if quoted || !c.is_ascii_whitespace() {
-                            out.push(c);
-                        }
-                        match c {
-                            _ if escaped => escaped = false,
-                            '\\' if quoted => escaped = true,
-                            '"' => quoted = !quoted,
-                            _ => {}
-                        }
+    strict("JSON_QUERY", TEXT, DataType::String).or_null().bind(binder, args, move |args, rows| {
+        let texts = Texts::of(&args[0]);
+        write_rows(rows, |row, out| {
+            let found = texts
+                .get(row)
+                .and_then(|text| find(text, &path))
+                .flatten()
+                .filter(|value| value.starts_with(['{', '[']));
+            Ok(found.map(|value| {
+                let (mut quoted, mut escaped) = (false, false);
+                for c in value.chars() {
+                    if quoted || !c.is_ascii_whitespace() {
+                        out.push(c);
                     }
-                }))
-            })
-        }),
-    )
+                    match c {
+                        _ if escaped => escaped = false,
+                        '\\' if quoted => escaped = true,
+                        '"' => quoted = !quoted,
+                        _ => {}
+                    }
+                }
+            }))
+        })
+    })
 }
 
 /// Whether something, null too, is at the path; false for bad JSON.
 fn json_exists(binder: &mut Binder, args: Vec<Bound>) -> Bind {
     let path = path(&args[1])?;
-    strict("JSON_EXISTS", DataType::Boolean).bind(
-        binder,
-        args,
-        kernel(move |args, rows| {
-            let texts = Texts::of(&args[0]);
-            let found = (0..rows).map(|row| texts.get(row).map(|text| find(text, &path).flatten().is_some()));
-            Ok(Arc::new(found.collect::<BooleanArray>()) as ArrayRef)
-        }),
-    )
+    strict("JSON_EXISTS", TEXT, DataType::Boolean).or_null().bind(binder, args, move |args, rows| {
+        let texts = Texts::of(&args[0]);
+        let found = (0..rows).map(|row| texts.get(row).map(|text| find(text, &path).flatten().is_some()));
+        Ok(Arc::new(found.collect::<BooleanArray>()) as ArrayRef)
+    })
 }

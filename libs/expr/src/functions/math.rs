@@ -15,15 +15,15 @@ use crate::bind::{Bind, Binder, Bound, kernel};
 use crate::cast::{Mode, to_double};
 use crate::decimal;
 use crate::error::{ExprError, fault};
-use crate::functions::text::write_rows;
-use crate::functions::{Function, Strict};
+use crate::functions::text::map_integer;
+use crate::functions::{Function, function, strict};
 use crate::operators;
 use crate::physical::Arg;
 use crate::types::Ty;
 
 macro_rules! doubles {
     ($($name:literal $run:expr),* $(,)?) => {
-        &[$(Function { names: &[$name], args: 1..=1, usage: concat!($name, "(number)"), bind: |binder, args| double(binder, $name, args, $run) }),*]
+        &[$(function(&[$name], 1..=1, concat!($name, "(number)"), |binder, args| double(binder, $name, args, $run))),*]
     };
 }
 
@@ -35,61 +35,25 @@ pub(crate) const DOUBLES: &[Function] = doubles! {
 };
 
 pub(crate) const FUNCTIONS: &[Function] = &[
-    Function { names: &["MOD"], args: 2..=2, usage: "MOD(a, b)", bind: modulo },
-    Function {
-        names: &["POWER", "POW"],
-        args: 2..=2,
-        usage: "POWER(base, exponent)",
-        bind: |binder, args| pair(binder, "POWER", args, f64::powf),
-    },
-    Function {
-        names: &["ATAN2"],
-        args: 2..=2,
-        usage: "ATAN2(y, x)",
-        bind: |binder, args| pair(binder, "ATAN2", args, f64::atan2),
-    },
-    Function { names: &["LOG"], args: 1..=2, usage: "LOG([base,] number)", bind: log },
-    Function { names: &["PI"], args: 0..=0, usage: "PI()", bind: |_, _| constant(std::f64::consts::PI) },
-    Function { names: &["E"], args: 0..=0, usage: "E()", bind: |_, _| constant(std::f64::consts::E) },
-    Function { names: &["ABS"], args: 1..=1, usage: "ABS(number)", bind: abs },
-    Function { names: &["SIGN"], args: 1..=1, usage: "SIGN(number)", bind: sign },
-    Function {
-        names: &["ROUND"],
-        args: 1..=2,
-        usage: "ROUND(number[, digits])",
-        bind: |binder, args| round(binder, args, "ROUND"),
-    },
-    Function {
-        names: &["TRUNCATE", "TRUNC"],
-        args: 1..=2,
-        usage: "TRUNCATE(number[, digits])",
-        bind: |binder, args| round(binder, args, "TRUNCATE"),
-    },
-    Function {
-        names: &["FLOOR"],
-        args: 1..=1,
-        usage: "FLOOR(number)",
-        bind: |binder, args| whole(binder, args, "FLOOR"),
-    },
-    Function {
-        names: &["CEIL", "CEILING"],
-        args: 1..=1,
-        usage: "CEIL(number)",
-        bind: |binder, args| whole(binder, args, "CEIL"),
-    },
-    Function {
-        names: &["GREATEST"],
-        args: 1..=usize::MAX,
-        usage: "GREATEST(a, b, ...)",
-        bind: |binder, args| extreme(binder, args, "GREATEST"),
-    },
-    Function {
-        names: &["LEAST"],
-        args: 1..=usize::MAX,
-        usage: "LEAST(a, b, ...)",
-        bind: |binder, args| extreme(binder, args, "LEAST"),
-    },
-    Function { names: &["BIN"], args: 1..=1, usage: "BIN(integer)", bind: bin },
+    function(&["MOD"], 2..=2, "MOD(a, b)", modulo),
+    function(&["POWER", "POW"], 2..=2, "POWER(base, exponent)", |binder, args| pair(binder, "POWER", args, f64::powf)),
+    function(&["ATAN2"], 2..=2, "ATAN2(y, x)", |binder, args| pair(binder, "ATAN2", args, f64::atan2)),
+    function(&["LOG"], 1..=2, "LOG([base,] number)", log),
+    function(&["PI"], 0..=0, "PI()", |_, _| constant(std::f64::consts::PI)),
+    function(&["E"], 0..=0, "E()", |_, _| constant(std::f64::consts::E)),
+    function(&["ABS"], 1..=1, "ABS(number)", abs),
+    function(&["SIGN"], 1..=1, "SIGN(number)", sign),
+    function(&["ROUND"], 1..=2, "ROUND(number[, digits])", |binder, args| round(binder, args, "ROUND")),
+    function(&["TRUNCATE", "TRUNC"], 1..=2, "TRUNCATE(number[, digits])", |binder, args| {
+        round(binder, args, "TRUNCATE")
+    }),
+    function(&["FLOOR"], 1..=1, "FLOOR(number)", |binder, args| whole(binder, args, "FLOOR")),
+    function(&["CEIL", "CEILING"], 1..=1, "CEIL(number)", |binder, args| whole(binder, args, "CEIL")),
+    function(&["GREATEST"], 1..=usize::MAX, "GREATEST(a, b, ...)", |binder, args| extreme(binder, args, "GREATEST")),
+    function(&["LEAST"], 1..=usize::MAX, "LEAST(a, b, ...)", |binder, args| extreme(binder, args, "LEAST")),
+    function(&["BIN"], 1..=1, "BIN(integer)", |b, a| {
+        map_integer(b, "BIN", a, |number, out| *out += &format!("{number:b}"))
+    }),
 ];
 
 fn constant(value: f64) -> Bind {
@@ -97,29 +61,18 @@ fn constant(value: f64) -> Bind {
 }
 
 fn double(binder: &mut Binder, name: &'static str, args: Vec<Bound>, run: fn(f64) -> f64) -> Bind {
-    let strict = Strict { name, wanted: &[DataType::Double], out: DataType::Double, may_null: false, fallible: false };
-    strict.bind(
-        binder,
-        args,
-        kernel(move |args, _| {
-            Ok(Arc::new(args[0].array.as_primitive::<Float64Type>().unary::<_, Float64Type>(run)) as ArrayRef)
-        }),
-    )
+    strict(name, &[DataType::Double], DataType::Double).bind(binder, args, move |args, _| {
+        Ok(Arc::new(args[0].array.as_primitive::<Float64Type>().unary::<_, Float64Type>(run)) as ArrayRef)
+    })
 }
 
 fn pair(binder: &mut Binder, name: &'static str, args: Vec<Bound>, run: fn(f64, f64) -> f64) -> Bind {
-    let strict = Strict { name, wanted: &[DataType::Double], out: DataType::Double, may_null: false, fallible: false };
-    strict.bind(
-        binder,
-        args,
-        kernel(move |args, rows| {
-            let (a, b) = (args[0].array.as_primitive::<Float64Type>(), args[1].array.as_primitive::<Float64Type>());
-            let values: Vec<f64> =
-                (0..rows).map(|row| run(a.value(args[0].at(row)), b.value(args[1].at(row)))).collect();
-            let nulls = operators::nulls_of(&[&args[0], &args[1]], rows);
-            Ok(Arc::new(PrimitiveArray::<Float64Type>::new(values.into(), nulls)) as ArrayRef)
-        }),
-    )
+    strict(name, &[DataType::Double], DataType::Double).bind(binder, args, move |args, rows| {
+        let (a, b) = (args[0].array.as_primitive::<Float64Type>(), args[1].array.as_primitive::<Float64Type>());
+        let values: Vec<f64> = (0..rows).map(|row| run(a.value(args[0].at(row)), b.value(args[1].at(row)))).collect();
+        let nulls = operators::nulls_of(&[&args[0], &args[1]], rows);
+        Ok(Arc::new(PrimitiveArray::<Float64Type>::new(values.into(), nulls)) as ArrayRef)
+    })
 }
 
 fn modulo(binder: &mut Binder, mut args: Vec<Bound>) -> Bind {
@@ -369,23 +322,4 @@ fn extreme(binder: &mut Binder, args: Vec<Bound>, name: &'static str) -> Bind {
         Ok(best)
     });
     binder.call_with(name, args, Ty::Sql(t), nullable, false, run)
-}
-
-fn bin(binder: &mut Binder, args: Vec<Bound>) -> Bind {
-    use std::fmt::Write;
-    let strict =
-        Strict { name: "BIN", wanted: &[DataType::BigInt], out: DataType::String, may_null: false, fallible: false };
-    strict.bind(
-        binder,
-        args,
-        kernel(|args, rows| {
-            let values = args[0].array.as_primitive::<Int64Type>();
-            write_rows(rows, |row, out| {
-                let at = args[0].at(row);
-                Ok(arrow::array::Array::is_valid(values, at).then(|| {
-                    let _ = write!(out, "{:b}", values.value(at));
-                }))
-            })
-        }),
-    )
 }

@@ -4,13 +4,15 @@ use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 use std::sync::LazyLock;
 
+use arrow::array::ArrayRef;
+use datafusion_common::Result as DfResult;
 use datafusion_sql::sqlparser::ast::{Expr, Ident};
 use datafusion_sql::sqlparser::tokenizer::Span;
 use graph::{DataType, nearest};
 
-use crate::bind::{Bind, Binder, Bound};
+use crate::bind::{Bind, Binder, Bound, kernel};
 use crate::error::ExprError;
-use crate::physical::Kernel;
+use crate::physical::Arg;
 use crate::temporal;
 use crate::types::Ty;
 
@@ -35,6 +37,16 @@ pub(crate) struct Function {
     /// How it is written, for messages.
     pub usage: &'static str,
     pub bind: fn(&mut Binder, Vec<Bound>) -> Bind,
+}
+
+/// An entry of the tables below.
+pub(crate) const fn function(
+    names: &'static [&'static str],
+    args: RangeInclusive<usize>,
+    usage: &'static str,
+    bind: fn(&mut Binder, Vec<Bound>) -> Bind,
+) -> Function {
+    Function { names, args, usage, bind }
 }
 
 /// Functions that look at their arguments before these are bound: units of time, and branches that may not be evaluated.
@@ -160,6 +172,7 @@ pub(crate) fn without_parentheses(binder: &mut Binder, name: &str, span: Span) -
 /// A function that is NULL where an argument is: coerces the arguments, then calls the kernel.
 pub(crate) struct Strict {
     pub name: &'static str,
+    /// The last type is also that of all further arguments.
     pub wanted: &'static [DataType],
     pub out: DataType,
     /// Whether it gives NULL also for arguments that are not.
@@ -167,8 +180,32 @@ pub(crate) struct Strict {
     pub fallible: bool,
 }
 
+/// The types of a function of texts.
+pub(crate) const TEXT: &[DataType] = &[DataType::String];
+
+/// A function that is NULL only where an argument is, and never fails.
+pub(crate) fn strict(name: &'static str, wanted: &'static [DataType], out: DataType) -> Strict {
+    Strict { name, wanted, out, may_null: false, fallible: false }
+}
+
 impl Strict {
-    pub fn bind(self, binder: &mut Binder, args: Vec<Bound>, kernel: Kernel) -> Bind {
+    /// The same, NULL also for some arguments that are not.
+    pub fn or_null(self) -> Strict {
+        Strict { may_null: true, ..self }
+    }
+
+    /// The same, but there are arguments for which it fails.
+    pub fn fallible(self) -> Strict {
+        Strict { fallible: true, ..self }
+    }
+
+    /// Coerces the arguments; `run` is given them and the number of rows, and gives a value per row.
+    pub fn bind(
+        self,
+        binder: &mut Binder,
+        args: Vec<Bound>,
+        run: impl Fn(&[Arg], usize) -> DfResult<ArrayRef> + Send + Sync + 'static,
+    ) -> Bind {
         let mut coerced = Vec::with_capacity(args.len());
         for (at, arg) in args.into_iter().enumerate() {
             let wanted = self.wanted.get(at).or(self.wanted.last());
@@ -178,6 +215,6 @@ impl Strict {
             });
         }
         let nullable = self.may_null || coerced.iter().any(|arg| arg.nullable);
-        binder.call_with(self.name, coerced, Ty::Sql(self.out), nullable, self.fallible, kernel)
+        binder.call_with(self.name, coerced, Ty::Sql(self.out), nullable, self.fallible, kernel(run))
     }
 }

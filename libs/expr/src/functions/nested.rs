@@ -11,18 +11,18 @@ use graph::{DataType, suggestion};
 
 use crate::bind::{Bind, Binder, Bound, kernel};
 use crate::error::{ExprError, fault};
-use crate::functions::Function;
+use crate::functions::{Function, function};
 use crate::operators;
 use crate::physical::Arg;
 use crate::types::{Ty, arrow_type};
 
 pub(crate) const FUNCTIONS: &[Function] = &[
-    Function { names: &["CARDINALITY"], args: 1..=1, usage: "CARDINALITY(array or map)", bind: cardinality },
-    Function { names: &["ELEMENT"], args: 1..=1, usage: "ELEMENT(array)", bind: only_element },
-    Function { names: &["ARRAY_CONTAINS"], args: 2..=2, usage: "ARRAY_CONTAINS(array, value)", bind: array_contains },
-    Function { names: &["ROW"], args: 1..=usize::MAX, usage: "ROW(value, ...)", bind: row },
-    Function { names: &["MAP_KEYS"], args: 1..=1, usage: "MAP_KEYS(map)", bind: map_keys },
-    Function { names: &["MAP_VALUES"], args: 1..=1, usage: "MAP_VALUES(map)", bind: map_values },
+    function(&["CARDINALITY"], 1..=1, "CARDINALITY(array or map)", cardinality),
+    function(&["ELEMENT"], 1..=1, "ELEMENT(array)", only_element),
+    function(&["ARRAY_CONTAINS"], 2..=2, "ARRAY_CONTAINS(array, value)", array_contains),
+    function(&["ROW"], 1..=usize::MAX, "ROW(value, ...)", row),
+    function(&["MAP_KEYS"], 1..=1, "MAP_KEYS(map)", map_keys),
+    function(&["MAP_VALUES"], 1..=1, "MAP_VALUES(map)", map_values),
 ];
 
 fn wanted(name: &str, what: &str, given: &Bound) -> ExprError {

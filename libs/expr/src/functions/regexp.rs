@@ -8,25 +8,15 @@ use datafusion_common::Result;
 use graph::DataType;
 use regex::Regex;
 
-use crate::bind::{Bind, Binder, Bound, kernel};
+use crate::bind::{Bind, Binder, Bound};
 use crate::error::{ExprError, fault};
 use crate::functions::text::{Ints, Texts, write_rows};
-use crate::functions::{Function, Strict};
+use crate::functions::{Function, Strict, TEXT, function, strict};
 
 pub(crate) const FUNCTIONS: &[Function] = &[
-    Function { names: &["REGEXP", "REGEXP_LIKE"], args: 2..=2, usage: "REGEXP(text, pattern)", bind: regexp },
-    Function {
-        names: &["REGEXP_EXTRACT"],
-        args: 2..=3,
-        usage: "REGEXP_EXTRACT(text, pattern[, group])",
-        bind: regexp_extract,
-    },
-    Function {
-        names: &["REGEXP_REPLACE"],
-        args: 3..=3,
-        usage: "REGEXP_REPLACE(text, pattern, replacement)",
-        bind: regexp_replace,
-    },
+    function(&["REGEXP", "REGEXP_LIKE"], 2..=2, "REGEXP(text, pattern)", regexp),
+    function(&["REGEXP_EXTRACT"], 2..=3, "REGEXP_EXTRACT(text, pattern[, group])", regexp_extract),
+    function(&["REGEXP_REPLACE"], 3..=3, "REGEXP_REPLACE(text, pattern, replacement)", regexp_replace),
 ];
 
 /// Compiled patterns by their text; `None` for one that is wrong.
@@ -46,6 +36,10 @@ impl Patterns {
             known.insert(pattern.to_string(), regex);
         }
         Ok(Patterns { known })
+    }
+
+    fn cache(&self) -> Cache<'_> {
+        Cache { constant: self, met: HashMap::new() }
     }
 }
 
@@ -118,87 +112,78 @@ fn translate(pattern: &str) -> (String, bool) {
     (out, unsupported)
 }
 
+/// The patterns of a call, and the call, which is NULL for a wrong pattern and can fail at one that is not constant.
+fn by_pattern(
+    name: &'static str,
+    wanted: &'static [DataType],
+    out: DataType,
+    pattern: &Bound,
+) -> Result<(Patterns, Strict), ExprError> {
+    let strict = strict(name, wanted, out).or_null();
+    Ok((Patterns::of(pattern)?, if pattern.literal.is_none() { strict.fallible() } else { strict }))
+}
+
 /// Whether the pattern is found in the text; NULL for a pattern that is none.
 fn regexp(binder: &mut Binder, args: Vec<Bound>) -> Bind {
-    let patterns = Patterns::of(&args[1])?;
-    let fallible = args[1].literal.is_none();
-    let strict =
-        Strict { name: "REGEXP", wanted: &[DataType::String], out: DataType::Boolean, may_null: true, fallible };
-    strict.bind(
-        binder,
-        args,
-        kernel(move |args, rows| {
-            let (texts, wanted) = (Texts::of(&args[0]), Texts::of(&args[1]));
-            let mut cache = Cache { constant: &patterns, met: HashMap::new() };
-            let mut found: Vec<Option<bool>> = Vec::with_capacity(rows);
-            for row in 0..rows {
-                found.push(match texts.get(row).zip(wanted.get(row)) {
-                    None => None,
-                    Some((text, pattern)) => cache.get(pattern)?.map(|regex| regex.is_match(text)),
-                });
-            }
-            Ok(Arc::new(BooleanArray::from(found)) as ArrayRef)
-        }),
-    )
+    let (patterns, strict) = by_pattern("REGEXP", TEXT, DataType::Boolean, &args[1])?;
+    strict.bind(binder, args, move |args, rows| {
+        let (texts, wanted) = (Texts::of(&args[0]), Texts::of(&args[1]));
+        let mut cache = patterns.cache();
+        let mut found: Vec<Option<bool>> = Vec::with_capacity(rows);
+        for row in 0..rows {
+            found.push(match texts.get(row).zip(wanted.get(row)) {
+                None => None,
+                Some((text, pattern)) => cache.get(pattern)?.map(|regex| regex.is_match(text)),
+            });
+        }
+        Ok(Arc::new(BooleanArray::from(found)) as ArrayRef)
+    })
 }
 
 /// The first match of the pattern, or of one of its groups; NULL if there is none, or no such group, or the pattern is none.
 fn regexp_extract(binder: &mut Binder, args: Vec<Bound>) -> Bind {
-    let patterns = Patterns::of(&args[1])?;
-    let fallible = args[1].literal.is_none();
     let wanted = &[DataType::String, DataType::String, DataType::Int];
-    let strict = Strict { name: "REGEXP_EXTRACT", wanted, out: DataType::String, may_null: true, fallible };
-    strict.bind(
-        binder,
-        args,
-        kernel(move |args, rows| {
-            let (texts, wanted) = (Texts::of(&args[0]), Texts::of(&args[1]));
-            let groups = args.get(2).map(Ints::of);
-            let mut cache = Cache { constant: &patterns, met: HashMap::new() };
-            write_rows(rows, |row, out| {
-                let (Some(text), Some(pattern)) = (texts.get(row), wanted.get(row)) else { return Ok(None) };
-                let group = groups.as_ref().map_or(Some(0), |groups| groups.get(row));
-                let Some(group) = group.and_then(|group| usize::try_from(group).ok()) else { return Ok(None) };
-                let Some(regex) = cache.get(pattern)? else { return Ok(None) };
-                let found = match group {
-                    0 => regex.find(text),
-                    group => regex.captures(text).and_then(|captures| captures.get(group)),
-                };
-                Ok(found.map(|found| out.push_str(found.as_str())))
-            })
-        }),
-    )
+    let (patterns, strict) = by_pattern("REGEXP_EXTRACT", wanted, DataType::String, &args[1])?;
+    strict.bind(binder, args, move |args, rows| {
+        let (texts, wanted) = (Texts::of(&args[0]), Texts::of(&args[1]));
+        let groups = args.get(2).map(Ints::of);
+        let mut cache = patterns.cache();
+        write_rows(rows, |row, out| {
+            let (Some(text), Some(pattern)) = (texts.get(row), wanted.get(row)) else { return Ok(None) };
+            let group = groups.as_ref().map_or(Some(0), |groups| groups.get(row));
+            let Some(group) = group.and_then(|group| usize::try_from(group).ok()) else { return Ok(None) };
+            let Some(regex) = cache.get(pattern)? else { return Ok(None) };
+            let found = match group {
+                0 => regex.find(text),
+                group => regex.captures(text).and_then(|captures| captures.get(group)),
+            };
+            Ok(found.map(|found| out.push_str(found.as_str())))
+        })
+    })
 }
 
 /// Every match replaced; `$1` in the replacement is a group. NULL for a pattern that is none.
 fn regexp_replace(binder: &mut Binder, args: Vec<Bound>) -> Bind {
-    let patterns = Patterns::of(&args[1])?;
-    let fallible = args[1].literal.is_none();
-    let strict =
-        Strict { name: "REGEXP_REPLACE", wanted: &[DataType::String], out: DataType::String, may_null: true, fallible };
-    strict.bind(
-        binder,
-        args,
-        kernel(move |args, rows| {
-            let (texts, wanted, replacements) = (Texts::of(&args[0]), Texts::of(&args[1]), Texts::of(&args[2]));
-            let mut cache = Cache { constant: &patterns, met: HashMap::new() };
-            let mut last: Option<(&str, String)> = None;
-            write_rows(rows, |row, out| {
-                let (Some(text), Some(pattern), Some(replacement)) =
-                    (texts.get(row), wanted.get(row), replacements.get(row))
-                else {
-                    return Ok(None);
-                };
-                let Some(regex) = cache.get(pattern)? else { return Ok(None) };
-                if last.as_ref().is_none_or(|(known, _)| *known != replacement) {
-                    last = Some((replacement, java_replacement(replacement)));
-                }
-                let template = last.as_ref().map_or("", |(_, template)| template.as_str());
-                out.push_str(&regex.replace_all(text, template));
-                Ok(Some(()))
-            })
-        }),
-    )
+    let (patterns, strict) = by_pattern("REGEXP_REPLACE", TEXT, DataType::String, &args[1])?;
+    strict.bind(binder, args, move |args, rows| {
+        let (texts, wanted, replacements) = (Texts::of(&args[0]), Texts::of(&args[1]), Texts::of(&args[2]));
+        let mut cache = patterns.cache();
+        let mut last: Option<(&str, String)> = None;
+        write_rows(rows, |row, out| {
+            let (Some(text), Some(pattern), Some(replacement)) =
+                (texts.get(row), wanted.get(row), replacements.get(row))
+            else {
+                return Ok(None);
+            };
+            let Some(regex) = cache.get(pattern)? else { return Ok(None) };
+            if last.as_ref().is_none_or(|(known, _)| *known != replacement) {
+                last = Some((replacement, java_replacement(replacement)));
+            }
+            let template = last.as_ref().map_or("", |(_, template)| template.as_str());
+            out.push_str(&regex.replace_all(text, template));
+            Ok(Some(()))
+        })
+    })
 }
 
 /// Java's `$1x` is group 1 and an x; a backslash takes the next character as it is.

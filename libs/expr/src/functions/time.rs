@@ -13,94 +13,36 @@ use crate::calendar;
 use crate::cast::{Mode, as_timestamps, ticks};
 use crate::error::{ExprError, fault};
 use crate::functions::pattern::Pattern;
-use crate::functions::text::{Texts, write_rows};
-use crate::functions::{Function, Strict};
+use crate::functions::text::{Texts, map_integer, write_rows};
+use crate::functions::{Function, function};
 use crate::physical::{Arg, Now};
 use crate::temporal;
 use crate::types::{Ty, arrow_type};
 
 pub(crate) const FUNCTIONS: &[Function] = &[
-    Function { names: &["DATE_FORMAT"], args: 2..=2, usage: "DATE_FORMAT(timestamp, 'yyyy-MM-dd')", bind: date_format },
-    Function {
-        names: &["TO_TIMESTAMP"],
-        args: 1..=2,
-        usage: "TO_TIMESTAMP(text[, 'yyyy-MM-dd HH:mm:ss'])",
-        bind: to_timestamp,
-    },
-    Function {
-        names: &["TO_TIMESTAMP_LTZ"],
-        args: 1..=2,
-        usage: "TO_TIMESTAMP_LTZ(number, 3)",
-        bind: to_timestamp_ltz,
-    },
-    Function { names: &["TO_DATE"], args: 1..=2, usage: "TO_DATE(text[, 'yyyy-MM-dd'])", bind: to_date },
-    Function {
-        names: &["UNIX_TIMESTAMP"],
-        args: 0..=2,
-        usage: "UNIX_TIMESTAMP([text[, 'yyyy-MM-dd HH:mm:ss']])",
-        bind: unix_timestamp,
-    },
-    Function {
-        names: &["FROM_UNIXTIME"],
-        args: 1..=2,
-        usage: "FROM_UNIXTIME(seconds[, 'yyyy-MM-dd HH:mm:ss'])",
-        bind: from_unixtime,
-    },
-    Function { names: &["YEAR"], args: 1..=1, usage: "YEAR(t)", bind: |binder, args| part(binder, args, "YEAR") },
-    Function {
-        names: &["QUARTER"],
-        args: 1..=1,
-        usage: "QUARTER(t)",
-        bind: |binder, args| part(binder, args, "QUARTER"),
-    },
-    Function { names: &["MONTH"], args: 1..=1, usage: "MONTH(t)", bind: |binder, args| part(binder, args, "MONTH") },
-    Function { names: &["WEEK"], args: 1..=1, usage: "WEEK(t)", bind: |binder, args| part(binder, args, "WEEK") },
-    Function {
-        names: &["DAYOFYEAR"],
-        args: 1..=1,
-        usage: "DAYOFYEAR(t)",
-        bind: |binder, args| part(binder, args, "DOY"),
-    },
-    Function {
-        names: &["DAYOFMONTH", "DAY"],
-        args: 1..=1,
-        usage: "DAYOFMONTH(t)",
-        bind: |binder, args| part(binder, args, "DAY"),
-    },
-    Function {
-        names: &["DAYOFWEEK"],
-        args: 1..=1,
-        usage: "DAYOFWEEK(t)",
-        bind: |binder, args| part(binder, args, "DOW"),
-    },
-    Function { names: &["HOUR"], args: 1..=1, usage: "HOUR(t)", bind: |binder, args| part(binder, args, "HOUR") },
-    Function { names: &["MINUTE"], args: 1..=1, usage: "MINUTE(t)", bind: |binder, args| part(binder, args, "MINUTE") },
-    Function { names: &["SECOND"], args: 1..=1, usage: "SECOND(t)", bind: |binder, args| part(binder, args, "SECOND") },
-    Function {
-        names: &["NOW", "CURRENT_TIMESTAMP", "CURRENT_ROW_TIMESTAMP"],
-        args: 0..=0,
-        usage: "NOW()",
-        bind: |binder, _| clock(binder, DataType::TimestampLtz(3)),
-    },
-    Function {
-        names: &["LOCALTIMESTAMP"],
-        args: 0..=0,
-        usage: "LOCALTIMESTAMP",
-        bind: |binder, _| clock(binder, DataType::Timestamp(3)),
-    },
-    Function {
-        names: &["CURRENT_DATE"],
-        args: 0..=0,
-        usage: "CURRENT_DATE",
-        bind: |binder, _| clock(binder, DataType::Date),
-    },
-    Function {
-        names: &["CURRENT_TIME", "LOCALTIME"],
-        args: 0..=0,
-        usage: "CURRENT_TIME",
-        bind: |binder, _| clock(binder, DataType::Time),
-    },
-    Function { names: &["PROCTIME"], args: 0..=0, usage: "PROCTIME()", bind: proctime },
+    function(&["DATE_FORMAT"], 2..=2, "DATE_FORMAT(timestamp, 'yyyy-MM-dd')", date_format),
+    function(&["TO_TIMESTAMP"], 1..=2, "TO_TIMESTAMP(text[, 'yyyy-MM-dd HH:mm:ss'])", to_timestamp),
+    function(&["TO_TIMESTAMP_LTZ"], 1..=2, "TO_TIMESTAMP_LTZ(number, 3)", to_timestamp_ltz),
+    function(&["TO_DATE"], 1..=2, "TO_DATE(text[, 'yyyy-MM-dd'])", to_date),
+    function(&["UNIX_TIMESTAMP"], 0..=2, "UNIX_TIMESTAMP([text[, 'yyyy-MM-dd HH:mm:ss']])", unix_timestamp),
+    function(&["FROM_UNIXTIME"], 1..=2, "FROM_UNIXTIME(seconds[, 'yyyy-MM-dd HH:mm:ss'])", from_unixtime),
+    function(&["YEAR"], 1..=1, "YEAR(t)", |binder, args| part(binder, args, "YEAR")),
+    function(&["QUARTER"], 1..=1, "QUARTER(t)", |binder, args| part(binder, args, "QUARTER")),
+    function(&["MONTH"], 1..=1, "MONTH(t)", |binder, args| part(binder, args, "MONTH")),
+    function(&["WEEK"], 1..=1, "WEEK(t)", |binder, args| part(binder, args, "WEEK")),
+    function(&["DAYOFYEAR"], 1..=1, "DAYOFYEAR(t)", |binder, args| part(binder, args, "DOY")),
+    function(&["DAYOFMONTH", "DAY"], 1..=1, "DAYOFMONTH(t)", |binder, args| part(binder, args, "DAY")),
+    function(&["DAYOFWEEK"], 1..=1, "DAYOFWEEK(t)", |binder, args| part(binder, args, "DOW")),
+    function(&["HOUR"], 1..=1, "HOUR(t)", |binder, args| part(binder, args, "HOUR")),
+    function(&["MINUTE"], 1..=1, "MINUTE(t)", |binder, args| part(binder, args, "MINUTE")),
+    function(&["SECOND"], 1..=1, "SECOND(t)", |binder, args| part(binder, args, "SECOND")),
+    function(&["NOW", "CURRENT_TIMESTAMP", "CURRENT_ROW_TIMESTAMP"], 0..=0, "NOW()", |binder, _| {
+        clock(binder, DataType::TimestampLtz(3))
+    }),
+    function(&["LOCALTIMESTAMP"], 0..=0, "LOCALTIMESTAMP", |binder, _| clock(binder, DataType::Timestamp(3))),
+    function(&["CURRENT_DATE"], 0..=0, "CURRENT_DATE", |binder, _| clock(binder, DataType::Date)),
+    function(&["CURRENT_TIME", "LOCALTIME"], 0..=0, "CURRENT_TIME", |binder, _| clock(binder, DataType::Time)),
+    function(&["PROCTIME"], 0..=0, "PROCTIME()", proctime),
 ];
 
 const DEFAULT: &str = "yyyy-MM-dd HH:mm:ss";
@@ -354,22 +296,5 @@ fn from_unixtime(binder: &mut Binder, mut args: Vec<Bound>) -> Bind {
         return Err(ExprError::new("unsupported", "the pattern of FROM_UNIXTIME is a constant")
             .hint("write DATE_FORMAT(TO_TIMESTAMP_LTZ(n, 0), pattern)"));
     };
-    let strict = Strict {
-        name: "FROM_UNIXTIME",
-        wanted: &[DataType::BigInt],
-        out: DataType::String,
-        may_null: false,
-        fallible: false,
-    };
-    strict.bind(
-        binder,
-        args,
-        kernel(move |args, rows| {
-            let seconds = args[0].array.as_primitive::<Int64Type>();
-            write_rows(rows, |row, out| {
-                let at = args[0].at(row);
-                Ok(seconds.is_valid(at).then(|| constant.write(out, seconds.value(at), 0)))
-            })
-        }),
-    )
+    map_integer(binder, "FROM_UNIXTIME", args, move |seconds, out| constant.write(out, seconds, 0))
 }

@@ -2,14 +2,14 @@
 
 use graph::DataType;
 
-use crate::bind::{Bind, Binder, Bound, kernel};
-use crate::functions::text::{Texts, write_rows};
-use crate::functions::{Function, Strict};
+use crate::bind::{Bind, Binder, Bound};
+use crate::functions::text::{Texts, map, map_or_null, write_rows};
+use crate::functions::{Function, TEXT, function, strict};
 
 pub(crate) const FUNCTIONS: &[Function] = &[
-    Function { names: &["PARSE_URL"], args: 2..=3, usage: "PARSE_URL(url, 'HOST'[, key])", bind: parse_url },
-    Function { names: &["URL_ENCODE"], args: 1..=1, usage: "URL_ENCODE(text)", bind: url_encode },
-    Function { names: &["URL_DECODE"], args: 1..=1, usage: "URL_DECODE(text)", bind: url_decode },
+    function(&["PARSE_URL"], 2..=3, "PARSE_URL(url, 'HOST'[, key])", parse_url),
+    function(&["URL_ENCODE"], 1..=1, "URL_ENCODE(text)", |b, a| map(b, "URL_ENCODE", a, url_encode)),
+    function(&["URL_DECODE"], 1..=1, "URL_DECODE(text)", |b, a| map_or_null(b, "URL_DECODE", a, url_decode)),
 ];
 
 struct Url<'a> {
@@ -53,108 +53,58 @@ impl<'a> Url<'a> {
 
 /// NULL for what is no URL, has no such part, or asks for a part that does not exist.
 fn parse_url(binder: &mut Binder, args: Vec<Bound>) -> Bind {
-    let strict = Strict {
-        name: "PARSE_URL",
-        wanted: &[DataType::String],
-        out: DataType::String,
-        may_null: true,
-        fallible: false,
-    };
-    strict.bind(
-        binder,
-        args,
-        kernel(|args, rows| {
-            let (urls, parts) = (Texts::of(&args[0]), Texts::of(&args[1]));
-            let keys = args.get(2).map(Texts::of);
-            write_rows(rows, |row, out| {
-                let found = urls.get(row).zip(parts.get(row)).and_then(|(text, part)| {
-                    let url = Url::parse(text)?;
-                    match &keys {
-                        None => url.part(part),
-                        Some(keys) if part == "QUERY" => {
-                            let key = keys.get(row)?;
-                            let value = url
-                                .query?
-                                .split('&')
-                                .find_map(|pair| pair.split_once('=').filter(|(name, _)| *name == key));
-                            value.map(|(_, value)| value.to_string())
-                        }
-                        Some(_) => None,
+    strict("PARSE_URL", TEXT, DataType::String).or_null().bind(binder, args, |args, rows| {
+        let (urls, parts) = (Texts::of(&args[0]), Texts::of(&args[1]));
+        let keys = args.get(2).map(Texts::of);
+        write_rows(rows, |row, out| {
+            let found = urls.get(row).zip(parts.get(row)).and_then(|(text, part)| {
+                let url = Url::parse(text)?;
+                match &keys {
+                    None => url.part(part),
+                    Some(keys) if part == "QUERY" => {
+                        let key = keys.get(row)?;
+                        let value = url
+                            .query?
+                            .split('&')
+                            .find_map(|pair| pair.split_once('=').filter(|(name, _)| *name == key));
+                        value.map(|(_, value)| value.to_string())
                     }
-                });
-                Ok(found.map(|found| out.push_str(&found)))
-            })
-        }),
-    )
+                    Some(_) => None,
+                }
+            });
+            Ok(found.map(|found| out.push_str(&found)))
+        })
+    })
 }
 
 /// As `application/x-www-form-urlencoded`: blanks are `+`.
-fn url_encode(binder: &mut Binder, args: Vec<Bound>) -> Bind {
-    let strict = Strict {
-        name: "URL_ENCODE",
-        wanted: &[DataType::String],
-        out: DataType::String,
-        may_null: false,
-        fallible: false,
-    };
-    strict.bind(
-        binder,
-        args,
-        kernel(|args, rows| {
-            let texts = Texts::of(&args[0]);
-            write_rows(rows, |row, out| {
-                Ok(texts.get(row).map(|text| {
-                    for byte in text.bytes() {
-                        match byte {
-                            b' ' => out.push('+'),
-                            byte if byte.is_ascii_alphanumeric() || b"-_.*".contains(&byte) => {
-                                out.push(char::from(byte))
-                            }
-                            byte => out.push_str(&format!("%{byte:02X}")),
-                        }
-                    }
-                }))
-            })
-        }),
-    )
+fn url_encode(text: &str, out: &mut String) {
+    for byte in text.bytes() {
+        match byte {
+            b' ' => out.push('+'),
+            byte if byte.is_ascii_alphanumeric() || b"-_.*".contains(&byte) => out.push(char::from(byte)),
+            byte => *out += &format!("%{byte:02X}"),
+        }
+    }
 }
 
-/// NULL for a text that was not encoded so.
-fn url_decode(binder: &mut Binder, args: Vec<Bound>) -> Bind {
-    let strict = Strict {
-        name: "URL_DECODE",
-        wanted: &[DataType::String],
-        out: DataType::String,
-        may_null: true,
-        fallible: false,
-    };
-    strict.bind(
-        binder,
-        args,
-        kernel(|args, rows| {
-            let texts = Texts::of(&args[0]);
-            write_rows(rows, |row, out| {
-                let decoded = texts.get(row).and_then(|text| {
-                    let mut bytes = Vec::with_capacity(text.len());
-                    let mut rest = text.as_bytes();
-                    while let [first, after @ ..] = rest {
-                        rest = after;
-                        match first {
-                            b'+' => bytes.push(b' '),
-                            b'%' => {
-                                let digits = std::str::from_utf8(rest.get(..2)?)
-                                    .ok()
-                                    .filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()))?;
-                                bytes.push(u8::from_str_radix(digits, 16).ok()?);
-                                rest = &rest[2..];
-                            }
-                            byte => bytes.push(*byte),
-                        }
-                    }
-                    String::from_utf8(bytes).ok()
-                });
-                Ok(decoded.map(|text| out.push_str(&text)))
-            })
-        }),
-    )
+/// None for a text that was not encoded so.
+fn url_decode(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, after @ ..] = rest {
+        rest = after;
+        match first {
+            b'+' => bytes.push(b' '),
+            b'%' => {
+                let digits = std::str::from_utf8(rest.get(..2)?)
+                    .ok()
+                    .filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()))?;
+                bytes.push(u8::from_str_radix(digits, 16).ok()?);
+                rest = &rest[2..];
+            }
+            byte => bytes.push(*byte),
+        }
+    }
+    String::from_utf8(bytes).ok()
 }
