@@ -4,8 +4,8 @@
 mod bad_input;
 mod cases;
 mod duckdb;
-mod fuzz;
 mod flow;
+mod fuzz;
 mod ledgers;
 mod restart;
 mod s3;
