@@ -26,12 +26,14 @@ fn read(source: &Arc<dyn Source>, batch_rows: usize) -> Result<Vec<Seen>, engine
     run(async { collect(source, starts(&source.splits().await?), batch_rows).await })
 }
 
-/// Content, options, and the rows and bad records in the order of the file; or the error of the file.
+/// Name, content, options, and the rows and bad records in the order of the file; or the error of the file.
+type Case = (&'static str, &'static str, Value, Result<Vec<&'static str>, &'static str>);
+
 #[test]
 fn files_are_read_as_documented() {
     let none = || json!({});
     let headless = || json!({"csv.header": "false"});
-    let cases: Vec<(&str, &str, Value, Result<Vec<&str>, &str>)> = vec![
+    let cases: Vec<Case> = vec![
         ("header", "a,b,c\np,1,q\n", none(), Ok(vec!["1: p|1|q"])),
         ("header in another order", "c,a,b\nq,p,1\n", none(), Ok(vec!["1: p|1|q"])),
         ("more columns than declared", "x,c,a,b,y\n1,q,p,1,2\n", none(), Ok(vec!["1: p|1|q"])),
