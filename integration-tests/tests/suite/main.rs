@@ -5,6 +5,7 @@ mod bad_input;
 mod cases;
 mod duckdb;
 mod flow;
+mod fuzz;
 mod ledgers;
 mod restart;
 mod s3;

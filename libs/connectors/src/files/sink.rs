@@ -74,7 +74,8 @@ impl Shape {
 
 impl FilesystemSink {
     /// # Errors
-    /// The location is not allowed, the format does not take a column, or the directory holds files of others (`output_exists`).
+    /// The location is not allowed, the format does not take a column, the directory holds files of others (`output_exists`), or the
+    /// object store cannot be used or does not create conditionally: told before a row is read.
     pub fn open(
         node: &graph::Sink,
         options: &FilesystemOptions,
@@ -154,7 +155,7 @@ async fn check_directory(shape: &Shape, store: &Store) -> Result<()> {
     let manifests = manifest::read(store, &shape.directory).await?;
     if let Some((last, _)) = manifests.last() {
         if last.columns == shape.columns() {
-            return Ok(());
+            return store.probe(&shape.directory).await;
         }
         let columns: Vec<String> = last.columns.iter().map(|(name, data_type)| format!("{name} {data_type}")).collect();
         let reason = format!("earlier runs wrote rows of other columns there: {}", columns.join(", "));
@@ -165,6 +166,7 @@ async fn check_directory(shape: &Shape, store: &Store) -> Result<()> {
     if let Some(foreign) = names.find(|name| name.split('/').all(listing::is_visible)) {
         return Err(FileError::OutputExists { shown: shape.shown(), file: foreign.to_string() });
     }
+    store.probe(&shape.directory).await?;
     if !store.is_local() {
         // Objects have their final names before they are results: a first, empty manifest tells readers to follow manifests.
         let first = manifest_of(shape, 1, None, 0, false, vec![]);

@@ -13,7 +13,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use super::error::{FileError, Result};
-use super::store::{Store, create_dirs, output_failed, sync_dir};
+use super::store::{Store, create_dirs, output_failed, sync, sync_dir};
 
 /// Parts of an upload to an object store; smaller files are put at once.
 const PART_BYTES: usize = 8 << 20;
@@ -144,7 +144,7 @@ impl Uploads {
 
     fn close(&mut self, file: u64) -> Result<()> {
         match self.open.remove(&file).expect("a file is opened before it is closed") {
-            Upload::Local { file, shown } => file.sync_all().map_err(|error| output_failed(&shown, &error)),
+            Upload::Local { file, shown } => sync(&file).map_err(|error| output_failed(&shown, &error)),
             Upload::Object { key, buffer, parts: None } => {
                 let Store::Objects { objects, .. } = &self.store else {
                     unreachable!("an object is in an object store")

@@ -25,7 +25,7 @@ use crate::files::{Decoded, FilesystemSource, manifest};
 use crate::generator::{below, draw, stream};
 
 /// Rows per block of the cache.
-const BLOCK_ROWS: usize = 64 * 1024;
+pub(super) const BLOCK_ROWS: usize = 64 * 1024;
 /// Caches that nobody used for this long are removed.
 const KEPT: Duration = Duration::from_secs(24 * 3600);
 /// Column of arrival keys; no SQL name has a NUL.

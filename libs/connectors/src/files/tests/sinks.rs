@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 use crate::files::manifest::{self, Manifest};
 use crate::files::{AllowedRoots, FilesystemSink, FilesystemSource, Location, Store};
-use crate::testing::sinks::{LAST, prepare, sink_conformance, sink_node, writer};
+use crate::testing::sinks::{LAST, prepare, sink_conformance, sink_node, snapshot, writer};
 use crate::testing::{all_columns, collect, run, sample, source_node, starts};
 
 fn context(run: &str, bounded: bool) -> SinkContext {
@@ -185,6 +185,119 @@ fn files_roll_by_size() {
     }
 }
 
+/// A bounded run prepares only at its end, so what is open when a snapshot is taken must be closed and in it.
+#[test]
+fn a_snapshot_without_a_prepare_loses_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    let place = Place::local(root.path(), "csv");
+    run(async {
+        let sink = place.sink("run", true, &batch(0)).unwrap();
+        let mut one = writer(&sink, &batch(0).schema(), 0, 1);
+        one.write(Batch::inserts(batch(0))).unwrap();
+        let taken = snapshot(&mut one, 1);
+        one.write(Batch::inserts(batch(9))).unwrap();
+        drop(one);
+        let sink = place.sink("run", true, &batch(0)).unwrap();
+        let mut two = writer(&sink, &batch(0).schema(), 0, 1);
+        two.restore(&state::SnapshotReader::new(vec![taken], 0, 1)).unwrap();
+        two.write(Batch::inserts(batch(1))).unwrap();
+        let prepared = prepare(&mut two, 2, LAST).await.unwrap();
+        sink.committer().unwrap().commit(2, LAST, vec![prepared]).await.unwrap();
+        let mut expected: Vec<String> = [batch(0), batch(1)].iter().flat_map(crate::testing::texts).collect();
+        expected.sort();
+        assert_eq!(place.visible().await.unwrap(), expected);
+    });
+}
+
+#[test]
+fn files_roll_by_age() {
+    let root = tempfile::tempdir().unwrap();
+    let mut place = Place::local(root.path(), "json");
+    place.options["sink.rolling-policy.rollover-interval"] = json!("20ms");
+    run(async {
+        let sink = place.sink("run", true, &batch(0)).unwrap();
+        let mut one = writer(&sink, &batch(0).schema(), 0, 1);
+        for number in 0..3 {
+            one.write(Batch::inserts(batch(number))).unwrap();
+            tokio::time::sleep(std::time::Duration::from_millis(30)).await;
+        }
+        let prepared = prepare(&mut one, 1, LAST).await.unwrap();
+        sink.committer().unwrap().commit(1, LAST, vec![prepared]).await.unwrap();
+        let files = place.manifests().await[0].files.len();
+        assert!((2..=3).contains(&files), "{files} files");
+        assert_eq!(place.visible().await.unwrap().len(), 30);
+    });
+}
+
+#[test]
+fn more_partitions_than_may_be_open_take_turns() {
+    let root = tempfile::tempdir().unwrap();
+    let place =
+        Place { partition_by: vec!["k"], columns: vec!["v BIGINT", "k BIGINT"], ..Place::local(root.path(), "csv") };
+    let numbers = || Arc::new(Int64Array::from_iter_values(0..65)) as ArrayRef;
+    let rows = RecordBatch::try_from_iter_with_nullable([("k", numbers(), true), ("v", numbers(), true)]).unwrap();
+    run(async {
+        place.write("run", &[rows.clone(), rows]).await.unwrap();
+        let files = place.manifests().await[0].files.len();
+        assert!(files > 65, "a file is closed before the 65th is opened: {files} files");
+        let mut expected: Vec<String> = (0..130).map(|row| format!("{0}|{0}", row / 2)).collect();
+        expected.sort();
+        assert_eq!(place.visible().await.unwrap(), expected);
+    });
+}
+
+/// What is renamed or named by a manifest before it is on the disk is lost with the power.
+#[test]
+fn everything_is_synced_before_it_is_named_and_names_are_synced_too() {
+    let root = tempfile::tempdir().unwrap();
+    let place = Place { partition_by: vec!["id"], ..Place::local(root.path(), "json") };
+    run(place.write("run", &[sample::rows(0, 2)])).unwrap();
+    let out = fs::canonicalize(root.path()).unwrap().join("out");
+    let synced: Vec<String> = crate::files::store::SYNCED
+        .lock()
+        .unwrap()
+        .iter()
+        .filter_map(|path| path.strip_prefix(&out).ok().map(|path| path.to_str().unwrap().to_string()))
+        .collect();
+    let files = run(place.manifests()).remove(0).files;
+    assert_eq!(files.len(), 2);
+    let at =
+        |wanted: &str| synced.iter().rposition(|path| path == wanted).unwrap_or_else(|| panic!("{wanted}: {synced:?}"));
+    let manifest = synced.iter().position(|path| path.starts_with("_manifests/.")).expect("the manifest is synced");
+    for file in &files {
+        let staged = file.staged.as_ref().unwrap();
+        let directory = staged.rsplit_once('/').unwrap().0;
+        assert!(at(staged) < manifest && at(directory) < manifest, "{staged}: {synced:?}");
+        assert!(at(file.path.rsplit_once('/').unwrap().0) > at("_manifests"), "{}: {synced:?}", file.path);
+    }
+    assert!(manifest < at("_manifests"), "{synced:?}");
+}
+
+#[test]
+fn a_chain_of_manifests_that_is_broken_is_refused() {
+    for damage in ["removed", "changed", "another format", "no manifest"] {
+        let root = tempfile::tempdir().unwrap();
+        let place = Place::local(root.path(), "json");
+        run(async {
+            for number in 0..3 {
+                place.write(&format!("run {number}"), &[batch(number)]).await.unwrap();
+            }
+            let path = root.path().join("out/_manifests/00000000000000000002.json");
+            let text = fs::read_to_string(&path).unwrap();
+            match damage {
+                "removed" => fs::remove_file(&path).unwrap(),
+                "changed" => fs::write(&path, text.replace("run 1", "run 7")).unwrap(),
+                "another format" => fs::write(&path, text.replace("highwater-files/1", "highwater-files/9")).unwrap(),
+                _ => fs::write(&path, "oops").unwrap(),
+            }
+            let error = place.source().splits().await.unwrap_err();
+            assert!(error.code == "input_file_invalid" && error.message.contains("_manifests"), "{damage}: {error:?}");
+            let error = place.sink("next", true, &batch(0)).err().unwrap();
+            assert_eq!(error.code, "input_file_invalid", "{damage}: nothing is added to it");
+        });
+    }
+}
+
 #[test]
 fn foreign_files_and_other_columns_are_refused() {
     let root = tempfile::tempdir().unwrap();
@@ -274,6 +387,12 @@ enum Lie {
     CreatedButTimeout,
     /// It was not created, and the answer says that it exists (409 while another create runs).
     NotCreatedButExists,
+    /// The condition is ignored: what exists is written over, as by stores that do not know If-None-Match.
+    WritesOver,
+    /// Creates are refused by name.
+    NotImplemented,
+    /// The credentials may read, and not write.
+    Denied,
 }
 
 impl fmt::Display for Liar {
@@ -290,10 +409,18 @@ impl ObjectStore for Liar {
         if !lies {
             return self.inner.put_opts(key, payload, options).await;
         }
-        if self.lie != Lie::NotCreatedButExists {
-            self.inner.put_opts(key, payload, options).await?;
+        match self.lie {
+            Lie::CreatedButExists | Lie::CreatedButTimeout => drop(self.inner.put_opts(key, payload, options).await?),
+            Lie::WritesOver => return self.inner.put_opts(key, payload, PutOptions::default()).await,
+            Lie::NotCreatedButExists | Lie::NotImplemented | Lie::Denied => {}
         }
         match self.lie {
+            Lie::NotImplemented => {
+                Err(object_store::Error::Generic { store: "liar", source: "501 Not Implemented".into() })
+            }
+            Lie::Denied => {
+                Err(object_store::Error::PermissionDenied { path: key.to_string(), source: "read only".into() })
+            }
             Lie::CreatedButTimeout => Err(object_store::Error::Generic { store: "liar", source: "timed out".into() }),
             _ => Err(object_store::Error::AlreadyExists { path: key.to_string(), source: "409".into() }),
         }
@@ -352,6 +479,70 @@ fn answers_about_a_manifest_are_not_believed_before_it_was_read() {
 }
 
 #[test]
+fn a_store_that_cannot_carry_commits_is_refused_before_a_row_is_written() {
+    for (lie, code, word) in [
+        (Lie::WritesOver, "output_refused", "If-None-Match"),
+        (Lie::NotImplemented, "output_refused", "501"),
+        (Lie::Denied, "access_denied", "read only"),
+        (Lie::CreatedButTimeout, "storage_unreachable", "timed out"),
+        (Lie::NotCreatedButExists, "output_refused", "at once"),
+    ] {
+        let liar = Arc::new(Liar { inner: InMemory::new(), lies: AtomicUsize::new(usize::MAX), lie });
+        let place = Place::over(Store::objects(liar.clone(), "s3://bucket/".into()), "out".into(), "json");
+        let error = place.sink("run", true, &batch(0)).err().unwrap();
+        assert!(error.code == code && error.message.contains(word), "{lie:?}: {error:?}");
+        assert!(error.message.contains("s3://bucket/out"), "{lie:?}: {error:?}");
+        assert_eq!(run(place.store.list("", |_| true)).unwrap(), [], "{lie:?}: nothing is left");
+        // Also where earlier runs wrote.
+        liar.lies.store(0, Ordering::SeqCst);
+        run(place.write("run", &[batch(0)])).unwrap();
+        liar.lies.store(usize::MAX, Ordering::SeqCst);
+        assert_eq!(place.sink("next", true, &batch(0)).err().unwrap().code, code, "{lie:?}");
+    }
+}
+
+/// Answers every request with 403 and this code, until the test ends.
+fn refusing_server(code: &'static str) -> String {
+    use std::io::{Read, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let _ = stream.read(&mut [0; 8192]);
+            let body = format!("<Error><Code>{code}</Code></Error>");
+            let head = format!("HTTP/1.1 403 Forbidden\r\nConnection: close\r\nContent-Length: {}", body.len());
+            let _ = write!(stream, "{head}\r\n\r\n{body}");
+        }
+    });
+    endpoint
+}
+
+#[test]
+fn an_unreachable_store_and_wrong_credentials_fail_when_the_sink_is_opened() {
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    for (endpoint, code) in [
+        (format!("http://{nobody}"), "storage_unreachable"),
+        (refusing_server("InvalidAccessKeyId"), "access_denied"),
+        (refusing_server("SignatureDoesNotMatch"), "access_denied"),
+    ] {
+        let options = json!({
+            "type": "filesystem", "path": "s3://bucket/out", "format": "json", "s3.endpoint": endpoint,
+            "s3.access-key": "key", "s3.secret-key": "hushhush"
+        });
+        let node = sink_node(options, &[]);
+        let graph::SinkConnector::Filesystem(options) = &node.connector else { panic!("no files") };
+        let roots = AllowedRoots::new(["/tmp"]);
+        let begun = std::time::Instant::now();
+        let opened = FilesystemSink::open(&node, options, batch(0).schema(), context("run", true), &roots);
+        let error: RunError = opened.err().unwrap().into();
+        assert!(error.code == code && error.message.contains("s3://bucket/out"), "{endpoint}: {error:?}");
+        assert!(!error.message.contains("hushhush"), "{error:?}");
+        assert!(begun.elapsed().as_secs() < 30, "{endpoint}: after {:?}", begun.elapsed());
+    }
+}
+
+#[test]
 fn objects_of_a_run_in_progress_are_not_read() {
     let objects: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
     let place = Place::over(Store::objects(objects.clone(), "s3://bucket/".into()), "out".into(), "json");
@@ -382,10 +573,13 @@ fn large_objects_are_uploaded_in_parts() {
     .unwrap();
     let place = Place { columns: vec!["s STRING"], ..place };
     run(async {
-        place.write("run", &[rows.clone(), rows]).await.unwrap();
-        assert_eq!(place.visible().await.unwrap().len(), 200);
+        // The last part is a small one.
+        place.write("run", &[rows.clone(), rows.clone(), rows.slice(0, 1)]).await.unwrap();
+        assert_eq!(place.visible().await.unwrap().len(), 201);
         let files = &place.manifests().await[1].files;
         assert!(files.len() == 1 && files[0].bytes > 20_000_000, "{files:?}");
+        let content = place.store.read_all(&format!("out/{}", files[0].path)).await.unwrap().unwrap();
+        assert_eq!((manifest::hash(&content), content.len() as u64), (files[0].sha256.clone(), files[0].bytes));
     });
 }
 
