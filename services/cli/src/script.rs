@@ -242,7 +242,8 @@ fn graph(text: &str, overrides: &Overrides, notes: &mut Vec<Problem>) -> Result<
                     .partition(|(name, _)| option == "type" && is_left_behind(name, &was, value));
                 *connector = kept;
                 if !left.is_empty() {
-                    let left: Vec<String> = left.keys().cloned().collect();
+                    let mut left: Vec<&str> = left.keys().map(String::as_str).collect();
+                    left.sort_unstable();
                     let message = format!("the table {table} is {value} now, without its {}", left.join(", "));
                     notes.push(Problem::new("options_left_out", message));
                 }

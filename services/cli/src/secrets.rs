@@ -203,7 +203,7 @@ mod tests {
     fn scripts_that_cannot_be_parsed_are_masked_too() {
         assert_eq!(masked("'secret' 'abc')"), "'secret' '***')");
         assert_eq!(masked("'secret' == 'abc')"), "'secret' == '***')");
-        assert_eq!(masked("'secret' /* = */ = -- 'x'\n 'abc"), "'secret' /* = */ = -- '*'\n '***");
+        assert_eq!(masked("'secret' /* = */ = -- 'x'\n 'abc"), "'secret' /* = */ = ** '*'\n '***");
         assert_eq!(
             masked("SELECT 'a;\nWITH ('secret'='abc', 'path'='x')"),
             "SELECT 'a;\nWITH ('secret'='***', '****'='*')"
