@@ -124,6 +124,7 @@ fn a_wrong_script_is_refused(#[case] script: &str, #[case] code: &str, #[case] w
 #[case::unknown_kind("made", &["tables.made.fields.auction.kind=foo"], "invalid_option", &["foo", "random", "sequence"])]
 #[case::unknown_field("made", &["tables.made.fields.zzz.kind=random"], "invalid_option", &["zzz"])]
 #[case::source_outside("bids", &["tables.bids.path=/etc/passwd"], "location_not_allowed", &["/etc/passwd", "--allow-root"])]
+#[case::pattern_outside("bids", &["tables.bids.path=/etc/*.conf"], "location_not_allowed", &["/etc", "--allow-root"])]
 #[case::sink_outside("bids", &["tables.result.path=/etc/new"], "location_not_allowed", &["/etc/new", "--allow-root"])]
 #[case::sink_is_a_file("bids", &["tables.result.path=script.sql"], "output_refused", &["directory"])]
 #[case::unknown_scheme("bids", &["tables.bids.path=gs://x/y"], "location_invalid", &["gs://", "s3://"])]

@@ -52,7 +52,13 @@ impl Registry {
                         time_column: source.time.as_ref().and_then(|time| time.read_column.clone()),
                         pushed: source.pushed.clone(),
                     };
-                    self.source(&source.node, hints).err()
+                    let files = match &source.node.connector {
+                        SourceConnector::Filesystem(options) => Some(&**options),
+                        SourceConnector::Replay(options) => Some(&options.files),
+                        SourceConnector::Datagen(_) => None,
+                    };
+                    let opened = self.source(&source.node, hints).err();
+                    opened.or_else(|| files::check_source(files?, &self.roots).err().map(RunError::from))
                 }
                 StageKind::Sink(node) => match &node.connector {
                     SinkConnector::Filesystem(options) => {

@@ -279,7 +279,6 @@ fn an_interrupted_bounded_run_publishes_nothing() {
         assert!(stderr.contains("nothing was published"), "{stderr}");
         let summary = last_line(&stderr);
         assert_eq!(summary["state"], "cancelled", "{stderr}");
-        assert!(summary["rows_in"].as_u64().unwrap() > 0, "{stderr}");
         assert_eq!((&summary["rows_out"], &summary["epochs"]), (&0.into(), &0.into()), "{stderr}");
     }
 }

@@ -1,4 +1,4 @@
-//! What is wrong with a sink of files before anything is opened: where it writes, and what its format takes.
+//! What is wrong with tables of files before anything is opened: where they are, and what the format of a sink takes.
 
 use std::sync::Arc;
 
@@ -8,6 +8,22 @@ use graph::FilesystemOptions;
 use super::encode::Encoder;
 use super::error::{FileError, Result};
 use super::store::{AllowedRoots, Location};
+
+/// Looks at the directory of a pattern, which opening a source leaves to its listing.
+///
+/// # Errors
+/// The location is not allowed.
+pub fn check_source(options: &FilesystemOptions, roots: &AllowedRoots) -> Result<()> {
+    let Location { store, path } = Location::open(options, roots)?;
+    let Some((directory, _)) = path.find(['*', '?', '[']).and_then(|pattern| path[..pattern].rsplit_once('/')) else {
+        return Ok(());
+    };
+    // A name that exists is no pattern.
+    if store.local(&path).is_ok_and(|local| local.is_some_and(|local| local.exists())) {
+        return Ok(());
+    }
+    store.local(if directory.is_empty() { "/" } else { directory }).map(drop)
+}
 
 /// # Errors
 /// The location is not allowed or is a file, or its directories or the format do not take a column.

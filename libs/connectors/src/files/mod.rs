@@ -15,7 +15,7 @@ mod tests;
 mod text;
 mod upload;
 
-pub use check::check_sink;
+pub use check::{check_sink, check_source};
 pub use error::FileError;
 pub use sink::FilesystemSink;
 pub use source::{Decoded, Events, FilesystemSource};
