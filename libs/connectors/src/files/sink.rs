@@ -4,7 +4,9 @@
 //! At a checkpoint all files are closed and durable. The committer creates the manifest, which is the commit, and then gives local files
 //! their names. A bounded run commits once, at its end. See [`manifest`] for what is in the directory.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -36,6 +38,8 @@ use crate::types::type_word;
 const OPEN_FILES_MAX: usize = 64;
 /// Encoded bytes are handed over for writing when there are this many.
 const HAND_OVER_BYTES: usize = 256 * 1024;
+/// Longest name of a directory that every local file system takes.
+const NAME_BYTES_MAX: usize = 255;
 
 /// A directory of files.
 pub struct FilesystemSink {
@@ -367,6 +371,19 @@ impl FilesystemWriter {
         Ok(())
     }
 
+    /// Local directories have short names; told as soon as a value is seen, not at the commit.
+    fn nameable(&self, partition: &str) -> Result<(), RunError> {
+        let long = partition.split('/').find(|name| name.len() > NAME_BYTES_MAX);
+        let Some(long) = long.filter(|_| self.shape.store.is_local()) else { return Ok(()) };
+        let (column, begin) = (long.split('=').next().unwrap_or_default(), long.chars().take(40).collect::<String>());
+        let reason = format!(
+            "a value of partition column {column} makes a directory name of {} bytes ({begin}...); \
+             file systems take {NAME_BYTES_MAX}",
+            long.len()
+        );
+        Err(FileError::OutputRefused { shown: self.shape.shown(), reason }.into())
+    }
+
     /// The directory of each partition in the batch, with the numbers of its rows.
     fn partitioned(&mut self, rows: &RecordBatch) -> Result<Vec<(Arc<str>, UInt32Array)>, RunError> {
         let converter = self.converter.as_ref().expect("there are partition columns");
@@ -441,6 +458,7 @@ impl SinkWriter for FilesystemWriter {
         }
         let rows = files(&batch.rows);
         for (partition, indices) in self.partitioned(&batch.rows)? {
+            self.nameable(&partition)?;
             let some = if indices.len() == rows.num_rows() {
                 rows.clone()
             } else {
@@ -530,6 +548,7 @@ impl FilesystemCommitter {
                 last_hash: manifests.last().map(|(_, hash)| hash.clone()),
                 epochs: epochs.collect(),
             };
+            self.known = Some(known);
             // Earlier runs may have been stopped between their manifest and the renames.
             for (manifest, _) in &manifests {
                 if let Some(staged) = manifest.files.iter().find_map(|file| file.staged.as_ref()) {
@@ -539,7 +558,6 @@ impl FilesystemCommitter {
                     }
                 }
             }
-            self.known = Some(known);
         }
         Ok(self.known.as_mut().expect("just looked"))
     }
@@ -549,8 +567,10 @@ impl FilesystemCommitter {
         for _ in 0..TRIES {
             let known = self.look().await?;
             if let Some(files) = known.epochs.get(&epoch) {
-                return manifest::finish(&shape.store, &shape.directory, files).await;
+                return finish(&shape, files).await;
             }
+            // After the manifest nothing may be left to go wrong that can be found before it.
+            manifest::prepare(&shape.store, &shape.directory, &files).await?;
             let number = known.count + 1;
             let manifest = manifest_of(&shape, number, known.last_hash.clone(), epoch, last, files.clone());
             let (path, bytes) = (manifest::manifest_path(&shape.directory, number), bytes_of(&manifest));
@@ -568,7 +588,7 @@ impl FilesystemCommitter {
                         .chain([(epoch, files.clone())])
                         .collect(),
                 });
-                return manifest::finish(&shape.store, &shape.directory, &files).await;
+                return finish(&shape, &files).await;
             }
             // Not ours: it was refused, or another writer took the number.
             created?;
@@ -584,26 +604,28 @@ impl FilesystemCommitter {
         Ok(serde_json::from_slice::<Manifest>(&bytes).is_ok_and(|manifest| manifest.nonce == nonce))
     }
 
+    /// Removes what this run staged and no manifest names: a committed file that has not got its name yet is a result.
     async fn remove_staged(&self) -> Result<()> {
         let shape = self.shape.clone();
         if let Some(root) = shape.store.local(&shape.directory)? {
             let staging = root.join(STAGING);
+            let Some(known) = &self.known else {
+                let reason = "which of the staged files are results is not known".to_string();
+                return Err(FileError::OutputFailed { shown: shape.shown(), reason });
+            };
+            let committed: HashSet<String> =
+                known.epochs.values().flatten().filter_map(|file| file.staged.clone()).collect();
             return blocking(move || {
                 let own = staging.join(shape.token());
-                let removed = std::fs::remove_dir_all(&own);
-                // Others may be writing there.
-                let _ = std::fs::remove_dir(&staging);
-                match removed {
-                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                        Err(output_failed(&own.display().to_string(), &error))
-                    }
-                    _ => Ok(()),
-                }
+                let removed = remove_files(&own, |name| !committed.contains(&format!("{STAGING}/{}/{name}", shape.token())));
+                // Not if something is left; others may be writing.
+                let _ = std::fs::remove_dir(&own).and_then(|()| std::fs::remove_dir(&staging));
+                removed.map_err(|error| output_failed(&own.display().to_string(), &error))
             })
             .await;
         }
         let committed = manifest::read(&shape.store, &shape.directory).await?;
-        let committed: std::collections::HashSet<&str> =
+        let committed: HashSet<&str> =
             committed.iter().flat_map(|(manifest, _)| &manifest.files).map(|file| file.path.as_str()).collect();
         let begin = format!("{FILE_PREFIX}{}-", shape.token());
         for file in shape.store.list(&shape.directory, |_| true).await? {
@@ -614,6 +636,35 @@ impl FilesystemCommitter {
         }
         Ok(())
     }
+}
+
+/// Gives files of a manifest their names.
+async fn finish(shape: &Shape, files: &[DataFile]) -> Result<()> {
+    manifest::finish(&shape.store, &shape.directory, files).await.map_err(|error| match error {
+        FileError::OutputFailed { shown, reason } => FileError::OutputFailed {
+            shown,
+            reason: format!("{reason}; it is committed and readable, and the next run that writes there gives it its name"),
+        },
+        other => other,
+    })
+}
+
+/// Removes the files of a directory whose names `unwanted` takes; it need not exist.
+fn remove_files(directory: &Path, unwanted: impl Fn(&str) -> bool) -> io::Result<()> {
+    let entries = match std::fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        if unwanted(&entry.file_name().to_string_lossy()) {
+            match std::fs::remove_file(entry.path()) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                removed => removed?,
+            }
+        }
+    }
+    Ok(())
 }
 
 impl SinkCommitter for FilesystemCommitter {
@@ -644,12 +695,10 @@ impl SinkCommitter for FilesystemCommitter {
 
     fn abort(&mut self) -> BoxFuture<'_, ()> {
         async move {
-            // What was committed keeps its files.
+            // What was committed keeps its files, whatever we knew or were told before.
+            self.known = None;
             let finished = self.look().await.map(|_| ());
-            if let Err(error) = match finished {
-                Ok(()) => self.remove_staged().await,
-                Err(error) => Err(error),
-            } {
+            if let Err(error) = self.remove_staged().await.and(finished) {
                 tracing::warn!("staged files stay in {}: {error}", self.shape.shown());
             }
         }

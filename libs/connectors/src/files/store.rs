@@ -655,8 +655,13 @@ pub(super) fn create_dirs(directory: &Path) -> io::Result<()> {
     let parent = directory.parent().ok_or(io::ErrorKind::NotFound)?;
     create_dirs(parent)?;
     match fs::create_dir(directory) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
+        // Made by another process in between.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && directory.is_dir() => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            let reason = format!("{} is not a directory", directory.display());
+            return Err(io::Error::new(io::ErrorKind::NotADirectory, reason));
+        }
+        made => made?,
     }
     sync_dir(parent)
 }

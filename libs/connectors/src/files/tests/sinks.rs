@@ -351,6 +351,97 @@ fn a_run_that_stopped_between_manifest_and_renames_is_finished_by_the_next() {
     });
 }
 
+/// Writes one row of each partition, and ends as the engine does: a commit that failed is aborted.
+async fn write_or_abort(place: &Place, run: &str, rows: &RecordBatch) -> Result<(), RunError> {
+    let sink = place.sink(run, true, rows)?;
+    let mut one = writer(&sink, &rows.schema(), 0, 1);
+    one.write(Batch::inserts(rows.clone()))?;
+    let prepared = prepare(&mut one, 1, LAST).await?;
+    let mut committer = sink.committer()?;
+    let committed = committer.commit(1, LAST, vec![prepared]).await;
+    if committed.is_err() {
+        committer.abort().await;
+    }
+    committed
+}
+
+fn keyed(keys: &[&str]) -> RecordBatch {
+    RecordBatch::try_from_iter([
+        ("v", Arc::new(Int64Array::from_iter_values(0..keys.len() as i64)) as ArrayRef),
+        ("k", Arc::new(StringArray::from_iter_values(keys)) as ArrayRef),
+    ])
+    .unwrap()
+}
+
+fn keyed_place(root: &Path) -> Place {
+    Place { partition_by: vec!["k"], columns: vec!["v BIGINT", "k STRING"], ..Place::local(root, "json") }
+}
+
+#[test]
+fn what_keeps_a_commit_from_its_names_is_found_before_its_manifest() {
+    for (what, keys, code, word) in [
+        ("a name that is too long", vec!["a", &*"x".repeat(300)], "output_refused", "302 bytes"),
+        ("a file where a directory must be", vec!["a", "b"], "output_failed", "is not a directory"),
+        ("a staged file that is gone", vec!["a", "b"], "output_failed", "removed before"),
+    ] {
+        let root = tempfile::tempdir().unwrap();
+        let place = keyed_place(root.path());
+        run(async {
+            place.write("one", &[keyed(&["a"])]).await.unwrap();
+            let error = match what {
+                "a staged file that is gone" => {
+                    let sink = place.sink("two", true, &keyed(&keys)).unwrap();
+                    let mut one = writer(&sink, &keyed(&keys).schema(), 0, 1);
+                    one.write(Batch::inserts(keyed(&keys))).unwrap();
+                    let prepared = prepare(&mut one, 1, LAST).await.unwrap();
+                    fs::remove_dir_all(root.path().join("out/_staging")).unwrap();
+                    sink.committer().unwrap().commit(1, LAST, vec![prepared]).await.unwrap_err()
+                }
+                _ => {
+                    if what.starts_with("a file") {
+                        fs::write(root.path().join("out/k=b"), "").unwrap();
+                    }
+                    write_or_abort(&place, "two", &keyed(&keys)).await.unwrap_err()
+                }
+            };
+            assert!(error.code == code && error.message.contains(word), "{what}: {error:?}");
+            assert_eq!(place.manifests().await.len(), 1, "{what}");
+            assert_eq!(place.visible().await.unwrap(), ["0|a"], "{what}: what was there is still read");
+            assert!(!root.path().join("out/_staging").exists(), "{what}: nothing is left");
+        });
+    }
+}
+
+/// Whatever fails after the manifest: its files are results, readers find them, and the next run gives them their names.
+#[test]
+fn a_commit_that_fails_after_its_manifest_loses_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    let place = keyed_place(root.path());
+    run(async {
+        let rows = keyed(&["a", "b"]);
+        let sink = place.sink("one", true, &rows).unwrap();
+        let mut one = writer(&sink, &rows.schema(), 0, 1);
+        one.write(Batch::inserts(rows.clone())).unwrap();
+        let prepared = prepare(&mut one, 1, LAST).await.unwrap();
+        // A directory has the name of a file: nothing that a prepared commit can see, and the rename fails.
+        let files: Vec<manifest::DataFile> = serde_json::from_slice(&prepared.payload).unwrap();
+        let obstacle = root.path().join("out").join(&files[1].path);
+        let mut committer = sink.committer().unwrap();
+        fs::create_dir_all(obstacle.join("inside")).unwrap();
+        let error = committer.commit(1, LAST, vec![prepared]).await.unwrap_err();
+        assert!(error.code == "output_failed" && error.message.contains("the next run"), "{error:?}");
+        committer.abort().await;
+        assert_eq!(place.visible().await.unwrap(), ["0|a", "1|b"], "the manifest's files are still there");
+        let error = write_or_abort(&place, "two", &rows).await.unwrap_err();
+        assert!(error.message.contains("part-one"), "a table that cannot be mended is not written on: {error:?}");
+        assert_eq!(place.visible().await.unwrap(), ["0|a", "1|b"]);
+        fs::remove_dir_all(&obstacle).unwrap();
+        write_or_abort(&place, "three", &rows).await.unwrap();
+        assert_eq!(place.visible().await.unwrap(), ["0|a", "0|a", "1|b", "1|b"]);
+        assert!(files.iter().all(|file| root.path().join("out").join(&file.path).is_file()));
+    });
+}
+
 #[test]
 fn two_runs_into_one_directory_take_turns() {
     let root = tempfile::tempdir().unwrap();
