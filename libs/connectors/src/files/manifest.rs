@@ -40,6 +40,10 @@ pub struct Manifest {
     pub nonce: String,
     /// Names and types of the columns, partition columns included.
     pub columns: Vec<(String, String)>,
+    /// How the files must be read: the format, its options, and the partition columns, each as text under its option's name.
+    /// Empty in manifests that were written before this was noted.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub layout: BTreeMap<String, String>,
     pub rows: u64,
     pub files: Vec<DataFile>,
 }

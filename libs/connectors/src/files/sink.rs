@@ -4,7 +4,7 @@
 //! At a checkpoint all files are closed and durable. The committer creates the manifest, which is the commit, and then gives local files
 //! their names. A bounded run commits once, at its end. See [`manifest`] for what is in the directory.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use engine::{
 };
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use graph::FilesystemOptions;
+use graph::{FileFormat, FilesystemOptions};
 use sha2::{Digest, Sha256};
 use state::{SnapshotReader, SnapshotWriter};
 use tokio::sync::mpsc::UnboundedSender;
@@ -73,6 +73,54 @@ impl Shape {
 
     fn columns(&self) -> Vec<(String, String)> {
         self.schema.fields().iter().map(|field| (field.name().clone(), type_word(field.data_type()))).collect()
+    }
+
+    /// What a reader of the files must be told, by the names of the options. One table has one of each.
+    fn layout(&self) -> BTreeMap<String, String> {
+        let (options, mut layout) = (&self.options, BTreeMap::new());
+        let mut note = |name: &str, value: String| layout.insert(name.to_string(), value);
+        note("format", extension(options.format).to_string());
+        let partitions = self.partition_columns.iter().map(|at| self.schema.field(*at).name().as_str());
+        note("PARTITIONED BY", partitions.collect::<Vec<_>>().join(", "));
+        match options.format {
+            FileFormat::Csv => {
+                note("csv.field-delimiter", options.csv_delimiter.to_string());
+                note("csv.header", options.csv_header.to_string());
+                note("csv.null-literal", options.csv_null_literal.clone());
+            }
+            FileFormat::Json => {
+                let standard = serde_json::to_value(options.json_timestamps).expect("a word is plain data");
+                note("json.timestamp-format.standard", standard.as_str().unwrap_or_default().to_string());
+            }
+            FileFormat::Parquet => {}
+        }
+        layout
+    }
+
+    /// Refuses to add to what cannot be read together with it.
+    fn check_continues(&self, last: &Manifest) -> Result<()> {
+        let refused = |reason: String| FileError::OutputRefused { shown: self.shown(), reason };
+        if last.columns != self.columns() {
+            let columns: Vec<String> =
+                last.columns.iter().map(|(name, data_type)| format!("{name} {data_type}")).collect();
+            return Err(refused(format!("earlier runs wrote rows of other columns there: {}", columns.join(", "))));
+        }
+        let now = self.layout();
+        let names: BTreeSet<&String> = now.keys().chain(last.layout.keys()).collect();
+        let differing = names.into_iter().filter(|name| now.get(*name) != last.layout.get(*name)).map(|name| {
+            let shown = |value: Option<&String>| value.map_or("not given".to_string(), |value| format!("{value:?}"));
+            format!("{name} was {} and is {}", shown(last.layout.get(name)), shown(now.get(name)))
+        });
+        let differing: Vec<String> = differing.collect();
+        if last.layout.is_empty() || differing.is_empty() {
+            return Ok(());
+        }
+        let reason = format!(
+            "earlier runs wrote there in another way, and the files could not be read together: {}; \
+             write to another directory, or as before",
+            differing.join("; ")
+        );
+        Err(refused(reason))
     }
 }
 
@@ -158,12 +206,8 @@ fn wait<T: Send>(future: impl Future<Output = Result<T>> + Send) -> Result<T> {
 async fn check_directory(shape: &Shape, store: &Store) -> Result<()> {
     let manifests = manifest::read(store, &shape.directory).await?;
     if let Some((last, _)) = manifests.last() {
-        if last.columns == shape.columns() {
-            return store.probe(&shape.directory).await;
-        }
-        let columns: Vec<String> = last.columns.iter().map(|(name, data_type)| format!("{name} {data_type}")).collect();
-        let reason = format!("earlier runs wrote rows of other columns there: {}", columns.join(", "));
-        return Err(FileError::OutputRefused { shown: shape.shown(), reason });
+        shape.check_continues(last)?;
+        return store.probe(&shape.directory).await;
     }
     let files = store.list(&shape.directory, listing::is_visible).await?;
     let mut names = files.iter().filter_map(|file| below(&file.path, &shape.directory));
@@ -198,6 +242,7 @@ fn manifest_of(
         last,
         nonce: uuid::Uuid::new_v4().to_string(),
         columns: shape.columns(),
+        layout: shape.layout(),
         rows: files.iter().map(|file| file.rows).sum(),
         files,
     }
@@ -525,6 +570,8 @@ struct FilesystemCommitter {
 struct Known {
     count: u64,
     last_hash: Option<String>,
+    /// The last manifest, without its files.
+    last: Option<Manifest>,
     epochs: HashMap<u64, Vec<DataFile>>,
 }
 
@@ -546,6 +593,7 @@ impl FilesystemCommitter {
             let known = Known {
                 count: manifests.len() as u64,
                 last_hash: manifests.last().map(|(_, hash)| hash.clone()),
+                last: manifests.last().map(|(manifest, _)| Manifest { files: vec![], ..manifest.clone() }),
                 epochs: epochs.collect(),
             };
             self.known = Some(known);
@@ -569,6 +617,8 @@ impl FilesystemCommitter {
             if let Some(files) = known.epochs.get(&epoch) {
                 return finish(&shape, files).await;
             }
+            // Since the sink was opened, another one may have begun the table.
+            known.last.as_ref().map_or(Ok(()), |last| shape.check_continues(last))?;
             // After the manifest nothing may be left to go wrong that can be found before it.
             manifest::prepare(&shape.store, &shape.directory, &files).await?;
             let number = known.count + 1;
@@ -579,6 +629,7 @@ impl FilesystemCommitter {
                 self.known = Some(Known {
                     count: number,
                     last_hash: Some(manifest::hash(&bytes)),
+                    last: Some(Manifest { files: vec![], ..manifest }),
                     epochs: self
                         .known
                         .take()

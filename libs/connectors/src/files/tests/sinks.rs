@@ -328,6 +328,59 @@ fn foreign_files_and_other_columns_are_refused() {
 }
 
 #[test]
+fn files_that_could_not_be_read_with_those_before_are_refused() {
+    let keyed_rows = keyed(&["a"]);
+    let csv = |root: &Path| Place { columns: vec!["v BIGINT", "k STRING"], ..Place::local(root, "csv") };
+    for (option, value, word) in [
+        ("format", "json", r#"format was "csv" and is "json""#),
+        ("csv.field-delimiter", ";", r#"csv.field-delimiter was "," and is ";""#),
+        ("csv.header", "false", r#"csv.header was "true" and is "false""#),
+        ("csv.null-literal", "NULL", r#"csv.null-literal was "" and is "NULL""#),
+        ("PARTITIONED BY", "k", r#"PARTITIONED BY was "" and is "k""#),
+    ] {
+        let root = tempfile::tempdir().unwrap();
+        let place = csv(root.path());
+        let mut other = place.clone();
+        match option {
+            "PARTITIONED BY" => other.partition_by = vec![value],
+            _ => other.options[option] = json!(value),
+        }
+        run(async {
+            // Opened before there is anything: refused when it commits.
+            let early = other.sink("early", true, &keyed_rows).unwrap();
+            place.write("one", std::slice::from_ref(&keyed_rows)).await.unwrap();
+            let error = other.write("two", std::slice::from_ref(&keyed_rows)).await.unwrap_err();
+            assert!(error.code == "output_refused" && error.message.contains(word), "{error:?}");
+            let mut one = writer(&early, &keyed_rows.schema(), 0, 1);
+            one.write(Batch::inserts(keyed_rows.clone())).unwrap();
+            let prepared = prepare(&mut one, 1, LAST).await.unwrap();
+            let mut committer = early.committer().unwrap();
+            let error = committer.commit(1, LAST, vec![prepared]).await.unwrap_err();
+            assert!(error.code == "output_refused" && error.message.contains(word), "{error:?}");
+            committer.abort().await;
+            place.write("three", std::slice::from_ref(&keyed_rows)).await.unwrap();
+            assert_eq!(place.visible().await.unwrap(), ["0|a", "0|a"], "{option}");
+        });
+    }
+    // How well files are compressed does not matter, nor do options of other formats; and older manifests do not say.
+    let root = tempfile::tempdir().unwrap();
+    let mut place = Place::local(root.path(), "parquet");
+    run(place.write("one", &[batch(0)])).unwrap();
+    place.options["parquet.compression"] = json!("none");
+    place.options["csv.header"] = json!("false");
+    run(place.write("two", &[batch(0)])).unwrap();
+    let root = tempfile::tempdir().unwrap();
+    let place = csv(root.path());
+    run(place.write("one", std::slice::from_ref(&keyed_rows))).unwrap();
+    let path = root.path().join("out/_manifests/00000000000000000001.json");
+    let mut text: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    text.as_object_mut().unwrap().remove("layout").unwrap();
+    fs::write(&path, serde_json::to_vec(&text).unwrap()).unwrap();
+    run(place.write("two", std::slice::from_ref(&keyed_rows))).unwrap();
+    assert_eq!(run(place.visible()).unwrap().len(), 2);
+}
+
+#[test]
 fn a_run_that_stopped_between_manifest_and_renames_is_finished_by_the_next() {
     let root = tempfile::tempdir().unwrap();
     let place = Place::local(root.path(), "parquet");
