@@ -142,7 +142,10 @@ fn partitions_become_directories_and_come_back() {
         ..Place::local(root.path(), "json")
     };
     let days: Vec<i32> = (0..300).map(|id| 11_000 + id % 100).collect();
-    let kinds = StringArray::from_iter((0..300).map(|id| [Some("a/b"), None, Some("")][id % 3]));
+    let kinds = [Some("a/b"), None, Some("")];
+    let kinds = StringArray::from_iter(
+        (0..300).map(|id| if id == 12 { Some("__HIVE_DEFAULT_PARTITION__") } else { kinds[id % 3] }),
+    );
     let rows = RecordBatch::try_from_iter_with_nullable([
         ("id", Arc::new(Int64Array::from_iter_values(0..300)) as ArrayRef, true),
         ("kind", Arc::new(kinds), true),
@@ -160,6 +163,7 @@ fn partitions_become_directories_and_come_back() {
             "{read:?}"
         );
         assert!(read.contains(&"5|2000-02-18|".to_string()), "an empty text is not NULL");
+        assert!(read.contains(&"12|2000-02-25|__HIVE_DEFAULT_PARTITION__".to_string()), "nor is the word for it");
         let manifests = place.manifests().await;
         assert!(
             manifests[0].files.iter().any(|file| file.path.starts_with("day=2000-02-16/kind=a%2Fb/part-")),
