@@ -126,7 +126,7 @@ impl Shape {
 
 impl FilesystemSink {
     /// # Errors
-    /// The location is not allowed, the format does not take a column, the directory holds files of others (`output_exists`), or the
+    /// The location is not allowed or is a pattern, the format does not take a column, the directory holds files of others (`output_exists`), or the
     /// object store cannot be used or does not create conditionally: told before a row is read.
     pub fn open(
         node: &graph::Sink,
@@ -148,6 +148,10 @@ impl FilesystemSink {
     ) -> Result<FilesystemSink> {
         let Location { store, path } = location()?;
         let refused = |reason: String| FileError::OutputRefused { shown: store.shown(&path), reason };
+        if let Some(sign) = path.find(['*', '?', '[']).and_then(|at| path[at..].chars().next()) {
+            let reason = format!("{sign} makes a path a pattern when it is read; a sink's path names one directory");
+            return Err(FileError::LocationInvalid { shown: store.shown(&path), reason });
+        }
         let partition_columns = node.partition_by.iter().map(|name| {
             schema
                 .index_of(name)

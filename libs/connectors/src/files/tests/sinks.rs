@@ -327,6 +327,12 @@ fn foreign_files_and_other_columns_are_refused() {
     fs::write(root.path().join("file"), "").unwrap();
     let file = Place { path: root.path().join("file").to_str().unwrap().into(), ..place.clone() };
     assert_eq!(file.sink("run", true, &batch(0)).err().unwrap().code, "output_refused");
+    for name in ["a*", "b?/c", "[d]"] {
+        let pattern = Place { path: root.path().join(name).to_str().unwrap().into(), ..place.clone() };
+        let error = pattern.sink("run", true, &batch(0)).err().unwrap();
+        assert!(error.code == "location_invalid" && error.message.contains(name), "{error:?}");
+        assert!(error.message.contains("pattern"), "{error:?}");
+    }
     let outside = Place { path: "/usr/share/highwater-test".into(), ..place };
     assert_eq!(outside.sink("run", true, &batch(0)).err().unwrap().code, "location_not_allowed");
 }
