@@ -471,6 +471,10 @@ pub(super) fn io_failed(action: &'static str, path: &str, error: &io::Error) -> 
 pub(super) fn output_failed(path: &str, error: &io::Error) -> FileError {
     let reason = match error.kind() {
         io::ErrorKind::StorageFull => format!("no space is left on the disk ({error})"),
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            let shown = path.to_string();
+            return FileError::AccessDenied { action: "writing", shown, reason: error.to_string() };
+        }
         io::ErrorKind::QuotaExceeded => format!("the quota is used up ({error})"),
         _ => error.to_string(),
     };

@@ -746,6 +746,15 @@ fn a_full_disk_is_told_with_path_and_reason() {
 }
 
 #[test]
+fn a_write_that_is_not_permitted_says_what_to_check() {
+    for kind in [std::io::ErrorKind::PermissionDenied, std::io::ErrorKind::ReadOnlyFilesystem] {
+        let error: RunError = crate::files::store::output_failed("out/a", &std::io::Error::from(kind)).into();
+        assert!(error.code == "access_denied" && error.message.contains("writing out/a"), "{error:?}");
+        assert!(error.hint.unwrap().contains("permissions"));
+    }
+}
+
+#[test]
 fn a_file_that_cannot_be_written_fails_the_prepare_and_the_run() {
     let root = tempfile::tempdir().unwrap();
     let place = Place::local(root.path(), "json");
