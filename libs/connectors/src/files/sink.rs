@@ -5,10 +5,8 @@
 //! their names. A bounded run commits once, at its end. See [`manifest`] for what is in the directory.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::io;
-use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray, UInt32Array};
 use arrow::compute;
@@ -30,6 +28,7 @@ use super::encode::{Encoder, extension};
 use super::error::{FileError, Result};
 use super::listing::{self, below, escaped, join, partition_directory};
 use super::manifest::{self, DataFile, FILE_PREFIX, FORMAT, Manifest, STAGING};
+use super::staging;
 use super::store::{AllowedRoots, Location, Store, blocking, output_failed};
 use super::upload::{self, Command};
 use crate::types::type_word;
@@ -38,6 +37,8 @@ use crate::types::type_word;
 const OPEN_FILES_MAX: usize = 64;
 /// Encoded bytes are handed over for writing when there are this many.
 const HAND_OVER_BYTES: usize = 256 * 1024;
+/// A writer that ends waits this long for its last file to be closed and removed.
+const END_WAIT: Duration = Duration::from_secs(10);
 /// Longest name of a directory that every local file system takes.
 const NAME_BYTES_MAX: usize = 255;
 
@@ -209,6 +210,14 @@ fn wait<T: Send>(future: impl Future<Output = Result<T>> + Send) -> Result<T> {
 /// Foreign files in the directory are refused: rows of ours among them could not be told apart. What we wrote before is added to.
 async fn check_directory(shape: &Shape, store: &Store) -> Result<()> {
     let manifests = manifest::read(store, &shape.directory).await?;
+    if let Some(local) = store.local(&shape.directory)? {
+        let files = manifests.iter().flat_map(|(manifest, _)| &manifest.files);
+        let (own, committed) = (shape.token(), files.filter_map(|file| file.staged.clone()).collect());
+        let removed = blocking(move || Ok(staging::remove_abandoned(&local, &own, &committed))).await?;
+        if let Err(error) = removed {
+            tracing::warn!("what runs left in {} that have died is not removed: {error}", shape.shown());
+        }
+    }
     if let Some((last, _)) = manifests.last() {
         shape.check_continues(last)?;
         return store.probe(&shape.directory).await;
@@ -282,6 +291,7 @@ impl Sink for FilesystemSink {
             files: 0,
             writes: 0,
             staged: vec![],
+            unsynced: false,
         }))
     }
 
@@ -310,6 +320,19 @@ struct FilesystemWriter {
     writes: u64,
     /// Closed, and not yet handed over.
     staged: Vec<DataFile>,
+    /// Whether files were opened since all were last made durable.
+    unsynced: bool,
+}
+
+/// What nobody was told of goes with its writer, before an abort looks at what is left.
+impl Drop for FilesystemWriter {
+    fn drop(&mut self) {
+        let (reply, ended) = std::sync::mpsc::channel();
+        if self.shape.store.is_local() && self.commands.send(Command::End { reply }).is_ok() {
+            // Longer only if the disk does not answer; then a later run cleans up.
+            let _ = ended.recv_timeout(END_WAIT);
+        }
+    }
 }
 
 struct OpenFile {
@@ -368,6 +391,7 @@ impl FilesystemWriter {
             Encoder::begin(&self.shape.options, &self.shape.file_schema).map_err(|reason| self.failed(reason))?;
         let number = self.files;
         self.files += 1;
+        self.unsynced = true;
         let name = format!("{}-{number:05}.{}", self.name, extension(self.shape.options.format));
         let (path, staged) = self.paths(&partition, &name);
         self.send(Command::Open { file: number, path: join(&self.shape.directory, &staged.unwrap_or(path)) })?;
@@ -395,7 +419,7 @@ impl FilesystemWriter {
 
     /// Final and staged path of a file, from the directory on.
     fn paths(&self, partition: &str, name: &str) -> (String, Option<String>) {
-        let staged = self.shape.store.is_local().then(|| format!("{STAGING}/{}/{name}", self.shape.token()));
+        let staged = self.shape.store.is_local().then(|| staging::staged(&self.shape.token(), name));
         (join(partition, name), staged)
     }
 
@@ -522,6 +546,7 @@ impl SinkWriter for FilesystemWriter {
     fn prepare(&mut self, _: u64, kind: CommitKind, reply: Prepared) -> Result<(), RunError> {
         if kind.checkpoint || kind.last {
             self.close_all()?;
+            self.unsynced = false;
         }
         // A bounded run publishes once: until then the files stay in this writer's state.
         let hand_over = if kind.last || (kind.checkpoint && !self.shape.context.bounded) {
@@ -535,9 +560,10 @@ impl SinkWriter for FilesystemWriter {
     }
 
     fn snapshot(&mut self, _: u64, writer: &mut SnapshotWriter) -> Result<(), RunError> {
-        if !self.open.is_empty() {
-            // No `prepare` came before: nothing may be named by a snapshot that is not durable.
+        if self.unsynced {
+            // No `prepare` came before: nothing may be named by a snapshot that is not durable, or that goes with this writer.
             self.close_all()?;
+            self.unsynced = false;
             let (reply, answer) = std::sync::mpsc::channel();
             self.send(Command::Synced { reply })?;
             answer.recv().map_err(|_| self.failed("the writing thread has ended".into()))??;
@@ -663,7 +689,7 @@ impl FilesystemCommitter {
     async fn remove_staged(&self) -> Result<()> {
         let shape = self.shape.clone();
         if let Some(root) = shape.store.local(&shape.directory)? {
-            let staging = root.join(STAGING);
+            let all = root.join(STAGING);
             let Some(known) = &self.known else {
                 let reason = "which of the staged files are results is not known".to_string();
                 return Err(FileError::OutputFailed { shown: shape.shown(), reason });
@@ -671,10 +697,10 @@ impl FilesystemCommitter {
             let committed: HashSet<String> =
                 known.epochs.values().flatten().filter_map(|file| file.staged.clone()).collect();
             return blocking(move || {
-                let own = staging.join(shape.token());
-                let removed = remove_files(&own, |name| !committed.contains(&format!("{STAGING}/{}/{name}", shape.token())));
-                // Not if something is left; others may be writing.
-                let _ = std::fs::remove_dir(&own).and_then(|()| std::fs::remove_dir(&staging));
+                let token = shape.token();
+                let own = all.join(&token);
+                let removed = staging::remove_files(&own, |name| !committed.contains(&staging::staged(&token, name)));
+                staging::remove_empty(&own);
                 removed.map_err(|error| output_failed(&own.display().to_string(), &error))
             })
             .await;
@@ -702,24 +728,6 @@ async fn finish(shape: &Shape, files: &[DataFile]) -> Result<()> {
         },
         other => other,
     })
-}
-
-/// Removes the files of a directory whose names `unwanted` takes; it need not exist.
-fn remove_files(directory: &Path, unwanted: impl Fn(&str) -> bool) -> io::Result<()> {
-    let entries = match std::fs::read_dir(directory) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        entries => entries?,
-    };
-    for entry in entries {
-        let entry = entry?;
-        if unwanted(&entry.file_name().to_string_lossy()) {
-            match std::fs::remove_file(entry.path()) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                removed => removed?,
-            }
-        }
-    }
-    Ok(())
 }
 
 impl SinkCommitter for FilesystemCommitter {

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 use crate::files::manifest::{self, Manifest};
 use crate::files::{AllowedRoots, FilesystemSink, FilesystemSource, Location, Store};
-use crate::testing::sinks::{LAST, prepare, sink_conformance, sink_node, snapshot, writer};
+use crate::testing::sinks::{CHECKPOINT, LAST, prepare, sink_conformance, sink_node, snapshot, writer};
 use crate::testing::{all_columns, collect, run, sample, source_node, starts};
 
 fn context(run: &str, bounded: bool) -> SinkContext {
@@ -324,6 +324,11 @@ fn foreign_files_and_other_columns_are_refused() {
         let found = place.sink("run", true, &batch(0)).err().map(|error| error.code);
         assert_eq!(found.as_deref(), code, "{name}");
     }
+    // Beside manifests, files of others do not matter.
+    fs::write(root.path().join("out/x.json"), "{}").unwrap();
+    run(place.write("three", &[batch(1)])).unwrap();
+    assert_eq!(run(place.visible()).unwrap().len(), 20);
+    assert!(root.path().join("out/x.json").exists());
     fs::write(root.path().join("file"), "").unwrap();
     let file = Place { path: root.path().join("file").to_str().unwrap().into(), ..place.clone() };
     assert_eq!(file.sink("run", true, &batch(0)).err().unwrap().code, "output_refused");
@@ -502,6 +507,83 @@ fn a_commit_that_fails_after_its_manifest_loses_nothing() {
         write_or_abort(&place, "three", &rows).await.unwrap();
         assert_eq!(place.visible().await.unwrap(), ["0|a", "0|a", "1|b", "1|b"]);
         assert!(files.iter().all(|file| root.path().join("out").join(&file.path).is_file()));
+    });
+}
+
+fn names_in(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).into_iter().flatten();
+    let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn what_a_writer_staged_and_nobody_can_name_goes_with_it() {
+    let root = tempfile::tempdir().unwrap();
+    let mut place = Place::local(root.path(), "json");
+    place.options["sink.rolling-policy.file-size"] = json!(2_000);
+    run(async {
+        let sink = place.sink("stopped", false, &batch(0)).unwrap();
+        let mut one = writer(&sink, &batch(0).schema(), 0, 1);
+        one.write(Batch::inserts(batch(0))).unwrap();
+        let prepared = prepare(&mut one, 1, CHECKPOINT).await.unwrap();
+        // Some of the files are closed by their size, one is open.
+        (1..6).for_each(|number| one.write(Batch::inserts(batch(number))).unwrap());
+        drop(one);
+        let staging = root.path().join("out/_staging");
+        assert_eq!(names_in(&staging.join("stopped-sink out")).len(), 1, "what was prepared stays");
+        sink.committer().unwrap().commit(1, CHECKPOINT, vec![prepared]).await.unwrap();
+        assert_eq!(place.visible().await.unwrap().len(), 10);
+        let sink = place.sink("nothing", false, &batch(0)).unwrap();
+        let mut one = writer(&sink, &batch(0).schema(), 0, 1);
+        one.write(Batch::inserts(batch(1))).unwrap();
+        drop(one);
+        assert_eq!(names_in(&staging), ["stopped-sink out"]);
+    });
+}
+
+#[test]
+fn what_the_dead_have_staged_is_removed_by_a_later_run() {
+    let root = tempfile::tempdir().unwrap();
+    let place = Place::local(root.path(), "json");
+    let staging = root.path().join("out/_staging");
+    let age = |name: &str, hours: u64| {
+        let then = std::time::SystemTime::now() - std::time::Duration::from_secs(hours * 3600);
+        let directory = staging.join(name);
+        for file in names_in(&directory) {
+            fs::File::options().append(true).open(directory.join(file)).unwrap().set_modified(then).unwrap();
+        }
+        fs::File::open(directory).unwrap().set_modified(then).unwrap();
+    };
+    let dead = |name: &str| {
+        fs::create_dir_all(staging.join(name)).unwrap();
+        fs::write(staging.join(name).join("part-x"), "{}").unwrap();
+    };
+    run(async {
+        place.write("one", &[batch(0)]).await.unwrap();
+        let sink = place.sink("live", false, &batch(0)).unwrap();
+        let mut live = writer(&sink, &batch(0).schema(), 0, 1);
+        live.write(Batch::inserts(batch(0))).unwrap();
+        prepare(&mut live, 1, CHECKPOINT).await.unwrap();
+        ["old", "young", "new file"].iter().for_each(|name| dead(name));
+        // Between manifest and rename.
+        let file = place.manifests().await[0].files[0].clone();
+        fs::create_dir_all(staging.join("one-sink out")).unwrap();
+        let staged = root.path().join("out").join(file.staged.as_ref().unwrap());
+        fs::rename(root.path().join("out").join(&file.path), &staged).unwrap();
+        age("new file", 25);
+        fs::write(staging.join("new file/part-x"), "{}").unwrap();
+        for (name, hours) in [("old", 25), ("young", 23), ("live-sink out", 25), ("one-sink out", 25)] {
+            age(name, hours);
+        }
+        place.sink("next", true, &batch(0)).unwrap();
+        assert_eq!(names_in(&staging), ["live-sink out", "new file", "one-sink out", "young"]);
+        assert_eq!(place.visible().await.unwrap().len(), 10);
+        drop(live);
+        place.sink("live", true, &batch(0)).unwrap();
+        assert!(staging.join("live-sink out").exists(), "a run that goes on finds what it staged");
+        place.sink("next", true, &batch(0)).unwrap();
+        assert_eq!(names_in(&staging), ["new file", "one-sink out", "young"]);
     });
 }
 
