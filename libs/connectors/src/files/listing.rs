@@ -22,7 +22,8 @@ pub fn is_visible(name: &str) -> bool {
 /// pattern `*`, `?` and `[..]` stay within a name, `**` spans directories; hidden files are not matched.
 ///
 /// # Errors
-/// `input_not_found` if there is neither a file nor a directory, or nothing matches the pattern.
+/// `input_not_found` if there is neither a file nor a directory, or nothing matches the pattern; `location_invalid` if there is something
+/// else.
 pub async fn list(location: &Location) -> Result<Vec<FileMeta>> {
     let store = &location.store;
     let path = trimmed(&location.path);
@@ -33,7 +34,13 @@ pub async fn list(location: &Location) -> Result<Vec<FileMeta>> {
         return Ok(vec![file]);
     }
     let exists = match store.local(path)? {
-        Some(local) => local.is_dir(),
+        Some(local) => match local.metadata() {
+            Ok(meta) if !meta.is_dir() && !meta.is_file() => {
+                let reason = "it is a pipe, a socket or a device; only files and directories can be read".to_string();
+                return Err(FileError::LocationInvalid { shown: location.shown(), reason });
+            }
+            meta => meta.is_ok_and(|meta| meta.is_dir()),
+        },
         // Object stores have no directories: one is there if something is in it.
         None => !store.list(path, |_| true).await?.is_empty(),
     };

@@ -175,8 +175,8 @@ impl FilesystemSink {
         Encoder::begin(options, &file_schema).map_err(&refused)?;
         let directory = path.trim_end_matches('/').to_string();
         let directory = if directory.is_empty() && path.starts_with('/') { "/".to_string() } else { directory };
-        if store.local(&directory)?.is_some_and(|local| local.is_file()) {
-            return Err(refused("it is a file; a sink's path is a directory".into()));
+        if store.local(&directory)?.and_then(|local| local.metadata().ok()).is_some_and(|meta| !meta.is_dir()) {
+            return Err(refused("it is a file, or a device; a sink's path is a directory".into()));
         }
         let shape = Shape {
             store,

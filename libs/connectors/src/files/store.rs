@@ -608,7 +608,12 @@ fn changed(shown: &str, before: &FileMeta, after: Option<&FileMeta>) -> FileErro
 
 fn read_failed(file: &FileMeta, error: &io::Error) -> FileError {
     match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof => changed(&file.path, file, None),
+        io::ErrorKind::NotFound => changed(&file.path, file, None),
+        // Cut off while it was read: it is there, and shorter.
+        io::ErrorKind::UnexpectedEof => {
+            let now = fs::metadata(&file.path).ok().map(|meta| local_meta(Path::new(&file.path), &meta));
+            changed(&file.path, file, now.as_ref())
+        }
         _ => io_failed("reading", &file.path, error),
     }
 }
