@@ -724,7 +724,9 @@ async fn finish(shape: &Shape, files: &[DataFile]) -> Result<()> {
     manifest::finish(&shape.store, &shape.directory, files).await.map_err(|error| match error {
         FileError::OutputFailed { shown, reason } => FileError::OutputFailed {
             shown,
-            reason: format!("{reason}; it is committed and readable, and the next run that writes there gives it its name"),
+            reason: format!(
+                "{reason}; it is committed and readable, and the next run that writes there gives it its name"
+            ),
         },
         other => other,
     })
