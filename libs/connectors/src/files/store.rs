@@ -471,6 +471,10 @@ pub(super) fn io_failed(action: &'static str, path: &str, error: &io::Error) -> 
 pub(super) fn output_failed(path: &str, error: &io::Error) -> FileError {
     let reason = match error.kind() {
         io::ErrorKind::StorageFull => format!("no space is left on the disk ({error})"),
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            let shown = path.to_string();
+            return FileError::AccessDenied { action: "writing", shown, reason: error.to_string() };
+        }
         io::ErrorKind::QuotaExceeded => format!("the quota is used up ({error})"),
         _ => error.to_string(),
     };
@@ -604,7 +608,12 @@ fn changed(shown: &str, before: &FileMeta, after: Option<&FileMeta>) -> FileErro
 
 fn read_failed(file: &FileMeta, error: &io::Error) -> FileError {
     match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof => changed(&file.path, file, None),
+        io::ErrorKind::NotFound => changed(&file.path, file, None),
+        // Cut off while it was read: it is there, and shorter.
+        io::ErrorKind::UnexpectedEof => {
+            let now = fs::metadata(&file.path).ok().map(|meta| local_meta(Path::new(&file.path), &meta));
+            changed(&file.path, file, now.as_ref())
+        }
         _ => io_failed("reading", &file.path, error),
     }
 }
@@ -655,8 +664,13 @@ pub(super) fn create_dirs(directory: &Path) -> io::Result<()> {
     let parent = directory.parent().ok_or(io::ErrorKind::NotFound)?;
     create_dirs(parent)?;
     match fs::create_dir(directory) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
+        // Made by another process in between.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && directory.is_dir() => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            let reason = format!("{} is not a directory", directory.display());
+            return Err(io::Error::new(io::ErrorKind::NotADirectory, reason));
+        }
+        made => made?,
     }
     sync_dir(parent)
 }

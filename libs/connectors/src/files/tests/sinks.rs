@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 use crate::files::manifest::{self, Manifest};
 use crate::files::{AllowedRoots, FilesystemSink, FilesystemSource, Location, Store};
-use crate::testing::sinks::{LAST, prepare, sink_conformance, sink_node, snapshot, writer};
+use crate::testing::sinks::{CHECKPOINT, LAST, prepare, sink_conformance, sink_node, snapshot, writer};
 use crate::testing::{all_columns, collect, run, sample, source_node, starts};
 
 fn context(run: &str, bounded: bool) -> SinkContext {
@@ -142,7 +142,10 @@ fn partitions_become_directories_and_come_back() {
         ..Place::local(root.path(), "json")
     };
     let days: Vec<i32> = (0..300).map(|id| 11_000 + id % 100).collect();
-    let kinds = StringArray::from_iter((0..300).map(|id| [Some("a/b"), None, Some("")][id % 3]));
+    let kinds = [Some("a/b"), None, Some("")];
+    let kinds = StringArray::from_iter(
+        (0..300).map(|id| if id == 12 { Some("__HIVE_DEFAULT_PARTITION__") } else { kinds[id % 3] }),
+    );
     let rows = RecordBatch::try_from_iter_with_nullable([
         ("id", Arc::new(Int64Array::from_iter_values(0..300)) as ArrayRef, true),
         ("kind", Arc::new(kinds), true),
@@ -160,6 +163,7 @@ fn partitions_become_directories_and_come_back() {
             "{read:?}"
         );
         assert!(read.contains(&"5|2000-02-18|".to_string()), "an empty text is not NULL");
+        assert!(read.contains(&"12|2000-02-25|__HIVE_DEFAULT_PARTITION__".to_string()), "nor is the word for it");
         let manifests = place.manifests().await;
         assert!(
             manifests[0].files.iter().any(|file| file.path.starts_with("day=2000-02-16/kind=a%2Fb/part-")),
@@ -320,11 +324,75 @@ fn foreign_files_and_other_columns_are_refused() {
         let found = place.sink("run", true, &batch(0)).err().map(|error| error.code);
         assert_eq!(found.as_deref(), code, "{name}");
     }
+    // Beside manifests, files of others do not matter.
+    fs::write(root.path().join("out/x.json"), "{}").unwrap();
+    run(place.write("three", &[batch(1)])).unwrap();
+    assert_eq!(run(place.visible()).unwrap().len(), 20);
+    assert!(root.path().join("out/x.json").exists());
     fs::write(root.path().join("file"), "").unwrap();
     let file = Place { path: root.path().join("file").to_str().unwrap().into(), ..place.clone() };
     assert_eq!(file.sink("run", true, &batch(0)).err().unwrap().code, "output_refused");
+    for name in ["a*", "b?/c", "[d]"] {
+        let pattern = Place { path: root.path().join(name).to_str().unwrap().into(), ..place.clone() };
+        let error = pattern.sink("run", true, &batch(0)).err().unwrap();
+        assert!(error.code == "location_invalid" && error.message.contains(name), "{error:?}");
+        assert!(error.message.contains("pattern"), "{error:?}");
+    }
     let outside = Place { path: "/usr/share/highwater-test".into(), ..place };
     assert_eq!(outside.sink("run", true, &batch(0)).err().unwrap().code, "location_not_allowed");
+}
+
+#[test]
+fn files_that_could_not_be_read_with_those_before_are_refused() {
+    let keyed_rows = keyed(&["a"]);
+    let csv = |root: &Path| Place { columns: vec!["v BIGINT", "k STRING"], ..Place::local(root, "csv") };
+    for (option, value, word) in [
+        ("format", "json", r#"format was "csv" and is "json""#),
+        ("csv.field-delimiter", ";", r#"csv.field-delimiter was "," and is ";""#),
+        ("csv.header", "false", r#"csv.header was "true" and is "false""#),
+        ("csv.null-literal", "NULL", r#"csv.null-literal was "" and is "NULL""#),
+        ("PARTITIONED BY", "k", r#"PARTITIONED BY was "" and is "k""#),
+    ] {
+        let root = tempfile::tempdir().unwrap();
+        let place = csv(root.path());
+        let mut other = place.clone();
+        match option {
+            "PARTITIONED BY" => other.partition_by = vec![value],
+            _ => other.options[option] = json!(value),
+        }
+        run(async {
+            // Opened before there is anything: refused when it commits.
+            let early = other.sink("early", true, &keyed_rows).unwrap();
+            place.write("one", std::slice::from_ref(&keyed_rows)).await.unwrap();
+            let error = other.write("two", std::slice::from_ref(&keyed_rows)).await.unwrap_err();
+            assert!(error.code == "output_refused" && error.message.contains(word), "{error:?}");
+            let mut one = writer(&early, &keyed_rows.schema(), 0, 1);
+            one.write(Batch::inserts(keyed_rows.clone())).unwrap();
+            let prepared = prepare(&mut one, 1, LAST).await.unwrap();
+            let mut committer = early.committer().unwrap();
+            let error = committer.commit(1, LAST, vec![prepared]).await.unwrap_err();
+            assert!(error.code == "output_refused" && error.message.contains(word), "{error:?}");
+            committer.abort().await;
+            place.write("three", std::slice::from_ref(&keyed_rows)).await.unwrap();
+            assert_eq!(place.visible().await.unwrap(), ["0|a", "0|a"], "{option}");
+        });
+    }
+    // How well files are compressed does not matter, nor do options of other formats; and older manifests do not say.
+    let root = tempfile::tempdir().unwrap();
+    let mut place = Place::local(root.path(), "parquet");
+    run(place.write("one", &[batch(0)])).unwrap();
+    place.options["parquet.compression"] = json!("none");
+    place.options["csv.header"] = json!("false");
+    run(place.write("two", &[batch(0)])).unwrap();
+    let root = tempfile::tempdir().unwrap();
+    let place = csv(root.path());
+    run(place.write("one", std::slice::from_ref(&keyed_rows))).unwrap();
+    let path = root.path().join("out/_manifests/00000000000000000001.json");
+    let mut text: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    text.as_object_mut().unwrap().remove("layout").unwrap();
+    fs::write(&path, serde_json::to_vec(&text).unwrap()).unwrap();
+    run(place.write("two", std::slice::from_ref(&keyed_rows))).unwrap();
+    assert_eq!(run(place.visible()).unwrap().len(), 2);
 }
 
 #[test]
@@ -348,6 +416,174 @@ fn a_run_that_stopped_between_manifest_and_renames_is_finished_by_the_next() {
         assert!(error.code == "input_file_invalid" && error.message.contains("manifest"), "{error:?}");
         fs::remove_file(&path).unwrap();
         assert_eq!(place.source().splits().await.unwrap_err().code, "input_file_invalid");
+    });
+}
+
+/// Writes one row of each partition, and ends as the engine does: a commit that failed is aborted.
+async fn write_or_abort(place: &Place, run: &str, rows: &RecordBatch) -> Result<(), RunError> {
+    let sink = place.sink(run, true, rows)?;
+    let mut one = writer(&sink, &rows.schema(), 0, 1);
+    one.write(Batch::inserts(rows.clone()))?;
+    let prepared = prepare(&mut one, 1, LAST).await?;
+    let mut committer = sink.committer()?;
+    let committed = committer.commit(1, LAST, vec![prepared]).await;
+    if committed.is_err() {
+        committer.abort().await;
+    }
+    committed
+}
+
+fn keyed(keys: &[&str]) -> RecordBatch {
+    RecordBatch::try_from_iter([
+        ("v", Arc::new(Int64Array::from_iter_values(0..keys.len() as i64)) as ArrayRef),
+        ("k", Arc::new(StringArray::from_iter_values(keys)) as ArrayRef),
+    ])
+    .unwrap()
+}
+
+fn keyed_place(root: &Path) -> Place {
+    Place { partition_by: vec!["k"], columns: vec!["v BIGINT", "k STRING"], ..Place::local(root, "json") }
+}
+
+#[test]
+fn what_keeps_a_commit_from_its_names_is_found_before_its_manifest() {
+    for (what, keys, code, word) in [
+        ("a name that is too long", vec!["a", &*"x".repeat(300)], "output_refused", "302 bytes"),
+        ("a file where a directory must be", vec!["a", "b"], "output_failed", "is not a directory"),
+        ("a staged file that is gone", vec!["a", "b"], "output_failed", "removed before"),
+    ] {
+        let root = tempfile::tempdir().unwrap();
+        let place = keyed_place(root.path());
+        run(async {
+            place.write("one", &[keyed(&["a"])]).await.unwrap();
+            let error = match what {
+                "a staged file that is gone" => {
+                    let sink = place.sink("two", true, &keyed(&keys)).unwrap();
+                    let mut one = writer(&sink, &keyed(&keys).schema(), 0, 1);
+                    one.write(Batch::inserts(keyed(&keys))).unwrap();
+                    let prepared = prepare(&mut one, 1, LAST).await.unwrap();
+                    fs::remove_dir_all(root.path().join("out/_staging")).unwrap();
+                    sink.committer().unwrap().commit(1, LAST, vec![prepared]).await.unwrap_err()
+                }
+                _ => {
+                    if what.starts_with("a file") {
+                        fs::write(root.path().join("out/k=b"), "").unwrap();
+                    }
+                    write_or_abort(&place, "two", &keyed(&keys)).await.unwrap_err()
+                }
+            };
+            assert!(error.code == code && error.message.contains(word), "{what}: {error:?}");
+            assert_eq!(place.manifests().await.len(), 1, "{what}");
+            assert_eq!(place.visible().await.unwrap(), ["0|a"], "{what}: what was there is still read");
+            assert!(!root.path().join("out/_staging").exists(), "{what}: nothing is left");
+        });
+    }
+}
+
+/// Whatever fails after the manifest: its files are results, readers find them, and the next run gives them their names.
+#[test]
+fn a_commit_that_fails_after_its_manifest_loses_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    let place = keyed_place(root.path());
+    run(async {
+        let rows = keyed(&["a", "b"]);
+        let sink = place.sink("one", true, &rows).unwrap();
+        let mut one = writer(&sink, &rows.schema(), 0, 1);
+        one.write(Batch::inserts(rows.clone())).unwrap();
+        let prepared = prepare(&mut one, 1, LAST).await.unwrap();
+        // A directory has the name of a file: nothing that a prepared commit can see, and the rename fails.
+        let files: Vec<manifest::DataFile> = serde_json::from_slice(&prepared.payload).unwrap();
+        let obstacle = root.path().join("out").join(&files[1].path);
+        let mut committer = sink.committer().unwrap();
+        fs::create_dir_all(obstacle.join("inside")).unwrap();
+        let error = committer.commit(1, LAST, vec![prepared]).await.unwrap_err();
+        assert!(error.code == "output_failed" && error.message.contains("the next run"), "{error:?}");
+        committer.abort().await;
+        assert_eq!(place.visible().await.unwrap(), ["0|a", "1|b"], "the manifest's files are still there");
+        let error = write_or_abort(&place, "two", &rows).await.unwrap_err();
+        assert!(error.message.contains("part-one"), "a table that cannot be mended is not written on: {error:?}");
+        assert_eq!(place.visible().await.unwrap(), ["0|a", "1|b"]);
+        fs::remove_dir_all(&obstacle).unwrap();
+        write_or_abort(&place, "three", &rows).await.unwrap();
+        assert_eq!(place.visible().await.unwrap(), ["0|a", "0|a", "1|b", "1|b"]);
+        assert!(files.iter().all(|file| root.path().join("out").join(&file.path).is_file()));
+    });
+}
+
+fn names_in(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).into_iter().flatten();
+    let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn what_a_writer_staged_and_nobody_can_name_goes_with_it() {
+    let root = tempfile::tempdir().unwrap();
+    let mut place = Place::local(root.path(), "json");
+    place.options["sink.rolling-policy.file-size"] = json!(2_000);
+    run(async {
+        let sink = place.sink("stopped", false, &batch(0)).unwrap();
+        let mut one = writer(&sink, &batch(0).schema(), 0, 1);
+        one.write(Batch::inserts(batch(0))).unwrap();
+        let prepared = prepare(&mut one, 1, CHECKPOINT).await.unwrap();
+        // Some of the files are closed by their size, one is open.
+        (1..6).for_each(|number| one.write(Batch::inserts(batch(number))).unwrap());
+        drop(one);
+        let staging = root.path().join("out/_staging");
+        assert_eq!(names_in(&staging.join("stopped-sink out")).len(), 1, "what was prepared stays");
+        sink.committer().unwrap().commit(1, CHECKPOINT, vec![prepared]).await.unwrap();
+        assert_eq!(place.visible().await.unwrap().len(), 10);
+        let sink = place.sink("nothing", false, &batch(0)).unwrap();
+        let mut one = writer(&sink, &batch(0).schema(), 0, 1);
+        one.write(Batch::inserts(batch(1))).unwrap();
+        drop(one);
+        assert_eq!(names_in(&staging), ["stopped-sink out"]);
+    });
+}
+
+#[test]
+fn what_the_dead_have_staged_is_removed_by_a_later_run() {
+    let root = tempfile::tempdir().unwrap();
+    let place = Place::local(root.path(), "json");
+    let staging = root.path().join("out/_staging");
+    let age = |name: &str, hours: u64| {
+        let then = std::time::SystemTime::now() - std::time::Duration::from_secs(hours * 3600);
+        let directory = staging.join(name);
+        for file in names_in(&directory) {
+            fs::File::options().append(true).open(directory.join(file)).unwrap().set_modified(then).unwrap();
+        }
+        fs::File::open(directory).unwrap().set_modified(then).unwrap();
+    };
+    let dead = |name: &str| {
+        fs::create_dir_all(staging.join(name)).unwrap();
+        fs::write(staging.join(name).join("part-x"), "{}").unwrap();
+    };
+    run(async {
+        place.write("one", &[batch(0)]).await.unwrap();
+        let sink = place.sink("live", false, &batch(0)).unwrap();
+        let mut live = writer(&sink, &batch(0).schema(), 0, 1);
+        live.write(Batch::inserts(batch(0))).unwrap();
+        prepare(&mut live, 1, CHECKPOINT).await.unwrap();
+        ["old", "young", "new file"].iter().for_each(|name| dead(name));
+        // Between manifest and rename.
+        let file = place.manifests().await[0].files[0].clone();
+        fs::create_dir_all(staging.join("one-sink out")).unwrap();
+        let staged = root.path().join("out").join(file.staged.as_ref().unwrap());
+        fs::rename(root.path().join("out").join(&file.path), &staged).unwrap();
+        age("new file", 25);
+        fs::write(staging.join("new file/part-x"), "{}").unwrap();
+        for (name, hours) in [("old", 25), ("young", 23), ("live-sink out", 25), ("one-sink out", 25)] {
+            age(name, hours);
+        }
+        place.sink("next", true, &batch(0)).unwrap();
+        assert_eq!(names_in(&staging), ["live-sink out", "new file", "one-sink out", "young"]);
+        assert_eq!(place.visible().await.unwrap().len(), 10);
+        drop(live);
+        place.sink("live", true, &batch(0)).unwrap();
+        assert!(staging.join("live-sink out").exists(), "a run that goes on finds what it staged");
+        place.sink("next", true, &batch(0)).unwrap();
+        assert_eq!(names_in(&staging), ["new file", "one-sink out", "young"]);
     });
 }
 
@@ -589,6 +825,15 @@ fn a_full_disk_is_told_with_path_and_reason() {
         crate::files::store::output_failed("out/a", &std::io::Error::from(std::io::ErrorKind::StorageFull)).into();
     assert_eq!(error.code, "output_failed");
     assert!(error.message.contains("out/a") && error.message.contains("no space is left on the disk"), "{error:?}");
+}
+
+#[test]
+fn a_write_that_is_not_permitted_says_what_to_check() {
+    for kind in [std::io::ErrorKind::PermissionDenied, std::io::ErrorKind::ReadOnlyFilesystem] {
+        let error: RunError = crate::files::store::output_failed("out/a", &std::io::Error::from(kind)).into();
+        assert!(error.code == "access_denied" && error.message.contains("writing out/a"), "{error:?}");
+        assert!(error.hint.unwrap().contains("permissions"));
+    }
 }
 
 #[test]

@@ -36,6 +36,36 @@ pub fn open(node: &graph::Source, root: &Path) -> Arc<dyn Source> {
     open_with(node, all_columns(node), root).unwrap()
 }
 
+#[test]
+fn what_is_no_file_is_called_by_its_name() {
+    let root = tempfile::tempdir().unwrap();
+    let pipe = root.path().join("pipe");
+    let name = std::ffi::CString::new(pipe.to_str().unwrap()).unwrap();
+    // SAFETY: the name is a C string that outlives the call.
+    assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+    let error = run(open(&files_node(&pipe, "json", sample::COLUMNS), root.path()).splits()).unwrap_err();
+    assert!(error.code == "location_invalid" && error.message.contains("a pipe"), "{error:?}");
+    // Among files it is passed over.
+    fs::write(root.path().join("a.json"), "").unwrap();
+    run(open(&files_node(root.path(), "json", sample::COLUMNS), root.path()).splits()).unwrap();
+}
+
+#[test]
+fn a_file_that_is_cut_off_while_it_is_read_is_not_called_gone() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("a.json");
+    fs::write(&path, vec![b'x'; 100]).unwrap();
+    let store = Store::Local(AllowedRoots::new([root.path()]));
+    let error = run(async {
+        let listed = store.head(path.to_str().unwrap()).await.unwrap().unwrap();
+        let opened = store.open_local(&listed).await.unwrap().unwrap();
+        fs::File::options().write(true).open(&path).unwrap().set_len(40).unwrap();
+        RunError::from(opened.failed(&opened.read(0..100).unwrap_err()))
+    });
+    assert!(error.code == "input_changed" && error.message.contains("it is 40 bytes"), "{error:?}");
+    assert!(error.message.contains("it was 100 bytes"), "{error:?}");
+}
+
 fn sorted(rows: &RecordBatch) -> Vec<String> {
     let mut texts = texts(rows);
     texts.sort();
