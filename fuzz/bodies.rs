@@ -4,12 +4,12 @@
 
 use std::sync::Arc;
 
-use arrow::array::Array;
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
+use formats::conformance::feed;
 use formats::csv::{CsvOptions, Reader};
 use formats::json::{JsonOptions, Scanner};
 use formats::text::TimestampFormat;
-use formats::{BadRecord, RecordDecoder, Stopped};
+use formats::{BadRecord, RecordDecoder};
 
 fn schema(nested: bool) -> SchemaRef {
     let field = |name: &str, data_type| Field::new(name, data_type, true);
@@ -37,48 +37,18 @@ fn schema(nested: bool) -> SchemaRef {
 const SHORT: usize = 64;
 
 /// Rows as text, their record numbers, and the bad records.
-type Outcome = (String, Vec<u64>, Vec<BadRecord>);
+type Read = (String, Vec<u64>, Vec<BadRecord>);
 
-/// Reads a file in chunks and batches of these sizes.
-fn read(decoder: &mut dyn RecordDecoder, file: &[u8], chunk: usize, rows: usize) -> Outcome {
-    let (mut batches, mut records, mut bad) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut start, mut end) = (0, 0);
-    decoder.begin_file();
-    loop {
-        let last = end == file.len();
-        let progress =
-            decoder.decode(&file[start..end], last, rows).expect("without a header no file is bad as a whole");
-        start += progress.consumed;
-        bad.extend(progress.bad);
-        if progress.stopped != Stopped::Bytes || last {
-            let decoded = decoder.flush();
-            decoded
-                .batch
-                .columns()
-                .iter()
-                .for_each(|column| column.to_data().validate_full().expect("valid Arrow data"));
-            records.extend(decoded.records.iter());
-            batches.push(decoded.batch);
-        }
-        match progress.stopped {
-            Stopped::Bytes if last => break,
-            Stopped::Bytes => end = (end + chunk).min(file.len()),
-            Stopped::Rows | Stopped::Full => {}
-        }
-    }
-    assert_eq!(start, file.len(), "all bytes are consumed");
-    for bad in &mut bad {
-        let from = bad.offset as usize;
-        assert_eq!(file[from..from + bad.payload.len()], bad.payload);
-        bad.payload.truncate(SHORT); // of a record that is too long, what was buffered is shown
-    }
-    let batch = arrow::compute::concat_batches(decoder.schema(), &batches).expect("one schema");
-    assert_eq!(batch.num_rows(), records.len());
-    (format!("{batch:?}"), records, bad)
+/// Reads a file in chunks and batches of these sizes. As text, because NaN is not itself.
+fn read(decoder: &mut dyn RecordDecoder, file: &[u8], chunk: usize, rows: usize) -> Read {
+    let mut outcome = feed(decoder, file, || chunk, || rows);
+    // Of a record that is too long, what was buffered is shown.
+    outcome.bad.iter_mut().for_each(|bad| bad.payload.truncate(SHORT));
+    (format!("{:?}", outcome.batch), outcome.records, outcome.bad)
 }
 
 /// The same file whole and in small pieces; the first two bytes of the data choose the sizes.
-fn read_twice(decoder: &mut dyn RecordDecoder, sizes: [u8; 2], file: &[u8]) -> Outcome {
+fn read_twice(decoder: &mut dyn RecordDecoder, sizes: [u8; 2], file: &[u8]) -> Read {
     let whole = read(decoder, file, file.len().max(1), usize::MAX);
     let pieces = read(decoder, file, 1 + usize::from(sizes[0]), 1 + usize::from(sizes[1] % 8));
     assert_eq!(whole, pieces);

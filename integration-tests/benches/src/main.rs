@@ -39,6 +39,9 @@ const RATE: u64 = 10_000;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.first().is_some_and(|first| first == "measure") {
+        return measure::main(&arguments[1..]);
+    }
     #[cfg(feature = "datafusion")]
     if arguments.first().is_some_and(|first| first == "datafusion") {
         return peer::main(&arguments[1..]);
@@ -96,7 +99,7 @@ impl Bench {
         eprintln!("input: {}", folder.display());
         let mut command = Command::new(&self.generator);
         command.arg(&folder).args([events.to_string(), RATE.to_string()]);
-        measured(&mut command)?;
+        measured(&command)?;
         Ok(folder)
     }
 
@@ -115,7 +118,7 @@ impl Bench {
         std::fs::write(&file, script).map_err(|error| format!("cannot write {}: {error}", file.display()))?;
         let mut command = Command::new(&self.highwater);
         command.arg("run").arg(&file).arg("--quiet").arg("--allow-root").arg(&self.cache).args(arguments);
-        measured(&mut command)
+        measured(&command)
     }
 
     #[cfg(feature = "datafusion")]
@@ -123,7 +126,7 @@ impl Bench {
         let program = std::env::current_exe().map_err(|error| error.to_string())?;
         let mut command = Command::new(program);
         command.arg("datafusion").arg(data.join("bids.parquet")).arg(sql).args(rows);
-        measured(&mut command)
+        measured(&command)
     }
 
     #[cfg(feature = "datafusion")]

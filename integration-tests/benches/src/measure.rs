@@ -1,6 +1,9 @@
 //! What a process tree costs.
+//!
+//! A child's largest resident set counts what its parent held when it was started. So each measured program is started by a small process
+//! of its own, which waits for it and says what it cost: `benches measure PROGRAM ARGUMENTS...`.
 
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
 /// One run of a program, with all processes that it started and waited for.
@@ -14,17 +17,45 @@ pub struct Measured {
 }
 
 /// Runs a command to its end. What it prints is read by nobody, but what it says on stderr is shown if it fails.
-pub fn measured(command: &mut Command) -> Result<Measured, String> {
+pub fn measured(command: &Command) -> Result<Measured, String> {
     let name = format!("{command:?}");
-    let stderr = tempfile()?;
-    let copy = stderr.try_clone().map_err(|error| error.to_string())?;
-    let start = Instant::now();
-    let child = command
+    let program = std::env::current_exe().map_err(|error| error.to_string())?;
+    let ran = Command::new(program)
+        .arg("measure")
+        .arg(command.get_program())
+        .args(command.get_args())
         .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::from(copy))
-        .spawn()
+        .output()
         .map_err(|error| format!("cannot start {name}: {error}"))?;
+    let said = String::from_utf8_lossy(&ran.stdout);
+    let figures: Vec<f64> = said.split_whitespace().filter_map(|figure| figure.parse().ok()).collect();
+    match figures[..] {
+        [cpu_s, wall_s, resident_mb] if ran.status.success() => Ok(Measured { cpu_s, wall_s, resident_mb }),
+        _ => Err(format!("{name} failed ({}):\n{}", ran.status, String::from_utf8_lossy(&ran.stderr))),
+    }
+}
+
+/// Runs a program and says its figures, in the order of [`Measured`].
+pub fn main(arguments: &[String]) -> ExitCode {
+    let Some((program, arguments)) = arguments.split_first() else {
+        eprintln!("usage: benches measure PROGRAM ARGUMENTS...");
+        return ExitCode::from(2);
+    };
+    match run(Command::new(program).args(arguments).stdin(Stdio::null()).stdout(Stdio::null())) {
+        Ok(Measured { cpu_s, wall_s, resident_mb }) => {
+            println!("{cpu_s} {wall_s} {resident_mb}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: &mut Command) -> Result<Measured, String> {
+    let start = Instant::now();
+    let child = command.spawn().map_err(|error| format!("cannot start it: {error}"))?;
     let pid = libc::pid_t::try_from(child.id()).map_err(|error| error.to_string())?;
     let mut status = 0;
     // SAFETY: all zeros are a valid `rusage`: it is a plain structure of numbers.
@@ -33,10 +64,10 @@ pub fn measured(command: &mut Command) -> Result<Measured, String> {
     let waited = unsafe { libc::wait4(pid, &mut status, 0, &mut usage) };
     let wall_s = start.elapsed().as_secs_f64();
     if waited != pid {
-        return Err(format!("cannot wait for {name}: {}", std::io::Error::last_os_error()));
+        return Err(format!("cannot wait for it: {}", std::io::Error::last_os_error()));
     }
     if !libc::WIFEXITED(status) || libc::WEXITSTATUS(status) != 0 {
-        return Err(format!("{name} failed (status {status}):\n{}", said(stderr)));
+        return Err(format!("it ended with status {status}"));
     }
     let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;
     Ok(Measured {
@@ -45,20 +76,4 @@ pub fn measured(command: &mut Command) -> Result<Measured, String> {
         // Linux counts in units of 1,024 bytes.
         resident_mb: usage.ru_maxrss as f64 * 1_024.0 / 1e6,
     })
-}
-
-fn tempfile() -> Result<std::fs::File, String> {
-    let path = std::env::temp_dir().join(format!("highwater-bench-{}.stderr", std::process::id()));
-    let file = std::fs::File::options().read(true).write(true).create(true).truncate(true).open(&path);
-    let file = file.map_err(|error| format!("cannot create {}: {error}", path.display()))?;
-    // It lives as long as it is open.
-    std::fs::remove_file(&path).map_err(|error| error.to_string())?;
-    Ok(file)
-}
-
-fn said(mut file: std::fs::File) -> String {
-    use std::io::{Read, Seek};
-    let mut text = String::new();
-    let _ = file.rewind().and_then(|()| file.read_to_string(&mut text));
-    text
 }

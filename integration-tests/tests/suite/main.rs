@@ -4,6 +4,9 @@
 mod bad_input;
 mod cases;
 mod duckdb;
+mod flow;
+mod fuzz;
+mod ledgers;
 mod restart;
 mod s3;
 mod support;

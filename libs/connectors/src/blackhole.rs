@@ -128,6 +128,8 @@ mod tests {
         let inner = seen.clone();
         let kind = CommitKind { checkpoint: true, last: false };
         writer.prepare(1, kind, Prepared::new(move |result| *inner.lock().unwrap() = Some(result.unwrap()))).unwrap();
-        assert_eq!(seen.lock().unwrap().as_ref().unwrap().rows, 100);
+        let all = whole.iter().fold(0u64, |all, column| all.wrapping_add(*column));
+        let expected = Committable { rows: 100, payload: all.to_le_bytes().to_vec() };
+        assert_eq!(seen.lock().unwrap().take(), Some(expected), "every column is read");
     }
 }

@@ -12,6 +12,7 @@ use graph::{SinkConnector, SourceConnector};
 pub mod blackhole;
 pub mod files;
 pub mod generator;
+mod not_null;
 pub mod print;
 pub mod replay;
 #[cfg(test)]
@@ -55,18 +56,19 @@ impl Connectors for Registry {
     }
 
     fn sink(&self, node: &graph::Sink, schema: SchemaRef, context: SinkContext) -> Result<Arc<dyn Sink>, RunError> {
-        match &node.connector {
-            SinkConnector::Print(options) => Ok(Arc::new(print::PrintSink {
+        let sink: Arc<dyn Sink> = match &node.connector {
+            SinkConnector::Print(options) => Arc::new(print::PrintSink {
                 table: node.table.clone(),
                 identifier: options.print_identifier.clone(),
                 schema,
                 context,
                 on_print: self.on_print.clone(),
-            })),
-            SinkConnector::Blackhole(_) => Ok(blackhole::sink()),
+            }),
+            SinkConnector::Blackhole(_) => blackhole::sink(),
             SinkConnector::Filesystem(options) => {
-                Ok(Arc::new(files::FilesystemSink::open(node, options, schema, context, &self.roots)?))
+                Arc::new(files::FilesystemSink::open(node, options, schema, context, &self.roots)?)
             }
-        }
+        };
+        Ok(not_null::enforced(sink, node))
     }
 }

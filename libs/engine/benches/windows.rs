@@ -173,7 +173,7 @@ fn windowed(
         windows,
         lateness: 0,
         keep: if argument { vec![0, 1] } else { vec![0] },
-        ledger: false,
+        ledger: None,
         operator: "windows".into(),
     };
     let spec = WindowSpec {
@@ -237,7 +237,7 @@ fn session(input: &[RecordBatch]) {
         time: 2,
         calls: vec![call((Count, None))],
         output: output(true, 1),
-        ledger: false,
+        ledger: None,
         operator: "sessions".into(),
     };
     let names = Arc::new(|_| (String::new(), String::new()));

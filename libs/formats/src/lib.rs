@@ -13,6 +13,7 @@ mod values;
 #[cfg(test)]
 mod testing;
 
+pub mod conformance;
 pub mod csv;
 pub mod json;
 pub mod text;

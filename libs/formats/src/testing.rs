@@ -1,34 +1,12 @@
-//! Shared by the tests of the formats: seeded mutations, and feeding in arbitrary chunks.
+//! Shared by the tests of the formats: seeded mutations, schemas, cells.
 
 use std::sync::Arc;
 
 use arrow::array::Array;
-use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
-use arrow::record_batch::RecordBatch;
 
-use crate::decoder::{BadRecord, RecordDecoder, Stopped};
-
-/// SplitMix64: the same mutations in every run.
-pub(crate) struct Random(pub(crate) u64);
-
-impl Random {
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub(crate) fn below(&mut self, limit: usize) -> usize {
-        (self.next() % limit as u64) as usize
-    }
-
-    pub(crate) fn pick<'a, T: ?Sized>(&mut self, from: &[&'a T]) -> &'a T {
-        from[self.below(from.len())]
-    }
-}
+pub(crate) use crate::conformance::{Outcome, Random, feed};
+use crate::decoder::RecordDecoder;
 
 /// A good text made worse (or not) in one or two places; `alphabet` has the bytes that matter to the grammar.
 pub(crate) fn mutate(random: &mut Random, seeds: &[&[u8]], alphabet: &[u8]) -> Vec<u8> {
@@ -38,7 +16,7 @@ pub(crate) fn mutate(random: &mut Random, seeds: &[&[u8]], alphabet: &[u8]) -> V
             break;
         }
         let at = random.below(text.len());
-        let byte = if random.below(8) == 0 { random.next() as u8 } else { alphabet[random.below(alphabet.len())] };
+        let byte = if random.below(8) == 0 { random.bits() as u8 } else { alphabet[random.below(alphabet.len())] };
         match random.below(8) {
             // Mostly still good: another digit, or another letter in a text.
             6 | 7 if text[at].is_ascii_digit() => text[at] = b'0' + random.below(10) as u8,
@@ -61,52 +39,6 @@ pub(crate) fn mutate(random: &mut Random, seeds: &[&[u8]], alphabet: &[u8]) -> V
         }
     }
     text
-}
-
-/// What a decoder makes of a whole file.
-#[derive(Debug, PartialEq)]
-pub(crate) struct Outcome {
-    pub(crate) batch: RecordBatch,
-    pub(crate) records: Vec<u64>,
-    pub(crate) bad: Vec<BadRecord>,
-}
-
-/// Feeds a file in chunks of `chunk()` bytes and batches of `rows()` rows.
-pub(crate) fn feed(
-    decoder: &mut dyn RecordDecoder,
-    file: &[u8],
-    mut chunk: impl FnMut() -> usize,
-    mut rows: impl FnMut() -> usize,
-) -> Outcome {
-    let (mut batches, mut records, mut bad) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut start, mut end) = (0, 0);
-    decoder.begin_file();
-    loop {
-        let wanted = rows();
-        let last = end == file.len();
-        let progress = decoder.decode(&file[start..end], last, wanted).expect("the file as a whole is good");
-        assert!(progress.rows <= wanted);
-        start += progress.consumed;
-        bad.extend(progress.bad);
-        if progress.stopped != Stopped::Bytes || last {
-            let decoded = decoder.flush();
-            assert_eq!(decoded.records.len(), decoded.batch.num_rows());
-            decoded
-                .batch
-                .columns()
-                .iter()
-                .for_each(|column| column.to_data().validate_full().expect("valid Arrow data"));
-            records.extend(decoded.records.iter());
-            batches.push(decoded.batch);
-        }
-        match progress.stopped {
-            Stopped::Bytes if last => break,
-            Stopped::Bytes => end = (end + chunk()).min(file.len()),
-            Stopped::Rows | Stopped::Full => {}
-        }
-    }
-    assert_eq!(start, file.len(), "all bytes of a file are consumed");
-    Outcome { batch: concat_batches(decoder.schema(), &batches).expect("one schema"), records, bad }
 }
 
 /// Feeds a file in one piece.

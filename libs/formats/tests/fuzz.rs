@@ -1,5 +1,7 @@
 //! The bodies of the fuzz targets on seeded mutations, so that every test run fuzzes a little, always the same way.
 
+use formats::conformance::Random;
+
 #[path = "../../../fuzz/bodies.rs"]
 mod bodies;
 
@@ -19,11 +21,8 @@ const CSV: &[&[u8]] = &[
 ];
 
 fn run(body: fn(&[u8]), seeds: &[&[u8]], alphabet: &[u8], rounds: usize) {
-    let mut state = 42u64;
-    let mut below = |limit: usize| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        ((state >> 33) % limit as u64) as usize
-    };
+    let mut random = Random(42);
+    let mut below = |limit| random.below(limit);
     for _ in 0..rounds {
         let mut data = vec![below(256) as u8, below(256) as u8];
         for _ in 0..below(5) {

@@ -308,22 +308,109 @@ fn processes_end_with_the_one_that_leads() {
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
 }
 
+/// A live run whose processes send each other rows all the time.
+const BUSY: &str = "CREATE TABLE g (a BIGINT, ts TIMESTAMP(3), WATERMARK FOR ts AS ts) WITH ('connector' = 'datagen', \
+                    'rows-per-second' = '50000', 'splits' = '3', 'fields.a.min' = '0', 'fields.a.max' = '999');\n\
+                    SET 'epoch.interval' = '50ms';\n\
+                    SELECT a, COUNT(*) AS n FROM TABLE(SESSION(TABLE g PARTITION BY a, DESCRIPTOR(ts), INTERVAL '1' SECOND)) \
+                    GROUP BY a, window_start, window_end;";
+
+/// Whoever hears of what first: the run names the process that was lost, not one that suffered from it.
 #[test]
-fn a_lost_process_ends_the_run_with_its_cause() {
+fn a_lost_process_is_named_as_the_cause() {
+    let folder = folder(&[("live.sql", LIVE), ("busy.sql", BUSY)]);
+    let killed = "has ended unexpectedly (signal: 9 (SIGKILL))";
+    for (script, name, said, times) in
+        [("live", "KILL", killed, 2), ("busy", "KILL", killed, 6), ("live", "STOP", "has said nothing for 1s", 1)]
+    {
+        for time in 0..times {
+            let line =
+                format!("run {script}.sql -o json --processes 3 --set process.heartbeat-timeout=1s --summary json");
+            // Rows that nobody reads would hold the run up.
+            let child = highwater(folder.path(), &line).stdout(Stdio::null()).spawn().unwrap();
+            eventually("the start of the processes", || children(child.id()).len() == 2);
+            std::thread::sleep(Duration::from_millis(500 + 30 * time));
+            let processes = children(child.id());
+            let began = Instant::now();
+            // They are started in the order of their numbers.
+            let lost = time as usize % 2;
+            signal(processes[lost], name);
+            let (code, _, stderr) = ended(child);
+            assert_eq!(code, Some(1), "{stderr}");
+            let cause = format!("process {} of the run {said}", lost + 1);
+            assert!(stderr.contains("error[process_lost]") && squeezed(&stderr).contains(&cause), "{cause}: {stderr}");
+            assert_eq!(last_line(&stderr)["state"], "failed");
+            eventually("the end of the other processes", || !processes.iter().any(|pid| runs(*pid)));
+            assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+        }
+    }
+}
+
+/// Terminal decoration may break lines.
+fn squeezed(text: &str) -> String {
+    let words = text.split(|c: char| c.is_whitespace() || "│╭╰─·".contains(c)).filter(|word| !word.is_empty());
+    words.collect::<Vec<_>>().join(" ")
+}
+
+/// Wherever a start has got to, a process that is lost is noticed soon and named.
+#[test]
+fn a_process_that_is_lost_at_the_start_is_named() {
     let folder = folder(&[("live.sql", LIVE)]);
-    for (name, said) in [("KILL", "has ended unexpectedly"), ("STOP", "has said nothing for")] {
-        let line = "run live.sql -o json --processes 3 --set process.heartbeat-timeout=1s --summary json";
-        let (child, rows) = running(folder.path(), line);
-        let rest = drain(rows);
-        let processes = children(child.id());
-        assert_eq!(processes.len(), 2);
-        signal(processes[1], name);
+    for (name, delay_ms) in [("KILL", 0), ("STOP", 0), ("KILL", 10), ("STOP", 20), ("STOP", 40)] {
+        let line = "run live.sql -o json --processes 3 --summary json --set process.heartbeat-timeout=3s";
+        let mut child = highwater(folder.path(), line).spawn().unwrap();
+        let rows = drain(BufReader::new(child.stdout.take().unwrap()));
+        let begun = |pid: &u32| {
+            let arguments = std::fs::read_to_string(format!("/proc/{pid}/cmdline"));
+            arguments.is_ok_and(|arguments| arguments.ends_with("job-process\0"))
+        };
+        eventually("the start of a process", || children(child.id()).iter().any(begun));
+        let first = children(child.id())[0];
+        std::thread::sleep(Duration::from_millis(delay_ms));
+        signal(first, name);
+        let began = Instant::now();
         let (code, _, stderr) = ended(child);
-        assert_eq!(code, Some(1), "{stderr}");
-        assert!(stderr.contains("error[process_lost]") && stderr.contains(said), "{stderr}");
-        assert_eq!(last_line(&stderr)["state"], "failed");
-        eventually("the end of the other processes", || !processes.iter().any(|pid| runs(*pid)));
-        drop(rest.join().unwrap());
+        assert_eq!(code, Some(1), "{name} after {delay_ms} ms: {stderr}");
+        assert!(stderr.contains("error[process_lost]") && squeezed(&stderr).contains("process 1 "), "{stderr}");
+        assert!(began.elapsed() < Duration::from_secs(15), "{name} after {delay_ms} ms: {:?}", began.elapsed());
+        eventually("the end of the process", || !runs(first));
+        drop(rows.join().unwrap());
+    }
+}
+
+/// Heartbeats go both ways: what nobody leads ends by itself, although nothing is closed.
+#[test]
+fn processes_end_when_their_leader_is_stopped() {
+    let folder = folder(&[("live.sql", LIVE)]);
+    let line = "run live.sql -o json --processes 3 --set process.heartbeat-timeout=1s --summary json";
+    let (child, rows) = running(folder.path(), line);
+    let rest = drain(rows);
+    let processes = children(child.id());
+    assert_eq!(processes.len(), 2);
+    signal(child.id(), "STOP");
+    let began = Instant::now();
+    eventually("the end of the other processes", || !processes.iter().any(|pid| runs(*pid)));
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    signal(child.id(), "CONT");
+    let (code, _, stderr) = ended(child);
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(stderr.contains("error[process_lost]"), "{stderr}");
+    drop(rest.join().unwrap());
+}
+
+/// Counters come with heartbeats, which a short run does not live to see: the last ones are waited for.
+#[test]
+fn the_summary_counts_the_rows_of_all_processes() {
+    let many = "CREATE TABLE g (a BIGINT) WITH ('connector' = 'datagen', 'number-of-rows' = '3001', 'splits' = '6', \
+                'fields.a.kind' = 'sequence');\nSELECT a FROM g WHERE a % 10 = 1;";
+    let folder = folder(&[("many.sql", many)]);
+    for processes in [2, 3, 2, 3] {
+        let (code, stdout, stderr) =
+            finished(folder.path(), &format!("run many.sql -o json --summary json --processes {processes}"));
+        assert_eq!((code, stdout.lines().count()), (Some(0), 300), "{stderr}");
+        let summary = last_line(&stderr);
+        let figures = ["rows_in", "rows_out", "filtered"].map(|figure| summary[figure].as_u64().unwrap());
+        assert_eq!(figures, [3001, 300, 2701], "{processes} processes: {stderr}");
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::io::{IsTerminal, Write};
 use std::panic::PanicHookInfo;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use engine::{Fault, RunError};
@@ -12,13 +11,10 @@ use crate::EXIT_INTERNAL;
 /// How long a process whose connection to a peer broke waits to be ended by the leader, which knows which process was lost.
 const PEER_LOSS_PATIENCE: Duration = Duration::from_secs(2);
 
-/// A connection between processes has broken here, at some time.
-static BROKE: AtomicBool = AtomicBool::new(false);
-
-/// What a failed run fails with: workers that meet a broken connection panic, and may be heard before the loss that they met.
+/// What a failed run fails with: workers that meet a broken connection panic. The engine names the lost process instead; where it has
+/// heard of none, the connection itself has broken.
 pub fn cause(error: RunError) -> RunError {
-    let met_it = error.message.contains("MergeQueue poisoned") || BROKE.load(Ordering::SeqCst);
-    if error.fault != Fault::Internal || !met_it {
+    if error.fault != Fault::Internal || !error.message.contains("MergeQueue") {
         return error;
     }
     tracing::debug!("{error}");
@@ -41,7 +37,6 @@ pub fn report_panics(taking_part: bool) {
             |panic: &PanicHookInfo| panic.location().is_some_and(|at| at.file().contains("timely_communication"));
         if name.starts_with("timely:send") || name.starts_with("timely:recv") || communicates(panic) {
             tracing::debug!("{name}: {}", message(panic));
-            BROKE.store(true, Ordering::SeqCst);
             if taking_part {
                 // Should the thread not start, the leader's order or its end is still awaited.
                 let _ = std::thread::Builder::new().spawn(|| {

@@ -22,7 +22,8 @@ pub fn is_visible(name: &str) -> bool {
 /// pattern `*`, `?` and `[..]` stay within a name, `**` spans directories; hidden files are not matched.
 ///
 /// # Errors
-/// `input_not_found` if there is neither a file nor a directory, or nothing matches the pattern.
+/// `input_not_found` if there is neither a file nor a directory, or nothing matches the pattern; `location_invalid` if there is something
+/// else.
 pub async fn list(location: &Location) -> Result<Vec<FileMeta>> {
     let store = &location.store;
     let path = trimmed(&location.path);
@@ -33,7 +34,13 @@ pub async fn list(location: &Location) -> Result<Vec<FileMeta>> {
         return Ok(vec![file]);
     }
     let exists = match store.local(path)? {
-        Some(local) => local.is_dir(),
+        Some(local) => match local.metadata() {
+            Ok(meta) if !meta.is_dir() && !meta.is_file() => {
+                let reason = "it is a pipe, a socket or a device; only files and directories can be read".to_string();
+                return Err(FileError::LocationInvalid { shown: location.shown(), reason });
+            }
+            meta => meta.is_ok_and(|meta| meta.is_dir()),
+        },
         // Object stores have no directories: one is there if something is in it.
         None => !store.list(path, |_| true).await?.is_empty(),
     };
@@ -104,17 +111,21 @@ pub fn partition_value(path: &str, column: &str) -> Option<Option<String>> {
     })
 }
 
-/// The directory name of a partition value, as Hive writes it.
+/// The directory name of a partition value, as Hive writes it; but a text that is Hive's word for NULL stays a text.
 pub fn partition_directory(column: &str, value: Option<&str>) -> String {
-    format!("{}={}", escaped(column), value.map_or(NULL_PARTITION.to_string(), escaped))
+    let value = match value {
+        None => NULL_PARTITION.to_string(),
+        Some(NULL_PARTITION) => format!("%{:02X}{}", NULL_PARTITION.as_bytes()[0], &NULL_PARTITION[1..]),
+        Some(text) => escaped(text),
+    };
+    format!("{}={value}", escaped(column))
 }
 
 /// `%XX` for bytes that mean something in paths, patterns or keys.
 pub fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for (at, c) in text.chars().enumerate() {
-        let hidden = at == 0 && matches!(c, '.' | '_') && !text.starts_with(NULL_PARTITION);
-        if c.is_control() || "\"#%'*/:=?\\[]{}^<>|~`&".contains(c) || hidden && c == '.' {
+        if c.is_control() || "\"#%'*/:=?\\[]{}^<>|~`&".contains(c) || at == 0 && c == '.' {
             let mut bytes = [0; 4];
             c.encode_utf8(&mut bytes).bytes().for_each(|byte| out.push_str(&format!("%{byte:02X}")));
         } else {
@@ -207,7 +218,7 @@ mod tests {
 
     #[test]
     fn partitions_are_read_as_they_were_written() {
-        for value in ["1", "2001-01-01 10:00:00", "a/b=c%", "", "ü", "..", "a+b c"] {
+        for value in ["1", "2001-01-01 10:00:00", "a/b=c%", "", "ü", "..", "a+b c", NULL_PARTITION, "__", "%5F"] {
             let path = format!("data/x={value}/{}/f", partition_directory("my key", Some(value)));
             let path = if value.contains('/') { path.replace(&format!("x={value}/"), "") } else { path };
             assert_eq!(partition_value(&path, "my key"), Some(Some(value.to_string())), "{path}");

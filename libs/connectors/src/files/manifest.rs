@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -39,6 +40,10 @@ pub struct Manifest {
     pub nonce: String,
     /// Names and types of the columns, partition columns included.
     pub columns: Vec<(String, String)>,
+    /// How the files must be read: the format, its options, and the partition columns, each as text under its option's name.
+    /// Empty in manifests that were written before this was noted.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub layout: BTreeMap<String, String>,
     pub rows: u64,
     pub files: Vec<DataFile>,
 }
@@ -131,6 +136,42 @@ pub async fn committed_files(store: &Store, directory: &str) -> Result<Option<Ve
         }
     }
     Ok(Some(files))
+}
+
+/// Makes sure that what a manifest is about to name can get its names: afterwards only renames are left, which need no new directory.
+/// A commit that fails here has not happened.
+///
+/// # Errors
+/// `output_failed`: a directory cannot be made, a name is too long, or a staged file is not there as it was written.
+pub async fn prepare(store: &Store, directory: &str, files: &[DataFile]) -> Result<()> {
+    let Some(root) = store.local(directory)? else { return Ok(()) };
+    let files = files.to_vec();
+    blocking(move || {
+        for file in &files {
+            let Some(staged) = &file.staged else { continue };
+            let (staged, target) = (root.join(staged), root.join(&file.path));
+            let failed = |error: io::Error| output_failed(&target.display().to_string(), &error);
+            create_dirs(target.parent().expect("a file is in a directory")).map_err(failed)?;
+            let size = |path: &Path| match fs::metadata(path) {
+                Ok(meta) => Ok(meta.is_file().then_some(meta.len())),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+                Err(error) => Err(failed(error)),
+            };
+            let found = match size(&target)? {
+                None => size(&staged)?,
+                found => found,
+            };
+            if found != Some(file.bytes) {
+                let reason = match found {
+                    Some(found) => format!("{} bytes were written, and it has {found}", file.bytes),
+                    None => "it was removed before it was committed".to_string(),
+                };
+                return Err(FileError::OutputFailed { shown: staged.display().to_string(), reason });
+            }
+        }
+        Ok(())
+    })
+    .await
 }
 
 /// Gives the committed files of a local directory their names, where a run was stopped before it could.

@@ -8,6 +8,7 @@ pub mod manifest;
 mod parquet;
 mod sink;
 mod source;
+mod staging;
 pub mod store;
 #[cfg(test)]
 mod tests;

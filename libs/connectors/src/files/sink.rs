@@ -4,9 +4,9 @@
 //! At a checkpoint all files are closed and durable. The committer creates the manifest, which is the commit, and then gives local files
 //! their names. A bounded run commits once, at its end. See [`manifest`] for what is in the directory.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray, UInt32Array};
 use arrow::compute;
@@ -19,7 +19,7 @@ use engine::{
 };
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use graph::FilesystemOptions;
+use graph::{FileFormat, FilesystemOptions};
 use sha2::{Digest, Sha256};
 use state::{SnapshotReader, SnapshotWriter};
 use tokio::sync::mpsc::UnboundedSender;
@@ -28,6 +28,7 @@ use super::encode::{Encoder, extension};
 use super::error::{FileError, Result};
 use super::listing::{self, below, escaped, join, partition_directory};
 use super::manifest::{self, DataFile, FILE_PREFIX, FORMAT, Manifest, STAGING};
+use super::staging;
 use super::store::{AllowedRoots, Location, Store, blocking, output_failed};
 use super::upload::{self, Command};
 use crate::types::type_word;
@@ -36,6 +37,10 @@ use crate::types::type_word;
 const OPEN_FILES_MAX: usize = 64;
 /// Encoded bytes are handed over for writing when there are this many.
 const HAND_OVER_BYTES: usize = 256 * 1024;
+/// A writer that ends waits this long for its last file to be closed and removed.
+const END_WAIT: Duration = Duration::from_secs(10);
+/// Longest name of a directory that every local file system takes.
+const NAME_BYTES_MAX: usize = 255;
 
 /// A directory of files.
 pub struct FilesystemSink {
@@ -70,11 +75,60 @@ impl Shape {
     fn columns(&self) -> Vec<(String, String)> {
         self.schema.fields().iter().map(|field| (field.name().clone(), type_word(field.data_type()))).collect()
     }
+
+    /// What a reader of the files must be told, by the names of the options. One table has one of each.
+    fn layout(&self) -> BTreeMap<String, String> {
+        let (options, mut layout) = (&self.options, BTreeMap::new());
+        let mut note = |name: &str, value: String| layout.insert(name.to_string(), value);
+        note("format", extension(options.format).to_string());
+        let partitions = self.partition_columns.iter().map(|at| self.schema.field(*at).name().as_str());
+        note("PARTITIONED BY", partitions.collect::<Vec<_>>().join(", "));
+        match options.format {
+            FileFormat::Csv => {
+                note("csv.field-delimiter", options.csv_delimiter.to_string());
+                note("csv.header", options.csv_header.to_string());
+                note("csv.null-literal", options.csv_null_literal.clone());
+            }
+            FileFormat::Json => {
+                let standard = serde_json::to_value(options.json_timestamps).expect("a word is plain data");
+                note("json.timestamp-format.standard", standard.as_str().unwrap_or_default().to_string());
+            }
+            FileFormat::Parquet => {}
+        }
+        layout
+    }
+
+    /// Refuses to add to what cannot be read together with it.
+    fn check_continues(&self, last: &Manifest) -> Result<()> {
+        let refused = |reason: String| FileError::OutputRefused { shown: self.shown(), reason };
+        if last.columns != self.columns() {
+            let columns: Vec<String> =
+                last.columns.iter().map(|(name, data_type)| format!("{name} {data_type}")).collect();
+            return Err(refused(format!("earlier runs wrote rows of other columns there: {}", columns.join(", "))));
+        }
+        let now = self.layout();
+        let names: BTreeSet<&String> = now.keys().chain(last.layout.keys()).collect();
+        let differing = names.into_iter().filter(|name| now.get(*name) != last.layout.get(*name)).map(|name| {
+            let shown = |value: Option<&String>| value.map_or("not given".to_string(), |value| format!("{value:?}"));
+            format!("{name} was {} and is {}", shown(last.layout.get(name)), shown(now.get(name)))
+        });
+        let differing: Vec<String> = differing.collect();
+        if last.layout.is_empty() || differing.is_empty() {
+            return Ok(());
+        }
+        let reason = format!(
+            "earlier runs wrote there in another way, and the files could not be read together: {}; \
+             write to another directory, or as before",
+            differing.join("; ")
+        );
+        Err(refused(reason))
+    }
 }
 
 impl FilesystemSink {
     /// # Errors
-    /// The location is not allowed, the format does not take a column, or the directory holds files of others (`output_exists`).
+    /// The location is not allowed or is a pattern, the format does not take a column, the directory holds files of others (`output_exists`), or the
+    /// object store cannot be used or does not create conditionally: told before a row is read.
     pub fn open(
         node: &graph::Sink,
         options: &FilesystemOptions,
@@ -95,6 +149,10 @@ impl FilesystemSink {
     ) -> Result<FilesystemSink> {
         let Location { store, path } = location()?;
         let refused = |reason: String| FileError::OutputRefused { shown: store.shown(&path), reason };
+        if let Some(sign) = path.find(['*', '?', '[']).and_then(|at| path[at..].chars().next()) {
+            let reason = format!("{sign} makes a path a pattern when it is read; a sink's path names one directory");
+            return Err(FileError::LocationInvalid { shown: store.shown(&path), reason });
+        }
         let partition_columns = node.partition_by.iter().map(|name| {
             schema
                 .index_of(name)
@@ -117,8 +175,8 @@ impl FilesystemSink {
         Encoder::begin(options, &file_schema).map_err(&refused)?;
         let directory = path.trim_end_matches('/').to_string();
         let directory = if directory.is_empty() && path.starts_with('/') { "/".to_string() } else { directory };
-        if store.local(&directory)?.is_some_and(|local| local.is_file()) {
-            return Err(refused("it is a file; a sink's path is a directory".into()));
+        if store.local(&directory)?.and_then(|local| local.metadata().ok()).is_some_and(|meta| !meta.is_dir()) {
+            return Err(refused("it is a file, or a device; a sink's path is a directory".into()));
         }
         let shape = Shape {
             store,
@@ -152,19 +210,24 @@ fn wait<T: Send>(future: impl Future<Output = Result<T>> + Send) -> Result<T> {
 /// Foreign files in the directory are refused: rows of ours among them could not be told apart. What we wrote before is added to.
 async fn check_directory(shape: &Shape, store: &Store) -> Result<()> {
     let manifests = manifest::read(store, &shape.directory).await?;
-    if let Some((last, _)) = manifests.last() {
-        if last.columns == shape.columns() {
-            return Ok(());
+    if let Some(local) = store.local(&shape.directory)? {
+        let files = manifests.iter().flat_map(|(manifest, _)| &manifest.files);
+        let (own, committed) = (shape.token(), files.filter_map(|file| file.staged.clone()).collect());
+        let removed = blocking(move || Ok(staging::remove_abandoned(&local, &own, &committed))).await?;
+        if let Err(error) = removed {
+            tracing::warn!("what runs left in {} that have died is not removed: {error}", shape.shown());
         }
-        let columns: Vec<String> = last.columns.iter().map(|(name, data_type)| format!("{name} {data_type}")).collect();
-        let reason = format!("earlier runs wrote rows of other columns there: {}", columns.join(", "));
-        return Err(FileError::OutputRefused { shown: shape.shown(), reason });
+    }
+    if let Some((last, _)) = manifests.last() {
+        shape.check_continues(last)?;
+        return store.probe(&shape.directory).await;
     }
     let files = store.list(&shape.directory, listing::is_visible).await?;
     let mut names = files.iter().filter_map(|file| below(&file.path, &shape.directory));
     if let Some(foreign) = names.find(|name| name.split('/').all(listing::is_visible)) {
         return Err(FileError::OutputExists { shown: shape.shown(), file: foreign.to_string() });
     }
+    store.probe(&shape.directory).await?;
     if !store.is_local() {
         // Objects have their final names before they are results: a first, empty manifest tells readers to follow manifests.
         let first = manifest_of(shape, 1, None, 0, false, vec![]);
@@ -192,6 +255,7 @@ fn manifest_of(
         last,
         nonce: uuid::Uuid::new_v4().to_string(),
         columns: shape.columns(),
+        layout: shape.layout(),
         rows: files.iter().map(|file| file.rows).sum(),
         files,
     }
@@ -227,6 +291,7 @@ impl Sink for FilesystemSink {
             files: 0,
             writes: 0,
             staged: vec![],
+            unsynced: false,
         }))
     }
 
@@ -255,6 +320,19 @@ struct FilesystemWriter {
     writes: u64,
     /// Closed, and not yet handed over.
     staged: Vec<DataFile>,
+    /// Whether files were opened since all were last made durable.
+    unsynced: bool,
+}
+
+/// What nobody was told of goes with its writer, before an abort looks at what is left.
+impl Drop for FilesystemWriter {
+    fn drop(&mut self) {
+        let (reply, ended) = std::sync::mpsc::channel();
+        if self.shape.store.is_local() && self.commands.send(Command::End { reply }).is_ok() {
+            // Longer only if the disk does not answer; then a later run cleans up.
+            let _ = ended.recv_timeout(END_WAIT);
+        }
+    }
 }
 
 struct OpenFile {
@@ -313,6 +391,7 @@ impl FilesystemWriter {
             Encoder::begin(&self.shape.options, &self.shape.file_schema).map_err(|reason| self.failed(reason))?;
         let number = self.files;
         self.files += 1;
+        self.unsynced = true;
         let name = format!("{}-{number:05}.{}", self.name, extension(self.shape.options.format));
         let (path, staged) = self.paths(&partition, &name);
         self.send(Command::Open { file: number, path: join(&self.shape.directory, &staged.unwrap_or(path)) })?;
@@ -340,7 +419,7 @@ impl FilesystemWriter {
 
     /// Final and staged path of a file, from the directory on.
     fn paths(&self, partition: &str, name: &str) -> (String, Option<String>) {
-        let staged = self.shape.store.is_local().then(|| format!("{STAGING}/{}/{name}", self.shape.token()));
+        let staged = self.shape.store.is_local().then(|| staging::staged(&self.shape.token(), name));
         (join(partition, name), staged)
     }
 
@@ -363,6 +442,19 @@ impl FilesystemWriter {
             self.close_file(0)?;
         }
         Ok(())
+    }
+
+    /// Local directories have short names; told as soon as a value is seen, not at the commit.
+    fn nameable(&self, partition: &str) -> Result<(), RunError> {
+        let long = partition.split('/').find(|name| name.len() > NAME_BYTES_MAX);
+        let Some(long) = long.filter(|_| self.shape.store.is_local()) else { return Ok(()) };
+        let (column, begin) = (long.split('=').next().unwrap_or_default(), long.chars().take(40).collect::<String>());
+        let reason = format!(
+            "a value of partition column {column} makes a directory name of {} bytes ({begin}...); \
+             file systems take {NAME_BYTES_MAX}",
+            long.len()
+        );
+        Err(FileError::OutputRefused { shown: self.shape.shown(), reason }.into())
     }
 
     /// The directory of each partition in the batch, with the numbers of its rows.
@@ -439,6 +531,7 @@ impl SinkWriter for FilesystemWriter {
         }
         let rows = files(&batch.rows);
         for (partition, indices) in self.partitioned(&batch.rows)? {
+            self.nameable(&partition)?;
             let some = if indices.len() == rows.num_rows() {
                 rows.clone()
             } else {
@@ -453,6 +546,7 @@ impl SinkWriter for FilesystemWriter {
     fn prepare(&mut self, _: u64, kind: CommitKind, reply: Prepared) -> Result<(), RunError> {
         if kind.checkpoint || kind.last {
             self.close_all()?;
+            self.unsynced = false;
         }
         // A bounded run publishes once: until then the files stay in this writer's state.
         let hand_over = if kind.last || (kind.checkpoint && !self.shape.context.bounded) {
@@ -466,9 +560,10 @@ impl SinkWriter for FilesystemWriter {
     }
 
     fn snapshot(&mut self, _: u64, writer: &mut SnapshotWriter) -> Result<(), RunError> {
-        if !self.open.is_empty() {
-            // No `prepare` came before: nothing may be named by a snapshot that is not durable.
+        if self.unsynced {
+            // No `prepare` came before: nothing may be named by a snapshot that is not durable, or that goes with this writer.
             self.close_all()?;
+            self.unsynced = false;
             let (reply, answer) = std::sync::mpsc::channel();
             self.send(Command::Synced { reply })?;
             answer.recv().map_err(|_| self.failed("the writing thread has ended".into()))??;
@@ -505,6 +600,8 @@ struct FilesystemCommitter {
 struct Known {
     count: u64,
     last_hash: Option<String>,
+    /// The last manifest, without its files.
+    last: Option<Manifest>,
     epochs: HashMap<u64, Vec<DataFile>>,
 }
 
@@ -526,8 +623,10 @@ impl FilesystemCommitter {
             let known = Known {
                 count: manifests.len() as u64,
                 last_hash: manifests.last().map(|(_, hash)| hash.clone()),
+                last: manifests.last().map(|(manifest, _)| Manifest { files: vec![], ..manifest.clone() }),
                 epochs: epochs.collect(),
             };
+            self.known = Some(known);
             // Earlier runs may have been stopped between their manifest and the renames.
             for (manifest, _) in &manifests {
                 if let Some(staged) = manifest.files.iter().find_map(|file| file.staged.as_ref()) {
@@ -537,7 +636,6 @@ impl FilesystemCommitter {
                     }
                 }
             }
-            self.known = Some(known);
         }
         Ok(self.known.as_mut().expect("just looked"))
     }
@@ -547,8 +645,12 @@ impl FilesystemCommitter {
         for _ in 0..TRIES {
             let known = self.look().await?;
             if let Some(files) = known.epochs.get(&epoch) {
-                return manifest::finish(&shape.store, &shape.directory, files).await;
+                return finish(&shape, files).await;
             }
+            // Since the sink was opened, another one may have begun the table.
+            known.last.as_ref().map_or(Ok(()), |last| shape.check_continues(last))?;
+            // After the manifest nothing may be left to go wrong that can be found before it.
+            manifest::prepare(&shape.store, &shape.directory, &files).await?;
             let number = known.count + 1;
             let manifest = manifest_of(&shape, number, known.last_hash.clone(), epoch, last, files.clone());
             let (path, bytes) = (manifest::manifest_path(&shape.directory, number), bytes_of(&manifest));
@@ -557,6 +659,7 @@ impl FilesystemCommitter {
                 self.known = Some(Known {
                     count: number,
                     last_hash: Some(manifest::hash(&bytes)),
+                    last: Some(Manifest { files: vec![], ..manifest }),
                     epochs: self
                         .known
                         .take()
@@ -566,7 +669,7 @@ impl FilesystemCommitter {
                         .chain([(epoch, files.clone())])
                         .collect(),
                 });
-                return manifest::finish(&shape.store, &shape.directory, &files).await;
+                return finish(&shape, &files).await;
             }
             // Not ours: it was refused, or another writer took the number.
             created?;
@@ -582,26 +685,28 @@ impl FilesystemCommitter {
         Ok(serde_json::from_slice::<Manifest>(&bytes).is_ok_and(|manifest| manifest.nonce == nonce))
     }
 
+    /// Removes what this run staged and no manifest names: a committed file that has not got its name yet is a result.
     async fn remove_staged(&self) -> Result<()> {
         let shape = self.shape.clone();
         if let Some(root) = shape.store.local(&shape.directory)? {
-            let staging = root.join(STAGING);
+            let all = root.join(STAGING);
+            let Some(known) = &self.known else {
+                let reason = "which of the staged files are results is not known".to_string();
+                return Err(FileError::OutputFailed { shown: shape.shown(), reason });
+            };
+            let committed: HashSet<String> =
+                known.epochs.values().flatten().filter_map(|file| file.staged.clone()).collect();
             return blocking(move || {
-                let own = staging.join(shape.token());
-                let removed = std::fs::remove_dir_all(&own);
-                // Others may be writing there.
-                let _ = std::fs::remove_dir(&staging);
-                match removed {
-                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                        Err(output_failed(&own.display().to_string(), &error))
-                    }
-                    _ => Ok(()),
-                }
+                let token = shape.token();
+                let own = all.join(&token);
+                let removed = staging::remove_files(&own, |name| !committed.contains(&staging::staged(&token, name)));
+                staging::remove_empty(&own);
+                removed.map_err(|error| output_failed(&own.display().to_string(), &error))
             })
             .await;
         }
         let committed = manifest::read(&shape.store, &shape.directory).await?;
-        let committed: std::collections::HashSet<&str> =
+        let committed: HashSet<&str> =
             committed.iter().flat_map(|(manifest, _)| &manifest.files).map(|file| file.path.as_str()).collect();
         let begin = format!("{FILE_PREFIX}{}-", shape.token());
         for file in shape.store.list(&shape.directory, |_| true).await? {
@@ -612,6 +717,19 @@ impl FilesystemCommitter {
         }
         Ok(())
     }
+}
+
+/// Gives files of a manifest their names.
+async fn finish(shape: &Shape, files: &[DataFile]) -> Result<()> {
+    manifest::finish(&shape.store, &shape.directory, files).await.map_err(|error| match error {
+        FileError::OutputFailed { shown, reason } => FileError::OutputFailed {
+            shown,
+            reason: format!(
+                "{reason}; it is committed and readable, and the next run that writes there gives it its name"
+            ),
+        },
+        other => other,
+    })
 }
 
 impl SinkCommitter for FilesystemCommitter {
@@ -642,12 +760,10 @@ impl SinkCommitter for FilesystemCommitter {
 
     fn abort(&mut self) -> BoxFuture<'_, ()> {
         async move {
-            // What was committed keeps its files.
+            // What was committed keeps its files, whatever we knew or were told before.
+            self.known = None;
             let finished = self.look().await.map(|_| ());
-            if let Err(error) = match finished {
-                Ok(()) => self.remove_staged().await,
-                Err(error) => Err(error),
-            } {
+            if let Err(error) = self.remove_staged().await.and(finished) {
                 tracing::warn!("staged files stay in {}: {error}", self.shape.shown());
             }
         }

@@ -17,7 +17,7 @@ use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use graph::{FileFormat, FilesystemOptions};
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use super::columns::{Constant, Predicate, batch};
@@ -343,13 +343,12 @@ impl FilesystemSource {
         batch(&self.schema, columns.collect::<Vec<ArrayRef>>(), count)
     }
 
-    /// Decodes on a thread of its own until the pieces end or nobody listens.
-    fn decode(
+    fn decode_pieces(
         &self,
         splits: &[SplitStart],
         batch_rows: usize,
         mut pieces: mpsc::Receiver<Result<Piece>>,
-        out: &mpsc::Sender<Result<Decoded>>,
+        give: &mut dyn FnMut(Decoded) -> bool,
     ) -> Result<()> {
         let mut constants: Vec<Option<Constant>> = Vec::new();
         let mut split = 0;
@@ -369,7 +368,7 @@ impl FilesystemSource {
                         row += rows.num_rows() as u64;
                         let rows = self.assembled(rows, &mut constants);
                         let next = Position::At(row.to_string());
-                        if out.blocking_send(Ok(Decoded::Rows { split, rows, positions, bad: vec![], next })).is_err() {
+                        if !give(Decoded::Rows { split, rows, positions, bad: vec![], next }) {
                             return Ok(());
                         }
                     }
@@ -379,7 +378,7 @@ impl FilesystemSource {
                     let mut heard = true;
                     decoder.feed(piece, batch_rows, &mut |rows, positions, bad, next| {
                         let rows = self.assembled(rows, &mut constants);
-                        heard = out.blocking_send(Ok(Decoded::Rows { split, rows, positions, bad, next })).is_ok();
+                        heard = give(Decoded::Rows { split, rows, positions, bad, next });
                         heard
                     })?;
                     if !heard {
@@ -387,7 +386,7 @@ impl FilesystemSource {
                     }
                 }
                 Piece::End => {
-                    if out.blocking_send(Ok(Decoded::Finished { split })).is_err() {
+                    if !give(Decoded::Finished { split }) {
                         return Ok(());
                     }
                 }
@@ -435,16 +434,36 @@ impl Source for FilesystemSource {
         mut out: SourceOutput,
     ) -> BoxFuture<'static, Result<(), RunError>> {
         async move {
-            let mut events = self.decoded(context.splits, context.batch_rows);
-            while let Some(event) = events.next().await {
-                match event? {
-                    Decoded::Rows { split, rows, positions, bad, next } => {
-                        out.rows(split, rows, positions, bad, next).await?
-                    }
-                    Decoded::Finished { split } => out.finished(split)?,
-                }
-            }
-            Ok(())
+            let runtime = tokio::runtime::Handle::current();
+            let (alive, mut gone) = oneshot::channel::<()>();
+            let (pieces, _fetching) = self.clone().fetching(&context.splits);
+            // From the decoding thread straight to the engine: another hop would wake another thread for every batch.
+            let decoding = tokio::task::spawn_blocking(move || -> Result<(), RunError> {
+                let mut sent = Ok(());
+                let mut give = |decoded| {
+                    let send = async {
+                        match decoded {
+                            Decoded::Rows { split, rows, positions, bad, next } => {
+                                out.rows(split, rows, positions, bad, next).await
+                            }
+                            Decoded::Finished { split } => out.finished(split),
+                        }
+                    };
+                    sent = runtime.block_on(async {
+                        tokio::select! {
+                            biased;
+                            _ = &mut gone => Err(RunError::internal("the reader was dropped")),
+                            sent = send => sent,
+                        }
+                    });
+                    sent.is_ok()
+                };
+                self.decode(&context.splits, context.batch_rows, pieces, &mut give)?;
+                sent
+            });
+            let ended = decoding.await;
+            drop(alive);
+            ended.unwrap_or_else(|error| Err(RunError::internal(format!("decoding stopped: {error}"))))
         }
         .boxed()
     }
@@ -465,23 +484,39 @@ impl Events {
 impl FilesystemSource {
     /// Reads splits in their order; needs a tokio runtime around it.
     pub fn decoded(self: Arc<Self>, splits: Vec<SplitStart>, batch_rows: usize) -> Events {
-        let (pieces_in, pieces) = mpsc::channel(1);
         let (decoded_in, decoded) = mpsc::channel(BATCHES_AHEAD);
-        let splits: Arc<[SplitStart]> = splits.into();
-        let mut tasks = JoinSet::new();
-        tasks.spawn(self.clone().fetch(splits.to_vec(), pieces_in));
+        let (pieces, mut tasks) = self.clone().fetching(&splits);
         tasks.spawn_blocking(move || {
-            let decode = AssertUnwindSafe(|| self.decode(&splits, batch_rows.max(1), pieces, &decoded_in));
-            let result = catch_unwind(decode).unwrap_or_else(|_| {
-                let (file, place) = (self.location.shown(), String::new());
-                Err(FileError::InputFileInvalid { file, place, reason: "its content is damaged".into() })
-            });
-            if let Err(error) = result {
+            let mut give = |decoded| decoded_in.blocking_send(Ok(decoded)).is_ok();
+            if let Err(error) = self.decode(&splits, batch_rows, pieces, &mut give) {
                 // Nobody listens when the run is over.
                 let _ = decoded_in.blocking_send(Err(error));
             }
         });
         Events { decoded, _tasks: tasks }
+    }
+
+    /// Starts to fetch the splits; dropping the set ends it.
+    fn fetching(self: Arc<Self>, splits: &[SplitStart]) -> (mpsc::Receiver<Result<Piece>>, JoinSet<()>) {
+        let (pieces_in, pieces) = mpsc::channel(1);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(self.fetch(splits.to_vec(), pieces_in));
+        (pieces, tasks)
+    }
+
+    /// Decodes, on a thread that may block, until the pieces end or `give` says that nobody listens.
+    fn decode(
+        &self,
+        splits: &[SplitStart],
+        batch_rows: usize,
+        pieces: mpsc::Receiver<Result<Piece>>,
+        give: &mut dyn FnMut(Decoded) -> bool,
+    ) -> Result<()> {
+        let decode = AssertUnwindSafe(|| self.decode_pieces(splits, batch_rows.max(1), pieces, give));
+        catch_unwind(decode).unwrap_or_else(|_| {
+            let (file, place) = (self.location.shown(), String::new());
+            Err(FileError::InputFileInvalid { file, place, reason: "its content is damaged".into() })
+        })
     }
 
     /// What decides the rows besides the files themselves; for caches.

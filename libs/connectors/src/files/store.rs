@@ -21,6 +21,8 @@ use object_store::{BackoffConfig, ClientOptions, ObjectStore, ObjectStoreExt, Pu
 use serde::{Deserialize, Serialize};
 
 use super::error::{FileError, Result};
+use super::listing::join;
+use super::manifest::STAGING;
 
 /// The local directories that jobs may use, links followed.
 #[derive(Clone, Debug)]
@@ -336,6 +338,52 @@ impl Store {
         }
     }
 
+    /// Whether an object store keeps what commits rest on: a name is given once, and what was written is read and listed at once.
+    /// Some compatible stores ignore the condition of a create, and two writers then overwrite each other's commits.
+    ///
+    /// # Errors
+    /// The store does not, cannot be reached, or refuses to be written to. Local directories always do.
+    pub async fn probe(&self, directory: &str) -> Result<()> {
+        if self.is_local() {
+            return Ok(());
+        }
+        let path = join(directory, &format!("{STAGING}/probe-{}", uuid::Uuid::new_v4()));
+        let tried = self.create_twice(directory, &path).await;
+        if let Err(error) = self.delete(&path).await {
+            tracing::warn!("a probe's object stays at {}: {error}", self.shown(&path));
+        }
+        tried
+    }
+
+    async fn create_twice(&self, directory: &str, path: &str) -> Result<()> {
+        let refused = |reason: String| FileError::OutputRefused { shown: self.shown(directory), reason };
+        let first = b"first".to_vec();
+        // Whether it says so or not: a lost answer and a repeated request look like a name that is taken.
+        match self.put_if_absent(path, first.clone()).await {
+            Err(FileError::Unreachable { reason, .. })
+                if reason.contains("NotImplemented") || reason.contains("501") =>
+            {
+                let reason = format!("the store cannot create an object on condition that its name is free: {reason}");
+                return Err(refused(reason));
+            }
+            tried => tried?,
+        };
+        let again = self.put_if_absent(path, b"second".to_vec()).await?;
+        let content = self.read_all(path).await?;
+        if again || content.as_ref().is_some_and(|content| **content == *b"second") {
+            let reason = "the store overwrites an object where it was told to create one only if its name is free \
+                          (it ignores If-None-Match), so commits could be lost; use one with conditional writes";
+            return Err(refused(reason.into()));
+        }
+        let listed = self.list(&join(directory, STAGING), |_| true).await?;
+        if content.as_deref() != Some(first.as_slice()) || !listed.iter().any(|file| file.path == path) {
+            let reason = "the store does not show at once what was written, so commits could be lost; \
+                          use one that is consistent";
+            return Err(refused(reason.into()));
+        }
+        Ok(())
+    }
+
     /// Removes a file, if it exists.
     pub async fn delete(&self, path: &str) -> Result<()> {
         match self {
@@ -423,6 +471,10 @@ pub(super) fn io_failed(action: &'static str, path: &str, error: &io::Error) -> 
 pub(super) fn output_failed(path: &str, error: &io::Error) -> FileError {
     let reason = match error.kind() {
         io::ErrorKind::StorageFull => format!("no space is left on the disk ({error})"),
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            let shown = path.to_string();
+            return FileError::AccessDenied { action: "writing", shown, reason: error.to_string() };
+        }
         io::ErrorKind::QuotaExceeded => format!("the quota is used up ({error})"),
         _ => error.to_string(),
     };
@@ -556,7 +608,12 @@ fn changed(shown: &str, before: &FileMeta, after: Option<&FileMeta>) -> FileErro
 
 fn read_failed(file: &FileMeta, error: &io::Error) -> FileError {
     match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof => changed(&file.path, file, None),
+        io::ErrorKind::NotFound => changed(&file.path, file, None),
+        // Cut off while it was read: it is there, and shorter.
+        io::ErrorKind::UnexpectedEof => {
+            let now = fs::metadata(&file.path).ok().map(|meta| local_meta(Path::new(&file.path), &meta));
+            changed(&file.path, file, now.as_ref())
+        }
         _ => io_failed("reading", &file.path, error),
     }
 }
@@ -566,7 +623,7 @@ fn local_create(target: &Path, bytes: &[u8]) -> io::Result<bool> {
     let directory = target.parent().ok_or(io::ErrorKind::InvalidInput)?;
     create_dirs(directory)?;
     let staged = directory.join(format!(".{}", uuid::Uuid::new_v4()));
-    let written = fs::write(&staged, bytes).and_then(|()| fs::File::open(&staged)?.sync_all());
+    let written = fs::write(&staged, bytes).and_then(|()| sync(&fs::File::open(&staged)?));
     // A link is made only if the name is free: the one conditional create that local file systems have for a whole file.
     let linked = written.and_then(|()| match fs::hard_link(&staged, target) {
         Ok(()) => Ok(true),
@@ -579,9 +636,24 @@ fn local_create(target: &Path, bytes: &[u8]) -> io::Result<bool> {
     Ok(created)
 }
 
+/// What was synced, in order, in all tests of this process.
+#[cfg(test)]
+pub(super) static SYNCED: std::sync::Mutex<Vec<PathBuf>> = std::sync::Mutex::new(Vec::new());
+
+/// Makes a file's content, or a directory's entries, durable.
+pub(super) fn sync(file: &fs::File) -> io::Result<()> {
+    file.sync_all()?;
+    #[cfg(test)]
+    {
+        let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(file));
+        SYNCED.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(fs::read_link(path)?);
+    }
+    Ok(())
+}
+
 /// Makes a directory's entries durable.
 pub(super) fn sync_dir(directory: &Path) -> io::Result<()> {
-    fs::File::open(directory)?.sync_all()
+    sync(&fs::File::open(directory)?)
 }
 
 /// `mkdir -p`, each new entry made durable.
@@ -592,8 +664,13 @@ pub(super) fn create_dirs(directory: &Path) -> io::Result<()> {
     let parent = directory.parent().ok_or(io::ErrorKind::NotFound)?;
     create_dirs(parent)?;
     match fs::create_dir(directory) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
+        // Made by another process in between.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && directory.is_dir() => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            let reason = format!("{} is not a directory", directory.display());
+            return Err(io::Error::new(io::ErrorKind::NotADirectory, reason));
+        }
+        made => made?,
     }
     sync_dir(parent)
 }

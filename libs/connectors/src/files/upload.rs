@@ -1,6 +1,6 @@
 //! Writes staged files on a thread of its own: the worker only encodes.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -13,7 +13,8 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use super::error::{FileError, Result};
-use super::store::{Store, create_dirs, output_failed, sync_dir};
+use super::staging::{self, Lock};
+use super::store::{Store, output_failed, sync, sync_dir};
 
 /// Parts of an upload to an object store; smaller files are put at once.
 const PART_BYTES: usize = 8 << 20;
@@ -43,6 +44,10 @@ pub enum Command {
     Synced {
         reply: std::sync::mpsc::Sender<Result<(), RunError>>,
     },
+    /// The writer ends: local files that it opened after the last of the two above are removed.
+    End {
+        reply: std::sync::mpsc::Sender<()>,
+    },
 }
 
 /// Starts the thread; it ends when the sender is dropped.
@@ -50,7 +55,14 @@ pub fn start(store: Store, tokio: &Handle, failed: mpsc::UnboundedSender<RunErro
     let (sender, mut commands) = mpsc::unbounded_channel();
     let handle = tokio.clone();
     tokio.spawn_blocking(move || {
-        let mut uploads = Uploads { store, handle, open: HashMap::new(), unsynced: BTreeSet::new() };
+        let mut uploads = Uploads {
+            store,
+            handle,
+            open: HashMap::new(),
+            unsynced: BTreeSet::new(),
+            unnamed: BTreeMap::new(),
+            lock: None,
+        };
         let mut error: Option<RunError> = None;
         while let Some(command) = commands.blocking_recv() {
             let done = match (&error, command) {
@@ -67,6 +79,12 @@ pub fn start(store: Store, tokio: &Handle, failed: mpsc::UnboundedSender<RunErro
                     // Nobody waits when the run is over.
                     let _ = reply.send(synced.as_ref().copied().map_err(run_error));
                     synced
+                }
+                (_, Command::End { reply }) => {
+                    uploads.end();
+                    // It does not wait for ever.
+                    let _ = reply.send(());
+                    Ok(())
                 }
                 (Some(error), Command::Prepared { reply, .. }) => {
                     reply.done(Err(error.clone()));
@@ -98,6 +116,10 @@ struct Uploads {
     open: HashMap<u64, Upload>,
     /// Directories with entries that are not durable yet.
     unsynced: BTreeSet<PathBuf>,
+    /// Local files that neither a commit nor a snapshot can name, by number.
+    unnamed: BTreeMap<u64, PathBuf>,
+    /// On the directory of the local files, from the first one on.
+    lock: Option<Lock>,
 }
 
 enum Upload {
@@ -115,10 +137,9 @@ impl Uploads {
         let upload = match local {
             Some(local) => {
                 let failed = |error: io::Error| output_failed(&path, &error);
-                let parent = local.parent().expect("a file is in a directory").to_path_buf();
-                create_dirs(&parent).map_err(failed)?;
-                let opened = fs::OpenOptions::new().write(true).create_new(true).open(&local).map_err(failed)?;
-                self.unsynced.insert(parent);
+                let opened = staging::create(&local, &mut self.lock).map_err(failed)?;
+                self.unsynced.insert(local.parent().expect("a file is in a directory").to_path_buf());
+                self.unnamed.insert(file, local);
                 Upload::Local { file: opened, shown: path }
             }
             None => Upload::Object { key: path, buffer: vec![], parts: None },
@@ -144,7 +165,7 @@ impl Uploads {
 
     fn close(&mut self, file: u64) -> Result<()> {
         match self.open.remove(&file).expect("a file is opened before it is closed") {
-            Upload::Local { file, shown } => file.sync_all().map_err(|error| output_failed(&shown, &error)),
+            Upload::Local { file, shown } => sync(&file).map_err(|error| output_failed(&shown, &error)),
             Upload::Object { key, buffer, parts: None } => {
                 let Store::Objects { objects, .. } = &self.store else {
                     unreachable!("an object is in an object store")
@@ -170,7 +191,23 @@ impl Uploads {
         for directory in std::mem::take(&mut self.unsynced) {
             sync_dir(&directory).map_err(|error| output_failed(&directory.display().to_string(), &error))?;
         }
+        let open = &self.open;
+        self.unnamed.retain(|file, _| open.contains_key(file));
         Ok(())
+    }
+
+    fn end(&mut self) {
+        self.open.clear();
+        let mut directories = BTreeSet::new();
+        for path in std::mem::take(&mut self.unnamed).into_values() {
+            if let Err(error) = fs::remove_file(&path) {
+                tracing::warn!("a staged file stays at {}: {error}", path.display());
+            }
+            directories.extend(path.parent().map(PathBuf::from));
+        }
+        if let (Some(lock), Some(directory)) = (self.lock.take(), directories.pop_first()) {
+            lock.remove(&directory);
+        }
     }
 }
 

@@ -619,6 +619,23 @@ mod tests {
     }
 
     #[test]
+    fn a_seed_decides_the_rows() {
+        let rows = |options: Value| run(source_conformance(open(options, &["k INT", "s STRING", "x DOUBLE"]).unwrap()));
+        let first = rows(json!({"number-of-rows": 50, "seed": 1}));
+        assert_eq!(rows(json!({"number-of-rows": 50, "seed": 1})), first, "the same seed");
+        let second = rows(json!({"number-of-rows": 50, "seed": 2}));
+        let shared = second.iter().filter(|row| first.contains(row)).count();
+        assert_eq!(shared, 0, "another seed");
+        let source = open(json!({"number-of-rows": 5, "fields.id.kind": "sequence"}), &["id BIGINT"]).unwrap();
+        let seen = run(async { collect(&source, starts(&source.splits().await.unwrap()), 2).await.unwrap() });
+        let numbered: Vec<String> = seen.into_iter().flat_map(|seen| seen.rows).collect();
+        assert_eq!(numbered, ["0: 0", "1: 1", "2: 2", "3: 3", "4: 4"], "positions are row numbers");
+        // Columns of one table do not repeat each other either.
+        let twins = run(source_conformance(open(json!({"number-of-rows": 50}), &["a BIGINT", "b BIGINT"]).unwrap()));
+        assert!(twins.iter().all(|row| row.split('|').next() != row.split('|').nth(1)), "{twins:?}");
+    }
+
+    #[test]
     fn sequences_step_and_begin_again() {
         let options = json!({"number-of-rows": 5, "fields.a.kind": "sequence", "fields.a.start": "10", "fields.a.end": "12", "fields.b.kind": "sequence",
             "fields.b.start": "1.50", "fields.b.step": "0.25", "fields.c.kind": "sequence", "fields.c.start": "2001-02-27", "fields.d.kind": "sequence",

@@ -25,9 +25,11 @@ use crate::files::{Decoded, FilesystemSource, manifest};
 use crate::generator::{below, draw, stream};
 
 /// Rows per block of the cache.
-const BLOCK_ROWS: usize = 64 * 1024;
+pub(super) const BLOCK_ROWS: usize = 64 * 1024;
 /// Caches that nobody used for this long are removed.
-const KEPT: Duration = Duration::from_secs(24 * 3600);
+const KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Beyond this size in all, those go that were not used for longest.
+const KEPT_BYTES: u64 = 8 << 30;
 /// Column of arrival keys; no SQL name has a NUL.
 const KEY: &str = "\0arrival";
 /// Rows per batch while reading the files.
@@ -74,6 +76,8 @@ impl Info {
 
 pub struct Cache {
     directory: PathBuf,
+    /// While it is held, nobody removes the directory.
+    lock: Option<Arc<fs::File>>,
     pub info: Info,
 }
 
@@ -135,11 +139,19 @@ pub async fn open_or_make(files: Arc<FilesystemSource>, parts: Parts) -> Result<
 }
 
 fn open(directory: PathBuf) -> Option<Cache> {
+    let lock = lock(&directory);
     let text = fs::read(directory.join("info.json")).ok()?;
     let info = serde_json::from_slice(&text).ok()?;
     // Used now: not to be removed soon.
     let _ = fs::File::open(directory.join("info.json")).and_then(|file| file.set_modified(SystemTime::now()));
-    Some(Cache { directory, info })
+    Some(Cache { directory, info, lock })
+}
+
+/// As far as the file system can.
+fn lock(directory: &Path) -> Option<Arc<fs::File>> {
+    let directory = fs::File::open(directory).ok()?;
+    directory.lock_shared().ok()?;
+    Some(Arc::new(directory))
 }
 
 /// All rows while they are read.
@@ -208,8 +220,8 @@ impl Rows {
         if renamed.is_err() {
             let _ = fs::remove_dir_all(&staged);
         }
-        remove_old(home);
-        Ok(Cache { info: renamed?, directory })
+        remove_old(home, &directory, KEPT_BYTES);
+        Ok(Cache { info: renamed?, lock: lock(&directory), directory })
     }
 
     fn write_to(&self, staged: &Path, parts: &Parts) -> Result<Info, RunError> {
@@ -253,13 +265,31 @@ impl Rows {
     }
 }
 
-/// As far as possible: caches are only copies.
-fn remove_old(home: &Path) {
+/// Removes caches that were not used for long, and the longest unused ones while all are too large together; never `own`, and none that
+/// a run is reading. As far as possible: caches are only copies.
+fn remove_old(home: &Path, own: &Path, limit: u64) {
+    let mut caches: Vec<(SystemTime, u64, PathBuf)> = Vec::new();
     for entry in fs::read_dir(home).into_iter().flatten().flatten() {
-        let used =
-            entry.path().join("info.json").metadata().or_else(|_| entry.metadata()).and_then(|meta| meta.modified());
-        if used.is_ok_and(|used| used.elapsed().is_ok_and(|age| age > KEPT)) {
-            let _ = fs::remove_dir_all(entry.path());
+        let path = entry.path();
+        let used = path.join("info.json").metadata().or_else(|_| entry.metadata()).and_then(|meta| meta.modified());
+        if let Ok(used) = used {
+            let files = fs::read_dir(&path).into_iter().flatten().flatten();
+            let size = files.filter_map(|file| file.metadata().ok()).map(|meta| meta.len()).sum();
+            caches.push((used, size, path));
+        }
+    }
+    let mut total: u64 = caches.iter().map(|(_, size, _)| size).sum();
+    caches.sort();
+    for (used, size, path) in caches {
+        // A hidden one is being made by another process.
+        let being_made = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+        let old = used.elapsed().is_ok_and(|age| age > KEPT);
+        if path == own || !old && (being_made || total <= limit) {
+            continue;
+        }
+        let free = fs::File::open(&path).is_ok_and(|directory| directory.try_lock().is_ok());
+        if free && fs::remove_dir_all(&path).is_ok() {
+            total -= size;
         }
     }
 }
@@ -269,6 +299,7 @@ impl Cache {
         Ok(SplitReader {
             path: self.directory.join(format!("{split}.arrow")),
             rows: self.info.rows[split],
+            _lock: self.lock.clone(),
             open: Arc::default(),
         })
     }
@@ -279,6 +310,7 @@ impl Cache {
 pub struct SplitReader {
     path: PathBuf,
     rows: u64,
+    _lock: Option<Arc<fs::File>>,
     /// Opened at the first block. Only one block is read at a time.
     open: Arc<std::sync::Mutex<Option<FileReader<BufReader<fs::File>>>>>,
 }
@@ -308,5 +340,45 @@ impl SplitReader {
         let wanted: Vec<usize> = (0..last).collect();
         let rows = block.project(&wanted).map_err(|error| failed(&self.path, error))?;
         Ok((rows, keys))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn caches_that_are_old_or_too_many_are_removed() {
+        let home = tempfile::tempdir().unwrap();
+        let make = |name: &str, bytes: usize, hours: u64| {
+            let directory = home.path().join(name);
+            fs::create_dir(&directory).unwrap();
+            fs::write(directory.join("0.arrow"), vec![0; bytes]).unwrap();
+            let info = fs::File::create(directory.join("info.json")).unwrap();
+            info.set_modified(SystemTime::now() - Duration::from_secs(hours * 3600)).unwrap();
+            directory
+        };
+        let left = || {
+            let entries = fs::read_dir(home.path()).unwrap();
+            let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+            names.sort();
+            names.join(" ")
+        };
+        make("a", 1, 8 * 24);
+        let in_use = make("b", 100, 8 * 24);
+        make("c", 100, 30);
+        make("d", 100, 20);
+        make("e", 100, 10);
+        make(".making", 100, 40);
+        let own = make("own", 100, 50);
+        let held = lock(&in_use).unwrap();
+        remove_old(home.path(), &own, 600);
+        assert_eq!(left(), ".making b c d e own", "only what nobody used for a week");
+        remove_old(home.path(), &own, 450);
+        assert_eq!(left(), ".making b e own", "the longest unused first, as many as needed");
+        drop(held);
+        remove_old(home.path(), &own, 600);
+        assert_eq!(left(), ".making e own");
     }
 }

@@ -100,6 +100,32 @@ fn rows_arrive_in_order_of_time_within_the_disorder() {
     let dealt = ids(&open(root.path(), json!({"replay.splits": 4}), true).unwrap());
     assert!(dealt.len() == 4 && dealt.iter().all(|ids| ids.len() > 100), "rows are dealt evenly");
     assert!(dealt.iter().all(|ids| ids.iter().filter(|id| *id % 10 != 9).is_sorted()), "each split is in order");
+    // A reader of several splits reads them side by side, not one after the other.
+    let source = open(root.path(), json!({"replay.splits": 4}), true).unwrap();
+    let seen = run(async { collect(&source, starts(&source.splits().await.unwrap()), 1).await.unwrap() });
+    let times = seen.iter().map(|seen| seen.rows[0].split_once('|').unwrap().1).filter(|time| *time != "NULL");
+    assert!(times.is_sorted(), "the row that arrives first is read first");
+}
+
+/// The cache is read in blocks.
+#[test]
+fn reading_goes_on_in_any_block() {
+    let root = tempfile::tempdir().unwrap();
+    let count = 2 * super::cache::BLOCK_ROWS as i64 + 3;
+    fs::write(root.path().join("a.json"), (0..count).map(|id| format!("{{\"id\":{id}}}\n")).collect::<String>())
+        .unwrap();
+    let source = open(root.path(), json!({}), false).unwrap();
+    assert!(ids(&source)[0].iter().copied().eq(0..count));
+    run(async {
+        let split = starts(&source.splits().await.unwrap()).remove(0);
+        for done in [super::cache::BLOCK_ROWS as i64, super::cache::BLOCK_ROWS as i64 + 5, count - 1, count] {
+            let start = engine::SplitStart { position: Some(engine::Position::At(done.to_string())), ..split.clone() };
+            let rest = collect(&source, vec![start], 50_000).await.unwrap();
+            let first = rest.first().map(|seen| seen.rows[0].clone());
+            assert_eq!(first, (done < count).then(|| format!("{done}: {done}|NULL")), "behind {done}");
+            assert_eq!(rest.iter().map(|seen| seen.len as i64).sum::<i64>(), count - done, "behind {done}");
+        }
+    });
 }
 
 #[test]
@@ -122,6 +148,12 @@ fn bad_records_are_told_once_and_changed_files_are_sorted_anew() {
     let seen = run(async { collect(&source, starts(&source.splits().await.unwrap()), 50).await.unwrap() });
     assert_eq!(seen[0].rows.len(), 1);
     assert!(seen[0].rows[0].starts_with("1! "), "{seen:?}");
+    run(async {
+        let start = starts(&source.splits().await.unwrap()).remove(0);
+        let start = engine::SplitStart { position: Some(seen[0].next.clone()), ..start };
+        let rest = collect(&source, vec![start], 50).await.unwrap();
+        assert!(rest.len() == 1 && rest[0].rows[0].starts_with("0: 1|"), "not told again: {rest:?}");
+    });
     fs::write(root.path().join("a.json"), "{\"id\": 7, \"ts\": \"2020-01-01 00:00:00\"}\n").unwrap();
     assert_eq!(ids(&open(root.path(), json!({}), true).unwrap()), [[7]]);
     fs::write(root.path().join("a.json"), "").unwrap();

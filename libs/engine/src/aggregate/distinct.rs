@@ -16,34 +16,55 @@ use super::{Accumulator, AggregateError};
 
 pub(super) struct Distinct {
     entries: KeyTable,
-    /// By entry.
-    nodes: Vec<Node>,
+    /// By entry: the one of its group that came before it; [`NONE`] ends the list, [`FREE`] is no entry. So a group can be read or cleared
+    /// alone.
+    next: Vec<u32>,
+    /// By entry, where values may be taken back; else empty, and every count is 1.
+    uses: Vec<Use>,
     /// By slot: the group's entry that came last.
     heads: Vec<u32>,
     value: DataType,
     inner: Box<dyn Accumulator>,
+    /// Whether values may be taken back.
+    retracts: bool,
+    /// Whether some entry below the table's end may be free.
+    holes: bool,
 }
 
-/// An entry of the table, in the list of its group's entries, so that a group can be read or cleared alone.
+/// How often a value is there, and where its entry is in the list of its group.
 #[derive(Clone, Copy)]
-struct Node {
+struct Use {
     count: i64,
-    /// [`NONE`]: the entry is free.
     slot: u32,
-    previous: u32,
-    next: u32,
+    /// The entry whose `next` this one is.
+    later: u32,
 }
 
 const NONE: u32 = u32::MAX;
-const FREE: Node = Node { count: 0, slot: NONE, previous: NONE, next: NONE };
+const FREE: u32 = u32::MAX - 1;
+const UNUSED: Use = Use { count: 0, slot: NONE, later: NONE };
 
 impl Distinct {
     /// `inner` must be able to take rows back. Fails with `refused` if values of the type cannot be told apart.
-    pub fn new(value: &DataType, inner: Box<dyn Accumulator>, refused: AggregateError) -> Result<Self, AggregateError> {
+    pub fn new(
+        value: &DataType,
+        inner: Box<dyn Accumulator>,
+        retracts: bool,
+        refused: AggregateError,
+    ) -> Result<Self, AggregateError> {
         let key =
             Fields::from(vec![Field::new("slot", DataType::UInt32, false), Field::new("value", value.clone(), true)]);
         let entries = KeyTable::new(&key).map_err(|_| refused)?;
-        Ok(Self { entries, nodes: Vec::new(), heads: Vec::new(), value: value.clone(), inner })
+        Ok(Self {
+            entries,
+            next: Vec::new(),
+            uses: Vec::new(),
+            heads: Vec::new(),
+            value: value.clone(),
+            inner,
+            retracts,
+            holes: false,
+        })
     }
 
     /// Counts each of the values (none is NULL) `by(row)` times in the group of the row.
@@ -55,13 +76,26 @@ impl Distinct {
     ) -> Result<(), AggregateError> {
         let mut entries = Vec::with_capacity(slots.len());
         self.entries.intern(&[Arc::new(slots.clone()), values.clone()], slots.len(), &mut entries);
-        self.nodes.resize(self.entries.slots_capacity().max(self.nodes.len()), FREE);
+        let known = if self.holes { 0 } else { self.next.len() as u32 };
+        self.next.resize(self.entries.slots_capacity().max(self.next.len()), FREE);
+        if !self.retracts {
+            // A value that is there already costs nothing but finding it.
+            let mut came = Vec::new();
+            for (row, (&entry, &slot)) in entries.iter().zip(slots.values()).enumerate() {
+                if entry >= known && self.next[entry as usize] == FREE {
+                    self.link(entry, slot);
+                    came.push(row as u32);
+                }
+            }
+            return self.forward(slots, values, came, true);
+        }
+        self.uses.resize(self.next.len(), UNUSED);
         let (mut came, mut went, mut empty) = (Vec::new(), Vec::new(), Vec::new());
         for (row, (&entry, &slot)) in entries.iter().zip(slots.values()).enumerate() {
-            if self.nodes[entry as usize].slot == NONE {
+            if self.next[entry as usize] == FREE {
                 self.link(entry, slot);
             }
-            let count = &mut self.nodes[entry as usize].count;
+            let count = &mut self.uses[entry as usize].count;
             let before = *count;
             *count += by(row);
             match (before > 0, *count > 0) {
@@ -78,8 +112,9 @@ impl Distinct {
         // An entry may have come back since it was empty, or have been empty twice.
         empty.sort_unstable();
         empty.dedup();
-        empty.retain(|&entry| self.nodes[entry as usize].count == 0);
+        empty.retain(|&entry| self.uses[entry as usize].count == 0);
         empty.iter().for_each(|&entry| self.unlink(entry));
+        self.holes |= !empty.is_empty();
         self.entries.remove(&empty);
         Ok(())
     }
@@ -106,27 +141,31 @@ impl Distinct {
 
     fn link(&mut self, entry: u32, slot: u32) {
         let head = std::mem::replace(&mut self.heads[slot as usize], entry);
-        if head != NONE {
-            self.nodes[head as usize].previous = entry;
+        self.next[entry as usize] = head;
+        if self.retracts {
+            if head != NONE {
+                self.uses[head as usize].later = entry;
+            }
+            self.uses[entry as usize] = Use { count: 0, slot, later: NONE };
         }
-        self.nodes[entry as usize] = Node { count: 0, slot, previous: NONE, next: head };
     }
 
     fn unlink(&mut self, entry: u32) {
-        let Node { slot, previous, next, .. } = std::mem::replace(&mut self.nodes[entry as usize], FREE);
-        if previous == NONE {
+        let Use { slot, later, .. } = std::mem::replace(&mut self.uses[entry as usize], UNUSED);
+        let next = std::mem::replace(&mut self.next[entry as usize], FREE);
+        if later == NONE {
             self.heads[slot as usize] = next;
         } else {
-            self.nodes[previous as usize].next = next;
+            self.next[later as usize] = next;
         }
         if next != NONE {
-            self.nodes[next as usize].previous = previous;
+            self.uses[next as usize].later = later;
         }
     }
 
     fn entries_of(&self, slot: u32) -> impl Iterator<Item = u32> {
         let some = |entry: u32| (entry != NONE).then_some(entry);
-        std::iter::successors(some(self.heads[slot as usize]), move |&entry| some(self.nodes[entry as usize].next))
+        std::iter::successors(some(self.heads[slot as usize]), move |&entry| some(self.next[entry as usize]))
     }
 
     fn change(&mut self, rows: &Rows, by: i64) -> Result<(), AggregateError> {
@@ -190,7 +229,7 @@ impl Accumulator for Distinct {
             lengths.push(entries.len() - before);
         }
         let values = self.entries.keys(&entries).pop().expect("the value is the last column of the key");
-        let counts = entries.iter().map(|&entry| self.nodes[entry as usize].count);
+        let counts = entries.iter().map(|&entry| self.uses.get(entry as usize).map_or(1, |uses| uses.count));
         vec![list_of(
             self.entry_fields(),
             vec![values, Arc::new(Int64Array::from_iter_values(counts))],
@@ -203,17 +242,27 @@ impl Accumulator for Distinct {
     }
 
     fn clear(&mut self, slots: &[u32]) {
+        let mut gone = Vec::new();
         for &slot in slots {
-            let entries: Vec<u32> = self.entries_of(slot).collect();
-            entries.iter().for_each(|&entry| self.nodes[entry as usize] = FREE);
-            self.entries.remove(&entries);
+            gone.extend(self.entries_of(slot));
             self.heads[slot as usize] = NONE;
+        }
+        if gone.len() == self.entries.len() {
+            self.entries.clear();
+            self.next.clear();
+            self.uses.clear();
+            self.holes = false;
+        } else {
+            gone.iter().for_each(|&entry| self.next[entry as usize] = FREE);
+            self.entries.remove(&gone);
+            self.holes |= !gone.is_empty();
         }
         self.inner.clear(slots);
     }
 
     fn bytes(&self) -> usize {
-        let lists = self.nodes.capacity() * size_of::<Node>() + self.heads.capacity() * size_of::<u32>();
+        let lists =
+            (self.next.capacity() + self.heads.capacity()) * size_of::<u32>() + self.uses.capacity() * size_of::<Use>();
         lists + self.entries.bytes() + self.inner.bytes()
     }
 }

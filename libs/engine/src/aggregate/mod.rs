@@ -107,7 +107,7 @@ pub fn accumulator(call: &Call) -> Result<Box<dyn Accumulator>, AggregateError> 
     let result = arrow_type(&call.result);
     if call.distinct && !matches!(call.function, Min | Max) {
         let once = Call { distinct: false, retracts: true, ..call.clone() };
-        return Ok(Box::new(distinct::Distinct::new(&arg, accumulator(&once)?, refused(call))?));
+        return Ok(Box::new(distinct::Distinct::new(&arg, accumulator(&once)?, call.retracts, refused(call))?));
     }
     let is_float = matches!(arg, DataType::Float32 | DataType::Float64);
     Ok(match call.function {

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch, StringArray, StringBuilder};
-use arrow::datatypes::{DataType, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, Schema, SchemaRef, TimeUnit};
 use arrow::json::writer::{LineDelimited, WriterBuilder};
 
 use super::panes::{TIME_MAX, TIME_MIN};
+use super::results::record_batch;
 use super::times::timestamps;
 use crate::batch::{Batch, Origin};
 use crate::error::{Result, RunError};
+use crate::plan::LedgerRow;
 
 /// The names of the source and of the split behind a split's number in the run's frozen list.
 pub type SplitNames = Arc<dyn Fn(u32) -> (String, String) + Send + Sync>;
@@ -18,17 +20,19 @@ pub type SplitNames = Arc<dyn Fn(u32) -> (String, String) + Send + Sync>;
 #[derive(Clone)]
 pub struct Ledger {
     operator: String,
+    row: LedgerRow,
     names: SplitNames,
     schema: SchemaRef,
 }
 
 impl Ledger {
-    pub fn new(operator: &str, names: SplitNames) -> Ledger {
-        Ledger { operator: operator.into(), names, schema: expr::arrow_schema(&graph::late_rows_schema()) }
+    /// `row` says what is shown of a row.
+    pub fn new(operator: &str, row: LedgerRow, names: SplitNames) -> Ledger {
+        Ledger { operator: operator.into(), row, names, schema: expr::arrow_schema(&graph::late_rows_schema()) }
     }
 
     /// A ledger row for each row of `late`, which all came with the same stamp. `event_times` are in microseconds; `missed` says for how
-    /// many of its windows each row came too late.
+    /// many of its windows each row came too late: all, or the first ones.
     pub fn entries(&self, late: &Batch, event_times: Vec<i64>, stamp: i64, missed: Vec<i64>) -> Result<Batch> {
         let rows = late.num_rows();
         let instant = DataType::Timestamp(TimeUnit::Microsecond, None);
@@ -41,11 +45,18 @@ impl Ledger {
             timestamps(vec![stamp.clamp(TIME_MIN, TIME_MAX); rows], &instant),
             Arc::new(StringArray::from(vec![self.operator.as_str(); rows])),
             Arc::new(Int64Array::from(missed)),
-            Arc::new(json_rows(&late.rows)?),
+            Arc::new(json_rows(&self.shown(&late.rows)?)?),
         ];
         let rows = RecordBatch::try_new(self.schema.clone(), columns)
             .map_err(|error| RunError::internal(format!("cannot write the lateness ledger: {error}")))?;
         Ok(Batch::inserts(rows))
+    }
+
+    fn shown(&self, rows: &RecordBatch) -> Result<RecordBatch> {
+        let schema = rows.schema();
+        let fields = self.row.iter().map(|(name, column)| schema.field(*column).clone().with_name(name));
+        let columns = self.row.iter().map(|(_, column)| rows.column(*column).clone()).collect();
+        record_batch(&Arc::new(Schema::new(fields.collect::<Vec<_>>())), columns, rows.num_rows())
     }
 
     fn origins(&self, origin: Option<&Origin>, rows: usize) -> [ArrayRef; 3] {

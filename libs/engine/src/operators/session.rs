@@ -121,7 +121,7 @@ impl SessionAggregate {
             rule: Rule { unit: spec.unit, lateness: spec.lateness },
             gap: spec.gap,
             time: spec.time,
-            ledger: spec.ledger.then(|| Ledger::new(&spec.operator, names)),
+            ledger: spec.ledger.clone().map(|row| Ledger::new(&spec.operator, row, names)),
             keys: layout.key_table()?,
             of_key: SlotVec::new(NO_SESSIONS),
             sessions: Vec::new(),

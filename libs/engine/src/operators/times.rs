@@ -69,7 +69,12 @@ pub fn micros(column: &ArrayRef) -> Result<ScalarBuffer<i64>> {
 pub fn bounds(column: &ArrayRef) -> Result<Option<(i64, i64)>> {
     fn of<T: ArrowPrimitiveType<Native = i64>>(column: &ArrayRef) -> Option<(i64, i64)> {
         let column = column.as_primitive::<T>();
-        compute::min(column).zip(compute::max(column))
+        if column.null_count() > 0 {
+            return compute::min(column).zip(compute::max(column));
+        }
+        let wider = |(min, max): (i64, i64), time: &i64| (min.min(*time), max.max(*time));
+        let (first, rest) = column.values().split_first()?;
+        Some(rest.iter().fold((*first, *first), wider))
     }
     let (bounds, unit) = match column.data_type() {
         DataType::Timestamp(TimeUnit::Second, _) => (of::<TimestampSecondType>(column), 1_000_000),

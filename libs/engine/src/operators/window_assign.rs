@@ -2,7 +2,7 @@
 //!
 //! Lateness is decided here, once, by the batch's stamp: before pre-aggregation and the exchange, where split and position of a row
 //! are known. A row that missed some of its windows brings along the end of the first one that it still counts in (`from`), so that
-//! whoever combines panes leaves the earlier windows out. No state.
+//! whoever combines panes leaves the earlier windows out. The ledger has an entry for every row that missed a window. No state.
 
 use std::sync::Arc;
 
@@ -37,6 +37,8 @@ struct Assigned {
     froms: Vec<i64>,
     /// Row numbers that leave: late for all windows, ascending.
     late: Vec<usize>,
+    /// Row numbers that missed windows, and how many: those late for all, and those late for some; ascending.
+    missed: Vec<(usize, i64)>,
     /// Row numbers that lie between windows (a slide longer than the size), ascending.
     outside: Vec<usize>,
     partially_late: u64,
@@ -49,7 +51,7 @@ impl WindowAssign {
         WindowAssign {
             rule,
             panes: Panes::new(spec.windows, rule),
-            ledger: spec.ledger.then(|| Ledger::new(&spec.operator, names)),
+            ledger: spec.ledger.clone().map(|row| Ledger::new(&spec.operator, row, names)),
             schema: output,
             spec,
         }
@@ -91,10 +93,12 @@ impl WindowAssign {
                 Verdict::Open => ALL,
                 Verdict::From(end) => {
                     found.partially_late += 1;
+                    found.missed.push((row, (end - panes.first_end(pane)) / panes.end_step()));
                     end
                 }
                 Verdict::Late => {
                     found.late.push(row);
+                    found.missed.push((row, panes.windows_of(pane)));
                     ALL
                 }
                 Verdict::Outside => {
@@ -115,18 +119,19 @@ impl WindowAssign {
         found.froms = ends.micros.to_vec();
         if !ends.micros.is_empty() && self.rule.late(ends.min, stamp) {
             found.late = (0..found.froms.len()).filter(|&row| self.rule.late(found.froms[row], stamp)).collect();
+            found.missed = found.late.iter().map(|&row| (row, 1)).collect();
         }
         found
     }
 
     fn write_ledger(&self, batch: &Batch, times: &Times, found: &Assigned, stamp: i64, out: &mut Output) -> Result<()> {
         let Some(ledger) = &self.ledger else { return Ok(()) };
-        let late = batch.take(&found.late.iter().map(|&row| row as u32).collect()).map_err(failed)?;
+        let (rows, missed): (Vec<usize>, Vec<i64>) = found.missed.iter().copied().unzip();
+        let late = batch.take(&rows.iter().map(|&row| row as u32).collect()).map_err(failed)?;
         // The time attribute of a row with an attached window is the window's last instant.
         let back = if self.panes.is_none() { self.spec.unit } else { 0 };
-        let event_times = found.late.iter().map(|&row| times.micros[row] - back).collect();
-        let missed = found.late.iter().map(|&row| self.panes.map_or(1, |panes| panes.windows_of(found.panes[row])));
-        out.send_side(ledger.entries(&late, event_times, stamp, missed.collect())?);
+        let event_times = rows.iter().map(|&row| times.micros[row] - back).collect();
+        out.send_side(ledger.entries(&late, event_times, stamp, missed)?);
         Ok(())
     }
 }
@@ -152,7 +157,14 @@ impl Verdict {
 
 impl Assigned {
     fn new(panes: Vec<i64>) -> Assigned {
-        Assigned { panes, froms: Vec::new(), late: Vec::new(), outside: Vec::new(), partially_late: 0 }
+        Assigned {
+            panes,
+            froms: Vec::new(),
+            late: Vec::new(),
+            missed: Vec::new(),
+            outside: Vec::new(),
+            partially_late: 0,
+        }
     }
 }
 
@@ -172,7 +184,7 @@ impl Stateless for WindowAssign {
         out.counters.late += found.late.len() as u64;
         out.counters.filtered += found.outside.len() as u64;
         out.counters.partially_late += found.partially_late;
-        if !found.late.is_empty() {
+        if !found.missed.is_empty() {
             self.write_ledger(&batch, &times, &found, stamp, out)?;
         }
         let gone = (!found.late.is_empty() || !found.outside.is_empty()).then(|| {

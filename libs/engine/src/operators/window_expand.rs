@@ -36,7 +36,7 @@ impl WindowExpand {
             time: spec.time,
             unit: spec.unit,
             panes: Panes::new(spec.windows, rule).expect("windows are attached only to rows that have none"),
-            ledger: spec.ledger.then(|| Ledger::new(&spec.operator, names)),
+            ledger: spec.ledger.clone().map(|row| Ledger::new(&spec.operator, row, names)),
             schema: output,
         }
     }

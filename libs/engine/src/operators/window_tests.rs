@@ -48,7 +48,7 @@ impl Job {
             windows,
             lateness,
             keep: if keys == 1 { vec![0, 1] } else { vec![1] },
-            ledger: true,
+            ledger: Some(vec![("k".into(), 0), ("v".into(), 1), ("ts".into(), 2)]),
             operator: "windows".into(),
         };
         let output = schema(&format!("{columns}{WINDOW}, n BIGINT, total BIGINT"));
@@ -183,9 +183,16 @@ fn a_partially_late_row_counts_from_its_first_open_window_on() {
     let (mut assign, mut aggregate) = (job.assign(), job.aggregate());
     let mut out = Output::new();
     assign.map(batch(ROWS, "A 1 08:06\nB 2 08:11"), i64::MIN, &mut out).unwrap();
-    // 08:06 is late for [08:00, 08:10), although this operator's watermark has not got there yet.
-    assign.map(batch(ROWS, "C 4 08:07\nD 8 08:12"), at("08:10:00"), &mut out).unwrap();
-    assert_eq!((out.counters.late, out.counters.partially_late), (0, 1));
+    assert!(out.take_side().is_empty());
+    // 08:07 is late for [08:00, 08:10), although this operator's watermark has not got there yet.
+    let rows = "C 4 08:07\nD 8 08:12\nE 16 07:59";
+    assign.map(with_origin(batch(ROWS, rows)), at("08:10:00"), &mut out).unwrap();
+    assert_eq!((out.counters.late, out.counters.partially_late), (1, 1));
+    assert_eq!(
+        text(&out.take_side()),
+        "source split-7 10 08:07 08:10 windows 1 {\"k\":\"C\",\"v\":4,\"ts\":\"1970-01-01T08:07:00\"}
+source split-7 12 07:59 08:10 windows 2 {\"k\":\"E\",\"v\":16,\"ts\":\"1970-01-01T07:59:00\"}"
+    );
     for rows in out.take() {
         aggregate.process(0, rows, 0, &mut out).unwrap();
     }
@@ -234,7 +241,7 @@ fn windows_over_windows() {
         windows: Windows::Attached { start: 0 },
         lateness: 0,
         keep: vec![2],
-        ledger: false,
+        ledger: None,
         operator: "top".into(),
     };
     let kept = arrow(&schema("v BIGINT, pane BIGINT, from BIGINT"));

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use expr::Analysis;
-use graph::{AggregateCall, Graph, NamedExpr, Node, Operator, Window};
+use graph::{AggregateCall, AggregateFunction, Graph, NamedExpr, Node, Operator, Window};
 
 use crate::error::{Result, RunError};
 
@@ -18,6 +18,7 @@ pub fn needed(graph: &Graph, analysis: &Analysis, env: &expr::Env) -> Result<Nee
         .filter(|node| matches!(node.operator, Operator::LateRows(_)))
         .flat_map(|node| node.inputs.iter().map(String::as_str))
         .collect();
+    let letters = graph.nodes.iter().any(|node| matches!(node.operator, Operator::DeadLetters(_)));
     let mut needed: Needed = graph.nodes.iter().map(|node| (node.id.clone(), BTreeSet::new())).collect();
     for index in order.into_iter().rev() {
         let node = &graph.nodes[index];
@@ -25,8 +26,15 @@ pub fn needed(graph: &Graph, analysis: &Analysis, env: &expr::Env) -> Result<Nee
             continue; // They read side outputs, whose columns are fixed.
         }
         for input in &node.inputs {
-            let mut reads = Reads { schema: &analysis.facts[input].schema, env, columns: BTreeSet::new() };
-            reads.of(node, &needed[&node.id], ledgers.contains(node.id.as_str()), analysis.bounded)?;
+            let facts = &analysis.facts[input];
+            let order = facts.order.as_deref();
+            let mut reads = Reads { schema: &facts.schema, order, env, columns: BTreeSet::new() };
+            // A row that goes to a ledger or to the dead letters goes there whole.
+            let whole = match &node.operator {
+                Operator::Watermark(watermark) => letters && watermark.on_null == graph::OnBad::DeadLetter,
+                _ => ledgers.contains(node.id.as_str()),
+            };
+            reads.of(node, &needed[&node.id], whole, analysis.bounded)?;
             let columns = reads.columns;
             needed.entry(input.clone()).or_default().extend(columns);
         }
@@ -34,22 +42,25 @@ pub fn needed(graph: &Graph, analysis: &Analysis, env: &expr::Env) -> Result<Nee
     Ok(needed)
 }
 
-/// Whether rows that have no usable event time are dealt with: where anything reads the time, or the policy is to take such rows out.
+/// Whether rows that have no usable event time are dealt with: where anything reads the time, or the table says what is to happen to
+/// such rows.
 /// A query that looks at the time nowhere is not failed by it.
 pub fn judged(watermark: &graph::Watermark, schema: &graph::Schema, needed: &BTreeSet<usize>) -> bool {
     let read = schema.index_of(&watermark.column).is_some_and(|column| needed.contains(&column));
-    read || watermark.on_null != graph::OnBad::Fail
+    read || watermark.on_null != graph::OnBad::Fail || watermark.max_ahead.is_some()
 }
 
 /// What a node reads of one input.
 struct Reads<'a> {
     schema: &'a graph::Schema,
+    /// By what first and last values go.
+    order: Option<&'a str>,
     env: &'a expr::Env,
     columns: BTreeSet<usize>,
 }
 
 impl Reads<'_> {
-    fn of(&mut self, node: &Node, output: &BTreeSet<usize>, ledger: bool, bounded: bool) -> Result<()> {
+    fn of(&mut self, node: &Node, output: &BTreeSet<usize>, whole: bool, bounded: bool) -> Result<()> {
         match &node.operator {
             Operator::Source(_) | Operator::LateRows(_) | Operator::DeadLetters(_) => Ok(()),
             Operator::Sink(_) => self.all(),
@@ -64,17 +75,18 @@ impl Reads<'_> {
                 self.columns.extend(output);
                 Ok(())
             }
+            Operator::Watermark(_) if whole => self.all(),
             Operator::Watermark(watermark) => {
                 self.columns.extend(output);
                 // A bounded run takes its watermarks from elsewhere.
                 if bounded && !judged(watermark, self.schema, output) { Ok(()) } else { self.name(&watermark.column) }
             }
-            Operator::WindowAssign(_) if ledger => self.all(),
+            Operator::WindowAssign(_) if whole => self.all(),
             Operator::WindowAssign(assign) => {
                 self.columns.extend(output.iter().filter(|column| **column < self.schema.columns.len()));
                 self.window(&assign.window)
             }
-            Operator::WindowAggregate(_) if ledger => self.all(),
+            Operator::WindowAggregate(_) if whole => self.all(),
             Operator::WindowAggregate(aggregate) => {
                 self.window(&aggregate.window)?;
                 self.aggregate(&aggregate.keys, &aggregate.aggregates)
@@ -106,6 +118,11 @@ impl Reads<'_> {
         keys.iter().try_for_each(|key| self.expr(&key.expr))?;
         for call in calls {
             call.args.iter().chain(&call.filter).try_for_each(|text| self.expr(text))?;
+            if matches!(call.function, AggregateFunction::FirstValue | AggregateFunction::LastValue)
+                && let Some(order) = self.order
+            {
+                self.name(order)?;
+            }
         }
         Ok(())
     }

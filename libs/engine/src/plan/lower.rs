@@ -208,12 +208,12 @@ impl<'a> Lower<'a> {
             // Nothing looks at the time.
             _ => None,
         };
-        let origin = self.graph.nodes.iter().any(|node| matches!(node.operator, Operator::LateRows(_)));
         let letters = self
             .graph
             .nodes
             .iter()
             .any(|reader| matches!(reader.operator, Operator::DeadLetters(_)) && reader.inputs.contains(&node.id));
+        let origin = letters || self.graph.nodes.iter().any(|node| matches!(node.operator, Operator::LateRows(_)));
         let pushed = if self.analysis.bounded { self.pushed(last, &read, &built.steps)? } else { Vec::new() };
         let (prelude, schema) = (std::mem::take(&mut built.steps), built.schema.clone());
         let stage = SourceStage { node: source.clone(), read, pushed, prelude, time, origin };
@@ -321,6 +321,12 @@ impl<'a> Lower<'a> {
             .any(|node| matches!(node.operator, Operator::LateRows(_)) && node.inputs.iter().any(|input| input == id))
     }
 
+    /// By what first_value and last_value of a node go, if it has any.
+    fn order(&self, node: &Node, calls: &[AggregateCall]) -> Option<&'a str> {
+        // Without a time a bounded input is taken as it comes.
+        self.analysis.facts[&node.inputs[0]].order.as_deref().filter(|_| calls.iter().any(is_by_time))
+    }
+
     fn window_assign(&mut self, node: &'a Node, window: &Window) -> Result<Built> {
         let input = self.input(node)?;
         let (windows, time) = windows(window)?;
@@ -330,13 +336,13 @@ impl<'a> Lower<'a> {
             windows,
             lateness: 0,
             keep: (0..input.schema.columns.len()).collect(),
-            ledger: self.has_ledger(&node.id),
+            ledger: self.has_ledger(&node.id).then(|| ledger_row(&input.schema)),
             operator: node.id.clone(),
         };
         let facts = &self.analysis.facts[&node.id].schema;
         let mut schema = input.schema.clone();
         schema.columns.extend(facts.columns[facts.columns.len() - 3..].iter().cloned());
-        let (updating, ledger) = (input.updating, spec.ledger);
+        let (updating, ledger) = (input.updating, spec.ledger.is_some());
         let edge = self.edge(input, &format!("{}.input", node.id), Route::Local);
         let stage = self.push(&node.id, StageKind::WindowExpand(spec), vec![edge], schema.clone(), updating);
         if ledger {
@@ -345,14 +351,17 @@ impl<'a> Lower<'a> {
         Ok(Built { stage, steps: Vec::new(), schema, updating })
     }
 
-    /// Projects an aggregate's input to: keys, then arguments and filters (each once), then the extra columns.
+    /// Projects an aggregate's input to: keys, then arguments and filters (each once), then the extra columns, then for the ledger those
+    /// that are still missing.
     fn arguments(
         &self,
+        node: &Node,
         input: Built,
         keys: &[NamedExpr],
         calls: &[AggregateCall],
         extra: &[&str],
     ) -> Result<Arguments> {
+        let order = self.order(node, calls);
         let schema = input.schema.clone();
         let mut columns = keys.to_vec();
         let place = |text: &str, columns: &mut Vec<NamedExpr>| -> usize {
@@ -369,6 +378,10 @@ impl<'a> Lower<'a> {
             places.push((arg, filter));
         }
         let extras: Vec<usize> = extra.iter().map(|name| place(&quoted(name), &mut columns)).collect();
+        let order = order.map(|name| place(&quoted(name), &mut columns));
+        let ledger = self.has_ledger(&node.id).then(|| {
+            schema.names().map(|name| (name.to_string(), place(&quoted(name), &mut columns))).collect::<LedgerRow>()
+        });
         let built = self.project(input, columns)?;
         let mut made = Vec::new();
         for (call, (arg, filter)) in calls.iter().zip(places) {
@@ -376,7 +389,6 @@ impl<'a> Lower<'a> {
                 call.args.first().map(|arg| self.compile(arg, &schema)).transpose()?.map(|arg| arg.data_type().clone());
             let (result, _) =
                 expr::aggregate_type(call, arg_type.as_ref()).map_err(|error| RunError::internal(error.to_string()))?;
-            let by_time = matches!(call.function, AggregateFunction::FirstValue | AggregateFunction::LastValue);
             made.push(Call {
                 function: call.function,
                 arg,
@@ -384,13 +396,13 @@ impl<'a> Lower<'a> {
                 filter,
                 distinct: call.distinct,
                 fraction: call.fraction,
-                time: if by_time { extras.first().copied() } else { None },
+                time: order.filter(|_| is_by_time(call)),
                 retracts: built.updating,
                 wrap: self.env.overflow_wrap,
                 result,
             });
         }
-        Ok(Arguments { built, calls: made, extras })
+        Ok(Arguments { built, calls: made, extras, ledger })
     }
 
     fn window_aggregate(&mut self, node: &'a Node, aggregate: &graph::WindowAggregate) -> Result<Built> {
@@ -412,10 +424,10 @@ impl<'a> Lower<'a> {
             false => self.unit(node)?,
         };
         let keys = aggregate.keys.len();
-        let Arguments { built, calls, extras } =
-            self.arguments(input, &aggregate.keys, &aggregate.aggregates, &extra)?;
+        let Arguments { built, calls, extras, ledger } =
+            self.arguments(node, input, &aggregate.keys, &aggregate.aggregates, &extra)?;
         let windows = if attached { Windows::Attached { start: extras[1] } } else { windows };
-        let ledger = self.has_ledger(&node.id);
+        let has_ledger = ledger.is_some();
         // The time goes on only where a first or last value needs it.
         let keep: Vec<usize> =
             (0..built.schema.columns.len()).filter(|column| *column < keys || used(&calls, *column)).collect();
@@ -437,7 +449,7 @@ impl<'a> Lower<'a> {
         let edge = self.edge(built, &format!("{}.input", node.id), Route::Local);
         let assigned =
             self.push(&format!("{}.panes", node.id), StageKind::WindowAssign(assign), vec![edge], panes, false);
-        if ledger {
+        if has_ledger {
             self.sides.insert(&node.id, assigned);
         }
         let output = self.analysis.facts[&node.id].schema.clone();
@@ -480,10 +492,10 @@ impl<'a> Lower<'a> {
         let input = self.input(node)?;
         let keys = aggregate.keys.len();
         let unit = self.unit(node)?;
-        let Arguments { built, calls, extras } =
-            self.arguments(input, &aggregate.keys, &aggregate.aggregates, &[time])?;
+        let Arguments { built, calls, extras, ledger } =
+            self.arguments(node, input, &aggregate.keys, &aggregate.aggregates, &[time])?;
         let output = self.analysis.facts[&node.id].schema.clone();
-        let ledger = self.has_ledger(&node.id);
+        let has_ledger = ledger.is_some();
         let spec = SessionSpec {
             gap,
             unit,
@@ -498,7 +510,7 @@ impl<'a> Lower<'a> {
         let edge = self.edge(built, &format!("{}.input", node.id), Route::Key((0..keys).collect()));
         let updating = self.updating(&node.id);
         let stage = self.push(&node.id, StageKind::SessionAggregate(spec), vec![edge], output.clone(), updating);
-        if ledger {
+        if has_ledger {
             self.sides.insert(&node.id, stage);
         }
         self.trimmed(node, Built { stage, steps: Vec::new(), schema: output, updating })
@@ -507,15 +519,9 @@ impl<'a> Lower<'a> {
     fn aggregate(&mut self, node: &'a Node, aggregate: &graph::Aggregate) -> Result<Built> {
         let input = self.input(node)?;
         let keys = aggregate.keys.len();
-        let by_time = aggregate
-            .aggregates
-            .iter()
-            .any(|call| matches!(call.function, AggregateFunction::FirstValue | AggregateFunction::LastValue));
-        let time = self.analysis.facts[&node.inputs[0]].time.as_ref().map(|time| time.column.clone());
-        let extra: Vec<&str> =
-            time.as_deref().filter(|name| by_time && input.schema.column(name).is_some()).into_iter().collect();
         let retracts = input.updating;
-        let Arguments { built, calls, .. } = self.arguments(input, &aggregate.keys, &aggregate.aggregates, &extra)?;
+        let Arguments { built, calls, .. } =
+            self.arguments(node, input, &aggregate.keys, &aggregate.aggregates, &[])?;
         let output = self.analysis.facts[&node.id].schema.clone();
         let mut spec = AggregateSpec {
             keys,
@@ -622,6 +628,7 @@ struct Arguments {
     calls: Vec<Call>,
     /// Positions of the extra columns.
     extras: Vec<usize>,
+    ledger: Option<LedgerRow>,
 }
 
 impl Call {
@@ -630,6 +637,15 @@ impl Call {
         let moved = |column: usize| keep.iter().position(|kept| *kept == column).expect("used columns are kept");
         Call { arg: self.arg.map(moved), filter: self.filter.map(moved), time: self.time.map(moved), ..self }
     }
+}
+
+fn is_by_time(call: &AggregateCall) -> bool {
+    matches!(call.function, AggregateFunction::FirstValue | AggregateFunction::LastValue)
+}
+
+/// All columns, where they are.
+fn ledger_row(schema: &Schema) -> LedgerRow {
+    schema.names().enumerate().map(|(column, name)| (name.to_string(), column)).collect()
 }
 
 fn used(calls: &[Call], column: usize) -> bool {

@@ -94,7 +94,7 @@ pub struct SourceStage {
     /// Run on every batch before watermarks are taken from it.
     pub prelude: Vec<Step>,
     pub time: Option<SourceTime>,
-    /// Whether rows carry their split and position, for a lateness ledger.
+    /// Whether rows carry their split and position, for a lateness ledger or dead letters.
     pub origin: bool,
 }
 
@@ -121,6 +121,9 @@ pub enum Step {
     Project(Vec<graph::NamedExpr>, Schema),
 }
 
+/// What the lateness ledger shows of a row: the columns of the window operator's input, by their names there, and where they are.
+pub type LedgerRow = Vec<(String, usize)>;
+
 /// How rows are put into panes. All lengths in microseconds. `unit` is the time attribute's.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AssignSpec {
@@ -131,8 +134,8 @@ pub struct AssignSpec {
     pub lateness: i64,
     /// Columns that go on (keys and arguments), in order; the pane columns follow (see [`WindowSpec`]). For `WindowExpand`: all.
     pub keep: Vec<usize>,
-    /// Whether late rows are sent to the side output as ledger rows (`graph::late_rows_schema`), or only counted.
-    pub ledger: bool,
+    /// Late rows are sent to the side output as ledger rows (`graph::late_rows_schema`), not only counted.
+    pub ledger: Option<LedgerRow>,
     /// For the ledger: the operator's id.
     pub operator: String,
 }
@@ -183,7 +186,8 @@ pub struct SessionSpec {
     pub time: usize,
     pub calls: Vec<Call>,
     pub output: Schema,
-    pub ledger: bool,
+    /// As in [`AssignSpec`].
+    pub ledger: Option<LedgerRow>,
     pub operator: String,
 }
 

@@ -8,6 +8,8 @@ mod clock;
 mod coalesce;
 mod driver;
 mod exchange;
+#[cfg(test)]
+mod frontier_tests;
 mod ingest;
 mod leader;
 mod messages;
@@ -17,6 +19,7 @@ mod outlet;
 mod parcel;
 mod process;
 mod run;
+mod start;
 mod time;
 mod worker;
 mod worker_state;

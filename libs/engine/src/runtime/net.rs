@@ -5,6 +5,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
@@ -34,11 +35,13 @@ impl Identity {
 const LINE_BYTES_MAX: usize = 4096;
 
 /// Connects this process with all others; blocking. `addresses` are those of all processes by index. Returns a socket per other process.
+/// Gives up after `patience`, and soon after `halt` was set.
 pub fn rendezvous(
     me: &Identity,
     listener: &TcpListener,
     addresses: &[SocketAddr],
     patience: Duration,
+    halt: &AtomicBool,
 ) -> Result<Vec<Option<TcpStream>>> {
     let deadline = Instant::now() + patience;
     let mut sockets: Vec<Option<TcpStream>> = addresses.iter().map(|_| None).collect();
@@ -58,7 +61,7 @@ pub fn rendezvous(
                 }
             }
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                if Instant::now() > deadline {
+                if Instant::now() > deadline || halt.load(Relaxed) {
                     let missing =
                         sockets.iter().skip(me.index + 1).position(Option::is_none).map_or(0, |at| at + me.index + 1);
                     return Err(RunError::external(
@@ -160,6 +163,7 @@ impl ControlReader {
 
     /// The next message; `None` when the other side has closed or speaks nonsense. Safe to drop while it waits.
     pub async fn next<T: DeserializeOwned>(&mut self) -> Option<T> {
+        // What was read of a line before a wait was given up is kept.
         match self.socket.read_until(b'\n', &mut self.line).await {
             Ok(0) | Err(_) => None,
             Ok(_) => {
@@ -169,6 +173,30 @@ impl ControlReader {
             }
         }
     }
+
+    /// The next message, if it comes within `patience`.
+    pub async fn next_within<T: DeserializeOwned>(&mut self, patience: Duration) -> Heard<T> {
+        // Who listens may have been stopped: what was said meanwhile is there to be read, but the clock has run out already.
+        for patience in [patience, 2 * HEARTBEAT] {
+            match tokio::time::timeout(patience, self.next()).await {
+                Ok(Some(message)) => return Heard::Message(message),
+                Ok(None) => return Heard::Closed,
+                Err(_) => {}
+            }
+        }
+        Heard::Silence
+    }
+}
+
+/// How often both sides of a control connection say that they are there.
+pub const HEARTBEAT: Duration = Duration::from_millis(200);
+
+/// What came of listening for a while.
+pub enum Heard<T> {
+    Message(T),
+    /// The other side has closed or speaks nonsense.
+    Closed,
+    Silence,
 }
 
 #[cfg(test)]
@@ -191,7 +219,9 @@ mod tests {
             .enumerate()
             .map(|(index, listener)| {
                 let addresses = addresses.clone();
-                std::thread::spawn(move || rendezvous(&identity(index, 7), &listener, &addresses, patience))
+                std::thread::spawn(move || {
+                    rendezvous(&identity(index, 7), &listener, &addresses, patience, &AtomicBool::new(false))
+                })
             })
             .collect();
         for (index, thread) in threads.into_iter().enumerate() {
@@ -205,8 +235,11 @@ mod tests {
     fn a_missing_process_is_named() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("bound");
-        let error =
-            rendezvous(&identity(0, 1), &listener, &[address, address], Duration::from_millis(50)).expect_err("alone");
+        let meet = |patience, halt| rendezvous(&identity(0, 1), &listener, &[address, address], patience, &halt);
+        let error = meet(Duration::from_millis(50), AtomicBool::new(false)).expect_err("alone");
         assert!(error.message.contains("process 1 did not connect"), "{error}");
+        let began = Instant::now();
+        meet(Duration::from_secs(60), AtomicBool::new(true)).expect_err("halted");
+        assert!(began.elapsed() < Duration::from_secs(10), "a halt ends the wait");
     }
 }

@@ -1,7 +1,8 @@
 //! A further process of an attempt: reports to the leader, meets its peers, runs its workers.
 
-use std::net::{TcpListener, TcpStream};
-use std::sync::Arc;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use timely::communication::allocator::AllocatorBuilder;
@@ -9,11 +10,12 @@ use timely::communication::allocator::ProcessBuilder;
 use timely::communication::allocator::zero_copy::initialize::initialize_networking_from_sockets;
 use timely::communication::initialize::Hooks;
 use tokio::sync::Semaphore;
-use tokio::sync::mpsc::unbounded_channel;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::JoinHandle;
 
-use super::messages::ToWorker;
+use super::messages::{FromWorker, ToWorker};
 use super::metrics::Metrics;
-use super::net::{ControlReader, ControlWriter, rendezvous};
+use super::net::{ControlReader, ControlWriter, HEARTBEAT, Heard, rendezvous};
 use super::run::{FromProcess, Launch, Start, ToProcess, open};
 use super::worker::{Shared, Workers};
 use crate::Connectors;
@@ -30,35 +32,87 @@ pub(crate) fn start_networked(shared: Shared, sockets: Vec<Option<TcpStream>>, i
     Workers::start(Arc::new(shared), builders.into_iter().map(AllocatorBuilder::Tcp).collect(), Box::new(guard))
 }
 
-/// How often a process reports its counters, which is also its heartbeat.
-const HEARTBEAT: Duration = Duration::from_millis(200);
+/// How long a process that could not reach a peer waits to be ended by the leader, which knows why.
+const LEADER_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Takes part in an attempt until the leader lets go. An error is the cause of this process's end, already reported where possible.
+/// Takes part in an attempt until the leader lets go, is gone, or is silent for too long. An error is the cause of this process's end,
+/// already reported where possible.
 pub async fn join_attempt(launch: Launch, connectors: Arc<dyn Connectors>) -> Result<()> {
-    let failed =
-        |what: &str, error: std::io::Error| RunError::external("process_lost", format!("could not {what}: {error}"));
+    let failed = |what: &str, error: std::io::Error| lost(format!("could not {what}: {error}"));
     let data = TcpListener::bind("127.0.0.1:0").map_err(|error| failed("listen for peers", error))?;
     let address = data.local_addr().map_err(|error| failed("listen for peers", error))?;
     let control =
         tokio::net::TcpStream::connect(launch.control).await.map_err(|error| failed("reach the leader", error))?;
     control.set_nodelay(true).map_err(|error| failed("reach the leader", error))?;
     let (reader, writer) = control.into_split();
-    let (mut reader, mut writer) = (ControlReader::new(reader), ControlWriter { socket: writer });
-    let hello = FromProcess::Hello { identity: launch.identity.clone(), data: address };
-    writer.send(&hello).await.map_err(|error| failed("greet the leader", error))?;
-    let Some(ToProcess::Start(start)) = reader.next::<ToProcess>().await else {
-        return Err(RunError::external("process_lost", "the leader hung up before it began"));
+    let (say, words) = unbounded_channel();
+    say.send(FromProcess::Hello { identity: launch.identity.clone(), data: address }).expect("the receiver is here");
+    let metrics = Arc::new(OnceLock::new());
+    let mut speaking = tokio::spawn(speak(ControlWriter { socket: writer }, words, metrics.clone()));
+    let (orders_sender, mut orders) = unbounded_channel();
+    let mut leader = tokio::spawn(listen(ControlReader::new(reader), launch.heartbeat_timeout, orders_sender));
+
+    let Some(ToProcess::Start(start)) = orders.recv().await else {
+        return Err(lost_leader(leader.await));
     };
-    let start: Start = *start;
+    let prepared = prepare(*start, &launch, &connectors);
+    let (shared, addresses, mut messages) = match prepared {
+        Ok(prepared) => prepared,
+        Err(error) => return Err(report(error, &say, &mut leader).await),
+    };
+    let halt = Arc::new(AtomicBool::new(false));
+    let (me, halted) = (launch.identity.clone(), halt.clone());
+    let meeting =
+        tokio::task::spawn_blocking(move || rendezvous(&me, &data, &addresses, Duration::from_secs(30), &halted));
+    let met = tokio::select! {
+        met = meeting => met.map_err(|error| RunError::internal(error.to_string())).flatten(),
+        end = &mut leader => {
+            halt.store(true, Relaxed);
+            return Err(lost_leader(end));
+        }
+    };
+    let counts = shared.metrics.clone();
+    let workers = match met.and_then(|sockets| start_networked(shared, sockets, launch.identity.index)) {
+        Ok(workers) => workers,
+        Err(error) => return Err(report(error, &say, &mut leader).await),
+    };
+    metrics.set(counts.clone()).expect("set once");
+    loop {
+        tokio::select! {
+            order = orders.recv() => match order {
+                Some(ToProcess::Worker(ToWorker::Leave)) => {
+                    workers.order(&ToWorker::Leave);
+                    // A leader that is gone has been noticed by the listener, and needs no last words.
+                    let _ = say.send(FromProcess::Left(counts.counts()));
+                    drop(say);
+                    let _ = tokio::time::timeout(LEADER_PATIENCE, &mut speaking).await;
+                    // Connections that are closed with data under way are resets to the peers: let them end by themselves.
+                    let _ = tokio::task::spawn_blocking(move || workers.join(Duration::from_secs(2))).await;
+                    return Ok(());
+                }
+                Some(ToProcess::Worker(order)) => workers.order(&order),
+                Some(ToProcess::Start(_) | ToProcess::Alive) => {}
+                None => return Err(lost_leader(leader.await)),
+            },
+            Some(message) = messages.recv() => {
+                // Whether it arrives is the listener's business: with the connection the run is over.
+                let _ = say.send(FromProcess::Worker(message));
+            }
+        }
+    }
+}
+
+type Prepared = (Shared, Vec<SocketAddr>, UnboundedReceiver<FromWorker>);
+
+/// Plans and opens what the leader has planned and opened: all but the connections.
+fn prepare(start: Start, launch: &Launch, connectors: &Arc<dyn Connectors>) -> Result<Prepared> {
     let workers = (start.settings.parallelism * start.settings.processes) as usize;
     let plan = Arc::new(crate::plan::plan(&start.graph, &start.settings, workers)?);
-    let opened = open(&plan, &connectors, &launch.identity.run_id)?;
-    let metrics = Arc::new(Metrics::new(
-        plan.stages.iter().map(|stage| stage.operator.clone()),
-        start.settings.parallelism as usize,
-    ));
+    let opened = open(&plan, connectors, &launch.identity.run_id)?;
+    let metrics =
+        Metrics::new(plan.stages.iter().map(|stage| stage.operator.clone()), start.settings.parallelism as usize);
     let budget_bytes = (start.settings.in_flight_bytes as usize).min(u32::MAX as usize);
-    let (leader, mut messages) = unbounded_channel();
+    let (leader, messages) = unbounded_channel();
     let shared = Shared {
         plan,
         assignment: start.assignment,
@@ -69,38 +123,65 @@ pub async fn join_attempt(launch: Launch, connectors: Arc<dyn Connectors>) -> Re
         restore: None,
         sources: opened.sources,
         sinks: opened.sinks,
-        metrics: metrics.clone(),
+        metrics: Arc::new(metrics),
         budget: Arc::new(Semaphore::new(budget_bytes)),
         budget_bytes,
         tokio: tokio::runtime::Handle::current(),
         leader,
         settings: start.settings,
     };
-    let (me, addresses) = (launch.identity.clone(), start.addresses);
-    let sockets =
-        tokio::task::spawn_blocking(move || rendezvous(&me, &data, &addresses, Duration::from_secs(30))).await;
-    let sockets = sockets.map_err(|error| RunError::internal(error.to_string()))??;
-    let workers = start_networked(shared, sockets, launch.identity.index)?;
-    let mut heartbeat = tokio::time::interval(HEARTBEAT);
-    let gone = |_| RunError::external("process_lost", "the leader is gone");
+    Ok((shared, start.addresses, messages))
+}
+
+/// Says what is to be said, in order, and now and then that this process is there: with its counters, once it takes part.
+async fn speak(
+    mut writer: ControlWriter,
+    mut words: UnboundedReceiver<FromProcess>,
+    metrics: Arc<OnceLock<Arc<Metrics>>>,
+) {
+    let mut beat = tokio::time::interval(HEARTBEAT);
     loop {
-        tokio::select! {
-            order = reader.next::<ToProcess>() => match order {
-                Some(ToProcess::Worker(ToWorker::Leave)) => {
-                    workers.order(&ToWorker::Leave);
-                    writer.send(&FromProcess::Counts(metrics.counts())).await.map_err(gone)?;
-                    // Connections that are closed with data under way are resets to the peers: let them end by themselves.
-                    let _ = tokio::task::spawn_blocking(move || workers.join(Duration::from_secs(2))).await;
-                    return Ok(());
-                }
-                Some(ToProcess::Worker(order)) => workers.order(&order),
-                Some(ToProcess::Start(_)) => {}
-                None => return Err(RunError::external("process_lost", "the leader is gone")),
+        let message = tokio::select! {
+            biased;
+            word = words.recv() => match word {
+                Some(word) => word,
+                None => return,
             },
-            message = messages.recv() => if let Some(message) = message {
-                writer.send(&FromProcess::Worker(message)).await.map_err(gone)?;
-            },
-            _ = heartbeat.tick() => writer.send(&FromProcess::Counts(metrics.counts())).await.map_err(gone)?,
+            _ = beat.tick() => FromProcess::Counts(metrics.get().map(|metrics| metrics.counts()).unwrap_or_default()),
+        };
+        if writer.send(&message).await.is_err() {
+            return; // The listening side reports the loss.
         }
     }
+}
+
+/// Passes on the leader's orders; ends with the loss of the leader. Apart from everything else, so that nothing can keep it from noticing.
+async fn listen(mut reader: ControlReader, patience: Duration, orders: UnboundedSender<ToProcess>) -> RunError {
+    loop {
+        match reader.next_within(patience).await {
+            Heard::Message(ToProcess::Alive) => {}
+            Heard::Message(order) => {
+                // Nobody takes orders any more when the process is about to end.
+                let _ = orders.send(order);
+            }
+            Heard::Closed => return lost("the leader is gone".into()),
+            Heard::Silence => return lost(format!("the leader has said nothing for {patience:?}")),
+        }
+    }
+}
+
+/// Tells the leader why this process cannot take part, and waits a while to be ended: the cause may be elsewhere, and then the leader
+/// must hear of that, not of this process's end.
+async fn report(error: RunError, say: &UnboundedSender<FromProcess>, leader: &mut JoinHandle<RunError>) -> RunError {
+    let _ = say.send(FromProcess::Worker(FromWorker::Failed(error.clone())));
+    let _ = tokio::time::timeout(LEADER_PATIENCE, leader).await;
+    error
+}
+
+fn lost(message: String) -> RunError {
+    RunError::external("process_lost", message)
+}
+
+fn lost_leader(end: std::result::Result<RunError, tokio::task::JoinError>) -> RunError {
+    end.unwrap_or_else(|error| RunError::internal(error.to_string()))
 }

@@ -1,13 +1,12 @@
 //! One attempt of a run, led from this process: freezes the splits, starts the processes, lets the [`Leader`] open epochs, commits.
 
-use std::collections::BTreeMap;
-use std::net::{SocketAddr, TcpListener};
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use state::{MemoryStore, Snapshot};
-use tokio::net::TcpStream;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{Semaphore, watch};
 
@@ -16,13 +15,14 @@ use super::ingest::now_us;
 use super::leader::{Effect, Event, Facts, Leader};
 use super::messages::{Assignment, FromWorker, SourceSplits, ToWorker};
 use super::metrics::{Metrics, OperatorCounts, merge_counts};
-use super::net::{ControlReader, ControlWriter, Identity, rendezvous};
+use super::net::Identity;
+use super::start::{Attempt, Beginning, with_status};
 use super::time::WM_MIN;
-use super::worker::{Shared, Workers};
+use super::worker::Shared;
 use crate::Connectors;
-use crate::error::{Result, RunError};
+use crate::error::{Fault, Result, RunError};
 use crate::plan::{Plan, StageKind};
-use crate::sink::{CommitKind, Commits, Committable, Sink, SinkCommitter, SinkContext};
+use crate::sink::{CommitKind, Committable, Sink, SinkCommitter, SinkContext};
 use crate::source::{Source, SourceHints};
 
 /// What to run.
@@ -101,6 +101,8 @@ pub struct Surroundings {
 pub struct Launch {
     pub control: SocketAddr,
     pub identity: Identity,
+    /// How long the leader may be silent before the process ends by itself.
+    pub heartbeat_timeout: Duration,
 }
 
 /// From the leader to a further process.
@@ -108,6 +110,8 @@ pub struct Launch {
 pub(crate) enum ToProcess {
     Start(Box<Start>),
     Worker(ToWorker),
+    /// The heartbeat.
+    Alive,
 }
 
 /// All that a further process needs to take part.
@@ -130,14 +134,17 @@ pub(crate) enum FromProcess {
         data: SocketAddr,
     },
     Worker(FromWorker),
-    /// Also the heartbeat.
+    /// Also the heartbeat; empty until the process takes part.
     Counts(Vec<OperatorCounts>),
+    /// The last words of a process that was let go: what it counted in all.
+    Left(Vec<OperatorCounts>),
 }
 
 /// What the leader's loop waits for.
-enum Input {
+pub(super) enum Input {
     Worker(FromWorker),
     Counts { process: usize, counts: Vec<OperatorCounts> },
+    Left { process: usize, counts: Vec<OperatorCounts> },
     Lost { process: usize, error: RunError },
     Committed { epoch: u64, result: Result<()> },
 }
@@ -183,8 +190,8 @@ pub async fn run(request: RunRequest, around: Surroundings) -> Result<Outcome> {
         leader: from_workers,
         plan: plan.clone(),
     };
-    let started = start_processes(&request, &around, shared, &assignment, first_epoch, began_us, &inputs).await;
-    let attempt = match started {
+    let beginning = Beginning { request: &request, assignment: &assignment, first_epoch, now_us: began_us };
+    let mut attempt = match Attempt::start(beginning, &around, shared, &inputs, &mut input).await {
         Ok(attempt) => attempt,
         Err(error) => {
             abort(&mut committers).await;
@@ -210,6 +217,7 @@ pub async fn run(request: RunRequest, around: Surroundings) -> Result<Outcome> {
     };
     let mut led = Led {
         leader: Leader::new(facts, now_us()),
+        early: std::mem::take(&mut attempt.early),
         attempt,
         commits: start_committers(committers, inputs),
         snapshots: BTreeMap::new(),
@@ -218,8 +226,15 @@ pub async fn run(request: RunRequest, around: Surroundings) -> Result<Outcome> {
         metrics,
         workers,
         ended: 0,
+        lost: None,
     };
-    let result = led.lead(&mut input, around.verb, &around.progress).await;
+    let result = match led.lead(&mut input, around.verb, &around.progress).await {
+        Ok(ended) => {
+            led.leave(&mut input).await;
+            Ok(ended)
+        }
+        Err(error) => Err(led.cause(error, &mut input).await),
+    };
     let counts = led.counts_now();
     around.progress.send_replace(Progress { counts: counts.clone(), ..led.progress.clone() });
     let Led { leader, attempt, commits, mut snapshots, .. } = led;
@@ -316,201 +331,6 @@ fn positions(assignment: Assignment, leader: &Leader) -> BTreeMap<String, Source
     updated.collect()
 }
 
-/// The processes of an attempt, this one first.
-struct Attempt {
-    local: Option<Workers>,
-    remote: Vec<Remote>,
-    commits: Vec<Commits>,
-}
-
-struct Remote {
-    orders: UnboundedSender<ToProcess>,
-    child: tokio::process::Child,
-}
-
-impl Attempt {
-    fn order(&self, order: ToWorker) {
-        if let Some(local) = &self.local {
-            local.order(&order);
-        }
-        for remote in &self.remote {
-            // A process that is gone is noticed by its connection.
-            let _ = remote.orders.send(ToProcess::Worker(order.clone()));
-        }
-    }
-
-    async fn end(mut self, failed: bool) {
-        self.order(ToWorker::Leave);
-        let alone = self.remote.is_empty();
-        for mut remote in self.remote.drain(..) {
-            if failed {
-                // It is ours and has nothing to lose: what is not decided is not visible.
-                let _ = remote.child.start_kill();
-            }
-            let ended = tokio::time::timeout(Duration::from_secs(5), remote.child.wait()).await;
-            if ended.is_err() {
-                let _ = remote.child.kill().await;
-            }
-        }
-        if let Some(local) = self.local.take()
-            && (alone || !failed)
-        {
-            let joined = tokio::task::spawn_blocking(move || local.join(Duration::from_secs(5))).await;
-            if !joined.unwrap_or(false) {
-                tracing::warn!("worker threads did not end within 5 s and were left behind");
-            }
-        }
-    }
-}
-
-async fn start_processes(
-    request: &RunRequest,
-    around: &Surroundings,
-    shared: Shared,
-    assignment: &Assignment,
-    first_epoch: u64,
-    began_us: i64,
-    inputs: &UnboundedSender<Input>,
-) -> Result<Attempt> {
-    let (threads, processes) = (request.settings.parallelism as usize, request.settings.processes as usize);
-    let commits = shared.sinks.iter().map(|sink| sink.commits()).collect();
-    if processes == 1 {
-        let config = if threads == 1 {
-            timely::CommunicationConfig::Thread
-        } else {
-            timely::CommunicationConfig::Process(threads)
-        };
-        let (allocators, others) = config.try_build().map_err(RunError::internal)?;
-        let local = Workers::start(Arc::new(shared), allocators, others)?;
-        return Ok(Attempt { local: Some(local), remote: Vec::new(), commits });
-    }
-    let Some(launch) = &around.launch else {
-        return Err(RunError::internal("several processes were asked for where none can be started"));
-    };
-    let failed =
-        |what: &str, error: std::io::Error| RunError::external("process_lost", format!("could not {what}: {error}"));
-    let control =
-        tokio::net::TcpListener::bind("127.0.0.1:0").await.map_err(|error| failed("listen for processes", error))?;
-    let data = TcpListener::bind("127.0.0.1:0").map_err(|error| failed("listen for processes", error))?;
-    let address = control.local_addr().map_err(|error| failed("listen for processes", error))?;
-    let token = uuid::Uuid::new_v4().to_string();
-    let me = Identity { run_id: request.run_id.clone(), generation: request.generation, index: 0, token };
-    let mut children = BTreeMap::new();
-    for index in 1..processes {
-        let launched = launch(&Launch { control: address, identity: Identity { index, ..me.clone() } });
-        children.insert(index, launched.map_err(|error| failed(&format!("start process {index}"), error))?);
-    }
-    let patience = Duration::from_secs(30);
-    let met = tokio::time::timeout(patience, meet(&control, &me, &mut children)).await;
-    let met = met.map_err(|_| {
-        RunError::external("process_lost", format!("the processes did not report within {patience:?}"))
-    })??;
-    let mut addresses = vec![data.local_addr().map_err(|error| failed("listen for processes", error))?];
-    addresses.extend(met.values().map(|(_, _, data)| *data));
-    let mut remote = Vec::new();
-    let timeout = request.settings.heartbeat_timeout.duration();
-    for (index, (reader, mut writer, _)) in met {
-        let (orders, mut order) = unbounded_channel();
-        let start = Start {
-            addresses: addresses.clone(),
-            graph: request.graph.clone(),
-            settings: request.settings.clone(),
-            assignment: assignment.clone(),
-            first_epoch,
-            now_us: began_us,
-            checkpoints: request.checkpoints,
-        };
-        orders.send(ToProcess::Start(Box::new(start))).expect("the receiver is here");
-        tokio::spawn(async move {
-            while let Some(message) = order.recv().await {
-                if writer.send(&message).await.is_err() {
-                    return; // The reading side reports the loss.
-                }
-            }
-        });
-        tokio::spawn(listen(index, reader, inputs.clone(), timeout));
-        let child = children.remove(&index).expect("every process that reported was started here");
-        remote.push(Remote { orders, child });
-    }
-    let sockets = tokio::task::spawn_blocking(move || rendezvous(&me, &data, &addresses, patience)).await;
-    let sockets = sockets.map_err(|error| RunError::internal(error.to_string()))??;
-    let local = super::process::start_networked(shared, sockets, 0)?;
-    Ok(Attempt { local: Some(local), remote, commits })
-}
-
-type Met = BTreeMap<usize, (ControlReader, ControlWriter, SocketAddr)>;
-
-/// Waits until every child has said hello on its control connection, or one has ended.
-async fn meet(
-    control: &tokio::net::TcpListener,
-    me: &Identity,
-    children: &mut BTreeMap<usize, tokio::process::Child>,
-) -> Result<Met> {
-    let mut met = Met::new();
-    let mut look = tokio::time::interval(Duration::from_millis(50));
-    while met.len() < children.len() {
-        tokio::select! {
-            accepted = control.accept() => {
-                let Ok((socket, _)) = accepted else { continue };
-                if let Some((index, connection)) = greet(socket, me).await
-                    && children.contains_key(&index)
-                {
-                    met.insert(index, connection);
-                }
-            }
-            _ = look.tick() => {
-                for (index, child) in children.iter_mut() {
-                    if let Ok(Some(status)) = child.try_wait() {
-                        return Err(RunError::external("process_lost", format!("process {index} ended before it took part: {status}")));
-                    }
-                }
-            }
-        }
-    }
-    Ok(met)
-}
-
-async fn greet(socket: TcpStream, me: &Identity) -> Option<(usize, (ControlReader, ControlWriter, SocketAddr))> {
-    socket.set_nodelay(true).ok()?;
-    let (reader, writer) = socket.into_split();
-    let mut reader = ControlReader::new(reader);
-    let hello = tokio::time::timeout(Duration::from_secs(2), reader.next::<FromProcess>()).await.ok()??;
-    match hello {
-        FromProcess::Hello { identity, data } if identity.same_attempt(me) => {
-            Some((identity.index, (reader, ControlWriter { socket: writer }, data)))
-        }
-        _ => None,
-    }
-}
-
-/// Passes on what a process says; silence beyond the timeout and a closed connection are a loss.
-async fn listen(process: usize, mut reader: ControlReader, inputs: UnboundedSender<Input>, timeout: Duration) {
-    loop {
-        let input = match tokio::time::timeout(timeout, reader.next::<FromProcess>()).await {
-            Ok(Some(FromProcess::Worker(message))) => Input::Worker(message),
-            Ok(Some(FromProcess::Counts(counts))) => Input::Counts { process, counts },
-            Ok(Some(FromProcess::Hello { .. })) => continue,
-            Ok(None) => Input::Lost {
-                process,
-                error: RunError::external(
-                    "process_lost",
-                    format!("process {process} of the run has ended unexpectedly"),
-                ),
-            },
-            Err(_) => {
-                let message = format!(
-                    "process {process} of the run has said nothing for {timeout:?}: it is stopped or overloaded"
-                );
-                Input::Lost { process, error: RunError::external("process_lost", message) }
-            }
-        };
-        let lost = matches!(input, Input::Lost { .. });
-        if inputs.send(input).is_err() || lost {
-            return;
-        }
-    }
-}
-
 fn forward(mut messages: UnboundedReceiver<FromWorker>, inputs: UnboundedSender<Input>) {
     tokio::spawn(async move {
         while let Some(message) = messages.recv().await {
@@ -574,6 +394,8 @@ struct Ended {
 /// The leader with its hands and ears.
 struct Led {
     leader: Leader,
+    /// Inputs from before the beginning.
+    early: VecDeque<Input>,
     attempt: Attempt,
     commits: CommitTask,
     snapshots: BTreeMap<u64, MemoryStore>,
@@ -582,9 +404,14 @@ struct Led {
     metrics: Arc<Metrics>,
     workers: usize,
     ended: usize,
+    /// The process that was lost.
+    lost: Option<usize>,
 }
 
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
+
+/// A lost process and what its loss does to others are heard of within milliseconds of each other, in any order.
+const CAUSE_PATIENCE: Duration = Duration::from_millis(100);
 
 impl Led {
     async fn lead(
@@ -599,7 +426,7 @@ impl Led {
             let tick = Duration::from_micros((self.leader.next_tick_us() - now_us()).max(1000) as u64);
             let event = tokio::select! {
                 biased;
-                input = input.recv() => match self.hear(input.expect("the commit task holds a sender"))? {
+                input = next(&mut self.early, input) => match self.hear(input)? {
                     Some(event) => event,
                     None => continue,
                 },
@@ -647,12 +474,12 @@ impl Led {
     /// Turns what came in into an event for the leader; failures end the run.
     fn hear(&mut self, input: Input) -> Result<Option<Event>> {
         Ok(Some(match input {
-            Input::Counts { process, counts } => {
+            Input::Counts { process, counts } | Input::Left { process, counts } => {
                 self.counts.insert(process, counts);
                 return Ok(None);
             }
             Input::Lost { process, error } => {
-                tracing::debug!(process, "lost");
+                self.lost = Some(process);
                 return Err(error);
             }
             Input::Committed { epoch, result } => {
@@ -687,9 +514,57 @@ impl Led {
         }))
     }
 
+    /// Lets the workers leave, and gets the last counters of the other processes.
+    async fn leave(&mut self, input: &mut UnboundedReceiver<Input>) {
+        let counts = &mut self.counts;
+        let heard = |input| {
+            if let Input::Counts { process, counts: now } | Input::Left { process, counts: now } = input {
+                counts.insert(process, now);
+            }
+        };
+        self.attempt.leave(input, heard).await;
+    }
+
+    /// Why the run failed, given what was heard of first: that may be a symptom of a loss that is heard of next.
+    async fn cause(&mut self, mut first: RunError, input: &mut UnboundedReceiver<Input>) -> RunError {
+        let deadline = tokio::time::Instant::now() + CAUSE_PATIENCE;
+        while self.lost.is_none() && self.attempt.has_others() && may_be_a_symptom(&first) {
+            match tokio::time::timeout_at(deadline, next(&mut self.early, input)).await {
+                Ok(Input::Lost { process, error }) => {
+                    self.lost = Some(process);
+                    first = error;
+                }
+                Ok(Input::Worker(FromWorker::Failed(error))) if met_broken_connection(&first) => first = error,
+                Ok(_) => {}
+                Err(_) => break,
+            }
+        }
+        match self.lost {
+            Some(process) => with_status(first, self.attempt.status(process).await),
+            None => first,
+        }
+    }
+
     fn counts_now(&self) -> Vec<OperatorCounts> {
         let mut counts = self.counts.clone();
         counts.insert(0, self.metrics.counts());
         merge_counts(&counts)
     }
+}
+
+async fn next(early: &mut VecDeque<Input>, input: &mut UnboundedReceiver<Input>) -> Input {
+    match early.pop_front() {
+        Some(input) => input,
+        None => input.recv().await.expect("the commit task holds a sender"),
+    }
+}
+
+/// Whether a lost process may be behind a failure that a worker has reported.
+fn may_be_a_symptom(error: &RunError) -> bool {
+    error.fault == Fault::Internal || error.code == "process_lost"
+}
+
+/// What workers panic with when timely's connection to a peer has broken.
+pub(super) fn met_broken_connection(error: &RunError) -> bool {
+    error.fault == Fault::Internal && error.message.contains("MergeQueue")
 }

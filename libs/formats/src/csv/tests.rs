@@ -90,32 +90,14 @@ fn reports_name_record_position_column_and_payload() {
     let outcome = decode_all(&mut reader, file);
     assert_eq!(shown(&outcome).0, ["p|1", "r|4", "t|6"]);
     assert_eq!(outcome.records, [1, 5, 7]);
-    let reports: Vec<_> = outcome
-        .bad
-        .iter()
-        .map(|bad| {
-            format!(
-                "{} {} {} {} {:?}",
-                bad.record,
-                bad.offset,
-                bad.code,
-                bad.message,
-                String::from_utf8_lossy(&bad.payload)
-            )
-        })
-        .collect();
     assert_eq!(
-        reports,
+        outcome.reports(),
         [
-            r#"2 27 wrong_type column b: many is no BIGINT "many,\"two\nlines\",q""#,
-            r#"3 47 invalid_utf8 column a is not UTF-8 "3,,�""#,
-            r#"6 58 quote a quote is never closed at byte 2 "5,\"open,s""#,
+            "2 27 wrong_type column b: many is no BIGINT [many,\"two\nlines\",q]",
+            "3 47 invalid_utf8 column a is not UTF-8 [3,,�]",
+            "6 58 quote a quote is never closed at byte 2 [5,\"open,s]",
         ]
     );
-    for bad in &outcome.bad {
-        let from = bad.offset as usize;
-        assert_eq!(file[from..from + bad.payload.len()], bad.payload);
-    }
 }
 
 #[test]
@@ -282,21 +264,19 @@ fn chunks_and_batches_of_any_size_give_the_same() {
         let mut file = Vec::new();
         for _ in 0..random.below(8) {
             if random.below(2) == 0 {
-                file.extend_from_slice(random.pick(SEEDS))
+                file.extend_from_slice(random.pick::<&[u8]>(SEEDS))
             } else {
                 file.extend(mutate(&mut random, SEEDS, ALPHABET))
             }
         }
         let mut whole = decode_all(&mut reader, &file);
         let (chunk, rows_wanted) = (1 + random.below(60), 1 + random.below(4));
-        let mut sizes = Random(random.next());
+        let mut sizes = Random(random.bits());
         let mut parts = feed(&mut reader, &file, || 1 + sizes.below(chunk), || rows_wanted);
         rows += whole.batch.num_rows();
         bad += whole.bad.len();
         for outcome in [&mut whole, &mut parts] {
             for bad in outcome.bad.iter_mut() {
-                let from = bad.offset as usize;
-                assert_eq!(file[from..from + bad.payload.len()], bad.payload);
                 // Of a longer line what was buffered is shown.
                 bad.payload.truncate(limit);
             }
@@ -329,7 +309,7 @@ fn what_is_written_reads_back() {
         let rows = random.below(5);
         let mut text = || {
             let count = random.below(4);
-            (count > 0).then(|| (1..count).map(|_| random.pick(&texts)).collect::<String>())
+            (count > 0).then(|| (1..count).map(|_| *random.pick(&texts)).collect::<String>())
         };
         let (a, b): (Vec<_>, Vec<_>) = (0..rows).map(|_| (text(), text())).unzip();
         let n: Vec<_> = (0..rows).map(|_| random.below(3).checked_sub(1).map(|n| n as i64)).collect();

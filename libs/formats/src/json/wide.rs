@@ -127,7 +127,7 @@ mod tests {
         let mut random = Random(7);
         for _ in 0..100_000 {
             let chunk: [u8; 32] = std::array::from_fn(|_| {
-                let byte = random.next() as u8;
+                let byte = random.bits() as u8;
                 if random.below(4) == 0 { b"\"\\\x1f\x20\x00\x80\xff\x7f"[usize::from(byte & 7)] } else { byte }
             });
             let low: [u8; 16] = std::array::from_fn(|i| chunk[i]);

@@ -32,8 +32,38 @@ fn open_with(node: &graph::Source, hints: SourceHints, root: &Path) -> Result<Ar
     Ok(Arc::new(FilesystemSource::open(node, options, hints, &AllowedRoots::new([root]))?))
 }
 
-fn open(node: &graph::Source, root: &Path) -> Arc<dyn Source> {
+pub fn open(node: &graph::Source, root: &Path) -> Arc<dyn Source> {
     open_with(node, all_columns(node), root).unwrap()
+}
+
+#[test]
+fn what_is_no_file_is_called_by_its_name() {
+    let root = tempfile::tempdir().unwrap();
+    let pipe = root.path().join("pipe");
+    let name = std::ffi::CString::new(pipe.to_str().unwrap()).unwrap();
+    // SAFETY: the name is a C string that outlives the call.
+    assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+    let error = run(open(&files_node(&pipe, "json", sample::COLUMNS), root.path()).splits()).unwrap_err();
+    assert!(error.code == "location_invalid" && error.message.contains("a pipe"), "{error:?}");
+    // Among files it is passed over.
+    fs::write(root.path().join("a.json"), "").unwrap();
+    run(open(&files_node(root.path(), "json", sample::COLUMNS), root.path()).splits()).unwrap();
+}
+
+#[test]
+fn a_file_that_is_cut_off_while_it_is_read_is_not_called_gone() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("a.json");
+    fs::write(&path, vec![b'x'; 100]).unwrap();
+    let store = Store::Local(AllowedRoots::new([root.path()]));
+    let error = run(async {
+        let listed = store.head(path.to_str().unwrap()).await.unwrap().unwrap();
+        let opened = store.open_local(&listed).await.unwrap().unwrap();
+        fs::File::options().write(true).open(&path).unwrap().set_len(40).unwrap();
+        RunError::from(opened.failed(&opened.read(0..100).unwrap_err()))
+    });
+    assert!(error.code == "input_changed" && error.message.contains("it is 40 bytes"), "{error:?}");
+    assert!(error.message.contains("it was 100 bytes"), "{error:?}");
 }
 
 fn sorted(rows: &RecordBatch) -> Vec<String> {
@@ -115,6 +145,30 @@ fn bad_records_are_reported_in_their_place_also_after_resuming() {
         // The number of a record is that of its line.
         assert!(seen[&0].contains(&"199: 199".to_string()), "{:?}", seen[&0].last());
     });
+    // More bad records in a row than are handed over at once: events that have no rows, and a place to go on behind them.
+    let oops = "o".repeat(3_000) + "\n";
+    fs::write(root.path().join("a.json"), oops.repeat(600) + "{\"id\": 600}\noops\n").unwrap();
+    let source = open(&node, root.path());
+    run(async {
+        let rows = source_conformance(source.clone()).await;
+        assert_eq!(rows.len(), 602);
+        let seen = collect(&source, starts(&source.splits().await.unwrap()), 7).await.unwrap();
+        assert!(seen.iter().any(|seen| seen.len == 0), "{} events", seen.len());
+        let tail = &by_split(&seen)[&0][600..];
+        assert!(tail[0] == "600: 600" && tail[1].starts_with("601! "), "{tail:?}");
+    });
+}
+
+#[test]
+fn compressed_text_is_refused_by_name() {
+    let root = tempfile::tempdir().unwrap();
+    for (format, name) in [("json", "a.json.gz"), ("csv", "a.csv.zst")] {
+        fs::write(root.path().join(name), "{}").unwrap();
+        let node = files_node(&root.path().join(name), format, &["id BIGINT"]);
+        let error = run(open(&node, root.path()).splits()).unwrap_err();
+        assert!(error.code == "input_file_invalid" && error.message.contains("compressed"), "{error:?}");
+        assert!(error.message.contains(name), "{error:?}");
+    }
 }
 
 #[test]
@@ -225,6 +279,9 @@ fn partition_columns_come_from_directories_and_prune_files() {
         assert_eq!(run(source.splits()).unwrap().len(), files, "{pushed:?}");
     }
     let options = serde_json::json!({"type": "filesystem", "path": root.path().to_str().unwrap(), "format": "parquet"});
+    let strict = source_node(options.clone(), &["id BIGINT", "day DATE", "kind STRING NOT NULL"], &["day", "kind"]);
+    let error = run(open(&strict, root.path()).splits()).unwrap_err();
+    assert!(error.code == "input_schema_mismatch" && error.message.contains("NOT NULL"), "{error:?}");
     let wrong = source_node(options, &["id BIGINT", "day INT"], &["day"]);
     assert_eq!(run(open(&wrong, root.path()).splits()).unwrap_err().code, "input_schema_mismatch");
 }
