@@ -418,7 +418,7 @@ impl Planner<'_> {
         partly: &mut Vec<Option<Expr>>,
     ) -> Option<Expr> {
         let resolved = scope.names(clause, aggregates).resolve_partly(expr?, &mut self.problems);
-        resolved.map_err(|rest| partly.push(rest)).ok()
+        resolved.map_err(|rest| partly.push(rest.map(|rest| *rest))).ok()
     }
 
     /// The relation with computed columns made into a node, where the query would compute one more than once.
@@ -509,7 +509,7 @@ impl Planner<'_> {
             let resolved =
                 scope.names("SELECT", true).resolve_partly(expr, &mut self.problems).unwrap_or_else(|rest| {
                     *failed = true;
-                    rest.unwrap_or_else(|| unknown(expr.span()))
+                    rest.map_or_else(|| unknown(expr.span()), |rest| *rest)
                 });
             let name = match (alias, expr) {
                 (Some(alias), _) => alias.value.clone(),

@@ -30,14 +30,14 @@ impl Names<'_> {
 
     /// The same; the error is the expression with NULL in the place of unknown names, if all else could be resolved: the types of the rest
     /// can be checked.
-    pub fn resolve_partly(&self, expr: &Expr, problems: &mut Vec<Problem>) -> Result<Expr, Option<Expr>> {
+    pub fn resolve_partly(&self, expr: &Expr, problems: &mut Vec<Problem>) -> Result<Expr, Option<Box<Expr>>> {
         let mut expr = expr.clone();
         let before = problems.len();
         let mut resolver = Resolver { names: self, problems, inside_aggregate: 0 };
         let whole = expr.visit(&mut resolver).is_continue();
         match problems.len() == before {
             true => Ok(expr),
-            false => Err(whole.then_some(expr)),
+            false => Err(whole.then(|| Box::new(expr))),
         }
     }
 
