@@ -389,10 +389,27 @@ pub(crate) fn read_object<T: DeserializeOwned + JsonSchema>(
         Ok(_) => Err(problems),
         Err(error) => {
             let path: String = error.path().iter().filter_map(segment).map(|s| format!("/{}", escaped(&s))).collect();
-            problems.push(Problem::new("invalid_option", error.inner().to_string()).pointer(format!("{at}{path}")));
+            problems.push(misread(&error.inner().to_string()).pointer(format!("{at}{path}")));
             Err(problems)
         }
     }
+}
+
+/// What serde says, in our words: of a name that it does not know, the nearest of those that it lists.
+fn misread(message: &str) -> Problem {
+    let is_name = message.starts_with("unknown variant `");
+    if !is_name && !message.starts_with("unknown field `") {
+        return Problem::new("invalid_option", message);
+    }
+    // Every second part stands between backquotes: the name, then those that are known.
+    let mut quoted = message.split('`').skip(1).step_by(2);
+    let wrong = quoted.next().unwrap_or_default();
+    let known: Vec<&str> = quoted.collect();
+    let problem = match is_name {
+        true => Problem::new("invalid_option", format!("{wrong:?} is none of the names that can stand here")),
+        false => Problem::new("unknown_option", format!("there is no field {wrong:?} here")),
+    };
+    problem.hint(suggestion(wrong, known.iter().copied()))
 }
 
 fn segment(segment: &serde_path_to_error::Segment) -> Option<String> {
@@ -517,6 +534,14 @@ mod tests {
         assert!(
             source(json!({"type": "kafka"})).expect_err("none")[0].contains("there is datagen, filesystem, replay")
         );
+    }
+
+    #[test]
+    fn a_mistyped_value_is_told_with_the_nearest() {
+        let problems = source(json!({"type": "filesystem", "path": "a", "format": "jsn"})).expect_err("wrong");
+        let expected =
+            "/format: \"jsn\" is none of the names that can stand here [invalid_option]\n  did you mean json?";
+        assert_eq!(problems, [expected]);
     }
 
     #[test]
