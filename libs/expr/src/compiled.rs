@@ -20,6 +20,7 @@ use crate::error::{EvalError, ExprError, plain_message};
 use crate::faults;
 use crate::limits::{PARSER_RECURSION, check_tokens, too_complex};
 use crate::physical::booleans;
+use crate::steps::bounded;
 use crate::types::{arrow_schema, arrow_type};
 
 /// What an expression stands in, apart from its columns.
@@ -174,9 +175,10 @@ pub(crate) fn parse(text: &str) -> Result<ast::Expr, ExprError> {
         }
     })?;
     check_tokens(&tokens)?;
+    let count = tokens.len();
     let end = tokens.last().map_or(Location::new(1, 1), |token| token.span.end);
     let mut parser = Parser::new(&dialect).with_recursion_limit(PARSER_RECURSION).with_tokens_with_locations(tokens);
-    let parsed = parser.parse_expr();
+    let parsed = bounded(count, || parser.parse_expr());
     let next = parser.peek_token();
     let expr = parsed.map_err(|error| match error {
         ParserError::RecursionLimitExceeded => too_complex("the expression nests too deep".into(), next.span),

@@ -9,6 +9,8 @@ use datafusion_sql::sqlparser::keywords::Keyword;
 use datafusion_sql::sqlparser::parser::{Parser, ParserError};
 use datafusion_sql::sqlparser::tokenizer::{Span, Token};
 
+use crate::steps::step;
+
 /// Names are bare or in backquotes, texts in single quotes; `sql` builds its statement dialect on this one.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ExprDialect;
@@ -40,6 +42,9 @@ impl Dialect for ExprDialect {
 
     /// Forms of Flink that the parser does not read by itself.
     fn parse_prefix(&self, parser: &mut Parser) -> Option<Result<Expr, ParserError>> {
+        if let Err(error) = step() {
+            return Some(Err(error));
+        }
         let first = parser.peek_token();
         let Token::Word(word) = &first.token else { return None };
         if word.quote_style.is_some() {

@@ -21,6 +21,7 @@ mod functions;
 mod limits;
 mod operators;
 mod physical;
+mod steps;
 mod temporal;
 #[cfg(test)]
 mod tests;
@@ -34,4 +35,5 @@ pub use dialect::{ExprDialect, HINT_MARK, syntax_error};
 pub use error::{EvalError, ExprError, Span};
 pub use functions::functions;
 pub use limits::{CHAIN_MAX, DEPTH_MAX, PARSER_RECURSION, RELATIONS_MAX, TOKENS_MAX, check_tokens};
+pub use steps::bounded;
 pub use types::{arrow_schema, arrow_type, casts_implicitly, sql_type};

@@ -159,7 +159,8 @@ impl Reader<'_> {
         let span = span_of(&tokens);
         let words = names(&tokens);
         let creates = created(&tokens);
-        let kind = self.refused(&tokens, explain).map_or_else(|| parse(tokens, span), Err);
+        let kind =
+            self.refused(&tokens, explain).map_or_else(|| expr::bounded(tokens.len(), || parse(tokens, span)), Err);
         let kind = kind.unwrap_or_else(|problems| {
             self.problems.extend(problems);
             Kind::Broken { creates }
