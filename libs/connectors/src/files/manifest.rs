@@ -122,8 +122,10 @@ pub async fn committed_files(store: &Store, directory: &str) -> Result<Option<Ve
         .collect();
     let mut files = Vec::new();
     for file in manifests.iter().flat_map(|(manifest, _)| &manifest.files) {
-        let found =
-            present.remove(&file.path).or_else(|| file.staged.as_ref().and_then(|staged| present.remove(staged)));
+        let found = present.remove(&file.path).or_else(|| {
+            let meta = present.remove(file.staged.as_ref()?)?;
+            Some(FileMeta { named: Some(join(directory, &file.path)), ..meta })
+        });
         let invalid = |reason: String| FileError::InputFileInvalid {
             file: store.shown(&join(directory, &file.path)),
             place: String::new(),

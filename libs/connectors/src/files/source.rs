@@ -155,7 +155,7 @@ impl FilesystemSource {
             }
             let field = self.schema.field(at);
             let mismatch = |reason: String| FileError::InputSchemaMismatch { file: self.shown(file), reason };
-            let value = partition_value(&file.path, field.name())
+            let value = partition_value(file.named(), field.name())
                 .ok_or_else(|| mismatch(format!("none of its directories is named {}=...", field.name())))?;
             if value.is_none() && !field.is_nullable() {
                 return Err(mismatch(format!(

@@ -98,6 +98,16 @@ pub struct FileMeta {
     pub size: u64,
     /// Changes when the file does: entity tag, or time of modification and inode.
     pub version: String,
+    /// The path that it will have, where it is committed but still staged: its directories name the partition.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub named: Option<String>,
+}
+
+impl FileMeta {
+    /// The path whose directories name the file's partition.
+    pub fn named(&self) -> &str {
+        self.named.as_deref().unwrap_or(&self.path)
+    }
 }
 
 /// A file system.
@@ -445,7 +455,7 @@ pub(super) fn reason(error: &dyn std::error::Error) -> String {
 
 fn object_meta(meta: object_store::ObjectMeta) -> FileMeta {
     let version = meta.e_tag.unwrap_or_default();
-    FileMeta { path: meta.location.to_string(), size: meta.size, version }
+    FileMeta { path: meta.location.to_string(), size: meta.size, version, named: None }
 }
 
 pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
@@ -484,7 +494,7 @@ pub(super) fn output_failed(path: &str, error: &io::Error) -> FileError {
 fn local_meta(path: &Path, meta: &fs::Metadata) -> FileMeta {
     // Nanoseconds and inode: a file that is replaced by one of the same size within the clock's tick has another inode.
     let version = format!("{}.{:09}-{:x}", meta.mtime(), meta.mtime_nsec(), meta.ino());
-    FileMeta { path: path.to_string_lossy().into_owned(), size: meta.len(), version }
+    FileMeta { path: path.to_string_lossy().into_owned(), size: meta.len(), version, named: None }
 }
 
 fn local_head(roots: &AllowedRoots, path: &str) -> Result<Option<FileMeta>> {
@@ -568,7 +578,11 @@ impl OpenFile {
     pub fn check(&self) -> Result<()> {
         let now = self.file.metadata().map_err(|error| self.failed(&error))?;
         let now = local_meta(Path::new(&self.listed.path), &now);
-        if now == self.listed { Ok(()) } else { Err(changed(&self.listed.path, &self.listed, Some(&now))) }
+        if (now.size, &now.version) == (self.listed.size, &self.listed.version) {
+            Ok(())
+        } else {
+            Err(changed(&self.listed.path, &self.listed, Some(&now)))
+        }
     }
 
     /// Bytes, all of them; into memory that nobody clears first.
