@@ -79,7 +79,7 @@ fn published(folder: &Path) -> bool {
 #[case::window_over_no_time("INSERT INTO result SELECT auction, COUNT(*) FROM TABLE(TUMBLE(TABLE bids, «DESCRIPTOR(price), INTERVAL '1' SECOND)) GROUP BY window_start, window_end, auction;", "not_a_time_attribute", &["ts"])]
 #[case::size_zero("INSERT INTO result SELECT auction, COUNT(*) FROM TABLE(TUMBLE(TABLE bids, DESCRIPTOR(ts), INTERVAL «'0' SECOND)) GROUP BY window_start, window_end, auction;", "invalid_window", &[])]
 #[case::size_negative("INSERT INTO result SELECT auction, COUNT(*) FROM TABLE(TUMBLE(TABLE bids, DESCRIPTOR(ts), INTERVAL «'-5' SECOND)) GROUP BY window_start, window_end, auction;", "invalid_window", &[])]
-#[case::size_below_precision("INSERT INTO result SELECT auction, COUNT(*) FROM TABLE(TUMBLE(TABLE bids, DESCRIPTOR(ts), INTERVAL «'0.0005' SECOND)) GROUP BY window_start, window_end, auction;", "invalid_window", &["TIMESTAMP(3)"])]
+#[case::size_below_precision("INSERT INTO result SELECT auction, COUNT(*) FROM TABLE(TUMBLE(TABLE bids, DESCRIPTOR(ts), INTERVAL «'0.0005' SECOND)) GROUP BY window_start, window_end, auction;", "invalid_window", &["TIMESTAMP(6)"])]
 #[case::step_does_not_divide("INSERT INTO result SELECT auction, COUNT(*) FROM TABLE(CUMULATE(TABLE bids, DESCRIPTOR(ts), INTERVAL «'3' SECOND, INTERVAL '10' SECOND)) GROUP BY window_start, window_end, auction;", "invalid_window", &["divide"])]
 #[case::calendar_month("INSERT INTO result SELECT auction, COUNT(*) FROM TABLE(TUMBLE(TABLE bids, DESCRIPTOR(ts), INTERVAL «'1' MONTH)) GROUP BY window_start, window_end, auction;", "invalid_interval", &["MONTH"])]
 #[case::join("INSERT INTO result SELECT b.auction, c.price FROM bids b JOIN «bids c ON b.auction = c.auction;", "unsupported", &["JOIN"])]

@@ -125,8 +125,8 @@ pub fn accumulator(call: &Call) -> Result<Box<dyn Accumulator>, AggregateError> 
         Min | Max if !call.retracts && extreme::is_fast(&arg) => extreme::extreme(call.function == Max, &arg),
         Min | Max | FirstValue | LastValue => {
             let largest = matches!(call.function, Max | LastValue);
-            let by_time = matches!(call.function, FirstValue | LastValue);
-            let encoding = ordered::Encoding::new(&arg, by_time).ok_or_else(|| refused(call))?;
+            // First and last values go by the time, ties by the value; without a time all rows tie.
+            let encoding = ordered::Encoding::new(&arg, call.time.is_some()).ok_or_else(|| refused(call))?;
             if call.retracts {
                 Box::new(Slots::new(multiset::Multiset::new(encoding, largest)))
             } else {

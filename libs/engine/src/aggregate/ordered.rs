@@ -37,7 +37,7 @@ impl Encoding {
     pub fn columns(&self, rows: &Rows) -> Vec<ArrayRef> {
         let mut columns = vec![rows.arg().clone()];
         if self.by_time {
-            let time = rows.time().expect("FIRST_VALUE and LAST_VALUE are given the time attribute");
+            let time = rows.time().expect("the call names the column of the time");
             columns.insert(0, Arc::new(TimestampMicrosecondArray::from(time.to_vec())));
         }
         columns

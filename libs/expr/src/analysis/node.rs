@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use graph::{
-    Aggregate, AggregateCall, AggregateFunction, Column, DataType, NamedExpr, OnBad, Operator, Project, Schema, Sink,
-    Sort, Source, SourceConnector, Watermark, Window, WindowAggregate, dead_letters_schema, late_rows_schema,
-    suggestion,
+    Aggregate, AggregateCall, AggregateFunction, Column, DataType, Graph, NamedExpr, Node, OnBad, Operator, Project,
+    Schema, Sink, Sort, Source, SourceConnector, Watermark, Window, WindowAggregate, dead_letters_schema,
+    late_rows_schema, suggestion,
 };
 
 use super::{Changelog, Facts, Known, TimeAttribute, Walk, expression_problem, window};
@@ -41,7 +41,7 @@ pub(super) fn derive(walk: &mut Walk, index: usize, inputs: &[Known]) -> Option<
             Some(input.clone())
         }
         (Operator::Union(_), inputs) => self::union(walk, inputs, &node.inputs, &at),
-        (Operator::Watermark(watermark), [input]) => self::watermark(walk, watermark, input, &at),
+        (Operator::Watermark(watermark), [input]) => self::watermark(walk, node, watermark, input, &at),
         (Operator::WindowAssign(assign), [input]) => self::window_assign(walk, id, &assign.window, input, &at),
         (Operator::WindowAggregate(aggregate), [input]) => self::window_aggregate(walk, id, aggregate, input, &at),
         (Operator::Aggregate(aggregate), [input]) => self::aggregate(walk, id, aggregate, input, &at),
@@ -297,7 +297,22 @@ fn union(walk: &mut Walk, inputs: &[Known], ids: &[String], at: &str) -> Option<
     Some(Known { facts, raw_source: None, no_watermark, unstable })
 }
 
-fn watermark(walk: &mut Walk, watermark: &Watermark, input: &Known, at: &str) -> Option<Known> {
+/// A node that reads what is between a watermark and its source, other than on the way to the watermark.
+fn reads_past<'a>(graph: &'a Graph, watermark: &Node) -> Option<&'a str> {
+    let (mut id, mut reader) = (watermark.inputs.first()?.as_str(), watermark.id.as_str());
+    loop {
+        let is_side = |node: &Node| matches!(node.operator, Operator::LateRows(_) | Operator::DeadLetters(_));
+        let mut readers =
+            graph.nodes.iter().filter(|node| !is_side(node) && node.inputs.iter().any(|input| input == id));
+        if let Some(other) = readers.find(|node| node.id != reader) {
+            return Some(&other.id);
+        }
+        let node = graph.nodes.iter().find(|node| node.id == id)?;
+        (id, reader) = (node.inputs.first()?.as_str(), &node.id);
+    }
+}
+
+fn watermark(walk: &mut Walk, node: &Node, watermark: &Watermark, input: &Known, at: &str) -> Option<Known> {
     let Some(source) = input.raw_source else {
         let message = "a watermark is declared at its source: between them there are only projections and filters";
         walk.problem(
@@ -362,6 +377,12 @@ fn watermark(walk: &mut Walk, watermark: &Watermark, input: &Known, at: &str) ->
             format!("a delay of {} loses none", replay.disorder),
             format!("{at}/delay"),
         );
+    }
+    if let Some(other) = reads_past(walk.graph, node) {
+        let message = format!("{} is also read without this watermark, by {other}", from.table);
+        let hint = "let all readers read the watermark, or write a second source for the others";
+        walk.problem("misplaced_watermark", message, hint, at.to_string());
+        return None;
     }
     let mut known = input.clone();
     known.facts.time = Some(TimeAttribute { column: watermark.column.clone(), unit_us });
@@ -563,12 +584,13 @@ fn calls(walk: &mut Walk, calls: &[AggregateCall], input: &Known, at: &str) -> V
             && input.facts.order.is_none()
         {
             let message = format!("{name} goes by the time attribute, and the input has none");
+            let extreme = if call.function == AggregateFunction::FirstValue { "smallest" } else { "largest" };
             let hint = "declare a watermark on the source, or use min or max";
             match input.facts.bounded {
                 false => walk.problem("no_time_attribute", message, hint, at.clone()),
                 true => walk.warning(
                     "no_time_attribute",
-                    format!("{message}: which value it gives is left open"),
+                    format!("{message}: all rows tie, and it gives the {extreme} value"),
                     hint,
                     at.clone(),
                 ),

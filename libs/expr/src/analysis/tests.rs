@@ -223,7 +223,7 @@ warning y/delay [late_rows_expected] rows of live arrive up to 5s out of order, 
         (
             r#"{"id": "x", "type": "aggregate", "inputs": ["f"], "aggregates": [{"name": "v", "function": "last_value", "args": ["v"]}]}"#,
             r#"bounded, no time, insert-only, key (): v BIGINT
-warning x/aggregates/0 [no_time_attribute] last_value goes by the time attribute, and the input has none: which value it gives is left open -- declare a watermark on the source, or use min or max"#,
+warning x/aggregates/0 [no_time_attribute] last_value goes by the time attribute, and the input has none: all rows tie, and it gives the largest value -- declare a watermark on the source, or use min or max"#,
         ),
     ]);
 }
@@ -269,6 +269,10 @@ z/delay [out_of_range] delay is at least 0"#,
         (
             r#"{"id": "n", "type": "union", "inputs": ["u", "u"]}, {"id": "x", "type": "watermark", "inputs": ["n"], "column": "ts"}"#,
             r#"x/ [misplaced_watermark] a watermark is declared at its source: between them there are only projections and filters -- move it up to the source; unions and windows carry the time attribute on"#,
+        ),
+        (
+            r#"{"id": "a9", "type": "source", "table": "a9", "connector": {"type": "datagen"}, "columns": [{"name": "ts", "type": "TIMESTAMP(3)"}]}, {"id": "x", "type": "watermark", "inputs": ["a9"], "column": "ts"}, {"id": "y", "type": "filter", "inputs": ["a9"], "predicate": "ts IS NULL"}"#,
+            r#"x/ [misplaced_watermark] a9 is also read without this watermark, by y -- let all readers read the watermark, or write a second source for the others"#,
         ),
         (
             r#"{"id": "x", "type": "watermark", "inputs": ["u"], "column": "ts", "on_null": "dead_letter"}"#,
