@@ -1,6 +1,11 @@
 # Everything a newcomer needs; `make help` lists it. What needs more than a line is in integration-tests/setup.sh and examples/demo.sh.
-export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/highwater/target
-export PATH := $(PATH):$(HOME)/.cargo/bin
+CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/highwater/target
+# Whole, so that paths into it hold anywhere.
+override export CARGO_TARGET_DIR := $(if $(filter /%,$(CARGO_TARGET_DIR)),,$(CURDIR)/)$(CARGO_TARGET_DIR)
+# Before a distribution's cargo, which is older and knows nothing of rust-toolchain.toml.
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+# Where programs are, also if cargo is told to build for a named target.
+PROGRAMS := $(CARGO_TARGET_DIR)$(addprefix /,$(CARGO_BUILD_TARGET))/debug
 SETUP := integration-tests/setup.sh
 # With the integration tests, so that every target chooses the same features and nothing is compiled twice.
 BUILD := cargo build --package highwater --package integration-tests --bins --locked
@@ -12,10 +17,10 @@ build: ## compile everything
 	@$(SETUP) build
 	cargo build --workspace --all-targets --locked
 
-bin: ## build the program; its path is the last line
+bin: ## build the program; with -s its path is all that goes to stdout
 	@$(SETUP) build >&2
 	$(BUILD)
-	@echo $(CARGO_TARGET_DIR)/debug/highwater
+	@echo '$(PROGRAMS)/highwater'
 
 demo: ## flights from Parquet, then the same SQL as a stream, and a comparison of both
 	@$(SETUP) build

@@ -3,13 +3,13 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-target=${CARGO_TARGET_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/highwater/target}
-export CARGO_TARGET_DIR=$target
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/highwater/target}
+programs=$CARGO_TARGET_DIR/${CARGO_BUILD_TARGET:+$CARGO_BUILD_TARGET/}debug
 say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 
 say "Building (a first build takes some minutes)"
 cargo build --package highwater --package integration-tests --bins --locked
-highwater=$target/debug/highwater
+highwater=$programs/highwater
 
 results=$(mktemp -d)
 trap 'rm -rf "$results"' EXIT
@@ -22,4 +22,4 @@ say "Streamed: the same SQL; the rows arrive as a live stream, up to ten minutes
   --set tables.flights.connector=replay --set tables.flights.replay.disorder=10min
 
 say "Every hour of both, row by row"
-"$target/debug/compare" "$results/bounded" "$results/streamed"
+"$programs/compare" "$results/bounded" "$results/streamed"

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what building and testing need. Run by `make`; safe to run again: what is there is left alone.
 #
+#   setup.sh make    make, for whoever starts without it
 #   setup.sh build   a C compiler and linker, for the crates that carry C code
 #   setup.sh test    the same, and the Python tools of the tests in an environment of their own in the cache directory
 #   setup.sh python  prints the Python that has these tools (installing nothing)
@@ -28,19 +29,24 @@ need() { # PACKAGE COMMAND...
 
 apt_install() {
   [[ ${#missing[@]} -gt 0 ]] || return 0
-  local sudo=()
+  command -v apt-get >/dev/null || die "missing: ${missing[*]} (the names on Debian and Ubuntu; apt-get is not here)"
+  local sudo=() line="apt-get update && apt-get install -y --no-install-recommends ${missing[*]}"
   if [[ $(id -u) -ne 0 ]]; then
+    line="sudo apt-get update && sudo apt-get install -y --no-install-recommends ${missing[*]}"
     if command -v sudo >/dev/null && sudo -n true 2>/dev/null; then
       sudo=(sudo -n)
     else
       die "missing system packages; run this, then try again:
-    sudo apt-get update && sudo apt-get install -y --no-install-recommends ${missing[*]}"
+    $line"
     fi
   fi
-  command -v apt-get >/dev/null || die "missing: ${missing[*]} (the names on Debian and Ubuntu; apt-get is not here)"
   say "installing ${missing[*]} with apt"
-  "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get update -qq >&2
-  "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >&2
+  # An index that could not be refreshed may still do.
+  "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get update -qq >&2 || say "apt-get update failed: see above"
+  "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >&2 ||
+    die "missing system packages, and apt could not install them: see above (without a network, for one).
+  Once it can, run this, then try again:
+    $line"
   missing=()
 }
 
@@ -59,21 +65,26 @@ check_rust() {
 
 python_tools() {
   if [[ -f $venv/complete ]]; then return; fi
-  command -v python3 >/dev/null || die "python3 is missing"
+  python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
+    die "the tests need Python 3.10 or newer, and python3 is $(python3 --version 2>&1): put a newer one first in PATH, then try again"
   say "installing the Python tools of the tests into $venv"
   mkdir -p "$cache"
   (
     if command -v flock >/dev/null; then flock 9; fi # two runs at once: the second one finds it done
     if [[ -f $venv/complete ]]; then exit 0; fi
     rm -rf "$venv"
-    python3 -m venv "$venv"
-    "$venv/bin/python" -m pip install --disable-pip-version-check --no-input --progress-bar off -r "$requirements" >&2
-    touch "$venv/complete"
-  ) 9>"$cache/python.lock"
+    python3 -m venv "$venv" &&
+      "$venv/bin/python" -m pip install --disable-pip-version-check --no-input --progress-bar off -r "$requirements" >&2 &&
+      touch "$venv/complete"
+  ) 9>"$cache/python.lock" || true
   [[ -f $venv/complete ]] || die "the Python tools could not be installed: see the message above"
 }
 
 case ${1:-} in
+  make)
+    need make command -v make
+    apt_install
+    ;;
   build)
     need build-essential has_cc
     need ca-certificates test -e /etc/ssl/certs/ca-certificates.crt

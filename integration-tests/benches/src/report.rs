@@ -37,8 +37,9 @@ impl Report {
 
     /// Writes `bench.md` and `bench.json`.
     pub fn write(&self, folder: &Path) -> Result<(), String> {
-        let mut text =
-            String::from("# Measurements\n\nMade by `make bench`; not edited by hand.\n\n| | |\n|---|---|\n");
+        let mut text = String::from(
+            "# Measurements\n\nMade by `make bench`; not edited by hand: the remarks at the end are `integration-tests/benches/notes.md`.\n\n| | |\n|---|---|\n",
+        );
         for (name, value) in &self.head {
             put(&mut text, format_args!("| {name} | {value} |\n"));
         }
@@ -52,6 +53,8 @@ impl Report {
                 put(&mut text, format_args!("| {} |\n", row.join(" | ")));
             }
         }
+        text.push('\n');
+        text.push_str(include_str!("../notes.md"));
         let head: Value = self.head.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
         let sections: Vec<_> =
             self.sections.iter().map(|section| json!({"title": section.title, "figures": section.raw})).collect();

@@ -69,6 +69,17 @@ pub fn bounded() -> Vec<Query> {
         ..query(name, result, sql, datafusion, at_least)
     };
     vec![
+        // What reading costs, to judge the rest by.
+        Query {
+            at_least: None,
+            ..query(
+                "scan of two columns",
+                "price BIGINT, `dateTime` TIMESTAMP(3)",
+                "SELECT price, `dateTime` FROM bids",
+                "SELECT price, \"dateTime\" FROM bids",
+                Thresholds::LIGHT,
+            )
+        },
         query(
             "filter (q2)",
             "auction BIGINT, price BIGINT",

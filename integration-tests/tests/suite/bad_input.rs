@@ -114,6 +114,48 @@ fn a_wrong_script_is_refused(#[case] script: &str, #[case] code: &str, #[case] w
     assert!(!published(folder.path()));
 }
 
+/// Options that can be read and cannot work: `validate` says so too, before anything is read or written.
+#[rstest]
+#[case::no_splits_of_a_replay("bids", &["tables.bids.connector=replay", "tables.bids.replay.splits=0"], "invalid_option", &["replay.splits", "1 to 1024"])]
+#[case::negative_disorder("bids", &["tables.bids.connector=replay", "tables.bids.replay.disorder=-5s"], "invalid_option", &["replay.disorder", "negative"])]
+#[case::speed_without_time("nested", &["tables.nested.connector=replay", "tables.nested.replay.speed=2"], "invalid_option", &["replay.speed", "WATERMARK"])]
+#[case::no_rows_per_second("made", &["tables.made.rows-per-second=0"], "invalid_option", &["rows-per-second"])]
+#[case::no_splits("made", &["tables.made.splits=0"], "invalid_option", &["splits"])]
+#[case::unknown_kind("made", &["tables.made.fields.auction.kind=foo"], "invalid_option", &["foo", "random", "sequence"])]
+#[case::unknown_field("made", &["tables.made.fields.zzz.kind=random"], "invalid_option", &["zzz"])]
+#[case::source_outside("bids", &["tables.bids.path=/etc/passwd"], "location_not_allowed", &["/etc/passwd", "--allow-root"])]
+#[case::pattern_outside("bids", &["tables.bids.path=/etc/*.conf"], "location_not_allowed", &["/etc", "--allow-root"])]
+#[case::sink_outside("bids", &["tables.result.path=/etc/new"], "location_not_allowed", &["/etc/new", "--allow-root"])]
+#[case::sink_is_a_file("bids", &["tables.result.path=script.sql"], "output_refused", &["directory"])]
+#[case::unknown_scheme("bids", &["tables.bids.path=gs://x/y"], "location_invalid", &["gs://", "s3://"])]
+#[case::unknown_scheme_of_a_sink("bids", &["tables.result.path=gs://x/y"], "location_invalid", &["gs://"])]
+#[case::delimiter("bids", &["tables.result.format=csv", "tables.result.csv.field-delimiter=ü"], "output_refused", &["ASCII"])]
+#[case::nested_csv("nested", &["tables.lists.format=csv"], "output_refused", &["CSV"])]
+fn options_that_cannot_work_are_refused_before_the_run(
+    #[case] table: &str,
+    #[case] set: &[&str],
+    #[case] code: &str,
+    #[case] words: &[&str],
+) {
+    let made = "CREATE TABLE made (auction BIGINT, price BIGINT) WITH ('connector' = 'datagen', 'number-of-rows' = '3');\n\
+                CREATE TABLE nested (l ARRAY<BIGINT>) WITH ('connector' = 'filesystem', 'path' = 'bids.jsonl', 'format' = 'json');\n\
+                CREATE TABLE lists (l ARRAY<BIGINT>) WITH ('connector' = 'filesystem', 'path' = 'out', 'format' = 'json');\n";
+    let insert = match table {
+        "nested" => "INSERT INTO lists SELECT l FROM nested;".to_string(),
+        table => format!("INSERT INTO result SELECT auction, price FROM {table};"),
+    };
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("bids.jsonl"), BIDS).unwrap();
+    std::fs::write(folder.path().join("script.sql"), format!("{TABLES}{made}{insert}")).unwrap();
+    for verb in ["validate", "run"] {
+        let mut command = support::command(folder.path());
+        command.args([verb, "script.sql"]).args(set.iter().flat_map(|set| ["--set", set]));
+        let finished = program::finish(&mut command, SOON);
+        assert_answer(&finished, REFUSED, &[&[code, "script.sql:"], words].concat());
+    }
+    assert!(!folder.path().join("out").exists());
+}
+
 /// Sizes and depths that have killed other engines: refused, the process alive and quick.
 #[rstest]
 #[case::long_sum("1".to_owned() + &" + 1".repeat(10_000))]

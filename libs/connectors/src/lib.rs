@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
+use engine::plan::{Plan, StageKind};
 use engine::{Connectors, RunError, Sink, SinkContext, Source, SourceHints};
 use graph::{SinkConnector, SourceConnector};
 
@@ -37,6 +38,40 @@ impl Registry {
     /// Whom to call with the rows of `print` tables; called in the leader, in the order of epochs per table.
     pub fn on_print(self, on_print: OnPrint) -> Registry {
         Registry { on_print, ..self }
+    }
+
+    /// What is wrong with the sources and sinks of a plan, as far as it can be told without reading or writing: one error for each,
+    /// with its operator. What is found here would fail the run when it opens them.
+    pub fn check(&self, plan: &Plan) -> Vec<RunError> {
+        let checked = plan.stages.iter().filter_map(|stage| {
+            let wrong = match &stage.kind {
+                // Opening a source looks at nothing but the links of its path.
+                StageKind::Source(source) => {
+                    let hints = SourceHints {
+                        columns: source.read.clone(),
+                        time_column: source.time.as_ref().and_then(|time| time.read_column.clone()),
+                        pushed: source.pushed.clone(),
+                    };
+                    let files = match &source.node.connector {
+                        SourceConnector::Filesystem(options) => Some(&**options),
+                        SourceConnector::Replay(options) => Some(&options.files),
+                        SourceConnector::Datagen(_) => None,
+                    };
+                    let opened = self.source(&source.node, hints).err();
+                    opened.or_else(|| files::check_source(files?, &self.roots).err().map(RunError::from))
+                }
+                StageKind::Sink(node) => match &node.connector {
+                    SinkConnector::Filesystem(options) => {
+                        let schema = expr::arrow_schema(&stage.schema);
+                        files::check_sink(node, options, &schema, &self.roots).err().map(RunError::from)
+                    }
+                    SinkConnector::Print(_) | SinkConnector::Blackhole(_) => None,
+                },
+                _ => None,
+            };
+            wrong.map(|error| error.operator(&stage.operator))
+        });
+        checked.collect()
     }
 }
 

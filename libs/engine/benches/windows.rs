@@ -96,6 +96,7 @@ fn call((function, arg): (AggregateFunction, Option<usize>)) -> Call {
         fraction: None,
         time: None,
         retracts: false,
+        wrap: false,
         result: graph::DataType::BigInt,
     }
 }

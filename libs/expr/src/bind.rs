@@ -364,6 +364,9 @@ impl<'a> Binder<'a> {
                 let args = vec![self.bind(expr)?, self.bind(r#in)?];
                 functions::call(self, "POSITION", args, span)
             }
+            Expr::Substring { substring_from: None, substring_for: None, .. } => {
+                Err(functions::wrong_number("SUBSTRING", 1, "SUBSTRING(text, from) or SUBSTRING(text, from, length)"))
+            }
             Expr::Substring { expr, substring_from, substring_for, .. } => {
                 let mut args = vec![self.bind(expr)?];
                 match substring_from {
@@ -567,10 +570,11 @@ impl<'a> Binder<'a> {
             match arg {
                 ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(expr)) => args.push(expr),
                 other => {
-                    return Err(ExprError::new(
+                    let error = ExprError::new(
                         "unsupported",
                         format!("{}: {other} is not an argument it can take", function.name),
-                    ));
+                    );
+                    return Err(functions::unknown_name(&name.value).unwrap_or(error));
                 }
             }
         }

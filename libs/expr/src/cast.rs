@@ -490,10 +490,9 @@ pub(crate) fn write_value(out: &mut String, values: &dyn Array, t: &DataType, ro
         DataType::String => out.push_str(values.as_string::<i32>().value(row)),
         DataType::Bytes => {
             let bytes = values.as_binary::<i32>().value(row);
-            out.push_str(
-                std::str::from_utf8(bytes)
-                    .map_err(|_| fault("the BYTES are not UTF-8; write HEX(...) or TO_BASE64(...)"))?,
-            );
+            out.push_str(std::str::from_utf8(bytes).map_err(|_| {
+                fault("the BYTES are not UTF-8; write DECODE(bytes, 'UTF-8'), HEX(bytes) or TO_BASE64(bytes)")
+            })?);
         }
         DataType::Date => calendar::write_date(out, i64::from(values.as_primitive::<Date32Type>().value(row))),
         DataType::Time => {

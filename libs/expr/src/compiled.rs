@@ -15,10 +15,12 @@ use datafusion_sql::sqlparser::tokenizer::{Location, Token, Tokenizer};
 use graph::{DataType, Schema};
 
 use crate::bind::Binder;
-use crate::dialect::ExprDialect;
+use crate::dialect::{ExprDialect, HINT_MARK};
 use crate::error::{EvalError, ExprError, plain_message};
+use crate::faults;
 use crate::limits::{PARSER_RECURSION, check_tokens, too_complex};
 use crate::physical::booleans;
+use crate::steps::bounded;
 use crate::types::{arrow_schema, arrow_type};
 
 /// What an expression stands in, apart from its columns.
@@ -152,6 +154,11 @@ pub fn compile_ast(expr: &ast::Expr, input: &Schema, env: &Env) -> Result<Compil
     Binder::new(input, arrow_schema(input), env).compile(expr)
 }
 
+/// The same, with every error of the expression: of its parts, those that do not follow from one another.
+pub fn compile_all(expr: &ast::Expr, input: &Schema, env: &Env) -> Result<Compiled, Vec<ExprError>> {
+    compile_ast(expr, input, env).map_err(|error| faults::all(error, expr, input, env))
+}
+
 /// The text of a cast that does what INSERT does with a value of another type.
 pub fn cast(text: &str, to: &DataType) -> String {
     format!("CAST({text} AS {to})")
@@ -168,9 +175,10 @@ pub(crate) fn parse(text: &str) -> Result<ast::Expr, ExprError> {
         }
     })?;
     check_tokens(&tokens)?;
+    let count = tokens.len();
     let end = tokens.last().map_or(Location::new(1, 1), |token| token.span.end);
     let mut parser = Parser::new(&dialect).with_recursion_limit(PARSER_RECURSION).with_tokens_with_locations(tokens);
-    let parsed = parser.parse_expr();
+    let parsed = bounded(count, || parser.parse_expr());
     let next = parser.peek_token();
     let expr = parsed.map_err(|error| match error {
         ParserError::RecursionLimitExceeded => too_complex("the expression nests too deep".into(), next.span),
@@ -182,7 +190,11 @@ pub(crate) fn parse(text: &str) -> Result<ast::Expr, ExprError> {
                 None => (message.as_str(), (end.line, end.column, end.line, end.column + 1)),
             };
             let text = text.replace("found: EOF", "but the expression ends");
-            ExprError { span: Some(span), ..ExprError::new("syntax_error", text) }
+            let (text, hint) = match text.split_once(HINT_MARK) {
+                Some((text, hint)) => (text.to_string(), Some(hint.to_string())),
+                None => (text, None),
+            };
+            ExprError { span: Some(span), hint, ..ExprError::new("syntax_error", text) }
         }
     })?;
     match next.token {

@@ -16,10 +16,12 @@ mod conditions;
 mod decimal;
 mod dialect;
 mod error;
+mod faults;
 mod functions;
 mod limits;
 mod operators;
 mod physical;
+mod steps;
 mod temporal;
 #[cfg(test)]
 mod tests;
@@ -27,10 +29,11 @@ mod types;
 
 pub use aggregate::aggregate_type;
 pub use analysis::{Analysis, Changelog, Facts, TimeAttribute, analyze};
-pub use compiled::{Compiled, Env, cast, compile, compile_ast};
+pub use compiled::{Compiled, Env, cast, compile, compile_all, compile_ast};
 pub use conditions::simple_conditions;
-pub use dialect::ExprDialect;
+pub use dialect::{ExprDialect, HINT_MARK, syntax_error};
 pub use error::{EvalError, ExprError, Span};
 pub use functions::functions;
 pub use limits::{CHAIN_MAX, DEPTH_MAX, PARSER_RECURSION, RELATIONS_MAX, TOKENS_MAX, check_tokens};
+pub use steps::bounded;
 pub use types::{arrow_schema, arrow_type, casts_implicitly, sql_type};

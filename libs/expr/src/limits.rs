@@ -29,7 +29,9 @@ pub(crate) const TREE_SIZE_MAX: u32 = 20_000;
 
 pub(crate) fn too_complex(message: String, span: Span) -> ExprError {
     ExprError::new("query_too_complex", message)
-        .hint("split it over several projections, or use IN (...) or a join with a table")
+        .hint(
+            "compute parts of it before, in a subquery or a projection; many comparisons of one value are one IN (...)",
+        )
         .at(span)
 }
 

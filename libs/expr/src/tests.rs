@@ -275,7 +275,21 @@ fn conditions() {
         (r#"i IS DISTINCT FROM 7"#, r#"BOOLEAN NOT NULL: FALSE | TRUE"#),
         (r#"i IS DISTINCT FROM NULL"#, r#"BOOLEAN NOT NULL: TRUE | FALSE"#),
         (r#"i IS NOT DISTINCT FROM NULL"#, r#"BOOLEAN NOT NULL: FALSE | TRUE"#),
+        (r#"bo IS DISTINCT FROM TRUE AND i > 7"#, r#"BOOLEAN: FALSE | NULL"#),
+        (r#"bo IS NOT DISTINCT FROM TRUE OR i > 7"#, r#"BOOLEAN: TRUE | NULL"#),
+        (r#"i = 7 AND bo IS NOT DISTINCT FROM TRUE AND i < 9"#, r#"BOOLEAN: TRUE | FALSE"#),
+        (r#"NOT bo IS DISTINCT FROM TRUE AND i = 7"#, r#"BOOLEAN: TRUE | FALSE"#),
+        (r#"NOT (bo IS DISTINCT FROM TRUE AND i > 7)"#, r#"BOOLEAN: TRUE | NULL"#),
+        (r#"i IS DISTINCT FROM 7 IS NOT DISTINCT FROM FALSE"#, r#"BOOLEAN NOT NULL: TRUE | FALSE"#),
+        (r#"i IS DISTINCT FROM 7 = TRUE"#, r#"BOOLEAN NOT NULL: FALSE | TRUE"#),
+        (r#"i IS DISTINCT FROM 3 + 4"#, r#"BOOLEAN NOT NULL: FALSE | TRUE"#),
+        (r#"CASE WHEN bo IS DISTINCT FROM TRUE THEN 1 ELSE 2 END"#, r#"INT NOT NULL: 2 | 1"#),
         (r#"i BETWEEN 1 AND 7"#, r#"BOOLEAN: TRUE | NULL"#),
+        (
+            r#"i BETWEEN SYMMETRIC 7 AND 1"#,
+            r#"[syntax_error] 11..12: BETWEEN SYMMETRIC is not supported -- write x BETWEEN LEAST(a, b) AND GREATEST(a, b)"#,
+        ),
+        (r#"i BETWEEN LEAST(7, 1) AND GREATEST(7, 1)"#, r#"BOOLEAN: TRUE | NULL"#),
         (r#"i NOT BETWEEN 1 AND 7"#, r#"BOOLEAN: FALSE | NULL"#),
         (r#"i IN (1, 7)"#, r#"BOOLEAN: TRUE | NULL"#),
         (r#"i IN (1, NULL)"#, r#"BOOLEAN: NULL"#),
@@ -854,7 +868,7 @@ fn mistakes() {
             r#"EXISTS (SELECT 1)"#,
             r#"[unsupported] 9..17: a subquery cannot stand in an expression -- write a join, or a list of values"#,
         ),
-        (r#"f(x => 1)"#, r#"[unsupported] 1..9: f: x => 1 is not an argument it can take"#),
+        (r#"f(x => 1)"#, r#"[unknown_function] 1..9: there is no function F"#),
         (r#"SUM(i) OVER ()"#, r#"[unsupported] 1..6: OVER is not supported"#),
         (r#"UPPER(DISTINCT s)"#, r#"[unsupported] 1..17: UPPER takes plain arguments here"#),
         (r#"i # 1"#, r#"[syntax_error] 3..4: No infix parser for token Sharp"#),
@@ -936,6 +950,64 @@ fn long_and_deep_texts_are_refused_and_do_not_end_the_process() {
     ] {
         let shown = show(&text);
         assert_eq!(&shown[..shown.len().min(300)], expected, "{name}");
+    }
+}
+
+#[test]
+fn forms_of_flink_that_the_parser_does_not_read() {
+    check(&[
+        (r#"TRIM(LEADING FROM '  a')"#, r#"STRING NOT NULL: a"#),
+        (r#"TRIM(TRAILING FROM 'a  ')"#, r#"STRING NOT NULL: a"#),
+        (r#"TRIM(BOTH FROM ' a ')"#, r#"STRING NOT NULL: a"#),
+        (r#"TRIM(LEADING 'a' FROM 'aab')"#, r#"STRING NOT NULL: b"#),
+        (r#"CAST(NULL AS ROW<a INT, b ARRAY<STRING>>)"#, r#"ROW<a INT, b ARRAY<STRING>>: NULL"#),
+        (r#"CAST(NULL AS MAP<STRING, DECIMAL(10, 2)>)"#, r#"MAP<STRING, DECIMAL(10, 2)>: NULL"#),
+        (r#"CAST(NULL AS ARRAY<ROW<a INT>>)"#, r#"ARRAY<ROW<a INT>>: NULL"#),
+        (r#"TRY_CAST('7' AS INT)"#, r#"INT NOT NULL: 7"#),
+        (
+            r#"MAP['a', 1]"#,
+            r#"[unsupported] 1..11: MAP[...] is not supported: maps are read, not made -- write ROW(...) or ARRAY[...]"#,
+        ),
+        (
+            r#"map['a']"#,
+            r#"[unknown_column] 1..4: there is no column map -- there is b, bo, by, d, dec, dt, f, i, js, ltz, min, n, s, small, tiny, tm, ts, ts0, ts6, zero"#,
+        ),
+        (r#"SUMM(i)"#, r#"[unknown_function] 1..7: there is no function SUMM -- did you mean SUM?"#),
+        (r#"CUONT(*)"#, r#"[unknown_function] 1..6: there is no function CUONT -- did you mean COUNT?"#),
+        (
+            r#"SUBSTRING(s)"#,
+            r#"[wrong_arguments] 11..12: SUBSTRING does not take 1 argument -- write SUBSTRING(text, from) or SUBSTRING(text, from, length)"#,
+        ),
+        (r#"SUBSTRING('hello' FOR 2)"#, r#"STRING NOT NULL: he"#),
+        (r#"HEX(X'ff00')"#, r#"STRING NOT NULL: FF00"#),
+        (r#"TO_BASE64(X'ff00')"#, r#"STRING NOT NULL: /wA="#),
+        (r#"DECODE(X'61ff62', 'UTF-8')"#, "STRING NOT NULL: a\u{fffd}b"),
+    ]);
+}
+
+#[test]
+fn all_errors_of_an_expression_are_told_and_none_that_follows() {
+    let errors = |text: &str| {
+        let parsed = crate::compiled::parse(text).unwrap();
+        let errors = crate::compile_all(&parsed, &schema(), &env()).unwrap_err();
+        errors.iter().map(show_error).collect::<Vec<_>>()
+    };
+    let found = errors("UPPER(s, s) || ABS(s) || CAST(i + nothing AS STRING) || 'x'");
+    assert_eq!(found.len(), 3, "{found:#?}");
+    for (found, part) in found.iter().zip(["UPPER does not take 2", "ABS", "there is no column nothing"]) {
+        assert!(found.contains(part), "{found}");
+    }
+    for (text, count) in [
+        ("ABS(UPPER(nothing)) + 1", 1),
+        ("nothing = 'a' AND nothing > 1 AND ABS(s) > 0", 3),
+        ("CASE WHEN i = 'a' THEN nothing ELSE 1 / 0 END", 2),
+        ("IF(i > 0, nothing, 1 / 0)", 1),
+        ("TIMESTAMPDIFF(MINUTE, nothing, ts) + ABS(s)", 2),
+        ("i IN (1, nothing, ABS(s))", 2),
+        ("1 / 0", 1),
+    ] {
+        let found = errors(text);
+        assert_eq!(found.len(), count, "{text}: {found:#?}");
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Option names are the same in a graph's JSON and in SQL's `WITH (...)`; there every value is text, so each field also reads text.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use schemars::JsonSchema;
@@ -29,6 +29,9 @@ pub enum SinkConnector {
     Print(PrintOptions),
     Blackhole(BlackholeOptions),
 }
+
+/// Into more splits no source deals its rows.
+const SPLITS_MAX: u64 = 1024;
 
 /// The names that `'connector' = ...` may have for a source.
 pub const SOURCE_CONNECTORS: &[&str] = &["datagen", "filesystem", "replay"];
@@ -63,6 +66,38 @@ impl SourceConnector {
             "datagen" => read::<DatagenOptions>(options, at).map(SourceConnector::Datagen),
             other => unreachable!("{other} is a known source connector"),
         }
+        .and_then(|connector| match connector.out_of_range(at) {
+            problems if problems.is_empty() => Ok(connector),
+            problems => Err(problems),
+        })
+    }
+
+    /// Values that can be read, and make no sense.
+    fn out_of_range(&self, at: &str) -> Vec<Problem> {
+        let wrong = |option: &str, value: String, must: &str| {
+            let problem = Problem::new("invalid_option", format!("{option} is {value}; it must {must}"));
+            Some(problem.pointer(format!("{at}/{option}")))
+        };
+        let splits = |option: &str, splits: u64| match splits {
+            1..=SPLITS_MAX => None,
+            _ => wrong(option, splits.to_string(), &format!("be 1 to {SPLITS_MAX}")),
+        };
+        let problems = match self {
+            SourceConnector::Filesystem(_) => [None, None],
+            SourceConnector::Replay(options) => [
+                splits("replay.splits", options.splits),
+                (options.disorder.us < 0)
+                    .then(|| wrong("replay.disorder", options.disorder.to_string(), "not be negative"))
+                    .flatten(),
+            ],
+            SourceConnector::Datagen(options) => [
+                splits("splits", options.splits),
+                (options.rows_per_second == Some(0))
+                    .then(|| wrong("rows-per-second", "0".into(), "be above 0"))
+                    .flatten(),
+            ],
+        };
+        problems.into_iter().flatten().collect()
     }
 }
 
@@ -293,6 +328,27 @@ fn connector_name<'a>(
     Err(vec![problem.hint(suggestion(name, known.iter().copied())).pointer(format!("{at}/type"))])
 }
 
+/// Whether an option that the connector `was` knows means nothing to the connector `now`, for which a table is to have it replaced.
+pub fn is_left_behind(option: &str, was: &str, now: &str) -> bool {
+    knows(was, option) && !knows(now, option)
+}
+
+fn knows(connector: &str, option: &str) -> bool {
+    match connector {
+        "filesystem" => names_of::<FilesystemOptions>().contains(option),
+        "replay" => names_of::<ReplayOptions>().contains(option),
+        "datagen" => option.starts_with("fields.") || names_of::<DatagenOptions>().contains(option),
+        "print" => names_of::<PrintOptions>().contains(option),
+        "blackhole" => names_of::<BlackholeOptions>().contains(option),
+        _ => false,
+    }
+}
+
+fn names_of<T: JsonSchema>() -> BTreeSet<String> {
+    let schema = schemars::schema_for!(T);
+    schema.get("properties").and_then(Value::as_object).into_iter().flat_map(Map::keys).cloned().collect()
+}
+
 /// Option structs, checked for unknown names with the names of their JSON Schema.
 fn read<T: DeserializeOwned + JsonSchema>(options: &Map<String, Value>, at: &str) -> Result<T, Vec<Problem>> {
     let mut rest = options.clone();
@@ -333,10 +389,27 @@ pub(crate) fn read_object<T: DeserializeOwned + JsonSchema>(
         Ok(_) => Err(problems),
         Err(error) => {
             let path: String = error.path().iter().filter_map(segment).map(|s| format!("/{}", escaped(&s))).collect();
-            problems.push(Problem::new("invalid_option", error.inner().to_string()).pointer(format!("{at}{path}")));
+            problems.push(misread(&error.inner().to_string()).pointer(format!("{at}{path}")));
             Err(problems)
         }
     }
+}
+
+/// What serde says, in our words: of a name that it does not know, the nearest of those that it lists.
+fn misread(message: &str) -> Problem {
+    let is_name = message.starts_with("unknown variant `");
+    if !is_name && !message.starts_with("unknown field `") {
+        return Problem::new("invalid_option", message);
+    }
+    // Every second part stands between backquotes: the name, then those that are known.
+    let mut quoted = message.split('`').skip(1).step_by(2);
+    let wrong = quoted.next().unwrap_or_default();
+    let known: Vec<&str> = quoted.collect();
+    let problem = match is_name {
+        true => Problem::new("invalid_option", format!("{wrong:?} is none of the names that can stand here")),
+        false => Problem::new("unknown_option", format!("there is no field {wrong:?} here")),
+    };
+    problem.hint(suggestion(wrong, known.iter().copied()))
 }
 
 fn segment(segment: &serde_path_to_error::Segment) -> Option<String> {
@@ -464,11 +537,64 @@ mod tests {
     }
 
     #[test]
+    fn a_mistyped_value_is_told_with_the_nearest() {
+        let problems = source(json!({"type": "filesystem", "path": "a", "format": "jsn"})).expect_err("wrong");
+        let expected =
+            "/format: \"jsn\" is none of the names that can stand here [invalid_option]\n  did you mean json?";
+        assert_eq!(problems, [expected]);
+    }
+
+    #[test]
     fn datagen_takes_options_of_fields() {
         let read = source(json!({"type": "datagen", "number-of-rows": "10", "fields.a.kind": "sequence"}));
         let Ok(SourceConnector::Datagen(options)) = read else { panic!("{read:?}") };
         assert_eq!(options.fields["fields.a.kind"], "sequence");
         assert!(source(json!({"type": "datagen", "number-of-row": "10"})).is_err());
+    }
+
+    #[test]
+    fn every_connector_knows_its_options() {
+        for (option, was, now, left) in [
+            ("path", "filesystem", "blackhole", true),
+            ("s3.secret-key", "filesystem", "print", true),
+            ("path", "filesystem", "replay", false),
+            ("replay.seed", "replay", "filesystem", true),
+            ("seed", "replay", "datagen", false),
+            ("seed", "datagen", "replay", true),
+            ("fields.a.kind", "datagen", "replay", true),
+            ("print-identifier", "print", "blackhole", true),
+            ("pth", "filesystem", "blackhole", false),
+            ("path", "filesystem", "filesystem", false),
+            ("path", "kafka", "blackhole", false),
+        ] {
+            assert_eq!(is_left_behind(option, was, now), left, "{option} from {was} to {now}");
+        }
+        for name in SOURCE_CONNECTORS.iter().filter(|name| **name != "datagen") {
+            assert!(knows(name, "path"), "{name}");
+        }
+    }
+
+    #[test]
+    fn values_that_make_no_sense_are_refused() {
+        for (options, wrong) in [
+            (
+                json!({"type": "replay", "path": "a", "format": "csv", "replay.splits": 0}),
+                "/replay.splits: replay.splits is 0; it must be 1 to 1024",
+            ),
+            (
+                json!({"type": "replay", "path": "a", "format": "csv", "replay.disorder": "-5s"}),
+                "/replay.disorder: replay.disorder is -5s; it must not be",
+            ),
+            (json!({"type": "datagen", "splits": "1025"}), "/splits: splits is 1025"),
+            (
+                json!({"type": "datagen", "rows-per-second": 0}),
+                "/rows-per-second: rows-per-second is 0; it must be above 0",
+            ),
+        ] {
+            let problems = source(options).expect_err(wrong);
+            assert!(problems.len() == 1 && problems[0].contains(wrong), "{problems:?}");
+        }
+        assert!(source(json!({"type": "datagen", "splits": 1024, "rows-per-second": 1})).is_ok());
     }
 
     #[test]

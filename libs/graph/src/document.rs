@@ -185,10 +185,54 @@ impl Graph {
         if self.nodes.is_empty() {
             problems.push(Problem::new("empty_graph", "the graph has no nodes").pointer("/nodes"));
         }
-        if problems.is_empty() && self.ordered().is_none() {
-            problems.push(Problem::new("cycle", "the inputs of the nodes form a cycle").pointer("/nodes"));
+        // With an id given twice it is not known who reads whom.
+        let unique = positions.len() == self.nodes.len();
+        if let Some(cycle) = self.cycle(&positions).filter(|_| unique) {
+            let ids: Vec<String> = cycle.iter().map(|index| format!("{:?}", self.nodes[*index].id)).collect();
+            let shown = ids.iter().chain(ids.first()).take(10).map(String::as_str).collect::<Vec<_>>().join(" -> ");
+            let more = if ids.len() > 9 { format!(" ... ({} nodes)", ids.len()) } else { String::new() };
+            problems.push(
+                Problem::new("cycle", format!("nodes read one another in a cycle: {shown}{more}"))
+                    .hint(
+                        "a node reads only what does not come from it: take one of these out of the inputs of the next",
+                    )
+                    .pointer(format!("/nodes/{}/inputs", cycle[0])),
+            );
         }
         problems
+    }
+
+    /// Positions of nodes of which each is an input of the next, and the last of the first. Inputs that are no nodes are passed over.
+    fn cycle(&self, positions: &BTreeMap<&str, usize>) -> Option<Vec<usize>> {
+        let inputs =
+            |index: usize| self.nodes[index].inputs.iter().filter_map(|id| positions.get(id.as_str()).copied());
+        let mut waiting: Vec<usize> = (0..self.nodes.len()).map(|index| inputs(index).count()).collect();
+        let mut readers: Vec<Vec<usize>> = vec![Vec::new(); self.nodes.len()];
+        for index in 0..self.nodes.len() {
+            inputs(index).for_each(|input| readers[input].push(index));
+        }
+        let mut ready: Vec<usize> = (0..self.nodes.len()).filter(|index| waiting[*index] == 0).collect();
+        while let Some(index) = ready.pop() {
+            for &reader in &readers[index] {
+                waiting[reader] -= 1;
+                if waiting[reader] == 0 {
+                    ready.push(reader);
+                }
+            }
+        }
+        // What still waits is in a cycle or behind one, so going up from input to input comes back to where it was.
+        let mut at = waiting.iter().position(|waiting| *waiting > 0)?;
+        let mut path: Vec<usize> = Vec::new();
+        let mut seen = vec![false; self.nodes.len()];
+        while !seen[at] {
+            seen[at] = true;
+            path.push(at);
+            at = inputs(at).find(|input| waiting[*input] > 0)?;
+        }
+        let start = path.iter().position(|index| *index == at)?;
+        let mut cycle = path.split_off(start);
+        cycle.reverse();
+        Some(cycle)
     }
 
     /// Positions of the nodes such that inputs come first; among those that could be next, the first in the list. `None` if there is a cycle.
@@ -361,12 +405,50 @@ mod tests {
     }
 
     #[test]
+    fn names_inside_of_nodes_are_told_with_the_nearest() {
+        let read = |window: &str, aggregate: &str| {
+            let text = format!(
+                r#"{{"version": 1, "nodes": [{{"id": "a", "type": "window_aggregate", "inputs": ["s"], "window": {window}, "aggregates": [{aggregate}]}}]}}"#
+            );
+            let problems = Graph::from_json(&text).expect_err("there is no node s");
+            problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("\n")
+        };
+        let (window, count) =
+            (r#"{"kind": "session", "time": "t", "gap": "1s"}"#, r#"{"name": "n", "function": "count"}"#);
+        assert!(read(window, count).starts_with("/nodes/0/inputs/0: there is no node"), "{}", read(window, count));
+        for (window, aggregate, expected) in [
+            (
+                r#"{"kind": "session", "time": "t", "gap": "1s", "offset": "1s"}"#,
+                count,
+                "there is no field \"offset\" here",
+            ),
+            (r#"{"kind": "tumbel", "time": "t", "size": "1s"}"#, count, "did you mean tumble?"),
+            (r#"{"kind": "tumble", "time": "t", "size": "1s", "ofset": "1s"}"#, count, "did you mean offset?"),
+            (window, r#"{"name": "n", "function": "cuont"}"#, "did you mean count?"),
+            (window, r#"{"name": "n", "function": "count", "filtr": "x"}"#, "did you mean filter?"),
+        ] {
+            let found = read(window, aggregate);
+            assert!(found.contains(expected) && !found.contains("unknown variant"), "{expected} in {found}");
+        }
+    }
+
+    #[test]
     fn the_shape_is_checked() {
         let shape =
             |text: &str| Graph::from_json(text).expect_err("bad").iter().map(|p| p.code.clone()).collect::<Vec<_>>();
         let cycle = r#"{"version": 1, "nodes": [
             {"id": "a", "type": "union", "inputs": ["b"]}, {"id": "b", "type": "union", "inputs": ["a"]}]}"#;
         assert_eq!(shape(cycle), ["cycle"]);
+        let message = Graph::from_json(cycle).expect_err("bad")[0].to_string();
+        assert!(
+            message.contains(r#"/nodes/1/inputs: nodes read one another in a cycle: "b" -> "a" -> "b""#),
+            "{message}"
+        );
+        let beside = r#"{"version": 1, "nodes": [
+            {"id": "s", "type": "source", "table": "r", "columns": [{"name": "x", "type": "INT"}], "connector": {"type": "datagen"}},
+            {"id": "f", "type": "union", "inputs": ["g"]}, {"id": "g", "type": "union", "inputs": ["f"]},
+            {"id": "o", "type": "sink", "inputs": ["f"], "table": "o", "connector": {"type": "print"}}]}"#;
+        assert_eq!(shape(beside), ["unused_output", "cycle"]);
         let twice = GOOD.replace("\"id\": \"dear\"", "\"id\": \"bids\"");
         assert_eq!(shape(&twice), ["duplicate_id", "unknown_input", "unused_output"][..2].to_vec());
         assert_eq!(shape(r#"{"version": 1, "nodes": []}"#), ["empty_graph"]);

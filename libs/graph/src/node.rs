@@ -113,6 +113,7 @@ pub struct Source {
 
 /// An expression and the name of the column that holds its result.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct NamedExpr {
     pub name: String,
     /// SQL text over the input's columns.
@@ -156,7 +157,7 @@ pub struct Watermark {
 
 /// Which windows a row belongs to. Windows are `[start, end)`, aligned to the Unix epoch plus the offset.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(tag = "kind", rename_all = "snake_case")]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Window {
     /// Fixed windows that follow one another.
     Tumble {
@@ -237,6 +238,7 @@ impl AggregateFunction {
 
 /// An aggregate function and the column that holds its result.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct AggregateCall {
     /// The result's column.
     pub name: String,
@@ -279,6 +281,7 @@ pub struct Aggregate {
 
 /// One of the expressions by which rows are ordered: SQL text over the columns of the input.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct SortKey {
     pub expr: String,
     #[serde(default, skip_serializing_if = "is_default")]

@@ -115,4 +115,30 @@ mod tests {
         assert!(problems[0].hint.as_deref() == Some("did you mean parallelism?"), "{problems:?}");
         assert!(read(json!({"parallelism": 0})).is_err());
     }
+
+    /// What stands in `docs/cli.md` is what stands here.
+    #[test]
+    fn settings_are_documented_with_their_defaults() {
+        let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/cli.md")).expect("a page");
+        let schema = schemars::schema_for!(Settings);
+        let settings = schema.get("properties").and_then(Value::as_object).expect("settings have names");
+        let list = page.split("\n## Settings\n").nth(1).and_then(|rest| rest.split("\n## ").next()).expect("a chapter");
+        let listed = list.lines().filter(|line| line.starts_with("| `")).count();
+        assert_eq!(listed, settings.len(), "a row of docs/cli.md is of no setting");
+        for (name, field) in settings {
+            let text = field["description"].as_str().expect("a comment").replace('\n', " ");
+            let (meaning, default) = text.rsplit_once(" Default: ").expect("a default");
+            let default = default.trim_end_matches('.');
+            let row = format!("| `{name}` | {meaning} | {default} |");
+            assert!(list.contains(&row), "docs/cli.md lacks\n{row}");
+            let given: Map<String, Value> = [(name.clone(), default.into())].into_iter().collect();
+            if default != "no limit" {
+                assert_eq!(
+                    Settings::from_options(given),
+                    Ok(Settings::default()),
+                    "{name} is not {default} by default"
+                );
+            }
+        }
+    }
 }

@@ -234,6 +234,9 @@ impl Reader<'_> {
             }
         };
         self.depth -= 1;
+        if self.depth > 0 && self.keyword("NOT") {
+            return Err("what stands inside of a ROW, ARRAY or MAP can always be NULL; remove NOT NULL there".into());
+        }
         Ok(data_type)
     }
 

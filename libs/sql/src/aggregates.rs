@@ -156,7 +156,7 @@ pub fn read(function: &Function) -> Result<Call, Problem> {
         (AggregateFunction::Count, n) if distinct && n > 1 => {
             return Err(wrong(
                 "COUNT(DISTINCT a, b) is not supported".into(),
-                "count one value: COUNT(DISTINCT CONCAT_WS('|', a, b))",
+                "count the rows of SELECT DISTINCT a, b FROM t WHERE a IS NOT NULL AND b IS NOT NULL",
             ));
         }
         _ => return Err(wrong(format!("{name} takes one value"), "write one value in its parentheses")),

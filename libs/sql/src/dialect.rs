@@ -57,7 +57,14 @@ impl Dialect for SqlDialect {
         let token = parser.peek_token();
         let is_table =
             matches!(&token.token, Token::Word(word) if word.keyword == Keyword::TABLE && word.quote_style.is_none());
-        (is_table && matches!(parser.peek_nth_token(1).token, Token::Word(_))).then(|| table_argument(parser))
+        if is_table && matches!(parser.peek_nth_token(1).token, Token::Word(_)) {
+            return Some(table_argument(parser));
+        }
+        BASE.parse_prefix(parser)
+    }
+
+    fn parse_infix(&self, parser: &mut Parser, left: &Expr, precedence: u8) -> Option<Result<Expr, ParserError>> {
+        BASE.parse_infix(parser, left, precedence)
     }
 }
 

@@ -310,7 +310,7 @@ impl Planner<'_> {
         Ok(Grouped { relation, keys: named_keys, calls: named_calls, window, windowed, attached_input })
     }
 
-    fn aggregate_column(&mut self, call: &Call, aggregate: &AggregateCall, input: &Schema) -> Planned<Column> {
+    pub fn aggregate_column(&mut self, call: &Call, aggregate: &AggregateCall, input: &Schema) -> Planned<Column> {
         let argument = match &call.argument {
             Some(expr) => Some(self.typed(expr, input, call.span)?.0),
             None => None,

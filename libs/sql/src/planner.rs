@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use datafusion_sql::sqlparser::ast::{Expr, Ident, ObjectName, Query, Spanned};
+use datafusion_sql::sqlparser::ast::{Expr, Ident, ObjectName, Query, Spanned, Value as Literal};
 use datafusion_sql::sqlparser::tokenizer::Span;
 use graph::{
     Column, DataType, DeadLetters, Graph, LateRows, NODES_MAX, Operator, Period, Place, Problem, Project, Schema,
@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 use crate::nodes::{NodeRef, NodeSpans, Nodes};
 use crate::query::{Ctes, Planned, Refused};
 use crate::relation::{NotFound, Output, Relation, Scope, Windows, column, find, unique};
+use crate::resolve::without_parentheses;
 use crate::script::{Kind, Statement};
 use crate::tables::Table;
 use crate::{Options, Script, place, script, types};
@@ -51,6 +52,8 @@ pub struct Planner<'a> {
     inserts: BTreeMap<String, Vec<NodeRef>>,
     insert_spans: BTreeMap<String, Span>,
     result: Option<(NodeRef, Span)>,
+    /// Whether some statement, be it refused, reads `highwater.dead_letters`.
+    reads_dead_letters: bool,
 }
 
 pub fn plan(text: &str, options: &Options) -> Result<Script, Vec<Problem>> {
@@ -65,6 +68,7 @@ pub fn plan(text: &str, options: &Options) -> Result<Script, Vec<Problem>> {
         let has = |word: &str| statement.words.binary_search_by(|known| known.as_str().cmp(word)).is_ok();
         let waits =
             (has(SYSTEM) && SYSTEM_TABLES.iter().any(|table| has(table))) || later_names.iter().any(|name| has(name));
+        planner.reads_dead_letters |= has(SYSTEM) && has(SYSTEM_TABLES[1]);
         if !waits || matches!(statement.kind, Kind::CreateTable(_) | Kind::Set { .. }) {
             planner.statement(statement, at + 1 == last);
             continue;
@@ -97,6 +101,7 @@ impl<'a> Planner<'a> {
             inserts: BTreeMap::new(),
             insert_spans: BTreeMap::new(),
             result: None,
+            reads_dead_letters: false,
         }
     }
 
@@ -362,6 +367,7 @@ impl<'a> Planner<'a> {
     fn by_position(&mut self, relation: Relation, target: &str, names: &[Ident], at: Span) -> Planned<Relation> {
         let Some(Entry::Table(table)) = self.entries.get(target) else { return Err(Refused) };
         let columns = table.physical.clone();
+        let computed: Vec<String> = table.computed().map(|name| name.value.clone()).collect();
         let shown = |names: Vec<String>| names.join(", ");
         let mut wanted: Vec<Option<usize>> = vec![None; columns.len()];
         if names.is_empty() {
@@ -397,6 +403,17 @@ impl<'a> Planner<'a> {
                             "duplicate_column",
                             format!("the column {} is named twice", name.value),
                             "remove one",
+                            name.span,
+                        ));
+                    }
+                    Err(_) if computed.iter().any(|known| known.eq_ignore_ascii_case(&name.value)) => {
+                        return Err(self.problem(
+                            "computed_column",
+                            format!(
+                                "the column {} of {target} is computed, so nothing can be inserted into it",
+                                name.value
+                            ),
+                            "remove it from the list, and its value from the query",
                             name.span,
                         ));
                     }
@@ -511,9 +528,14 @@ impl<'a> Planner<'a> {
 
     /// The type of a resolved expression over a node's columns.
     pub fn typed(&mut self, expr: &Expr, schema: &Schema, fallback: Span) -> Planned<(DataType, bool)> {
-        match expr::compile_ast(expr, schema, &self.env) {
+        match expr::compile_all(expr, schema, &self.env) {
             Ok(compiled) => Ok((compiled.data_type().clone(), compiled.nullable())),
-            Err(error) => Err(self.expr_problem(error, expr, fallback)),
+            Err(errors) => {
+                for error in errors {
+                    let _ = self.expr_problem(error, expr, fallback);
+                }
+                Err(Refused)
+            }
         }
     }
 
@@ -535,11 +557,19 @@ impl<'a> Planner<'a> {
 
     /// Whether an expression is a predicate.
     pub fn is_predicate(&mut self, expr: &Expr, schema: &Schema, clause: &str, fallback: Span) -> Planned<()> {
+        let span = if expr.span() == Span::empty() { fallback } else { expr.span() };
+        if matches!(without_parentheses(expr), Expr::Value(value) if value.value == Literal::Null) {
+            let with = |value: &str| match clause.contains("...") {
+                true => clause.replace("...", value),
+                false => format!("{clause} {value}"),
+            };
+            let hint = format!("remove it, or write {}", with("FALSE"));
+            return Err(self.problem("untyped_null", format!("{} takes no row", with("NULL")), hint, span));
+        }
         let (data_type, _) = self.typed(expr, schema, fallback)?;
         if data_type == DataType::Boolean {
             return Ok(());
         }
-        let span = if expr.span() == Span::empty() { fallback } else { expr.span() };
         let message = format!("{clause} needs a BOOLEAN, and this is {data_type}");
         Err(self.problem("type_mismatch", message, "compare it with a value", span))
     }
@@ -598,7 +628,10 @@ impl<'a> Planner<'a> {
         } else if !sinks.is_empty() {
             let found = graph.check();
             let found = if found.is_empty() { self.analyzed(&graph, &settings) } else { found };
-            self.problems.extend(found.into_iter().map(|problem| on_script(problem, &graph, &spans)));
+            // That nothing takes them follows from the statement that was to, and was refused.
+            let follows = self.reads_dead_letters && !self.problems.is_empty();
+            let found = found.into_iter().filter(|problem| !(follows && problem.code == "no_dead_letters"));
+            self.problems.extend(found.map(|problem| on_script(problem, &graph, &spans)));
         }
         if !self.problems.is_empty() {
             return Err(sorted(self.problems));
@@ -659,9 +692,21 @@ fn on_script(mut problem: Problem, graph: &Graph, spans: &[NodeSpans]) -> Proble
     for (node, spans) in graph.nodes.iter().zip(spans).filter(|(_, spans)| spans.whole != Span::empty()) {
         let id = format!("{:?}", node.id);
         if !matches!(node.operator, Operator::Source(_) | Operator::Sink(_)) && problem.message.contains(&id) {
-            problem.message = problem.message.replace(&id, &format!("(line {})", spans.whole.start.line));
+            let line = spans.whole.start.line;
+            let message =
+                problem.message.replace(&format!("result of {id}"), &format!("result of the query in line {line}"));
+            problem.message = message.replace(&id, &format!("(line {line})"));
         }
     }
+    // What to write is SQL here, not parts of a graph.
+    let in_sql = problem.hint.take().map(|hint| match problem.code.as_str() {
+        "no_dead_letters" => format!(
+            "write INSERT INTO a table SELECT ... FROM {SYSTEM}.{}, or set the option to 'fail' or 'drop'",
+            SYSTEM_TABLES[1]
+        ),
+        _ => hint.replace("set allowed_lateness to 0", &format!("write SET '{ALLOW_LATENESS}' = '0s' before it")),
+    });
+    problem.hint = in_sql;
     let Place::Pointer { pointer } = &problem.place else { return problem };
     let Some((index, rest)) = pointer.strip_prefix("/nodes/").map(|rest| rest.split_once('/').unwrap_or((rest, "")))
     else {

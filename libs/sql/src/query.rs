@@ -1,11 +1,11 @@
 //! Queries to relations: WITH, SELECT and UNION.
 
 use datafusion_sql::sqlparser::ast::{
-    Distinct, Expr, GroupByExpr, Ident, OrderByKind, Query, Select, SelectFlavor, SelectItem,
-    SelectItemQualifiedWildcardKind, SetExpr, SetOperator, SetQuantifier, Spanned, Value, ValueWithSpan,
+    self, CastKind, Distinct, Expr, GroupByExpr, Ident, ObjectName, OrderByKind, Query, Select, SelectFlavor,
+    SelectItem, SelectItemQualifiedWildcardKind, SetExpr, SetOperator, SetQuantifier, Spanned, Value, ValueWithSpan,
 };
 use datafusion_sql::sqlparser::tokenizer::Span;
-use graph::{Column, Filter, Operator, Schema, Union};
+use graph::{Column, DataType, Filter, Operator, Schema, Union};
 
 use crate::aggregates;
 use crate::nodes::NodeSpans;
@@ -283,27 +283,95 @@ impl Planner<'_> {
         let scope = self.settled(scope, select, query);
         let span = select.span();
         let mut failed = false;
-        let filter = self.optional(&scope, select.selection.as_ref(), "WHERE", false, &mut failed);
-        let having = self.optional(&scope, select.having.as_ref(), "HAVING", true, &mut failed);
+        let mut partly = Vec::new();
+        let filter = self.optional(&scope, select.selection.as_ref(), "WHERE", false, &mut partly);
+        let having = self.optional(&scope, select.having.as_ref(), "HAVING", true, &mut partly);
+        failed |= !partly.is_empty();
         let items = self.items(&scope, select, &mut failed)?;
         let keys = self.keys(&scope, select, &items).map_err(|_| failed = true).unwrap_or_default();
         let order = self.order(query, &items, Some(&scope)).map_err(|_| failed = true).unwrap_or_default();
         let grouped = !matches!(&select.group_by, GroupByExpr::Expressions(keys, _) if keys.is_empty());
-        if failed {
-            // What is left may have wrong types: all that can be said is said at once.
-            if !grouped {
-                let schema = self.nodes.schema(scope.relation.node).clone();
-                for item in items.iter().filter(|item| {
-                    !is_trivial(&item.expr)
-                        && !contains_aggregate(&item.expr)
-                        && !crate::resolve::uses_marks(&item.expr)
-                }) {
-                    let _ = self.typed(&item.expr, &schema, item.span);
-                }
-            }
-            return Err(Refused);
+        let resolved = Resolved { items, filter, keys, having, order, span };
+        // Wherever planning stops, the types of what it did not come to are checked: all that can be said is said at once.
+        let mut checked = Vec::new();
+        checked.extend(resolved.filter.iter().map(|expr| (expr.clone(), Some("WHERE"))));
+        checked.extend(resolved.having.iter().map(|expr| (expr.clone(), Some("HAVING"))));
+        checked.extend(partly.into_iter().flatten().map(|expr| (expr, None)));
+        checked.extend(resolved.items.iter().map(|item| (item.expr.clone(), None)));
+        checked.extend(resolved.keys.iter().map(|(expr, _)| (expr.clone(), None)));
+        checked.extend(resolved.order.iter().map(|item| (item.expr.clone(), None)));
+        let relation = scope.relation.clone();
+        let planned = if failed { Err(Refused) } else { self.resolved(scope, select, resolved, grouped) };
+        if planned.is_err() {
+            self.check_types(&relation, checked, span);
         }
-        let mut resolved = Resolved { items, filter, keys, having, order, span };
+        planned
+    }
+
+    /// Reports what is wrong with the types of expressions over a relation, whose aggregates and windows are taken for values of their
+    /// types. With a clause, the expression is to be a predicate.
+    fn check_types(&mut self, relation: &Relation, exprs: Vec<(Expr, Option<&'static str>)>, span: Span) {
+        let schema = self.nodes.schema(relation.node).clone();
+        let marks = match &relation.windows {
+            Windows::Pending(pending) => window_types(&pending.time_type),
+            _ => window_types(&DataType::Timestamp(3)),
+        };
+        for (mut expr, clause) in exprs {
+            if let Some(clause) = clause
+                && !contains_aggregate(&expr)
+                && !crate::resolve::uses_marks(&expr)
+            {
+                let _ = self.is_predicate(&expr, &schema, clause, span);
+                continue;
+            }
+            let whole = expr.span();
+            crate::resolve::replace(&mut expr, &mut |part| match part {
+                Expr::Function(function) if aggregates::is_aggregate(function) => {
+                    let call = aggregates::read(function).map_err(|problem| self.problems.push(problem)).ok();
+                    let column = call.and_then(|call| self.checked_call(call, &schema, &marks));
+                    Some(column.map_or_else(|| unknown(part.span()), |column| null_of(&column.data_type, part.span())))
+                }
+                Expr::Function(function) if auxiliary(part).is_some() || crate::windows::is_group_window(function) => {
+                    Some(null_of(&marks[0], part.span()))
+                }
+                part => marked(part).map(|index| null_of(&marks[index], part.span())),
+            });
+            let at = if whole == Span::empty() { span } else { whole };
+            let Err(errors) = expr::compile_all(&expr, &schema, &self.env) else { continue };
+            // A NULL without a type stands for what was refused already.
+            for error in errors.into_iter().filter(|error| error.code != "untyped_null") {
+                let _ = self.expr_problem(error, &expr, at);
+            }
+        }
+    }
+
+    /// The result column of an aggregate, its argument and filter checked; nothing where its argument has no type.
+    fn checked_call(&mut self, mut call: aggregates::Call, schema: &Schema, marks: &[DataType; 3]) -> Option<Column> {
+        let unmark = |expr: &mut Expr| {
+            crate::resolve::replace(expr, &mut |part| marked(part).map(|index| null_of(&marks[index], part.span())));
+        };
+        call.argument.iter_mut().chain(&mut call.filter).for_each(unmark);
+        if let Some(argument) = &call.argument
+            && let Err(errors) = expr::compile_all(argument, schema, &self.env)
+        {
+            for error in errors.into_iter().filter(|error| error.code != "untyped_null") {
+                let _ = self.expr_problem(error, argument, call.span);
+            }
+            return None;
+        }
+        let aggregate = call.named(String::new());
+        self.aggregate_column(&call, &aggregate, schema).ok()
+    }
+
+    /// The relation of a SELECT whose names are resolved.
+    fn resolved(
+        &mut self,
+        scope: Scope,
+        select: &Select,
+        mut resolved: Resolved,
+        grouped: bool,
+    ) -> Planned<(Relation, Vec<SortItem>)> {
+        let span = resolved.span;
         let aggregates = resolved
             .items
             .iter()
@@ -347,11 +415,10 @@ impl Planner<'_> {
         expr: Option<&Expr>,
         clause: &'static str,
         aggregates: bool,
-        failed: &mut bool,
+        partly: &mut Vec<Option<Expr>>,
     ) -> Option<Expr> {
-        let resolved = scope.names(clause, aggregates).resolve(expr?, &mut self.problems);
-        *failed |= resolved.is_none();
-        resolved
+        let resolved = scope.names(clause, aggregates).resolve_partly(expr?, &mut self.problems);
+        resolved.map_err(|rest| partly.push(rest.map(|rest| *rest))).ok()
     }
 
     /// The relation with computed columns made into a node, where the query would compute one more than once.
@@ -439,10 +506,11 @@ impl Planner<'_> {
                 (own, Some(alias)) => own.union(&alias.span),
                 (own, None) => own,
             };
-            let resolved = scope.names("SELECT", true).resolve(expr, &mut self.problems).unwrap_or_else(|| {
-                *failed = true;
-                Expr::value(Value::Null)
-            });
+            let resolved =
+                scope.names("SELECT", true).resolve_partly(expr, &mut self.problems).unwrap_or_else(|rest| {
+                    *failed = true;
+                    rest.map_or_else(|| unknown(expr.span()), |rest| *rest)
+                });
             let name = match (alias, expr) {
                 (Some(alias), _) => alias.value.clone(),
                 (None, Expr::Identifier(name)) => match scope.names("SELECT", true).output(name) {
@@ -611,6 +679,17 @@ impl Planner<'_> {
         );
         Ok(relation)
     }
+}
+
+/// Stands for a value of which nothing is known.
+fn unknown(span: Span) -> Expr {
+    Expr::Value(ValueWithSpan { value: Value::Null, span })
+}
+
+/// A value of a type, of which no more is known.
+fn null_of(data_type: &DataType, span: Span) -> Expr {
+    let data_type = ast::DataType::Custom(ObjectName::from(vec![Ident::new(data_type.to_string())]), Vec::new());
+    Expr::Cast { kind: CastKind::Cast, expr: Box::new(unknown(span)), data_type, array: false, format: None }
 }
 
 fn aliased<'a>(items: &'a [Item], name: &Ident) -> Option<&'a Item> {

@@ -25,11 +25,20 @@ pub struct Names<'a> {
 impl Names<'_> {
     /// Resolves the names of an expression; `None` after reporting what is wrong.
     pub fn resolve(&self, expr: &Expr, problems: &mut Vec<Problem>) -> Option<Expr> {
+        self.resolve_partly(expr, problems).ok()
+    }
+
+    /// The same; the error is the expression with NULL in the place of unknown names, if all else could be resolved: the types of the rest
+    /// can be checked.
+    pub fn resolve_partly(&self, expr: &Expr, problems: &mut Vec<Problem>) -> Result<Expr, Option<Box<Expr>>> {
         let mut expr = expr.clone();
         let before = problems.len();
         let mut resolver = Resolver { names: self, problems, inside_aggregate: 0 };
-        let _ = expr.visit(&mut resolver);
-        (problems.len() == before).then_some(expr)
+        let whole = expr.visit(&mut resolver).is_continue();
+        match problems.len() == before {
+            true => Ok(expr),
+            false => Err(whole.then(|| Box::new(expr))),
+        }
     }
 
     /// The output that a name means, without a report.
@@ -148,7 +157,10 @@ impl VisitorMut for Resolver<'_> {
                 *expr = with_fields(respan(&self.names.relation.outputs[at].expr, span), &parts[used..]);
             }
             // The rest of the expression may hold more unknown names.
-            Err(problem) => self.problems.push(problem),
+            Err(problem) => {
+                self.problems.push(problem);
+                *expr = Expr::Value(ValueWithSpan { value: Value::Null, span: expr.span() });
+            }
         }
         ControlFlow::Continue(())
     }

@@ -138,6 +138,14 @@ impl Reader<'_> {
                     .hint("write END; before it");
                 self.problems.push(problem.at(place(span)));
             }
+            if words_are(&tokens, &["END"]) && tokens.len() == 1 {
+                *self.set = None;
+                let problem =
+                    Problem::new("sql_syntax", "the statement set is empty, and lacks a semicolon before END")
+                        .hint("write EXECUTE STATEMENT SET BEGIN INSERT INTO ...; END;");
+                self.problems.push(problem.at(place(span)));
+                return None;
+            }
             if tokens.is_empty() {
                 return None;
             }
@@ -151,7 +159,8 @@ impl Reader<'_> {
         let span = span_of(&tokens);
         let words = names(&tokens);
         let creates = created(&tokens);
-        let kind = self.refused(&tokens, explain).map_or_else(|| parse(tokens, span), Err);
+        let kind =
+            self.refused(&tokens, explain).map_or_else(|| expr::bounded(tokens.len(), || parse(tokens, span)), Err);
         let kind = kind.unwrap_or_else(|problems| {
             self.problems.extend(problems);
             Kind::Broken { creates }
@@ -258,7 +267,28 @@ fn query(parser: &mut Parser) -> Result<Kind, ParserError> {
 pub fn end(parser: &mut Parser) -> Result<(), ParserError> {
     match parser.peek_token() {
         TokenWithSpan { token: Token::EOF, .. } => Ok(()),
-        token => parser.expected("end of statement", token),
+        token => {
+            // `SELECT a FORM t`: the parser took a mistyped keyword for an alias, and stumbled over what comes after it.
+            const CLAUSES: [&str; 12] =
+                ["FROM", "WHERE", "GROUP", "HAVING", "ORDER", "LIMIT", "OFFSET", "UNION", "FETCH", "BY", "AND", "AS"];
+            let near = |token: &TokenWithSpan| match &token.token {
+                Token::Word(word)
+                    if word.quote_style.is_none() && !CLAUSES.contains(&word.value.to_uppercase().as_str()) =>
+                {
+                    graph::nearest(&word.value, CLAUSES).filter(|_| word.value.len() > 2)
+                }
+                _ => None,
+            };
+            let before = parser.get_current_token().clone();
+            match near(&before).map(|near| (near, &before)).or(near(&token).map(|near| (near, &token))) {
+                Some((near, wrong)) => {
+                    let message = format!("Expected: end of statement, found: {}", token.token);
+                    let hint = format!("did you mean {near} instead of {}?", wrong.token);
+                    Err(expr::syntax_error(&message, &hint, token.span))
+                }
+                None => parser.expected("end of statement", token),
+            }
+        }
     }
 }
 
@@ -312,6 +342,10 @@ pub fn syntax_problem(error: ParserError, statement: Span) -> Problem {
         }
         None => (text, None),
     };
+    let (message, hint) = match message.split_once(expr::HINT_MARK) {
+        Some((message, hint)) => (message.to_string(), Some(hint.to_string())),
+        None => (message, None),
+    };
     let length = message
         .rsplit_once("found: ")
         .map_or(1, |(_, found)| if found == "EOF" { 1 } else { found.chars().count() as u64 });
@@ -324,9 +358,10 @@ pub fn syntax_problem(error: ParserError, statement: Span) -> Problem {
         .replace("found: EOF", "found the end of the statement")
         .replace("found: ", "found ");
     let problem = Problem::new("sql_syntax", lower_first(&message));
-    let problem = match reserved_word(&message) {
-        Some(word) => problem.hint(format!("{word} is a keyword; as a name it stands in backquotes: `{word}`")),
-        None => problem,
+    let problem = match (hint, reserved_word(&message)) {
+        (Some(hint), _) => problem.hint(hint),
+        (None, Some(word)) => problem.hint(format!("{word} is a keyword; as a name it stands in backquotes: `{word}`")),
+        (None, None) => problem,
     };
     problem.at(place(span))
 }
@@ -357,6 +392,11 @@ fn too_complex(tokens: &[TokenWithSpan], span: Span) -> Option<Problem> {
             first_line(span),
         );
     }
+    let mut unions =
+        tokens.iter().filter(|token| matches!(word(token).as_deref(), Some("UNION" | "INTERSECT" | "EXCEPT")));
+    if let Some(token) = unions.nth(UNIONS_MAX) {
+        return problem(format!("the statement has more than {UNIONS_MAX} UNIONs"), token.span);
+    }
     if let Err(error) = expr::check_tokens(tokens) {
         let at = error.span.map_or(place(span), |(line, column, end_line, end_column)| graph::Place::Span {
             line,
@@ -369,10 +409,6 @@ fn too_complex(tokens: &[TokenWithSpan], span: Span) -> Option<Problem> {
             Some(hint) => problem.hint(hint),
             None => problem,
         });
-    }
-    let unions = tokens.iter().filter(|token| matches!(word(token).as_deref(), Some("UNION" | "INTERSECT" | "EXCEPT")));
-    if let Some(token) = unions.clone().nth(UNIONS_MAX) {
-        return problem(format!("the statement has more than {UNIONS_MAX} UNIONs"), token.span);
     }
     let mut opened = 0;
     let mut table_expected = false;

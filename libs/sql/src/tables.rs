@@ -4,8 +4,8 @@ use datafusion_sql::sqlparser::ast::{BinaryOperator, Expr, Ident, Spanned};
 use datafusion_sql::sqlparser::tokenizer::Span;
 use graph::connector::{SINK_CONNECTORS, SOURCE_CONNECTORS};
 use graph::{
-    Column, OnBad, Operator, Period, Place, Problem, Schema, Sink, SinkConnector, Source, SourceConnector, Watermark,
-    nearest,
+    Column, DataType, OnBad, Operator, Period, Place, Problem, Schema, Sink, SinkConnector, Source, SourceConnector,
+    Watermark, nearest,
 };
 use serde_json::{Map, Value};
 
@@ -34,6 +34,14 @@ struct Policies {
     on_null: OnBad,
     idle_timeout: Option<Period>,
     max_ahead: Option<Period>,
+}
+
+impl Table {
+    /// The names of the columns that are computed.
+    pub fn computed(&self) -> impl Iterator<Item = &Ident> {
+        let columns = self.definition.columns.iter();
+        columns.filter(|column| matches!(column.kind, ColumnKind::Computed(_))).map(|column| &column.name)
+    }
 }
 
 impl Planner<'_> {
@@ -357,6 +365,22 @@ impl Planner<'_> {
                 return Err(self.problem("unknown_column", message, hint, watermark.column.span));
             }
         };
+        let Output { name, data_type, .. } = &outputs[at];
+        if data_type.time_unit_us().is_none() {
+            let message = format!(
+                "{name} is {data_type}; a watermark is for a TIMESTAMP or TIMESTAMP_LTZ of precision 0, 3 or 6"
+            );
+            let to_time = match data_type {
+                t if t.is_timestamp() => Some(format!("CAST({name} AS TIMESTAMP(6))")),
+                t if t.is_integer() => Some(format!("TO_TIMESTAMP_LTZ({name}, 3)")),
+                DataType::String => Some(format!("TO_TIMESTAMP({name})")),
+                _ => None,
+            };
+            let hint = to_time.map_or("choose a column that is a time".to_string(), |to_time| {
+                format!("add the column `time` AS {to_time}, and declare the watermark for it")
+            });
+            return Err(self.problem("not_a_time_attribute", message, hint, watermark.column.span));
+        }
         let span = if watermark.expr.span() == Span::empty() { watermark.column.span } else { watermark.expr.span() };
         let same = |expr: &Expr| matches!(expr, Expr::Identifier(name) if named(name).ok() == Some(at));
         let delay = match &watermark.expr {

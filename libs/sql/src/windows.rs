@@ -356,6 +356,11 @@ impl Planner<'_> {
     }
 }
 
+/// Whether a call is one of `TUMBLE(ts, size)` and its like.
+pub fn is_group_window(call: &Function) -> bool {
+    FUNCTIONS.contains(&function_name(call).as_str())
+}
+
 /// `TUMBLE_START(ts, size)` and its like: the function whose window it belongs to, and which column of it (start, end, time).
 pub fn auxiliary(expr: &Expr) -> Option<(String, usize, Function)> {
     let Expr::Function(call) = expr else { return None };

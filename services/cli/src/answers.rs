@@ -9,11 +9,18 @@ use serde_json::{Value, json};
 
 use crate::arguments::{Answer, ScriptArguments, ValidateArguments};
 use crate::output::{answer, visible};
+use crate::roots::Roots;
 use crate::script::{Refused, Script};
 use crate::{Exit, problems};
 
 pub fn validate(arguments: &ValidateArguments) -> Exit {
-    let read = Script::read(&arguments.script);
+    let read = Script::read(&arguments.script).and_then(|script| {
+        let roots = Roots::of(&arguments.roots)?;
+        if arguments.output == Answer::Text {
+            roots.warn();
+        }
+        script.check(&roots).map(|()| script)
+    });
     match (read, arguments.output) {
         (Ok(script), Answer::Text) => {
             problems::show(&script.warnings(), Severity::Warning, &script.source);
@@ -23,7 +30,8 @@ pub fn validate(arguments: &ValidateArguments) -> Exit {
         (Err(Refused::Nothing { .. }), Answer::Json) => {
             answer_json(&json!({"valid": true, "bounded": true, "operators": [], "warnings": []}), Exit::Done)
         }
-        (Err(Refused::Wrong { problems, .. }), Answer::Json) => {
+        (Err(Refused::Wrong { problems, source }), Answer::Json) => {
+            let problems: Vec<Problem> = problems.iter().map(|problem| source.secrets.hidden(problem)).collect();
             answer_json(&json!({"valid": false, "problems": problems}), Exit::Invalid)
         }
         (Err(refused), _) => {
@@ -113,7 +121,8 @@ fn valid(script: &Script) -> Value {
         }
         operator
     };
-    let warnings: Vec<Problem> = script.warnings();
+    let hidden = |problem: &Problem| script.source.secrets.hidden(problem);
+    let warnings: Vec<Problem> = script.warnings().iter().map(hidden).collect();
     json!({
         "valid": true,
         "bounded": script.analysis.bounded,

@@ -56,9 +56,21 @@ pub struct ScriptArguments {
 }
 
 #[derive(Debug, Args)]
+pub struct RootArguments {
+    /// A further directory whose files tables may read and write. Repeatable.
+    ///
+    /// Without it: the working directory and the directory for temporary files, or instead of these the directories of
+    /// HIGHWATER_ALLOWED_ROOTS (separated by colons).
+    #[arg(long = "allow-root", value_name = "DIR")]
+    pub allow_roots: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
 pub struct ValidateArguments {
     #[command(flatten)]
     pub script: ScriptArguments,
+    #[command(flatten)]
+    pub roots: RootArguments,
     /// How the answer is printed.
     #[arg(short, long, value_enum, default_value_t = Answer::Text)]
     pub output: Answer,
@@ -71,12 +83,8 @@ pub struct RunArguments {
     /// How the rows of print tables, and of a SELECT, are printed on stdout.
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
     pub output: Output,
-    /// A further directory whose files tables may read and write. Repeatable.
-    ///
-    /// Without it: the working directory and the directory for temporary files, or instead of these the directories of
-    /// HIGHWATER_ALLOWED_ROOTS (separated by colons).
-    #[arg(long = "allow-root", value_name = "DIR")]
-    pub allow_roots: Vec<PathBuf>,
+    #[command(flatten)]
+    pub roots: RootArguments,
     /// Only rows and errors: no progress, warnings or summary.
     #[arg(short, long)]
     pub quiet: bool,
@@ -136,7 +144,7 @@ mod tests {
         assert_eq!(run.script.set, set, "only the first = separates");
         assert_eq!((run.script.parallelism, run.script.processes), (Some(3), Some(2)));
         assert_eq!((run.output, run.summary, run.quiet, run.no_progress), (Output::Json, Answer::Json, true, true));
-        assert_eq!(run.allow_roots, [PathBuf::from("/a"), PathBuf::from("/b")]);
+        assert_eq!(run.roots.allow_roots, [PathBuf::from("/a"), PathBuf::from("/b")]);
     }
 
     #[test]
@@ -150,7 +158,7 @@ mod tests {
             "highwater run a.sql --processes 65",
             "highwater run a.sql --set parallelism",
             "highwater run a.sql --set =3",
-            "highwater validate a.sql --allow-root /",
+            "highwater explain a.sql --allow-root /",
             "highwater completion tcsh",
         ] {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");

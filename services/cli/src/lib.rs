@@ -2,7 +2,7 @@
 //!
 //! [`main`] is the whole program. Rows and answers go to stdout, everything said about them to stderr; the exit codes are [`Exit`]'s.
 //! `script` makes a file into a graph that can run, `run` runs it, `printing` shows its rows, `summary` and `progress` how it went,
-//! `problems` what is wrong. This crate knows nothing of operators or of SQL's grammar.
+//! `problems` what is wrong, and `secrets` what must not be shown of it. This crate knows nothing of operators or of SQL's grammar.
 
 mod answers;
 mod arguments;
@@ -10,10 +10,13 @@ mod output;
 mod printing;
 mod problems;
 mod progress;
+mod roots;
 mod run;
 mod script;
+mod secrets;
 mod summary;
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use arguments::{Arguments, Command};
@@ -44,8 +47,14 @@ impl From<Exit> for ExitCode {
 pub fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
+        Err(help) if !help.use_stderr() => {
+            let text = help.render();
+            let colours = std::io::stdout().is_terminal() && !output::colourless();
+            let text = if colours { text.ansi().to_string() } else { text.to_string() };
+            return output::answer(text.as_bytes()).into();
+        }
         Err(error) => {
-            // Help that nobody reads to its end is no failure.
+            // If stderr takes nothing, the exit code has to do.
             let _ = error.print();
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }

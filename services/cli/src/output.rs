@@ -5,7 +5,14 @@ use std::io::{self, IsTerminal, Write};
 use crate::Exit;
 
 /// Writes to stdout, all of it.
+///
+/// # Errors
+/// Also where the program was started without a stdout: the runtime then opens /dev/null in its place, and every row would be lost in
+/// silence.
 pub fn write(bytes: &[u8]) -> io::Result<()> {
+    if started::without_stdout() && !bytes.is_empty() {
+        return Err(io::Error::other("it is closed"));
+    }
     let mut stdout = io::stdout().lock();
     stdout.write_all(bytes)?;
     stdout.flush()
@@ -17,6 +24,36 @@ pub fn answer(bytes: &[u8]) -> Exit {
         Ok(()) => Exit::Done,
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Done,
         Err(error) => unwritable(&error),
+    }
+}
+
+/// Looks at stdout before the runtime of the language does, which replaces it if it is closed.
+#[cfg(target_os = "linux")]
+mod started {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    static CLOSED: AtomicBool = AtomicBool::new(false);
+
+    // SAFETY: the functions of this section are called once each before main, without arguments that matter.
+    #[used]
+    #[unsafe(link_section = ".init_array")]
+    static LOOK: extern "C" fn() = look;
+
+    extern "C" fn look() {
+        // SAFETY: asks for the flags of a descriptor, which may be one that is not open.
+        let flags = unsafe { libc::fcntl(libc::STDOUT_FILENO, libc::F_GETFD) };
+        CLOSED.store(flags == -1, Ordering::Relaxed);
+    }
+
+    pub fn without_stdout() -> bool {
+        CLOSED.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod started {
+    pub fn without_stdout() -> bool {
+        false
     }
 }
 
@@ -33,7 +70,12 @@ pub fn say(text: &str) {
 
 /// Whether stderr shows colours.
 pub fn colours() -> bool {
-    io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+    io::stderr().is_terminal() && !colourless()
+}
+
+/// Whether the user wants no colours.
+pub fn colourless() -> bool {
+    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
 }
 
 /// One column per character, and nothing that moves the cursor, changes colours or the reading direction: texts from data and scripts

@@ -9,6 +9,7 @@ use graph::{Place, Problem};
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, Severity, SourceCode};
 
 use crate::output::{colours, is_active, say, visible};
+use crate::secrets::Secrets;
 
 /// More are counted only.
 const SHOWN_MAX: usize = 50;
@@ -21,6 +22,18 @@ pub struct Source {
     /// What the user called it.
     pub name: String,
     pub text: String,
+    /// What must not be shown of it, and of what is said about it.
+    pub secrets: Secrets,
+    /// The text without secrets, character for character.
+    shown: String,
+}
+
+impl Source {
+    pub fn new(name: impl Into<String>, text: impl Into<String>) -> Source {
+        let text = text.into();
+        let (shown, secrets) = Secrets::masked(&text);
+        Source { name: name.into(), text, secrets, shown }
+    }
 }
 
 /// Shows problems on stderr.
@@ -40,7 +53,7 @@ fn render_plain(problems: &[Problem], severity: Severity, source: &Source) -> St
         if !text.is_empty() {
             text.push('\n');
         }
-        let one = sql::render(std::slice::from_ref(problem), &source.text, &source.name);
+        let one = sql::render(&[source.secrets.hidden(problem)], &source.shown, &source.name);
         match one.strip_prefix("error") {
             Some(rest) if severity == Severity::Warning => text.extend(["warning", rest]),
             _ => text.push_str(&one),
@@ -55,9 +68,9 @@ fn render_graphical(problems: &[Problem], severity: Severity, source: &Source, c
     let handler = GraphicalReportHandler::new_themed(theme).with_width(100);
     // One character for one, so that lines and columns stay true.
     let clean = |c: char| if c != '\n' && is_active(c) { if c == '\t' { ' ' } else { '\u{fffd}' } } else { c };
-    let text: String = source.text.chars().map(clean).collect();
+    let text: String = source.shown.chars().map(clean).collect();
     let mut rendered = String::new();
-    for problem in problems.iter().take(SHOWN_MAX) {
+    for problem in problems.iter().take(SHOWN_MAX).map(|problem| source.secrets.hidden(problem)) {
         let label = span(&problem.place, &text).map(|range| LabeledSpan::new(None, range.start, range.len()));
         let code = match &problem.place {
             Place::Pointer { pointer } if !pointer.is_empty() => format!("{} at {}", problem.code, visible(pointer)),
@@ -169,7 +182,7 @@ mod tests {
     use super::*;
 
     fn source() -> Source {
-        Source { name: "q.sql".into(), text: "SELECT é,\tfoo\nFROM t;\n".into() }
+        Source::new("q.sql", "SELECT é,\tfoo\nFROM t;\n")
     }
 
     fn problems() -> Vec<Problem> {

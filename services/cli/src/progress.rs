@@ -58,6 +58,8 @@ impl Bar {
         // The run is as far as its slowest source.
         match counts().map(|count| count.watermark).min() {
             None | Some(WM_MIN) => {}
+            // The furthest of several processes has read all that is its own: that is not how far the run is.
+            Some(WM_FINAL) if progress.expected_rows.is_some_and(|expected| rows < expected) => {}
             Some(WM_FINAL) => text.push_str(", input read"),
             Some(watermark) => {
                 let mut time = Vec::new();
@@ -127,6 +129,12 @@ mod tests {
         assert_eq!(shown(365 * day_us, 366 * day_us), "2,000 rows, 1,000/s, watermark 1971-01-01 00:00:00, epoch 7");
         assert_eq!(shown(WM_MIN, day_us), "2,000 rows, 1,000/s, epoch 7");
         assert_eq!(shown(WM_FINAL, WM_FINAL), "2,000 rows, 1,000/s, input read, epoch 7");
+        let counts = vec![count(1500, WM_FINAL), count(9, 9), count(500, WM_FINAL)];
+        let shown = |expected| {
+            let progress = Progress { counts: counts.clone(), expected_rows: Some(expected), ..Progress::default() };
+            bar.state(&progress, Duration::from_secs(2)).text
+        };
+        assert!(shown(2000).contains("input read") && !shown(2001).contains("input read"));
         assert_eq!(bar.without(|| 3), 3);
     }
 }

@@ -16,12 +16,10 @@ use crate::arguments::{Answer, RunArguments};
 use crate::output::{answer, say, unwritable};
 use crate::printing::{PrintError, Printer, printed};
 use crate::progress::Bar;
+use crate::roots::Roots;
 use crate::script::{Refused, Script};
 use crate::summary::{State, Summary, cpu_time};
 use crate::{Exit, answers, output, problems};
-
-/// Directories that tables may use unless more is allowed.
-const ALLOWED_ROOTS: &str = "HIGHWATER_ALLOWED_ROOTS";
 
 pub fn run(arguments: &RunArguments, verbose: u8) -> Exit {
     let script = match Script::read(&arguments.script) {
@@ -37,13 +35,16 @@ pub fn run(arguments: &RunArguments, verbose: u8) -> Exit {
     if script.explain {
         return answer(answers::explanation(&script).as_bytes());
     }
-    let allowed_roots = match allowed_roots(&arguments.allow_roots, std::env::var_os(ALLOWED_ROOTS).as_deref()) {
+    let roots = match Roots::of(&arguments.roots).and_then(|roots| script.check(&roots).map(|()| roots)) {
         Ok(roots) => roots,
-        Err(message) => {
-            say(&format!("error: {message}\n"));
+        Err(refused) => {
+            refused.show();
             return Exit::Invalid;
         }
     };
+    if !arguments.quiet {
+        roots.warn();
+    }
     let bar = Arc::new(Bar::new(&script.plan, !arguments.quiet && !arguments.no_progress));
     let write = {
         let bar = bar.clone();
@@ -66,23 +67,10 @@ pub fn run(arguments: &RunArguments, verbose: u8) -> Exit {
         }
     };
     let running = Running { script: &script, arguments, verbose, bar, printer };
-    let exit = runtime.block_on(running.to_its_end(allowed_roots));
+    let exit = runtime.block_on(running.to_its_end(roots.directories));
     // What is still there waits for something that no longer matters.
     runtime.shutdown_background();
     exit
-}
-
-/// Where tables may find files: `more`, and the given directories or else the defaults.
-fn allowed_roots(more: &[PathBuf], given: Option<&std::ffi::OsStr>) -> Result<Vec<PathBuf>, String> {
-    if let Some(missing) = more.iter().find(|root| !root.is_dir()) {
-        return Err(format!("--allow-root {}: there is no such directory", missing.display()));
-    }
-    let mut roots: Vec<PathBuf> = match given {
-        Some(given) => std::env::split_paths(given).filter(|path| !path.as_os_str().is_empty()).collect(),
-        None => vec![PathBuf::from("."), std::env::temp_dir()],
-    };
-    roots.extend_from_slice(more);
-    Ok(roots)
 }
 
 struct Running<'a> {
@@ -188,10 +176,8 @@ impl Running<'_> {
                 (State::Cancelled, Exit::Interrupted)
             }
             (Err(error), None) => {
-                say(&problems::run_error(
-                    error,
-                    error.operator.as_deref().and_then(|id| self.script.place(id)).as_deref(),
-                ));
+                let place = error.operator.as_deref().and_then(|id| self.script.place(id));
+                say(&self.script.source.secrets.hide(&problems::run_error(error, place.as_deref())));
                 (State::Failed, if error.fault == Fault::Internal { Exit::Internal } else { Exit::Failed })
             }
             (Ok(outcome), Some(error)) if error.is_closed() => {
@@ -203,7 +189,12 @@ impl Running<'_> {
                 say(&format!("error[output_failed]: {error}\n"));
                 (State::Failed, Exit::Failed)
             }
-            (Ok(outcome), None) if outcome.finished => (State::Finished, Exit::Done),
+            (Ok(outcome), None) if outcome.finished => {
+                if interrupted {
+                    self.say("too late to cancel: everything is published\n");
+                }
+                (State::Finished, Exit::Done)
+            }
             (Ok(outcome), None) => {
                 self.say(&format!(
                     "stopped: everything up to epoch {} is committed, open windows are not\n",

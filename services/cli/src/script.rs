@@ -4,8 +4,11 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::Path;
 
+use connectors::{AllowedRoots, Registry};
+use engine::RunError;
 use engine::plan::Plan;
 use expr::Analysis;
+use graph::connector::is_left_behind;
 use graph::{Graph, Place, Problem, Settings};
 use miette::Severity;
 use serde_json::{Map, Value};
@@ -13,6 +16,7 @@ use serde_json::{Map, Value};
 use crate::arguments::ScriptArguments;
 use crate::output::say;
 use crate::problems::{Source, show};
+use crate::roots::Roots;
 
 /// Larger scripts and graphs are refused.
 const SCRIPT_BYTES_MAX: u64 = 16 << 20;
@@ -24,6 +28,8 @@ pub struct Script {
     pub graph: Graph,
     pub settings: Settings,
     pub analysis: Analysis,
+    /// What the arguments did to it.
+    notes: Vec<Problem>,
     pub plan: Plan,
     /// The script asks for an explanation instead of a run.
     pub explain: bool,
@@ -71,7 +77,25 @@ impl Script {
 
     /// Warnings, with places in the script where that is known.
     pub fn warnings(&self) -> Vec<Problem> {
-        self.analysis.warnings.iter().map(|warning| self.placed(warning)).collect()
+        self.analysis.warnings.iter().map(|warning| self.placed(warning)).chain(self.notes.iter().cloned()).collect()
+    }
+
+    /// Whether its sources and sinks can be used, as far as that can be told without reading or writing.
+    pub fn check(&self, roots: &Roots) -> Result<(), Refused> {
+        let wrong = Registry::new(AllowedRoots::new(&roots.directories)).check(&self.plan);
+        let problem = |error: RunError| {
+            let problem = Problem { hint: error.hint, ..Problem::new(error.code, error.message) };
+            let operator = error.operator.unwrap_or_default();
+            match self.spans.get(&operator) {
+                Some(span) => problem.at(span.clone()),
+                None => match self.graph.nodes.iter().position(|node| node.id == operator) {
+                    Some(node) => problem.pointer(format!("/nodes/{node}/connector")),
+                    None => problem,
+                },
+            }
+        };
+        let problems: Vec<Problem> = wrong.into_iter().map(problem).collect();
+        if problems.is_empty() { Ok(()) } else { Err(Refused::Wrong { problems, source: self.source.clone() }) }
     }
 
     /// Where an operator stands in the script.
@@ -121,15 +145,19 @@ fn read(path: &Path) -> Result<Source, Refused> {
         unreadable(format!("line {line} is not UTF-8"))
     })?;
     let text = text.strip_prefix('\u{feff}').map(str::to_string).unwrap_or(text);
-    Ok(Source { name, text })
+    Ok(Source::new(name, text))
 }
 
-fn plan(source: Source, arguments: &ScriptArguments) -> Result<Script, Refused> {
+fn plan(mut source: Source, arguments: &ScriptArguments) -> Result<Script, Refused> {
+    for (key, value) in &arguments.set {
+        source.secrets.option(key, value);
+    }
     let (overrides, given) = split(arguments);
     let is_graph = Path::new(&source.name).extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"))
         || (arguments.file == Path::new("-") && source.text.trim_start().starts_with('{'));
+    let mut notes = Vec::new();
     let planned = match is_graph {
-        true => graph(&source.text, &overrides).map(|graph| sql::Script {
+        true => graph(&source.text, &overrides, &mut notes).map(|graph| sql::Script {
             graph,
             settings: Map::new(),
             spans: BTreeMap::new(),
@@ -153,7 +181,7 @@ fn plan(source: Source, arguments: &ScriptArguments) -> Result<Script, Refused> 
     let plan = engine::plan::plan(&planned.graph, &settings, workers)
         .map_err(|error| Refused::Unreadable(format!("{} cannot run: {error}", source.name)))?;
     let (graph, spans, explain) = (planned.graph, planned.spans, planned.explain);
-    Ok(Script { source, graph, settings, analysis, plan, explain, spans })
+    Ok(Script { source, graph, settings, analysis, notes, plan, explain, spans })
 }
 
 type Overrides = Vec<(String, String, String)>;
@@ -180,7 +208,7 @@ fn split(arguments: &ScriptArguments) -> (Overrides, Map<String, Value>) {
 fn settings(mut script: Map<String, Value>, given: Map<String, Value>) -> Result<Settings, Refused> {
     script.extend(given);
     Settings::from_options(script).map_err(|problems| {
-        let source = Source { name: "--set ".into(), text: String::new() };
+        let source = Source::new("--set ", "");
         let named = |mut problem: Problem| {
             if let Place::Pointer { pointer } = &mut problem.place {
                 *pointer = pointer.trim_start_matches('/').replace("~1", "/").replace("~0", "~");
@@ -191,20 +219,34 @@ fn settings(mut script: Map<String, Value>, given: Map<String, Value>) -> Result
     })
 }
 
-/// A graph from its JSON text, with options of its tables replaced.
-fn graph(text: &str, overrides: &Overrides) -> Result<Graph, Vec<Problem>> {
+/// A graph from its JSON text, with options of its tables replaced. A table that gets another connector loses the options that only its
+/// former one has a meaning for, and `notes` get them.
+fn graph(text: &str, overrides: &Overrides, notes: &mut Vec<Problem>) -> Result<Graph, Vec<Problem>> {
     let mut document = match serde_json::from_str::<Value>(text) {
         Ok(document) if !overrides.is_empty() => document,
         // What is wrong with the text is said with its place.
         _ => return Graph::from_json(text),
     };
     let mut problems = Vec::new();
-    for (table, option, value) in overrides {
+    // What is given for the new connector must not be taken for the former one's.
+    let (connectors, others): (Vec<_>, Vec<_>) = overrides.iter().partition(|(_, option, _)| option == "connector");
+    for (table, option, value) in connectors.into_iter().chain(others) {
         let nodes = document.get_mut("nodes").and_then(Value::as_array_mut).into_iter().flatten();
         let mut found = false;
         for node in nodes.filter(|node| node.get("table").and_then(Value::as_str) == Some(table)) {
             if let Some(connector) = node.get_mut("connector").and_then(Value::as_object_mut) {
                 let option = if option == "connector" { "type" } else { option };
+                let was = connector.get("type").and_then(Value::as_str).unwrap_or_default().to_string();
+                let (left, kept): (Map<_, _>, Map<_, _>) = std::mem::take(connector)
+                    .into_iter()
+                    .partition(|(name, _)| option == "type" && is_left_behind(name, &was, value));
+                *connector = kept;
+                if !left.is_empty() {
+                    let mut left: Vec<&str> = left.keys().map(String::as_str).collect();
+                    left.sort_unstable();
+                    let message = format!("the table {table} is {value} now, without its {}", left.join(", "));
+                    notes.push(Problem::new("options_left_out", message));
+                }
                 connector.insert(option.to_string(), Value::String(value.clone()));
                 found = true;
             }
@@ -256,6 +298,8 @@ mod tests {
     #[test]
     fn options_of_a_graph_can_be_replaced() {
         let set = |table: &str, option: &str, value: &str| (table.to_string(), option.to_string(), value.to_string());
+        let mut notes = Vec::new();
+        let mut graph = |text: &str, overrides: &Overrides| super::graph(text, overrides, &mut notes);
         assert_eq!(graph(GRAPH, &vec![]).unwrap(), Graph::from_json(GRAPH).unwrap());
         let replaced = graph(GRAPH, &vec![set("t", "connector", "replay"), set("t", "replay.seed", "7")]).unwrap();
         let graph::Operator::Source(source) = &replaced.nodes[0].operator else { panic!("a source") };
@@ -264,6 +308,22 @@ mod tests {
         assert_eq!(graph(GRAPH, &vec![set("u", "path", "b")]).unwrap_err()[0].code, "unknown_table");
         assert_eq!(graph(GRAPH, &vec![set("t", "pth", "b")]).unwrap_err()[0].code, "unknown_option");
         assert_eq!(graph("{", &vec![set("t", "path", "b")]).unwrap_err()[0].code, "malformed_json");
+        assert_eq!(notes, []);
+    }
+
+    #[test]
+    fn a_table_of_another_connector_leaves_the_options_of_the_former_behind() {
+        let set = |option: &str, value: &str| ("t".to_string(), option.to_string(), value.to_string());
+        let mut notes = Vec::new();
+        let overrides = vec![set("fields.a.kind", "sequence"), set("connector", "datagen")];
+        let replaced = graph(GRAPH, &overrides, &mut notes).unwrap();
+        let graph::Operator::Source(source) = &replaced.nodes[0].operator else { panic!("a source") };
+        let graph::SourceConnector::Datagen(options) = &source.connector else { panic!("{source:?}") };
+        assert_eq!(options.fields["fields.a.kind"], "sequence");
+        assert!(notes.len() == 1 && notes[0].message.contains("without its format, path"), "{notes:?}");
+        let misspelt = GRAPH.replace("\"path\"", "\"pth\"");
+        let problems = graph(&misspelt, &overrides, &mut notes).unwrap_err();
+        assert_eq!(problems[0].code, "unknown_option", "what nobody knows is not left out");
     }
 
     #[test]

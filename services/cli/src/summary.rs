@@ -30,7 +30,7 @@ impl State {
     }
 }
 
-/// Figures of a run. Rows are counted once per source and per sink that they pass.
+/// Figures of a run. Rows are counted once per source that reads them and per sink that publishes them.
 #[derive(Clone, Debug)]
 pub struct Summary {
     pub state: State,
@@ -78,7 +78,7 @@ impl Summary {
             let count = counts.get(position).unwrap_or(&none);
             match &stage.kind {
                 StageKind::Source(source) => add(&mut summary.sources, &source.node.table, count.rows_in),
-                StageKind::Sink(sink) => add(&mut summary.sinks, &sink.table, count.rows_in),
+                StageKind::Sink(sink) => add(&mut summary.sinks, &sink.table, count.rows_out),
                 _ => {}
             }
             summary.late += count.late;

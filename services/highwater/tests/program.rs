@@ -162,6 +162,7 @@ fn what_is_wrong_is_said_with_exit_code_2_and_nothing_runs() {
         ("run ten.sql --set paralelism=2", "did you mean parallelism?"),
         ("run ten.sql --set tables.h.seed=2", "did you mean g?"),
         ("run ten.sql --allow-root missing", "there is no such directory"),
+        ("validate ten.sql --allow-root ten.sql", "it is not a directory"),
         ("run ten.sql --output xml", "possible values"),
         ("job-process", "never started by hand"),
     ] {
@@ -226,18 +227,42 @@ fn files_outside_of_the_allowed_directories_are_refused() {
     );
     let folder = folder(&[("t.sql", &script)]);
     let line = "run t.sql -o json --summary json";
-    let (code, stdout, stderr) = finished(folder.path(), line);
-    assert_eq!((code, stdout.as_str()), (Some(1), ""), "{stderr}");
-    assert!(stderr.contains("error[") && stderr.contains("operator: t (t.sql:1:"), "{stderr}");
-    assert_eq!(last_line(&stderr)["state"], "failed");
-    let (code, stdout, stderr) =
-        finished(folder.path(), &format!("{line} --processes 2 --allow-root {}", outside.path().display()));
+    for line in [line, "validate t.sql"] {
+        let (code, stdout, stderr) = finished(folder.path(), line);
+        assert_eq!((code, stdout.as_str()), (Some(2), ""), "{stderr}");
+        assert!(stderr.contains("error[location_not_allowed]") && stderr.contains("t.sql:1:"), "{stderr}");
+    }
+    let allowed = format!("--allow-root {}", outside.path().display());
+    let (code, stdout, stderr) = finished(folder.path(), &format!("{line} --processes 2 {allowed}"));
     assert_eq!((code, stdout.as_str()), (Some(0), "{\"a\":1}\n"), "{stderr}");
+    assert_eq!(finished(folder.path(), &format!("validate t.sql {allowed}")).0, Some(0));
     let mut command = highwater(folder.path(), line);
     let (code, ..) = read(
         &command.env("HIGHWATER_ALLOWED_ROOTS", format!("/nowhere:{}", outside.path().display())).output().unwrap(),
     );
     assert_eq!(code, Some(0));
+    let mut command = highwater(folder.path(), line);
+    let (code, _, stderr) = read(&command.env("HIGHWATER_ALLOWED_ROOTS", "").output().unwrap());
+    assert!(code == Some(2) && stderr.contains("location_not_allowed"), "{stderr}");
+}
+
+#[test]
+fn secrets_are_not_shown_with_what_is_wrong() {
+    let table = "CREATE TABLE i (n BIGINT) WITH ('connector'='filesystem','path'='s3://b/k','format'='json',\
+                 's3.access-key'='AKIDSECRETX','s3.secretkey'='VERYSECRET'); SELECT n FROM i;";
+    let unparsed = table.replace("'s3.secretkey'=", "'s3.secretkey' ");
+    let folder =
+        folder(&[("wrong.sql", table), ("unparsed.sql", &unparsed), ("open.sql", &format!("SELECT 'a; {table}"))]);
+    for script in ["wrong.sql", "unparsed.sql", "open.sql"] {
+        for command in ["run", "validate", "validate -o json", "explain"] {
+            let line = format!("{command} {script} --set tables.i.s3.secret-key=THIRDSECRET");
+            let (code, stdout, stderr) = finished(folder.path(), &line);
+            assert_eq!(code, Some(2), "{line}: {stderr}");
+            assert!(!format!("{stdout}{stderr}").contains("SECRET"), "{line}: {stdout}{stderr}");
+        }
+    }
+    let (.., stderr) = finished(folder.path(), "run wrong.sql");
+    assert!(stderr.contains("'path'='s3://b/k'") && stderr.contains("'s3.secretkey'='**********'"), "{stderr}");
 }
 
 #[test]
@@ -252,8 +277,43 @@ fn an_interrupted_bounded_run_publishes_nothing() {
         let (code, stdout, stderr) = ended(child);
         assert_eq!((code, stdout.as_str()), (Some(130), ""), "{stderr}");
         assert!(stderr.contains("nothing was published"), "{stderr}");
-        assert_eq!(last_line(&stderr)["state"], "cancelled", "{stderr}");
+        let summary = last_line(&stderr);
+        assert_eq!(summary["state"], "cancelled", "{stderr}");
+        assert_eq!((&summary["rows_out"], &summary["epochs"]), (&0.into(), &0.into()), "{stderr}");
     }
+}
+
+/// A cancelled run of plain rows has handed epochs of them to its sink; none of them was shown.
+#[test]
+fn rows_of_a_cancelled_run_are_not_counted() {
+    let plain = LIVE.replace("'rows-per-second'", "'number-of-rows' = '1000000000', 'rows-per-second'");
+    let folder = folder(&[("plain.sql", &plain)]);
+    let child = highwater(folder.path(), "run plain.sql -o json --summary json").spawn().unwrap();
+    std::thread::sleep(Duration::from_secs(1));
+    signal(child.id(), "INT");
+    let (code, stdout, stderr) = ended(child);
+    assert_eq!((code, stdout.as_str()), (Some(130), ""), "{stderr}");
+    let summary = last_line(&stderr);
+    assert_eq!((&summary["rows_out"], &summary["epochs"]), (&0.into(), &0.into()), "{stderr}");
+}
+
+/// Publishing many files takes a while; once it has begun, there is no way back.
+#[test]
+fn an_interrupt_while_a_run_publishes_comes_too_late() {
+    let many = "CREATE TABLE g (n BIGINT, k INT) WITH ('connector' = 'datagen', 'number-of-rows' = '2000',\n\
+                'fields.n.kind' = 'sequence', 'fields.k.kind' = 'sequence', 'fields.k.end' = '999');\n\
+                CREATE TABLE o (n BIGINT, k INT) PARTITIONED BY (k) WITH ('connector' = 'filesystem', 'path' = 'out', 'format' = 'json');\n\
+                INSERT INTO o SELECT n, k FROM g;";
+    let folder = folder(&[("many.sql", many)]);
+    let mut child = highwater(folder.path(), "run many.sql --summary json").spawn().unwrap();
+    let manifest = folder.path().join("out/_manifests/00000000000000000001.json");
+    eventually("the manifest", || manifest.exists() || child.try_wait().unwrap().is_some());
+    signal(child.id(), "INT");
+    let (code, _, stderr) = ended(child);
+    assert_eq!(code, Some(0), "{stderr}");
+    let summary = last_line(&stderr);
+    assert_eq!((&summary["state"], &summary["rows_out"]), (&"finished".into(), &2000.into()), "{stderr}");
+    assert!(stderr.contains("too late to cancel"), "{stderr}");
 }
 
 #[test]
@@ -269,7 +329,9 @@ fn an_interrupted_unbounded_run_commits_its_last_epoch() {
         let summary = last_line(&stderr);
         assert_eq!(summary["state"], "stopped", "{stderr}");
         assert!(summary["epochs"].as_u64().unwrap() > 0, "{stderr}");
-        assert!(rest.join().unwrap().ends_with("}\n"), "the last row is whole");
+        let rest = rest.join().unwrap();
+        assert!(rest.ends_with("}\n"), "the last row is whole");
+        assert_eq!(summary["rows_out"], 1 + rest.lines().count(), "what was shown is what is counted: {stderr}");
     }
 }
 
@@ -434,4 +496,26 @@ fn a_full_disk_under_stdout_is_a_failure() {
         assert_eq!(code, Some(1), "{stderr}");
         assert!(stderr.contains("cannot write to stdout"), "{stderr}");
     }
+}
+
+#[test]
+fn an_answer_that_nobody_gets_is_a_failure() {
+    let folder = folder(&[("ten.sql", TEN)]);
+    for line in ["--help", "--version", "run --help", "completion bash", "validate ten.sql", "explain ten.sql"] {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let (code, _, stderr) = ended(highwater(folder.path(), line).stdout(full).spawn().unwrap());
+        assert_eq!(code, Some(1), "{line}: {stderr}");
+        assert!(stderr.contains("cannot write to stdout"), "{line}: {stderr}");
+    }
+    for line in ["run ten.sql", "run ten.sql -o json", "validate ten.sql"] {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("exec \"$0\" {line} >&-"), env!("CARGO_BIN_EXE_highwater")]);
+        let (code, _, stderr) = read(&shell.current_dir(folder.path()).output().unwrap());
+        assert_eq!(code, Some(1), "{line}: {stderr}");
+        assert!(stderr.contains("cannot write to stdout: it is closed"), "{line}: {stderr}");
+    }
+    let (code, stdout, stderr) = finished(folder.path(), "--help");
+    assert!(code == Some(0) && stdout.contains("validate") && stderr.is_empty(), "{stdout}{stderr}");
+    let (code, stdout, stderr) = finished(folder.path(), "run --nonsense");
+    assert!(code == Some(2) && stdout.is_empty() && stderr.contains("--nonsense"), "{stdout}{stderr}");
 }

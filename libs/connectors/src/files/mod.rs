@@ -1,5 +1,6 @@
 //! Files: Parquet, JSON lines and CSV, local or on S3.
 
+mod check;
 pub(crate) mod columns;
 mod encode;
 mod error;
@@ -15,6 +16,7 @@ mod tests;
 mod text;
 mod upload;
 
+pub use check::{check_sink, check_source};
 pub use error::FileError;
 pub use sink::FilesystemSink;
 pub use source::{Decoded, Events, FilesystemSource};

@@ -107,12 +107,6 @@ impl DatagenSource {
                 );
             }
         }
-        if options.splits == 0 || options.splits > 1024 {
-            problems.push(format!("splits is {}; it must be 1 to 1024", options.splits));
-        }
-        if options.rows_per_second == Some(0) {
-            problems.push("rows-per-second must be above 0".into());
-        }
         if !problems.is_empty() {
             return Err(RunError::user(
                 "invalid_option",

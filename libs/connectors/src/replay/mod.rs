@@ -48,12 +48,6 @@ impl ReplaySource {
     ) -> Result<ReplaySource, RunError> {
         let invalid =
             |reason: String| RunError::user("invalid_option", format!("cannot replay {}: {reason}", node.table));
-        if options.splits == 0 || options.splits > 1024 {
-            return Err(invalid(format!("replay.splits is {}; it must be 1 to 1024", options.splits)));
-        }
-        if options.disorder.us < 0 {
-            return Err(invalid(format!("replay.disorder is {}; it must not be negative", options.disorder)));
-        }
         if hints.time_column.is_none() && matches!(options.speed, ReplaySpeed::Factor(_)) {
             let reason = "replay.speed is a factor of recorded time, but no column of the files is the time attribute"
                 .to_string();

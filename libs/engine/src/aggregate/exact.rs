@@ -2,7 +2,8 @@
 //!
 //! The sum is kept in 128 bits, so that an overflow depends on the total alone and not on the order of rows: it is an error when the
 //! result is read. SUM has the type of its argument, for decimals DECIMAL(38, s); AVG of integers is truncated toward zero, AVG of
-//! decimals is rounded half away from zero (Flink's types and rounding). No values that are not NULL: NULL.
+//! decimals is rounded half away from zero (Flink's types and rounding). No values that are not NULL: NULL. With `overflow.wrap`, a sum of
+//! integers is the total modulo the size of its type, which is what adding with wrapping gives in any order.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -18,24 +19,30 @@ use super::slots::{Function, Picked, Slots};
 use super::{Accumulator, AggregateError};
 
 /// The accumulator of SUM or AVG, if the argument is an integer or a decimal.
-pub(super) fn exact(function: AggregateFunction, arg: &DataType, result: &DataType) -> Option<Box<dyn Accumulator>> {
+pub(super) fn exact(
+    function: AggregateFunction,
+    arg: &DataType,
+    result: &DataType,
+    wrap: bool,
+) -> Option<Box<dyn Accumulator>> {
     let scale = match arg {
         DataType::Decimal128(_, scale) => *scale,
         _ => 0,
     };
     let (result, average) = (result.clone(), function == AggregateFunction::Avg);
-    fn boxed<T: ArrowPrimitiveType>(scale: i8, result: DataType, average: bool) -> Box<dyn Accumulator>
+    let wrap = wrap && !average && result.is_integer();
+    fn boxed<T: ArrowPrimitiveType>(scale: i8, result: DataType, average: bool, wrap: bool) -> Box<dyn Accumulator>
     where
         T::Native: Into<i128>,
     {
-        Box::new(Slots::new(Exact::<T> { scale, result, average, arg: PhantomData }))
+        Box::new(Slots::new(Exact::<T> { scale, result, average, wrap, arg: PhantomData }))
     }
     Some(match arg {
-        DataType::Int8 => boxed::<Int8Type>(scale, result, average),
-        DataType::Int16 => boxed::<Int16Type>(scale, result, average),
-        DataType::Int32 => boxed::<Int32Type>(scale, result, average),
-        DataType::Int64 => boxed::<Int64Type>(scale, result, average),
-        DataType::Decimal128(_, _) => boxed::<Decimal128Type>(scale, result, average),
+        DataType::Int8 => boxed::<Int8Type>(scale, result, average, wrap),
+        DataType::Int16 => boxed::<Int16Type>(scale, result, average, wrap),
+        DataType::Int32 => boxed::<Int32Type>(scale, result, average, wrap),
+        DataType::Int64 => boxed::<Int64Type>(scale, result, average, wrap),
+        DataType::Decimal128(_, _) => boxed::<Decimal128Type>(scale, result, average, wrap),
         _ => return None,
     })
 }
@@ -54,6 +61,8 @@ struct Exact<T> {
     scale: i8,
     result: DataType,
     average: bool,
+    /// The conversion to the result's type keeps the low bits of a sum that does not fit it.
+    wrap: bool,
     arg: PhantomData<fn(T)>,
 }
 
@@ -87,7 +96,8 @@ impl<T> Exact<T> {
                 return Ok(None);
             }
             let result = if self.average { self.divide(sum, i128::from(count), shift) } else { Some(sum) };
-            result.filter(|result| (lowest..=bound).contains(result)).map(Some).ok_or_else(|| self.overflow())
+            let fits = |result: &i128| self.wrap || (lowest..=bound).contains(result);
+            result.filter(fits).map(Some).ok_or_else(|| self.overflow())
         };
         groups.iter().map(result).collect()
     }
@@ -140,7 +150,7 @@ where
         fn integers<I: ArrowPrimitiveType>(results: Vec<Option<i128>>, native: impl Fn(i128) -> I::Native) -> ArrayRef {
             Arc::new(PrimitiveArray::<I>::from_iter(results.into_iter().map(|result| result.map(&native))))
         }
-        // The conversions lose nothing: `results` has checked the bounds.
+        // The conversions lose nothing but what is to wrap: `results` has checked the bounds.
         Ok(match &self.result {
             DataType::Int8 => integers::<Int8Type>(results, |result| result as i8),
             DataType::Int16 => integers::<Int16Type>(results, |result| result as i16),

@@ -35,16 +35,22 @@ use slots::Slots;
 /// Why an aggregate has no result.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum AggregateError {
-    #[error("{function} overflows {data_type}; cast its argument to a wider type, such as DECIMAL(38, 0)")]
-    Overflow { function: &'static str, data_type: String },
+    #[error("{function} overflows {data_type}; {advice}")]
+    Overflow { function: &'static str, data_type: String, advice: &'static str },
     #[error("{function} cannot be computed over {data_type}")]
     Type { function: &'static str, data_type: String },
 }
 
 impl AggregateError {
     fn overflow(function: &'static str, data_type: &DataType) -> Self {
+        // SUM and AVG of decimals have the widest decimal type already.
+        let advice = match data_type {
+            DataType::Decimal128(_, scale) if *scale <= 0 => "cast its argument to DOUBLE",
+            DataType::Decimal128(..) => "cast its argument to a DECIMAL with fewer decimal places, or to DOUBLE",
+            _ => "cast its argument to a wider type, such as DECIMAL(38, 0)",
+        };
         let data_type = sql_type(data_type).map_or_else(|| data_type.to_string(), |sql| sql.to_string());
-        AggregateError::Overflow { function, data_type }
+        AggregateError::Overflow { function, data_type, advice }
     }
 }
 
@@ -106,7 +112,7 @@ pub fn accumulator(call: &Call) -> Result<Box<dyn Accumulator>, AggregateError> 
     let is_float = matches!(arg, DataType::Float32 | DataType::Float64);
     Ok(match call.function {
         Count => Box::new(Slots::new(count::Count)),
-        Sum | Avg if !is_float => exact::exact(call.function, &arg, &result).ok_or_else(|| refused(call))?,
+        Sum | Avg if !is_float => exact::exact(call.function, &arg, &result, call.wrap).ok_or_else(|| refused(call))?,
         Sum | Avg => Box::new(Slots::new(float::FloatSum { average: call.function == Avg, result })),
         StddevPop | StddevSamp | VarPop | VarSamp => {
             Box::new(Slots::new(spread::Spread { function: call.function, result }))

@@ -26,6 +26,7 @@ fn call(function: AggregateFunction, arg: DataType, result: DataType) -> Call {
         fraction: (function == ApproxPercentile).then_some(0.9),
         time: matches!(function, FirstValue | LastValue).then_some(1),
         retracts: false,
+        wrap: false,
         result,
     }
 }
@@ -380,7 +381,13 @@ fn overflow_depends_on_the_total_alone_and_is_an_error() {
     assert_eq!(one_group(&sum, over_and_back).unwrap().as_primitive::<Int64Type>().value(0), i64::MAX);
     let over: ArrayRef = Arc::new(Int64Array::from(vec![i64::MAX, 1]));
     let error = one_group(&sum, over.clone()).unwrap_err();
-    assert_eq!(error, AggregateError::Overflow { function: "sum", data_type: "BIGINT".into() });
+    let expected = "sum overflows BIGINT; cast its argument to a wider type, such as DECIMAL(38, 0)";
+    assert_eq!(error.to_string(), expected);
+    for distinct in [false, true] {
+        let wrapping = Call { wrap: true, distinct, ..sum.clone() };
+        let wrapped = one_group(&wrapping, over.clone()).unwrap();
+        assert_eq!(wrapped.as_primitive::<Int64Type>().value(0), i64::MIN, "distinct: {distinct}");
+    }
     let average = call(Avg, DataType::BigInt, DataType::BigInt);
     assert_eq!(one_group(&average, over).unwrap().as_primitive::<Int64Type>().value(0), i64::MAX / 2 + 1);
     let int: ArrayRef = Arc::new(Int32Array::from(vec![i32::MIN, -1]));
@@ -389,7 +396,10 @@ fn overflow_depends_on_the_total_alone_and_is_an_error() {
     assert_eq!(one_group(&call(Sum, DataType::TinyInt, DataType::TinyInt), least).unwrap().len(), 1);
     let nines = Decimal128Array::from(vec![10i128.pow(38) - 1, 1]).with_data_type(ArrowType::Decimal128(38, 0));
     let decimal = DataType::Decimal(38, 0);
-    assert!(one_group(&call(Sum, decimal.clone(), decimal), Arc::new(nines)).is_err());
+    // Flink does not wrap decimals, and there is no wider type to advise.
+    let wrapping = Call { wrap: true, ..call(Sum, decimal.clone(), decimal) };
+    let error = one_group(&wrapping, Arc::new(nines)).unwrap_err().to_string();
+    assert_eq!(error, "sum overflows DECIMAL(38, 0); cast its argument to DOUBLE");
 }
 
 #[test]

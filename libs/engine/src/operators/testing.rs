@@ -135,6 +135,7 @@ pub fn call(function: AggregateFunction, arg: Option<usize>) -> Call {
         fraction: None,
         time: None,
         retracts: false,
+        wrap: false,
         result: graph::DataType::BigInt,
     }
 }

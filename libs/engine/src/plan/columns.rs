@@ -42,11 +42,12 @@ pub fn needed(graph: &Graph, analysis: &Analysis, env: &expr::Env) -> Result<Nee
     Ok(needed)
 }
 
-/// Whether rows that have no usable event time are dealt with: where anything reads the time, or the policy is to take such rows out.
+/// Whether rows that have no usable event time are dealt with: where anything reads the time, or the table says what is to happen to
+/// such rows.
 /// A query that looks at the time nowhere is not failed by it.
 pub fn judged(watermark: &graph::Watermark, schema: &graph::Schema, needed: &BTreeSet<usize>) -> bool {
     let read = schema.index_of(&watermark.column).is_some_and(|column| needed.contains(&column));
-    read || watermark.on_null != graph::OnBad::Fail
+    read || watermark.on_null != graph::OnBad::Fail || watermark.max_ahead.is_some()
 }
 
 /// What a node reads of one input.

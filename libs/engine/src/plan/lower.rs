@@ -108,11 +108,14 @@ impl<'a> Lower<'a> {
         Ok(())
     }
 
-    fn input(&self, node: &Node) -> Result<Built> {
-        self.built
-            .get(node.inputs[0].as_str())
-            .cloned()
-            .ok_or_else(|| RunError::internal("inputs are planned before their readers"))
+    /// What the node reads, taken out if nothing else reads it: kept at every node of a chain, the steps would be a square of its length.
+    fn input(&mut self, node: &Node) -> Result<Built> {
+        let id = node.inputs[0].as_str();
+        let built = match self.readers.get(id) {
+            Some(1) => self.built.remove(id),
+            _ => self.built.get(id).cloned(),
+        };
+        built.ok_or_else(|| RunError::internal("inputs are planned before their readers"))
     }
 
     fn push(&mut self, operator: &str, kind: StageKind, inputs: Vec<Edge>, schema: Schema, updating: bool) -> usize {
@@ -395,6 +398,7 @@ impl<'a> Lower<'a> {
                 fraction: call.fraction,
                 time: order.filter(|_| is_by_time(call)),
                 retracts: built.updating,
+                wrap: self.env.overflow_wrap,
                 result,
             });
         }

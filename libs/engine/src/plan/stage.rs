@@ -219,6 +219,8 @@ pub struct Call {
     pub time: Option<usize>,
     /// Rows may be taken back, so the state must allow it.
     pub retracts: bool,
+    /// A sum of integers that overflows wraps (`overflow.wrap`) instead of failing.
+    pub wrap: bool,
     pub result: graph::DataType,
 }
 

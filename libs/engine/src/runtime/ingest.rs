@@ -309,33 +309,35 @@ impl Ingest {
         let good: BooleanArray = (0..micros.len()).map(|row| Some(usable(&row))).collect();
         let bad = batch.filter(&arrow::compute::not(&good)?)?;
         let bad_times = bad.rows.column(time.column);
-        let (code, message) = match bad_times.null_count() > 0 {
-            true => ("null_event_time", "the event time is NULL".to_string()),
-            false => {
-                ("future_event_time", "the event time is further ahead of the clock than max_ahead allows".to_string())
+        let (mut letters, mut dropped) = (Vec::new(), 0);
+        for row in 0..bad.num_rows() {
+            // A clock that is wrong must not end a run: what it says always goes to the dead letters.
+            let (code, message, policy) = match bad_times.is_null(row) {
+                true => ("null_event_time", "the event time is NULL", time.on_null),
+                false => (
+                    "future_event_time",
+                    "the event time is further ahead of the clock than max_ahead allows",
+                    graph::OnBad::DeadLetter,
+                ),
+            };
+            let payload = || row_json(&bad.rows.slice(row, 1));
+            match policy {
+                graph::OnBad::Fail => {
+                    let (table, split, row) = (&self.table, (self.split_name)(split), payload()?);
+                    let error = RunError::user(code, format!("in table {table}, split {split}: {message}: {row}"));
+                    return Err(error.hint("set 'null_event_time' = 'drop' or 'dead_letter' for the table"));
+                }
+                graph::OnBad::Drop => dropped += 1,
+                graph::OnBad::DeadLetter => {
+                    let position = bad.origin.as_ref().map_or(-1, |origin| origin.positions.value(row));
+                    let payload = payload()?.into_bytes();
+                    letters.push(BadRecord { position, code: code.into(), message: message.into(), payload });
+                }
             }
-        };
-        match time.on_null {
-            graph::OnBad::Fail => {
-                let row = row_json(&bad.rows.slice(0, 1))?;
-                let error = RunError::user(
-                    code,
-                    format!("in table {}, split {}: {message}: {row}", self.table, (self.split_name)(split)),
-                );
-                return Err(error.hint("set 'null_event_time' = 'drop' or 'dead_letter' for the table"));
-            }
-            graph::OnBad::Drop => out.counters.dropped += bad.num_rows() as u64,
-            graph::OnBad::DeadLetter => {
-                let letters: Result<Vec<BadRecord>> = (0..bad.num_rows())
-                    .map(|row| {
-                        let position = bad.origin.as_ref().map_or(-1, |origin| origin.positions.value(row));
-                        let payload = row_json(&bad.rows.slice(row, 1))?.into_bytes();
-                        let code = if bad_times.is_null(row) { "null_event_time" } else { "future_event_time" };
-                        Ok(BadRecord { position, code: code.into(), message: message.clone(), payload })
-                    })
-                    .collect();
-                self.dead_letters(split, &letters?, out)?;
-            }
+        }
+        out.counters.dropped += dropped;
+        if !letters.is_empty() {
+            self.dead_letters(split, &letters, out)?;
         }
         let batch = batch.filter(&good)?;
         Ok(((batch.num_rows() > 0).then_some(batch), max))

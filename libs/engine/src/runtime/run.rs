@@ -67,8 +67,9 @@ pub enum Verb {
 #[derive(Clone, Debug, Default)]
 pub struct Progress {
     pub epoch: u64,
-    /// Epochs committed by this attempt.
+    /// The epoch that this attempt has published last; a bounded run publishes its last one only.
     pub committed: u64,
+    /// Of sinks, `rows_out` are the rows that were published.
     pub counts: Vec<OperatorCounts>,
     /// Rows that the sources expect to read, where they know.
     pub expected_rows: Option<u64>,
@@ -223,6 +224,7 @@ pub async fn run(request: RunRequest, around: Surroundings) -> Result<Outcome> {
         snapshots: BTreeMap::new(),
         counts: BTreeMap::new(),
         progress: Progress { expected_rows, ..Progress::default() },
+        published: Published::new(&plan),
         metrics,
         workers,
         ended: 0,
@@ -235,12 +237,19 @@ pub async fn run(request: RunRequest, around: Surroundings) -> Result<Outcome> {
         }
         Err(error) => Err(led.cause(error, &mut input).await),
     };
-    let counts = led.counts_now();
-    around.progress.send_replace(Progress { counts: counts.clone(), ..led.progress.clone() });
-    let Led { leader, attempt, commits, mut snapshots, .. } = led;
+    let mut counts = led.counts_now();
+    let Led { leader, attempt, commits, mut snapshots, mut published, progress, .. } = led;
     let failed = result.is_err();
     attempt.end(failed).await;
     commits.end(failed).await;
+    // A commit that was under way has come to its end, whatever ended the run.
+    while let Ok(heard) = input.try_recv() {
+        if let Input::Committed { epoch, result: Ok(()) } = heard {
+            published.committed(epoch);
+        }
+    }
+    published.show(&mut counts);
+    around.progress.send_replace(Progress { counts: counts.clone(), committed: published.epoch, ..progress });
     let ended = result?;
     let checkpoint = request.checkpoints.then(|| Checkpoint {
         epoch: ended.epoch,
@@ -391,6 +400,50 @@ struct Ended {
     epoch: u64,
 }
 
+/// What can be seen of the run's output: whole epochs, of a bounded run all of them at its end.
+struct Published {
+    bounded: bool,
+    /// Per sink its position among the stages, the rows of all commits that were ordered, and of those that count.
+    sinks: Vec<(usize, u64, u64)>,
+    /// The commit of the last epoch was ordered: there is no way back.
+    decided: bool,
+    /// The last epoch that counts.
+    epoch: u64,
+}
+
+impl Published {
+    fn new(plan: &Plan) -> Published {
+        let sinks = plan.stages.iter().enumerate().filter(|(_, stage)| matches!(stage.kind, StageKind::Sink(_)));
+        Published {
+            bounded: plan.bounded,
+            sinks: sinks.map(|(stage, _)| (stage, 0, 0)).collect(),
+            decided: false,
+            epoch: 0,
+        }
+    }
+
+    fn ordered(&mut self, kind: CommitKind, sinks: &BTreeMap<usize, Vec<Committable>>) {
+        self.decided |= kind.last;
+        for (sink, committables) in sinks {
+            self.sinks[*sink].1 += committables.iter().map(|committable| committable.rows).sum::<u64>();
+        }
+    }
+
+    /// The commit that was ordered last has been done.
+    fn committed(&mut self, epoch: u64) {
+        if self.decided || !self.bounded {
+            self.epoch = epoch;
+            self.sinks.iter_mut().for_each(|(_, ordered, counted)| *counted = *ordered);
+        }
+    }
+
+    fn show(&self, counts: &mut [OperatorCounts]) {
+        for (stage, _, rows) in &self.sinks {
+            counts[*stage].rows_out = *rows;
+        }
+    }
+}
+
 /// The leader with its hands and ears.
 struct Led {
     leader: Leader,
@@ -401,6 +454,7 @@ struct Led {
     snapshots: BTreeMap<u64, MemoryStore>,
     counts: BTreeMap<usize, Vec<OperatorCounts>>,
     progress: Progress,
+    published: Published,
     metrics: Arc<Metrics>,
     workers: usize,
     ended: usize,
@@ -444,6 +498,8 @@ impl Led {
                             self.attempt.order(ToWorker::Drain);
                             continue;
                         }
+                        // What is being published cannot be taken back: the run ends as it would have.
+                        Verb::Cancel if self.published.decided => continue,
                         Verb::Cancel => return Err(RunError::user("cancelled", "the run was cancelled")),
                     }
                 }
@@ -458,13 +514,14 @@ impl Led {
                 match effect {
                     Effect::Cut(cut) => self.attempt.order(ToWorker::Cut(cut)),
                     Effect::Commit { epoch, kind, sinks } => {
+                        self.published.ordered(kind, &sinks);
                         // Where there is no control plane, the epoch is decided here and now.
                         self.commits
                             .orders
                             .send((epoch, kind, sinks))
                             .map_err(|_| RunError::internal("the commit task has ended"))?;
                     }
-                    Effect::Finished => return Ok(Ended { finished: true, epoch: self.progress.committed }),
+                    Effect::Finished => return Ok(Ended { finished: true, epoch: self.published.epoch }),
                     Effect::Stopped { epoch } => return Ok(Ended { finished: false, epoch }),
                 }
             }
@@ -484,7 +541,8 @@ impl Led {
             }
             Input::Committed { epoch, result } => {
                 result?;
-                self.progress.committed = epoch;
+                self.published.committed(epoch);
+                self.progress.committed = self.published.epoch;
                 Event::Committed { epoch }
             }
             Input::Worker(message) => match message {
@@ -535,6 +593,7 @@ impl Led {
                     first = error;
                 }
                 Ok(Input::Worker(FromWorker::Failed(error))) if met_broken_connection(&first) => first = error,
+                Ok(Input::Committed { epoch, result: Ok(()) }) => self.published.committed(epoch),
                 Ok(_) => {}
                 Err(_) => break,
             }
@@ -548,7 +607,9 @@ impl Led {
     fn counts_now(&self) -> Vec<OperatorCounts> {
         let mut counts = self.counts.clone();
         counts.insert(0, self.metrics.counts());
-        merge_counts(&counts)
+        let mut counts = merge_counts(&counts);
+        self.published.show(&mut counts);
+        counts
     }
 }
 

@@ -24,6 +24,8 @@ pub enum Act {
     Idle,
     /// Waits until this epoch is committed (or the run is over).
     AfterCommit(u64),
+    /// Waits until this line is committed (or the run is over).
+    AfterLine(&'static str),
     Pause(u64),
 }
 
@@ -162,6 +164,10 @@ impl Scripted {
                 Act::Pause(ms) if skip == 0 => tokio::time::sleep(Duration::from_millis(*ms)).await,
                 Act::AfterCommit(epoch) if skip == 0 => {
                     let _ = self.world.committed.subscribe().wait_for(|committed| committed >= epoch).await;
+                }
+                Act::AfterLine(line) if skip == 0 => {
+                    let is_there = |_: &u64| self.world.committed().iter().any(|(_, committed)| committed == line);
+                    let _ = self.world.committed.subscribe().wait_for(is_there).await;
                 }
                 Act::Rows(rows) => {
                     let skipped = skip.min(rows.len());

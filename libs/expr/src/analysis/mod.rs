@@ -13,7 +13,7 @@ use std::fmt;
 
 use graph::{Graph, Operator, Place, Problem, Schema, Settings};
 
-use crate::compiled::{Compiled, Env, compile};
+use crate::compiled::{Compiled, Env, compile_all, parse};
 use crate::error::ExprError;
 
 /// The column by which event time is told on an edge.
@@ -178,10 +178,12 @@ impl Walk<'_> {
 
     /// Compiles a text of the graph, or reports why not.
     fn compile(&mut self, text: &str, input: &Known, pointer: String) -> Option<Compiled> {
-        let compiled = match compile(text, &input.facts.schema, &self.env) {
+        let parsed = parse(text).map_err(|error| vec![error]);
+        let compiled = match parsed.and_then(|expr| compile_all(&expr, &input.facts.schema, &self.env)) {
             Ok(compiled) => compiled,
-            Err(error) => {
-                self.problems.push(expression_problem(&error, text, pointer));
+            Err(errors) => {
+                let found = errors.iter().map(|error| expression_problem(error, text, pointer.clone()));
+                self.problems.extend(found);
                 return None;
             }
         };

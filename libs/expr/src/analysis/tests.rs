@@ -296,8 +296,8 @@ z/delay [out_of_range] delay is at least 0"#,
         ),
         (
             r#"{"id": "x", "type": "window_aggregate", "inputs": ["w"], "window": {"kind": "tumble", "time": "ts", "size": "1500us", "offset": "1us"}}"#,
-            r#"x/window/offset [invalid_window] the offset 1us is not a multiple of 1ms, the unit of ts -- declare the time with more digits, such as TIMESTAMP(3), or round the length
-x/window/size [invalid_window] the size 1ms500us is not a multiple of 1ms, the unit of ts -- declare the time with more digits, such as TIMESTAMP(3), or round the length"#,
+            r#"x/window/offset [invalid_window] the offset 1us is not a multiple of 1ms, the unit of ts -- declare ts with more digits, as TIMESTAMP(6), or round the length
+x/window/size [invalid_window] the size 1ms500us is not a multiple of 1ms, the unit of ts -- declare ts with more digits, as TIMESTAMP(6), or round the length"#,
         ),
         (
             r#"{"id": "x", "type": "window_aggregate", "inputs": ["w"], "window": {"kind": "hop", "time": "ts", "size": "10s", "slide": "3s"}}"#,
@@ -309,7 +309,7 @@ x/window/size [invalid_window] the size 1ms500us is not a multiple of 1ms, the u
         ),
         (
             r#"{"id": "x", "type": "window_aggregate", "inputs": ["w"], "window": {"kind": "hop", "time": "ts", "size": "1day", "slide": "1us"}}"#,
-            r#"x/window/slide [invalid_window] the slide 1us is not a multiple of 1ms, the unit of ts -- declare the time with more digits, such as TIMESTAMP(3), or round the length
+            r#"x/window/slide [invalid_window] the slide 1us is not a multiple of 1ms, the unit of ts -- declare ts with more digits, as TIMESTAMP(6), or round the length
 x/window/slide [invalid_window] each row would belong to 86400000000 windows; 100000 are the most -- choose a longer slide"#,
         ),
         (

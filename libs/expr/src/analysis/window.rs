@@ -57,12 +57,9 @@ pub(super) fn check(walk: &mut Walk, id: &str, window: &Window, input: &Known, a
             );
         } else if length.us % time.unit_us != 0 {
             let message = format!("the {field} {length} is not a multiple of {unit}, the unit of {}", time.column);
-            walk.problem(
-                "invalid_window",
-                message,
-                "declare the time with more digits, such as TIMESTAMP(3), or round the length",
-                name(field),
-            );
+            let digits = if time.unit_us > 1_000 && length.us % 1_000 == 0 { 3 } else { 6 };
+            let hint = format!("declare {} with more digits, as TIMESTAMP({digits}), or round the length", time.column);
+            walk.problem("invalid_window", message, hint, name(field));
         }
     };
     match window {

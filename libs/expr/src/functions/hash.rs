@@ -20,11 +20,11 @@ pub(crate) const FUNCTIONS: &[Function] = &[
     function(&["SHA384"], 1..=1, "SHA384(text)", |b, a| sha2(b, a, "384")),
     function(&["SHA512"], 1..=1, "SHA512(text)", |b, a| sha2(b, a, "512")),
     function(&["SHA2"], 2..=2, "SHA2(text, 256)", sha2_of_bits),
-    function(&["TO_BASE64"], 1..=1, "TO_BASE64(text)", |b, a| {
-        map(b, "TO_BASE64", a, |text, out| *out += &base64(text.as_bytes()))
+    function(&["TO_BASE64"], 1..=1, "TO_BASE64(text or bytes)", |b, a| {
+        of_bytes(b, "TO_BASE64", a, |bytes, out| *out += &base64(bytes))
     }),
     function(&["FROM_BASE64"], 1..=1, "FROM_BASE64(text)", from_base64),
-    function(&["HEX"], 1..=1, "HEX(number or text)", hex),
+    function(&["HEX"], 1..=1, "HEX(number, text or bytes)", hex),
     function(&["UNHEX"], 1..=1, "UNHEX(text)", unhex_text),
     function(&["ENCODE"], 2..=2, "ENCODE(text, 'UTF-8')", |b, a| charset(b, a, "ENCODE", DataType::Bytes)),
     function(&["DECODE"], 2..=2, "DECODE(bytes, 'UTF-8')", |b, a| charset(b, a, "DECODE", DataType::String)),
@@ -155,8 +155,28 @@ fn from_base64(binder: &mut Binder, args: Vec<Bound>) -> Bind {
 fn hex(binder: &mut Binder, args: Vec<Bound>) -> Bind {
     match &args[0].ty {
         Ty::Sql(t) if t.is_integer() => map_integer(binder, "HEX", args, |number, out| *out += &format!("{number:X}")),
-        _ => map(binder, "HEX", args, |text, out| *out += &hex_of(text.as_bytes()).to_uppercase()),
+        _ => of_bytes(binder, "HEX", args, |bytes, out| *out += &hex_of(bytes).to_uppercase()),
     }
+}
+
+/// A function of the bytes of a text, or of BYTES, to text.
+fn of_bytes(binder: &mut Binder, name: &'static str, args: Vec<Bound>, write: fn(&[u8], &mut String)) -> Bind {
+    let wanted: &[DataType] = match &args[0].ty {
+        Ty::Sql(DataType::Bytes) => &[DataType::Bytes],
+        _ => TEXT,
+    };
+    let is_text = wanted == TEXT;
+    strict(name, wanted, DataType::String).bind(binder, args, move |args, rows| {
+        if is_text {
+            let texts = Texts::of(&args[0]);
+            return write_rows(rows, |row, out| Ok(texts.get(row).map(|text| write(text.as_bytes(), out))));
+        }
+        let bytes = args[0].array.as_binary::<i32>();
+        write_rows(rows, |row, out| {
+            let at = args[0].at(row);
+            Ok(bytes.is_valid(at).then(|| write(bytes.value(at), out)))
+        })
+    })
 }
 
 /// BYTES of hexadecimal digits; NULL for other texts.
@@ -182,5 +202,15 @@ fn charset(binder: &mut Binder, mut args: Vec<Bound>, name: &'static str, out: D
     let value = args.remove(0);
     let wanted = if out == DataType::Bytes { DataType::String } else { DataType::Bytes };
     let value = binder.coerce(value, &wanted, name)?;
-    binder.cast(value, &out, crate::cast::Mode::Strict)
+    if out == DataType::Bytes {
+        return binder.cast(value, &out, crate::cast::Mode::Strict);
+    }
+    // As Java decodes: what is not UTF-8 becomes U+FFFD, where a CAST fails.
+    strict(name, &[DataType::Bytes], DataType::String).bind(binder, vec![value], |args, rows| {
+        let bytes = args[0].array.as_binary::<i32>();
+        write_rows(rows, |row, out| {
+            let at = args[0].at(row);
+            Ok(bytes.is_valid(at).then(|| out.push_str(&String::from_utf8_lossy(bytes.value(at)))))
+        })
+    })
 }

@@ -99,6 +99,8 @@ pub(crate) fn named(binder: &mut Binder, name: &Ident, args: &[&Expr], span: Spa
             };
             Err(wrong_number(&upper, args.len(), usage))
         }
+        ("MAP", _) => Err(ExprError::new("unsupported", "MAP[...] is not supported: maps are read, not made")
+            .hint("write ROW(...) or ARRAY[...]")),
         _ => {
             let args = args.iter().map(|arg| binder.bind(arg)).collect::<Result<Vec<_>, _>>()?;
             call(binder, &upper, args, span)
@@ -106,7 +108,7 @@ pub(crate) fn named(binder: &mut Binder, name: &Ident, args: &[&Expr], span: Spa
     }
 }
 
-fn wrong_number(name: &str, given: usize, usage: &str) -> ExprError {
+pub(crate) fn wrong_number(name: &str, given: usize, usage: &str) -> ExprError {
     let arguments = if given == 1 { "argument" } else { "arguments" };
     ExprError::new("wrong_arguments", format!("{name} does not take {given} {arguments}"))
         .hint(format!("write {usage}"))
@@ -126,35 +128,49 @@ pub(crate) fn call(binder: &mut Binder, name: &str, args: Vec<Bound>, _span: Spa
     if ["RAND", "RAND_INTEGER"].contains(&name) {
         return Err(datafusion::refused(name));
     }
-    let known = functions();
+    Err(unknown(name))
+}
+
+/// The error of a name, in upper case, that is no function's.
+fn unknown(name: &str) -> ExprError {
+    let known = functions().into_iter().chain(AGGREGATES.iter().copied());
     let error = ExprError::new("unknown_function", format!("there is no function {name}"));
-    Err(match nearest(name, known) {
+    // One letter is near to every other.
+    match nearest(name, known).filter(|_| name.len() > 2) {
         Some(name) => error.hint(format!("did you mean {name}?")),
         None => error,
-    })
+    }
 }
+
+/// The error of a call whose arguments are none of a scalar function's, if that is because there is no such function.
+pub(crate) fn unknown_name(name: &str) -> Option<ExprError> {
+    let name = name.to_uppercase();
+    (!functions().contains(&name.as_str())).then(|| unknown(&name))
+}
+
+/// Names of aggregates, and of some that there are not.
+const AGGREGATES: &[&str] = &[
+    "COUNT",
+    "SUM",
+    "AVG",
+    "MIN",
+    "MAX",
+    "STDDEV",
+    "STDDEV_POP",
+    "STDDEV_SAMP",
+    "VAR_POP",
+    "VAR_SAMP",
+    "VARIANCE",
+    "APPROX_PERCENTILE",
+    "FIRST_VALUE",
+    "LAST_VALUE",
+    "LISTAGG",
+    "ARRAY_AGG",
+    "COLLECT",
+];
 
 /// The error of an aggregate where a scalar function is wanted.
 pub(crate) fn misplaced_aggregate(name: &str) -> Option<ExprError> {
-    const AGGREGATES: &[&str] = &[
-        "COUNT",
-        "SUM",
-        "AVG",
-        "MIN",
-        "MAX",
-        "STDDEV",
-        "STDDEV_POP",
-        "STDDEV_SAMP",
-        "VAR_POP",
-        "VAR_SAMP",
-        "VARIANCE",
-        "APPROX_PERCENTILE",
-        "FIRST_VALUE",
-        "LAST_VALUE",
-        "LISTAGG",
-        "ARRAY_AGG",
-        "COLLECT",
-    ];
     let name = name.to_uppercase();
     AGGREGATES.contains(&name.as_str()).then(|| {
         let error = ExprError::new("unexpected_aggregate", format!("the aggregate {name} cannot stand here"));

@@ -32,7 +32,7 @@ fn blocks(page: &str, language: &str) -> Vec<(usize, String)> {
 fn the_json_schema_in_the_repository_is_current() {
     let path = repository("openapi/graph-v1.schema.json");
     let current = format!("{}\n", serde_json::to_string_pretty(&graph::json_schema()).unwrap());
-    if std::env::var_os("BLESS").is_some_and(|bless| bless != "0") {
+    if std::env::var_os("UPDATE_EXPECT").is_some_and(|update| update != "0") {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(&path, &current).unwrap();
     }

@@ -93,3 +93,37 @@ fn views_over_views_do_not_add_up_to_what_is_too_complex() {
         assert!(script.graph.nodes.len() < 100, "{} nodes", script.graph.nodes.len());
     }
 }
+
+/// The parser tries some forms twice at each level: an error at the heart of a deep text must not cost two to the power of its depth.
+#[test]
+fn errors_inside_of_deep_nesting_are_found_at_once() {
+    let nested = |open: &str, close: &str| format!("{}1 oops +{}", open.repeat(40), close.repeat(40));
+    let begun = std::time::Instant::now();
+    for (open, close) in [
+        ("CAST(", " AS STRING)"),
+        ("EXTRACT(YEAR FROM ", ")"),
+        ("SUBSTRING(", " FROM 1)"),
+        ("POSITION(", " IN 'a')"),
+        ("CASE WHEN ", " THEN 1 END"),
+        ("TRIM(BOTH FROM ", ")"),
+        ("CEIL(", ")"),
+        ("f(", ")"),
+        ("(", ")"),
+        ("NOT (", ")"),
+        ("INTERVAL (", ") DAY"),
+        ("ARRAY[", "]"),
+        ("a[", "]"),
+    ] {
+        let text = nested(open, close);
+        for script in
+            [format!("SELECT {text} FROM t;"), format!("SELECT * FROM ({text});"), format!("SELECT * FROM f({text});")]
+        {
+            assert!(crate::plan(&script, &crate::Options::default()).is_err(), "{script}");
+        }
+    }
+    for open in ["(", "(SELECT * FROM (", "(a JOIN (", "TABLE(f(", "LATERAL ("] {
+        let script = format!("SELECT * FROM {} oops oops", open.repeat(20));
+        assert!(crate::plan(&script, &crate::Options::default()).is_err(), "{script}");
+    }
+    assert!(begun.elapsed().as_secs() < 20, "{:?}", begun.elapsed());
+}

@@ -31,11 +31,27 @@ const WRONG: &[(&str, &str, &str, &str)] = &[
     ("CREATE TABLE t (a INT) WITH ('connector' = 'datagen', 'on_bad_record' = 'dead_letter'); SELECT a FROM t", "1:55", "no_dead_letters", "nowhere to go"),
     ("CREATE TABLE t (a INT) WITH ('connector' = 'datagen'); CREATE TABLE f (a INT, n BIGINT) WITH ('connector' = 'filesystem', 'path' = 'x', 'format' = 'json'); INSERT INTO f SELECT a, COUNT(*) FROM t GROUP BY a", "1:89", "sink_takes_no_updates", "group by a window too"),
     ("SELECT SUM(n) FROM (SELECT ts, COUNT(*) AS n FROM bid GROUP BY ts) GROUP BY TUMBLE(ts, INTERVAL '1' MINUTE)", "1:84", "not_a_time_attribute", "no longer a time attribute"),
+    ("CREATE TABLE t (k STRING, WATERMARK FOR k AS k) WITH ('connector' = 'datagen')", "1:41", "not_a_time_attribute", "AS TO_TIMESTAMP(k)"),
+    ("SELECT SUMM(price) FROM bid", "1:8", "unknown_function", "did you mean SUM?"),
+    ("SELECT CUONT(*) FROM bid", "1:8", "unknown_function", "did you mean COUNT?"),
+    ("SELECT price FROM bid GRUOP BY price", "1:29", "sql_syntax", "did you mean GROUP instead of GRUOP?"),
+    ("SELECT price FROM bid b WHRE price > 1", "1:25", "sql_syntax", "did you mean WHERE instead of WHRE?"),
+    ("SELECT price FROM bid WHERE NULL", "1:29", "untyped_null", "remove it, or write WHERE FALSE"),
+    ("SELECT COUNT(*) FILTER (WHERE NULL) FROM bid", "1:31", "untyped_null", "remove it, or write FILTER (WHERE FALSE)"),
+    ("CREATE TABLE p (t BIGINT, u AS t * 2) WITH ('connector' = 'print'); INSERT INTO p (t, u) SELECT price, price FROM bid", "1:87", "computed_column", "the column u of p is computed"),
+    ("EXECUTE STATEMENT SET BEGIN END", "1:1", "sql_syntax", "the statement set is empty"),
+    ("SELECT MAP['a', 1] FROM bid", "1:8", "unsupported", "write ROW(...) or ARRAY[...]"),
+    ("SELECT price FROM bid WHERE price BETWEEN SYMMETRIC 3 AND 1", "1:43", "sql_syntax", "write x BETWEEN LEAST(a, b) AND GREATEST(a, b)"),
+    ("SELECT SUBSTRING(channel) FROM bid", "1:18", "wrong_arguments", "write SUBSTRING(text, from)"),
+    ("CREATE TABLE t (a ROW<b INT NOT NULL>) WITH ('connector' = 'datagen')", "1:19", "unknown_type", "remove NOT NULL there"),
+    ("CREATE TABLE t (a INT) WITH ('connector' = 'datagen'); SELECT APPROX_PERCENTILE(n, 0.5) FROM (SELECT a, COUNT(*) AS n FROM t GROUP BY a)", "1:63", "cannot_retract", "the result of the query in line 1 is updating"),
+    ("CREATE TABLE t (a INT) WITH ('connector' = 'datagen', 'on_bad_record' = 'dead_letter'); SELECT a FROM t", "1:55", "no_dead_letters", "SELECT ... FROM highwater.dead_letters"),
+    ("SELECT TUMBLE_START(ts, INTERVAL '0.0001' SECOND) FROM bid GROUP BY TUMBLE(ts, INTERVAL '0.0001' SECOND)", "1:89", "invalid_window", "declare ts with more digits, as TIMESTAMP(6)"),
     ("SELECT 1 FROM bid HAVING TRUE", "1:1", "invalid_aggregate", "add COUNT(*)"),
     ("SELECT 1 FROM bid GROUP BY ()", "1:1", "invalid_aggregate", "add COUNT(*)"),
     ("SELEC price FROM bid", "1:1", "sql_syntax", "did you mean SELECT?"),
     ("SELECT FROM bid", "1:13", "sql_syntax", "expected an expression, found FROM"),
-    ("SELECT price FORM bid", "1:19", "sql_syntax", "expected end of statement, found bid"),
+    ("SELECT price FORM bid", "1:19", "sql_syntax", "did you mean FROM instead of FORM?"),
     ("SELECT price FROM bid WHERE", "1:28", "sql_syntax", "expected an expression, found the end of the statement"),
     ("SELECT 'abc FROM bid", "1:8", "sql_syntax", "unterminated string literal"),
     ("SELECT (price FROM bid", "1:15", "sql_syntax", "expected ), found FROM"),
@@ -50,7 +66,7 @@ const WRONG: &[(&str, &str, &str, &str)] = &[
     ("SELECT bidder, price, COUNT(*) FROM bid GROUP BY bidder", "1:16", "not_grouped", "add it to GROUP BY, or write MAX(price)"),
     ("SELECT SUM(COUNT(*)) FROM bid", "1:12", "misplaced_aggregate", "compute the inner one in a subquery"),
     ("SELECT SUM(channel) FROM bid", "1:12", "wrong_arguments", "write CAST(text AS DOUBLE)"),
-    ("SELECT COUNT(DISTINCT price, bidder) FROM bid", "1:8", "invalid_aggregate", "count one value: COUNT(DISTINCT CONCAT_WS('|', a, b))"),
+    ("SELECT COUNT(DISTINCT price, bidder) FROM bid", "1:8", "invalid_aggregate", "count the rows of SELECT DISTINCT a, b FROM t WHERE a IS NOT NULL AND b IS NOT NULL"),
     ("SELECT LISTAGG(channel) FROM bid", "1:8", "unsupported", "LISTAGG is not supported"),
     ("SELECT MEDIAN(price) FROM bid", "1:8", "unsupported", "write APPROX_PERCENTILE(x, 0.5): within 1 % of the exact value"),
     ("SELECT APPROX_PERCENTILE(price, 2) FROM bid", "1:8", "invalid_aggregate", "cannot read the fraction of APPROX_PERCENTILE"),
@@ -95,7 +111,7 @@ const WRONG: &[(&str, &str, &str, &str)] = &[
     ("CREATE TABLE t (a INT) WITH ('connector' = 'kafka')", "1:30", "unknown_connector", "it is not there yet; 'filesystem' and 'replay' read files"),
     ("CREATE TABLE t (a INT) WITH ('connector' = 'filesistem')", "1:30", "unknown_connector", "did you mean filesystem?"),
     ("CREATE TABLE t (a INT) WITH ('connector' = 'filesystem', 'format' = 'json', 'path' = 'x', 'formt' = 'json')", "1:91", "unknown_option", "did you mean format?"),
-    ("CREATE TABLE t (a INT) WITH ('connector' = 'filesystem', 'format' = 'xml', 'path' = 'x')", "1:58", "invalid_option", "unknown variant `xml`, expected one of `parquet`, `json`, `csv`"),
+    ("CREATE TABLE t (a INT) WITH ('connector' = 'filesystem', 'format' = 'xml', 'path' = 'x')", "1:58", "invalid_option", "there is csv, json, parquet"),
     ("CREATE TABLE t (a INT) WITH ('connector' = 'filesystem', 'format' = 'json')", "1:24", "missing_option", "add 'path' = '...'"),
     ("CREATE TABLE t (a INT) WITH ('connector' = 'datagen', 'max_ahead' = '1h')", "1:55", "invalid_option", "declare WATERMARK FOR column AS column - INTERVAL '5' SECOND"),
     ("CREATE TABLE t (a INT) WITH ('connector' = 'print', 'on_bad_record' = 'drop')", "1:53", "unknown_option", "remove it"),
@@ -193,11 +209,12 @@ SELECT 'a";
           |                                                          ^^^^^^^^^^^
           = help: did you mean path?
 
-        error[invalid_option]: unknown variant `xml`, expected one of `parquet`, `json`, `csv`
+        error[invalid_option]: "xml" is none of the names that can stand here
          --> script.sql:2:71
           |
         2 | CREATE TABLE b (x INT) WITH ('connector' = 'filesystem', 'pth' = 'x', 'format' = 'xml');
           |                                                                       ^^^^^^^^^^^^^^^^
+          = help: there is csv, json, parquet
 
         error[statement_not_supported]: DROP TABLE is not supported
          --> script.sql:3:1
@@ -220,12 +237,26 @@ SELECT 'a";
           |                      ^
           = help: did you mean t?
 
+        error[type_mismatch]: UPPER wants STRING, not INT
+         --> script.sql:8:31
+          |
+        8 | INSERT INTO d SELECT w, UPPER(x), v + 1 FROM c WHERE x GROUP BY q;
+          |                               ^
+          = help: write CAST(... AS STRING)
+
         error[unknown_column]: there is no column v
          --> script.sql:8:35
           |
         8 | INSERT INTO d SELECT w, UPPER(x), v + 1 FROM c WHERE x GROUP BY q;
           |                                   ^
           = help: did you mean t?
+
+        error[type_mismatch]: WHERE needs a BOOLEAN, and this is INT
+         --> script.sql:8:54
+          |
+        8 | INSERT INTO d SELECT w, UPPER(x), v + 1 FROM c WHERE x GROUP BY q;
+          |                                                      ^
+          = help: compare it with a value
 
         error[unknown_column]: there is no column q
          --> script.sql:8:65
@@ -261,6 +292,58 @@ SELECT 'a";
         11 | SELECT 'a
            |        ^
     "#]].assert_eq(&crate::render(&problems, text, "script.sql"));
+}
+
+#[test]
+fn types_are_checked_wherever_planning_stops() {
+    let codes = |query: &str| {
+        let found = problems(query);
+        let told: Vec<String> =
+            found.iter().filter_map(|problem| problem.split_once(": ").map(|(at, _)| at.to_string())).collect();
+        told
+    };
+    for (query, expected) in [
+        (
+            "SELECT UPPER(channel, channel), SUBSTRING(channel, channel), ABS(channel), SUM(channel) FROM bid",
+            vec!["1:8 wrong_arguments", "1:52 type_mismatch", "1:66 type_mismatch", "1:80 wrong_arguments"],
+        ),
+        (
+            "SELECT UPPER(channel, channel), ABS(channel), MAX(price), DATE_FORMAT(price, 'yyyy') FROM bid WHERE price = 'a' GROUP BY channel",
+            vec!["1:8 wrong_arguments", "1:37 type_mismatch", "1:71 type_mismatch", "1:109 type_mismatch"],
+        ),
+        (
+            "SELECT prise, ABS(channel), UPPER(prise) || LOWER(price) FROM bid WHERE price = 'a' AND SQRT(channel) > prise GROUP BY bidder",
+            vec![
+                "1:8 unknown_column",
+                "1:19 type_mismatch",
+                "1:35 unknown_column",
+                "1:51 type_mismatch",
+                "1:81 type_mismatch",
+                "1:94 type_mismatch",
+                "1:105 unknown_column",
+            ],
+        ),
+        (
+            "SELECT window_start, SUM(prise), ABS(SUM(price)), UPPER(SUM(price)), UPPER(window_start) FROM TABLE(TUMBLE(TABLE bid, DESCRIPTOR(ts), INTERVAL '1' MINUTE)) GROUP BY window_start, window_end",
+            vec!["1:26 unknown_column", "1:57 type_mismatch", "1:76 type_mismatch"],
+        ),
+        ("SELECT UPPER(SUM(price)) FROM bid", vec!["1:14 type_mismatch"]),
+        (
+            "SELECT TUMBLE_END(ts, INTERVAL '1' MINUTE), COUNT(*), ABS(channel) FROM bid WHERE channel GROUP BY TUMBLE(ts, INTERVAL '1' MINUTE), channel",
+            vec!["1:59 type_mismatch", "1:83 type_mismatch"],
+        ),
+    ] {
+        assert_eq!(codes(query), expected, "{query}: {:#?}", problems(query));
+    }
+}
+
+#[test]
+fn a_refused_insert_of_dead_letters_is_no_second_problem() {
+    let script = "CREATE TABLE t (a INT) WITH ('connector' = 'datagen', 'on_bad_record' = 'dead_letter', 'number-of-rows' = '1');
+        INSERT INTO out SELECT source, a FROM highwater.dead_letters;
+        SELECT a FROM t";
+    let found = problems(script);
+    assert!(found.len() == 1 && found[0].contains("there is no column a"), "{found:#?}");
 }
 
 #[test]
