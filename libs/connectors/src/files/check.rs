@@ -25,8 +25,25 @@ pub fn check_source(options: &FilesystemOptions, roots: &AllowedRoots) -> Result
     store.local(if directory.is_empty() { "/" } else { directory }).map(drop)
 }
 
+/// What a sink's path may be.
+///
 /// # Errors
-/// The location is not allowed or is a file, or its directories or the format do not take a column.
+/// It is not allowed, is a pattern, or is there and no directory.
+pub fn check_path(location: &Location) -> Result<()> {
+    let Location { store, path } = location;
+    if let Some(sign) = path.chars().find(|sign| ['*', '?', '['].contains(sign)) {
+        let reason = format!("{sign} makes a path a pattern when it is read; a sink's path names one directory");
+        return Err(FileError::LocationInvalid { shown: location.shown(), reason });
+    }
+    if store.local(path)?.and_then(|local| local.metadata().ok()).is_some_and(|meta| !meta.is_dir()) {
+        let reason = "it is a file, or a device; a sink's path is a directory".to_string();
+        return Err(FileError::OutputRefused { shown: location.shown(), reason });
+    }
+    Ok(())
+}
+
+/// # Errors
+/// The location is not allowed, is a pattern or a file, or its directories or the format do not take a column.
 pub fn check_sink(
     node: &graph::Sink,
     options: &FilesystemOptions,
@@ -35,9 +52,7 @@ pub fn check_sink(
 ) -> Result<()> {
     let location = Location::open(options, roots)?;
     let refused = |reason: String| FileError::OutputRefused { shown: location.shown(), reason };
-    if location.store.local(&location.path)?.is_some_and(|local| local.is_file()) {
-        return Err(refused("it is a file; a sink's path is a directory".into()));
-    }
+    check_path(&location)?;
     let (directories, files): (Vec<_>, Vec<_>) =
         schema.fields().iter().cloned().partition(|field| node.partition_by.contains(field.name()));
     if let Some(nested) = directories.iter().find(|field| field.data_type().is_nested()) {

@@ -24,6 +24,7 @@ use sha2::{Digest, Sha256};
 use state::{SnapshotReader, SnapshotWriter};
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::check::check_path;
 use super::encode::{Encoder, extension};
 use super::error::{FileError, Result};
 use super::listing::{self, below, escaped, join, partition_directory};
@@ -147,12 +148,10 @@ impl FilesystemSink {
         schema: SchemaRef,
         context: SinkContext,
     ) -> Result<FilesystemSink> {
-        let Location { store, path } = location()?;
+        let opened = location()?;
+        check_path(&opened)?;
+        let Location { store, path } = opened;
         let refused = |reason: String| FileError::OutputRefused { shown: store.shown(&path), reason };
-        if let Some(sign) = path.find(['*', '?', '[']).and_then(|at| path[at..].chars().next()) {
-            let reason = format!("{sign} makes a path a pattern when it is read; a sink's path names one directory");
-            return Err(FileError::LocationInvalid { shown: store.shown(&path), reason });
-        }
         let partition_columns = node.partition_by.iter().map(|name| {
             schema
                 .index_of(name)
@@ -175,9 +174,6 @@ impl FilesystemSink {
         Encoder::begin(options, &file_schema).map_err(&refused)?;
         let directory = path.trim_end_matches('/').to_string();
         let directory = if directory.is_empty() && path.starts_with('/') { "/".to_string() } else { directory };
-        if store.local(&directory)?.and_then(|local| local.metadata().ok()).is_some_and(|meta| !meta.is_dir()) {
-            return Err(refused("it is a file, or a device; a sink's path is a directory".into()));
-        }
         let shape = Shape {
             store,
             directory,

@@ -364,7 +364,7 @@ fn files_that_could_not_be_read_with_those_before_are_refused() {
             // Opened before there is anything: refused when it commits.
             let early = other.sink("early", true, &keyed_rows).unwrap();
             place.write("one", std::slice::from_ref(&keyed_rows)).await.unwrap();
-            let error = other.write("two", std::slice::from_ref(&keyed_rows)).await.unwrap_err();
+            let error = other.sink("two", true, &keyed_rows).err().unwrap();
             assert!(error.code == "output_refused" && error.message.contains(word), "{error:?}");
             let mut one = writer(&early, &keyed_rows.schema(), 0, 1);
             one.write(Batch::inserts(keyed_rows.clone())).unwrap();
