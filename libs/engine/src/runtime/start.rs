@@ -195,7 +195,8 @@ impl Meeting {
         for index in 1..settings.processes as usize {
             let identity = Identity { index, ..me.clone() };
             let launched = launch(&Launch { control: address, identity, heartbeat_timeout: timeout });
-            self.children.insert(index, launched.map_err(|error| failed(&format!("start process {index} of the run"), error))?);
+            self.children
+                .insert(index, launched.map_err(|error| failed(&format!("start process {index} of the run"), error))?);
         }
         let all: Vec<usize> = self.children.keys().copied().collect();
         let met = tokio::select! {
