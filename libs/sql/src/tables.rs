@@ -2,7 +2,7 @@
 
 use datafusion_sql::sqlparser::ast::{BinaryOperator, Expr, Ident, Spanned};
 use datafusion_sql::sqlparser::tokenizer::Span;
-use graph::connector::{SINK_CONNECTORS, SOURCE_CONNECTORS};
+use graph::connector::{SINK_CONNECTORS, SOURCE_CONNECTORS, is_left_behind};
 use graph::{
     Column, DataType, OnBad, Operator, Period, Place, Problem, Schema, Sink, SinkConnector, Source, SourceConnector,
     Watermark, nearest,
@@ -45,9 +45,25 @@ impl Table {
 }
 
 impl Planner<'_> {
+    /// A table that is given another connector from outside leaves behind the options that only its own one has a meaning for.
+    fn leave_behind(&self, definition: &mut TableDefinition) {
+        let name = &definition.name.value;
+        let given = self.options.overrides.iter().rfind(|(table, option, _)| table == name && option == "connector");
+        let own = definition.options.iter().find(|option| option.key == "connector");
+        let Some((was, now)) = own.map(|own| own.value.clone()).zip(given.map(|(_, _, now)| now.as_str())) else {
+            return;
+        };
+        let reads = SOURCE_CONNECTORS.contains(&now);
+        definition.options.retain(|option| {
+            let of_sources = GENERIC.contains(&option.key.as_str());
+            !is_left_behind(&option.key, &was, now) && (reads || !of_sources)
+        });
+    }
+
     /// Checks a definition and, if its connector can be read, plans the source.
     pub fn table(&mut self, mut definition: TableDefinition) -> Planned<Table> {
         let before = self.problems.len();
+        self.leave_behind(&mut definition);
         for (table, option, value) in &self.options.overrides {
             if *table == definition.name.value {
                 match definition.options.iter_mut().find(|known| known.key == *option) {

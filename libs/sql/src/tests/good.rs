@@ -657,6 +657,25 @@ fn lateness_is_set_for_the_statements_after_it() {
     );
 }
 
+/// What only the connector of the script has a meaning for does not stand in the way of another one.
+#[test]
+fn a_table_of_files_can_be_sent_to_nowhere() {
+    let text = "CREATE TABLE bid (price BIGINT) WITH ('connector' = 'datagen', 'number-of-rows' = '3', 'on_bad_record' = 'drop');
+        CREATE TABLE out (price BIGINT) WITH ('connector' = 'filesystem', 'path' = 'out', 'format' = 'csv', 'csv.header' = 'false');
+        INSERT INTO out SELECT price FROM bid;";
+    let overrides = vec![("out".into(), "connector".into(), "blackhole".into())];
+    let script = plan(text, &Options { overrides }).unwrap();
+    let sink = script.graph.nodes.iter().find_map(|node| match &node.operator {
+        Operator::Sink(sink) => Some(&sink.connector),
+        _ => None,
+    });
+    assert!(matches!(sink, Some(graph::SinkConnector::Blackhole(_))), "{sink:?}");
+    let mistaken =
+        vec![("out".into(), "connector".into(), "blackhole".into()), ("out".into(), "path".into(), "x".into())];
+    let problems = plan(text, &Options { overrides: mistaken }).unwrap_err();
+    assert_eq!(problems[0].code, "unknown_option", "what is asked for by name is not left out: {problems:?}");
+}
+
 #[test]
 fn options_are_replaced_and_added() {
     let text = format!("{TABLES} SELECT price FROM bid");
