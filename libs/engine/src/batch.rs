@@ -39,7 +39,7 @@ impl RowKind {
     }
 }
 
-/// From which split and position each row came; travels only where a lateness ledger asks for it.
+/// From which split and position each row came; travels only where a lateness ledger or dead letters ask for it.
 #[derive(Clone, Debug)]
 pub struct Origin {
     /// Number of the split in the run's frozen list.

@@ -57,9 +57,7 @@ pub fn run(arguments: &RunArguments, verbose: u8) -> Exit {
             return Exit::Invalid;
         }
     };
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(worker::tokio_threads()).enable_all().build();
-    let runtime = match runtime {
+    let runtime = match worker::io_runtime() {
         Ok(runtime) => runtime,
         Err(error) => {
             say(&format!("error: cannot start threads: {error}\n"));

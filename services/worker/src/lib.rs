@@ -96,8 +96,7 @@ pub fn job_process() -> ExitCode {
         }
     };
     let watched = std::thread::Builder::new().name("lifeline".into()).spawn(end_with_the_leader);
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(tokio_threads()).enable_all().build();
-    let runtime = match (watched, runtime) {
+    let runtime = match (watched, io_runtime()) {
         (Ok(_), Ok(runtime)) => runtime,
         (Err(error), _) | (_, Err(error)) => {
             eprintln!("highwater: cannot start the threads of process {}: {error}", instruction.launch.identity.index);
@@ -122,9 +121,15 @@ pub fn job_process() -> ExitCode {
     }
 }
 
+/// Readers and writers of files block a thread each for as long as they live, and every worker has its own: there must always be one left
+/// for a read that they wait for. Threads come only when they are needed.
+const BLOCKING_THREADS_MAX: usize = 1 << 16;
+
 /// Threads for I/O; the work of operators has threads of its own.
-pub fn tokio_threads() -> usize {
-    std::thread::available_parallelism().map_or(1, |cores| cores.get().min(4))
+pub fn io_runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get().min(4));
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(threads).max_blocking_threads(BLOCKING_THREADS_MAX).enable_all().build()
 }
 
 /// Returns never: the process ends when its standard input does.

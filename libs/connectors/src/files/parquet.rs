@@ -322,10 +322,9 @@ impl DecodedGroup {
                 format!("its number of rows is not the {} that the footer says", footer.groups()[group].num_rows());
             return Err(invalid(&footer.shown, place(), reason));
         }
-        let Some(decoded) = next else {
-            self.chunks.check()?;
-            return Ok(None);
-        };
+        let Some(decoded) = next else { return Ok(None) };
+        // Before anybody sees a row that another content of the file may have given.
+        self.chunks.check()?;
         let rows = self.convert(&decoded)?;
         self.rows -= count;
         self.row += count;
@@ -403,6 +402,9 @@ impl Chunks {
             let place = start.saturating_add(length.unwrap_or(0));
             io::Error::other(format!("a page at byte {place} is outside of its column"))
         };
+        if length == Some(0) {
+            return Ok(Bytes::new());
+        }
         match &*self.0 {
             Place::Memory { chunks, .. } => {
                 let at = chunks.partition_point(|(offset, _)| *offset <= start);
@@ -410,7 +412,7 @@ impl Chunks {
                 let from = (start - offset) as usize;
                 let to = length.map_or(Some(bytes.len()), |length| from.checked_add(length as usize));
                 match to {
-                    Some(to) if to <= bytes.len() && (from < to || length == Some(0)) => Ok(bytes.slice(from..to)),
+                    Some(to) if from < to && to <= bytes.len() => Ok(bytes.slice(from..to)),
                     _ => Err(outside()),
                 }
             }

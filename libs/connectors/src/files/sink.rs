@@ -39,7 +39,7 @@ const OPEN_FILES_MAX: usize = 64;
 /// Encoded bytes are handed over for writing when there are this many.
 const HAND_OVER_BYTES: usize = 256 * 1024;
 /// A writer that ends waits this long for its last file to be closed and removed.
-const END_WAIT: Duration = Duration::from_secs(10);
+const END_WAIT: Duration = Duration::from_secs(3);
 /// Longest name of a directory that every local file system takes.
 const NAME_BYTES_MAX: usize = 255;
 
@@ -320,12 +320,12 @@ struct FilesystemWriter {
     unsynced: bool,
 }
 
-/// What nobody was told of goes with its writer, before an abort looks at what is left.
+/// What nobody was told of goes with its writer, if the disk is quick enough before an abort looks at what is left.
 impl Drop for FilesystemWriter {
     fn drop(&mut self) {
         let (reply, ended) = std::sync::mpsc::channel();
         if self.shape.store.is_local() && self.commands.send(Command::End { reply }).is_ok() {
-            // Longer only if the disk does not answer; then a later run cleans up.
+            // What waits to be written comes first. Longer only on a slow disk; then a later run cleans up.
             let _ = ended.recv_timeout(END_WAIT);
         }
     }

@@ -200,7 +200,10 @@ impl Uploads {
         self.open.clear();
         let mut directories = BTreeSet::new();
         for path in std::mem::take(&mut self.unnamed).into_values() {
-            if let Err(error) = fs::remove_file(&path) {
+            // An abort may have been here before.
+            if let Err(error) = fs::remove_file(&path)
+                && error.kind() != io::ErrorKind::NotFound
+            {
                 tracing::warn!("a staged file stays at {}: {error}", path.display());
             }
             directories.extend(path.parent().map(PathBuf::from));

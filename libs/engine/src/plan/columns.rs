@@ -31,7 +31,10 @@ pub fn needed(graph: &Graph, analysis: &Analysis, env: &expr::Env) -> Result<Nee
             let mut reads = Reads { schema: &facts.schema, order, env, columns: BTreeSet::new() };
             // A row that goes to a ledger or to the dead letters goes there whole.
             let whole = match &node.operator {
-                Operator::Watermark(watermark) => letters && watermark.on_null == graph::OnBad::DeadLetter,
+                Operator::Watermark(watermark) => {
+                    let guarded = watermark.max_ahead.is_some() || !analysis.bounded;
+                    letters && (guarded || watermark.on_null == graph::OnBad::DeadLetter)
+                }
                 _ => ledgers.contains(node.id.as_str()),
             };
             reads.of(node, &needed[&node.id], whole, analysis.bounded)?;

@@ -323,7 +323,7 @@ impl<'a> Lower<'a> {
 
     /// By what first_value and last_value of a node go, if it has any.
     fn order(&self, node: &Node, calls: &[AggregateCall]) -> Option<&'a str> {
-        // Without a time a bounded input is taken as it comes.
+        // Without a time all rows tie.
         self.analysis.facts[&node.inputs[0]].order.as_deref().filter(|_| calls.iter().any(is_by_time))
     }
 

@@ -102,7 +102,8 @@ pub struct SourceStage {
 #[derive(Clone, Debug, PartialEq)]
 pub struct SourceTime {
     pub column: usize,
-    /// Whether rows that have no time, or one too far ahead, are dealt with by `on_null`. Not where nobody looks at the time.
+    /// Whether rows that have no time are dealt with by `on_null`, and rows too far ahead go to the dead letters. Not where nobody looks at
+    /// the time.
     pub judged: bool,
     /// The column of `read` that it comes from unchanged, if so.
     pub read_column: Option<String>,

@@ -70,7 +70,7 @@ fn joined(batches: &[Batch]) -> Result<Batch, ArrowError> {
         }
         false => None,
     };
-    // An edge carries origins for all its rows or for none.
+    // Behind a union some rows may have none; then nobody asks.
     let origins: Option<Vec<&Origin>> = batches.iter().map(|batch| batch.origin.as_ref()).collect();
     let origin = match origins {
         Some(origins) => {

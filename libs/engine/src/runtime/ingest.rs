@@ -289,7 +289,7 @@ impl Ingest {
         Ok(max_time)
     }
 
-    /// Takes out rows whose event time is NULL or too far ahead, by their policies.
+    /// Takes out rows whose event time is NULL, by their policy, or too far ahead: those are dead letters.
     fn judge_times(&self, split: u32, batch: Batch, out: &mut Output) -> Result<(Option<Batch>, Option<i64>)> {
         let Some(time) = &self.time else { return Ok((Some(batch), None)) };
         let column = batch.rows.column(time.column);

@@ -240,6 +240,8 @@ impl Meeting {
             tokio::select! {
                 heard = input.recv() => match heard.expect("the caller holds a sender") {
                     Input::Lost { process, error } => {
+                        // Whoever waits for this may stop waiting meanwhile: then the loss is heard later.
+                        self.early.push_back(Input::Lost { process, error: error.clone() });
                         let child = self.children.get_mut(&process).expect("only children are listened to");
                         let status = tokio::time::timeout(Duration::from_millis(200), child.wait()).await;
                         return with_status(error, status.ok().and_then(Result::ok));
