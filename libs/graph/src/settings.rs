@@ -45,7 +45,7 @@ pub struct Settings {
     /// How long a process may be silent before the run fails. Default: 10s.
     #[serde(rename = "process.heartbeat-timeout")]
     pub heartbeat_timeout: Period,
-    /// Integer overflow in expressions wraps, as in Flink, instead of failing. Default: false.
+    /// Integer overflow in expressions and sums wraps, as in Flink, instead of failing. Default: false.
     #[serde(rename = "overflow.wrap", deserialize_with = "boolean")]
     pub overflow_wrap: bool,
 }

@@ -42,6 +42,39 @@ pub fn check_path(location: &Location) -> Result<()> {
     Ok(())
 }
 
+/// Which columns of a sink name directories, and which are in its files.
+pub struct Division {
+    pub partition_columns: Vec<usize>,
+    pub file_columns: Vec<usize>,
+    pub file_schema: SchemaRef,
+}
+
+/// # Errors
+/// A partition column is not there or is nested, no column is left for the files, or the format does not take one.
+pub fn divided(
+    location: &Location,
+    node: &graph::Sink,
+    options: &FilesystemOptions,
+    schema: &SchemaRef,
+) -> Result<Division> {
+    let refused = |reason: String| FileError::OutputRefused { shown: location.shown(), reason };
+    let partition_columns = node.partition_by.iter().map(|name| {
+        let column = schema.index_of(name);
+        column.map_err(|_| refused(format!("there is no column {name} to put files into directories by")))
+    });
+    let partition_columns: Vec<usize> = partition_columns.collect::<Result<_>>()?;
+    if let Some(nested) = partition_columns.iter().find(|at| schema.field(**at).data_type().is_nested()) {
+        return Err(refused(format!("column {} is nested and cannot name directories", schema.field(*nested).name())));
+    }
+    let file_columns: Vec<usize> = (0..schema.fields().len()).filter(|at| !partition_columns.contains(at)).collect();
+    if file_columns.is_empty() {
+        return Err(refused("all columns are partition columns; files need at least one of their own".into()));
+    }
+    let file_schema: SchemaRef = Arc::new(schema.project(&file_columns).expect("the columns are those of the schema"));
+    Encoder::begin(options, &file_schema).map_err(refused)?;
+    Ok(Division { partition_columns, file_columns, file_schema })
+}
+
 /// # Errors
 /// The location is not allowed, is a pattern or a file, or its directories or the format do not take a column.
 pub fn check_sink(
@@ -51,15 +84,6 @@ pub fn check_sink(
     roots: &AllowedRoots,
 ) -> Result<()> {
     let location = Location::open(options, roots)?;
-    let refused = |reason: String| FileError::OutputRefused { shown: location.shown(), reason };
     check_path(&location)?;
-    let (directories, files): (Vec<_>, Vec<_>) =
-        schema.fields().iter().cloned().partition(|field| node.partition_by.contains(field.name()));
-    if let Some(nested) = directories.iter().find(|field| field.data_type().is_nested()) {
-        return Err(refused(format!("column {} is nested and cannot name directories", nested.name())));
-    }
-    if files.is_empty() {
-        return Err(refused("all columns are partition columns; files need at least one of their own".into()));
-    }
-    Encoder::begin(options, &Arc::new(arrow::datatypes::Schema::new(files))).map(drop).map_err(refused)
+    divided(&location, node, options, schema).map(drop)
 }

@@ -24,7 +24,7 @@ use sha2::{Digest, Sha256};
 use state::{SnapshotReader, SnapshotWriter};
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::check::check_path;
+use super::check::{Division, check_path, divided};
 use super::encode::{Encoder, extension};
 use super::error::{FileError, Result};
 use super::listing::{self, below, escaped, join, partition_directory};
@@ -150,28 +150,8 @@ impl FilesystemSink {
     ) -> Result<FilesystemSink> {
         let opened = location()?;
         check_path(&opened)?;
+        let Division { partition_columns, file_columns, file_schema } = divided(&opened, node, options, &schema)?;
         let Location { store, path } = opened;
-        let refused = |reason: String| FileError::OutputRefused { shown: store.shown(&path), reason };
-        let partition_columns = node.partition_by.iter().map(|name| {
-            schema
-                .index_of(name)
-                .map_err(|_| refused(format!("there is no column {name} to put files into directories by")))
-        });
-        let partition_columns: Vec<usize> = partition_columns.collect::<Result<_>>()?;
-        if let Some(nested) = partition_columns.iter().find(|at| schema.field(**at).data_type().is_nested()) {
-            return Err(refused(format!(
-                "column {} is nested and cannot name directories",
-                schema.field(*nested).name()
-            )));
-        }
-        let file_columns: Vec<usize> =
-            (0..schema.fields().len()).filter(|at| !partition_columns.contains(at)).collect();
-        if file_columns.is_empty() {
-            return Err(refused("all columns are partition columns; files need at least one of their own".into()));
-        }
-        let file_schema: SchemaRef =
-            Arc::new(schema.project(&file_columns).expect("the columns are those of the schema"));
-        Encoder::begin(options, &file_schema).map_err(&refused)?;
         let directory = path.trim_end_matches('/').to_string();
         let directory = if directory.is_empty() && path.starts_with('/') { "/".to_string() } else { directory };
         let shape = Shape {

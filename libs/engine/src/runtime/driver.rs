@@ -440,7 +440,7 @@ where
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::runtime::messages::Cut;
     use crate::sink::CommitKind;
@@ -451,7 +451,7 @@ mod tests {
     use timely::worker::Worker;
 
     /// Writes down what the driver asks of it.
-    struct Recorder(Rc<RefCell<Vec<String>>>);
+    pub struct Recorder(pub Rc<RefCell<Vec<String>>>);
 
     impl Operator for Recorder {
         fn process(&mut self, _: usize, batch: Batch, wm: i64, _: &mut Output) -> Result<()> {
@@ -478,7 +478,7 @@ mod tests {
         }
     }
 
-    fn rows(count: i64) -> Vec<Batch> {
+    pub fn rows(count: i64) -> Vec<Batch> {
         let column: Arc<dyn Array> = Arc::new(Int64Array::from_iter_values(0..count));
         vec![Batch::inserts(RecordBatch::try_from_iter([("a", column)]).expect("one column"))]
     }

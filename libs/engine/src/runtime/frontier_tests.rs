@@ -2,55 +2,23 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::sync::Arc;
 
-use arrow::array::{Array, Int64Array, RecordBatch};
-use state::{SnapshotReader, SnapshotWriter};
 use timely::dataflow::Scope;
 use timely::scheduling::activate::Activator;
 use timely::worker::Worker;
 use tokio::sync::mpsc::unbounded_channel;
 
+use super::driver::tests::{Recorder, rows};
 use super::driver::{self, Context, Port};
 use super::messages::{Cut, FromWorker};
 use super::metrics::Metrics;
 use super::time::{Time, WM_FINAL, WM_MIN};
 use super::worker_state::WorkerState;
-use crate::batch::Batch;
-use crate::error::Result;
-use crate::operator::{Operator, Output};
 use crate::plan::Route;
 use crate::sink::CommitKind;
 
-/// Writes down what the driver asks of it: the `end`s would be committed, the final watermark would close all windows.
-struct Recorder(Rc<RefCell<Vec<String>>>);
-
-impl Operator for Recorder {
-    fn process(&mut self, _: usize, batch: Batch, _: i64, _: &mut Output) -> Result<()> {
-        self.0.borrow_mut().push(format!("{} rows", batch.num_rows()));
-        Ok(())
-    }
-
-    fn watermark(&mut self, wm: i64, _: &mut Output) -> Result<()> {
-        self.0.borrow_mut().push(if wm == WM_FINAL { "final".into() } else { format!("watermark {wm}") });
-        Ok(())
-    }
-
-    fn epoch_end(&mut self, epoch: u64, _: &mut Output) -> Result<()> {
-        self.0.borrow_mut().push(format!("end {epoch}"));
-        Ok(())
-    }
-
-    fn snapshot(&mut self, _: u64, _: &mut SnapshotWriter) -> Result<()> {
-        Ok(())
-    }
-
-    fn restore(&mut self, _: &SnapshotReader) -> Result<()> {
-        Ok(())
-    }
-}
-
-/// Two sources moved by hand into one operator. Returns what the operator was asked, and with what the run failed.
+/// Two sources moved by hand into one operator. Returns what the operator was asked (an `end` would be committed, the final watermark
+/// would close all windows), and with what the run failed.
 fn play(
     moves: impl Fn(&mut [Port], &WorkerState, &mut dyn FnMut()) + Send + Sync + 'static,
 ) -> (Vec<String>, Option<String>) {
@@ -99,11 +67,6 @@ fn play(
     })
 }
 
-fn rows() -> Vec<Batch> {
-    let column: Arc<dyn Array> = Arc::new(Int64Array::from(vec![1, 2, 3]));
-    vec![Batch::inserts(RecordBatch::try_from_iter([("a", column)]).expect("one column"))]
-}
-
 fn cut(state: &WorkerState, epoch: u64, last: bool) {
     state.cut(&Cut { epoch, kind: CommitKind { checkpoint: last, last }, now_us: 0, floor: 0 });
 }
@@ -113,22 +76,22 @@ const CAUSE: &str = "the input ended before the leader named the last epoch";
 #[test]
 fn sources_that_vanish_before_any_cut_fail_the_run() {
     let (asked, failure) = play(|ports, _, step| {
-        ports[0].send(rows());
+        ports[0].send(rows(3));
         step();
         ports.iter_mut().for_each(Port::close);
     });
-    assert_eq!(asked, ["3 rows"], "no window closes and no epoch ends");
+    assert_eq!(asked, [format!("3 rows at {WM_MIN}")], "no window closes and no epoch ends");
     assert_eq!(failure.as_deref(), Some(CAUSE));
 }
 
 #[test]
 fn sources_that_vanish_behind_a_cut_fail_the_run_in_the_next_epoch() {
     let (asked, failure) = play(|ports, state, step| {
-        ports[0].send(rows());
+        ports[0].send(rows(3));
         cut(state, 1, false);
         ports[0].downgrade(Time::new(2, 10));
         ports[1].downgrade(Time::new(2, 20));
-        ports[0].send(rows());
+        ports[0].send(rows(3));
         ports.iter_mut().for_each(Port::close);
         step();
     });
@@ -153,12 +116,13 @@ fn one_source_that_vanishes_leaves_the_epoch_to_the_other_and_then_fails_the_run
 #[test]
 fn sources_that_close_after_the_last_cut_end_the_run() {
     let (asked, failure) = play(|ports, state, step| {
-        ports[0].send(rows());
+        ports[0].send(rows(3));
         ports.iter_mut().for_each(|port| port.downgrade(Time::new(1, WM_FINAL)));
         step();
         cut(state, 1, true);
         ports.iter_mut().for_each(Port::close);
     });
-    assert_eq!(asked, ["3 rows", "final", "end 1", "passed -1"]);
+    let last = format!("watermark {WM_FINAL}");
+    assert_eq!(asked, [format!("3 rows at {WM_MIN}"), last, "end 1".into(), "passed -1".into()]);
     assert_eq!(failure, None);
 }
