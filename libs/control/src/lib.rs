@@ -1,1 +1,6 @@
-//! Pure control logic.
+//! What the control plane knows without clocks, sockets or databases: how runs live, and what it says to the processes of an attempt.
+//!
+//! [`run`] has the states of a run and the arrows between them; [`attempt`] the messages. Everything here is pure.
+
+pub mod attempt;
+pub mod run;

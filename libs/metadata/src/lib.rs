@@ -1,1 +1,12 @@
-//! The metadata store.
+//! What must not be forgotten: jobs, versions, runs, operations, connections, keys, audit.
+//!
+//! [`MetadataStore`] is the contract that [`sqlite`] and [`postgres`] keep; one suite of tests holds both to it. Every change is one
+//! transaction: the rows, its line in the audit log and, where the request carried a key, its stored answer. A method that returns `Ok`
+//! survives a kill of this process and of the database's; one that returns an error happened whole or not at all. Changes of state
+//! are compare-and-set. This crate knows nothing of HTTP, graphs or processes: what others define is JSON here.
+
+mod records;
+mod store;
+
+pub use records::*;
+pub use store::{MetadataError, MetadataStore, Result};

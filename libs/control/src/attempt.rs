@@ -1,0 +1,233 @@
+//! What the control plane and the leader of an attempt say to each other.
+//!
+//! An attempt has a directory, `DIR/runs/<run>/<generation>/`:
+//!
+//! | file | written by | what |
+//! |---|---|---|
+//! | `spec.json` | the control plane, before it starts the process | [`AttemptSpec`]; no secrets |
+//! | `process.json` | the process, first of all | [`ProcessFacts`], to find it again and never kill another |
+//! | `control.sock` | the process | HTTP/1.1 over a Unix socket; every request carries `authorization: Bearer TOKEN` |
+//! | `log.jsonl` | the process (its stderr) | lines of JSON |
+//! | `outcome.json` | the process, synced, before it exits | [`Outcome`] |
+//!
+//! The first line of the process's standard input is [`Credentials`]; the pipe closes after it. Routes of the socket:
+//! `GET /status` ([`Status`]); `POST /stop` ([`StopMode`]); `GET /views/{table}?...` (Arrow IPC stream of one complete epoch, with
+//! `x-epoch` and `x-watermark-us`); `GET /rows` (Arrow IPC stream of what `print` tables get, for queries).
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// Positions of splits by operator and split id, in the connector's own words.
+pub type Positions = BTreeMap<String, BTreeMap<String, String>>;
+
+/// What an attempt is to do. Holds no secret.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AttemptSpec {
+    pub job: String,
+    pub run_id: String,
+    pub generation: u64,
+    pub graph: graph::Graph,
+    pub settings: graph::Settings,
+    /// Local directories that tables may use.
+    pub allowed_roots: Vec<PathBuf>,
+    pub egress: Egress,
+    /// Where view sinks keep what outlives the run: one directory per view.
+    pub views_dir: PathBuf,
+    /// Where splits begin; one that is not named begins as its table says.
+    pub start: Positions,
+    pub limits: Limits,
+    /// A query: rows of `print` tables are streamed at `/rows`, and the process ends when they were taken or the reader is gone.
+    pub serve_rows: bool,
+}
+
+/// Where connectors may connect to. Cloud metadata addresses are refused whatever stands here.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Egress {
+    /// Loopback addresses are allowed.
+    pub loopback: bool,
+    /// Everything else is allowed.
+    pub anywhere: bool,
+    /// `host`, `host:port` or CIDR.
+    pub allowed: Vec<String>,
+}
+
+/// What an attempt may use. `None` is no limit.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Resident bytes of each process; beyond them the run fails with `memory_limit`.
+    pub memory_bytes: Option<u64>,
+    /// Percent of the machine's processor time that all processes of the run get, when others want it.
+    pub cpu_percent: Option<u32>,
+    /// Wall time from the start; beyond it the run fails with `time_limit`.
+    pub seconds: Option<u64>,
+}
+
+/// What a process gets through its standard input. Never printed.
+#[derive(Serialize, Deserialize)]
+pub struct Credentials {
+    /// Shown by the control plane with every request.
+    pub token: String,
+    /// Options of connections by name, secrets included.
+    pub connections: BTreeMap<String, BTreeMap<String, String>>,
+}
+
+/// How to find a process again: a number is given to other processes later, the time of its start is not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessFacts {
+    pub pid: u32,
+    /// Clock ticks from boot to its start (field 22 of `/proc/PID/stat`).
+    pub start_ticks: u64,
+    pub boot_id: String,
+}
+
+/// How to end a run from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StopMode {
+    /// Nothing more is committed.
+    Now,
+    /// The input is treated as ended: windows fire, everything is committed.
+    Drain,
+}
+
+/// How far an attempt has come.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    pub phase: Phase,
+    /// What an attempt that is starting waits for: `topic 'bids' at localhost:9092 (refused)`.
+    pub waiting_for: Option<String>,
+    /// The newest complete epoch, and the newest one that was published.
+    pub epoch: u64,
+    pub committed: u64,
+    /// Rows that bounded sources expect to read, where they know.
+    pub expected_rows: Option<u64>,
+    /// In the order of the plan.
+    pub operators: Vec<OperatorStatus>,
+    pub splits: Vec<SplitStatus>,
+    /// Where each split began, once that is resolved.
+    pub start_positions: Positions,
+    /// The newest ones, at most 1,000 each, newest last.
+    pub late_rows: Vec<LedgerRow>,
+    pub dead_letters: Vec<DeadLetter>,
+    /// All processes of the attempt together.
+    pub resident_bytes: u64,
+    pub cpu_us: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    #[default]
+    Starting,
+    Running,
+    Stopping,
+}
+
+/// One stage of the physical plan.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct OperatorStatus {
+    /// The operator id of the graph; several stages may serve one.
+    pub operator: String,
+    /// `source`, `window_partial`, `sink`...: what the stage does.
+    pub kind: String,
+    /// Positions (in this list) of the stages that it reads.
+    pub inputs: Vec<usize>,
+    /// One per worker.
+    pub subtasks: Vec<SubtaskStatus>,
+}
+
+/// Counters from the start of the attempt.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SubtaskStatus {
+    pub process: u32,
+    pub worker: u32,
+    pub rows_in: u64,
+    pub rows_out: u64,
+    pub late: u64,
+    pub filtered: u64,
+    pub dropped: u64,
+    pub dead: u64,
+    pub busy_us: u64,
+    /// Time in which a source had to wait before it could send.
+    pub backpressured_us: u64,
+    /// Time since the start that was neither.
+    pub idle_us: u64,
+    /// Event time, microseconds; `None` before the first watermark; `i64::MAX` is final.
+    pub watermark_us: Option<i64>,
+    pub state_bytes: u64,
+}
+
+/// Where a split of a source stands.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SplitStatus {
+    pub operator: String,
+    pub table: String,
+    pub split: String,
+    /// Where reading goes on, as of the newest complete epoch.
+    pub position: Option<String>,
+    pub watermark_us: Option<i64>,
+    pub idle: bool,
+    pub finished: bool,
+    /// Records between the position and the end of the split, where that is known.
+    pub lag_records: Option<u64>,
+}
+
+/// A row that came too late.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LedgerRow {
+    pub operator: String,
+    pub event_time_us: i64,
+    pub watermark_us: i64,
+    pub epoch: u64,
+    /// The row as JSON.
+    pub row: String,
+}
+
+/// A record that could not be used.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct DeadLetter {
+    pub source: String,
+    pub split: String,
+    pub position: String,
+    pub code: String,
+    pub message: String,
+    /// The record, as text where it is UTF-8, else in base64 with `base64:` before it; cut to 4 KiB.
+    pub payload: String,
+}
+
+/// How an attempt ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Outcome {
+    pub end: End,
+    pub epoch: u64,
+    pub committed: u64,
+    pub operators: Vec<OperatorStatus>,
+    pub splits: Vec<SplitStatus>,
+    pub start_positions: Positions,
+    pub late_rows: Vec<LedgerRow>,
+    pub dead_letters: Vec<DeadLetter>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum End {
+    /// Its input ended, or it was drained: the last epoch is committed in every sink.
+    Finished,
+    Cancelled,
+    Failed(Failure),
+}
+
+/// Why an attempt failed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Failure {
+    /// Stable, snake_case.
+    pub code: String,
+    pub message: String,
+    pub hint: Option<String>,
+    pub operator: Option<String>,
+    /// `user`, `external` or `internal`: who must act.
+    pub fault: String,
+    pub retryable: bool,
+}
