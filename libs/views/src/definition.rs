@@ -29,7 +29,7 @@ pub struct Retention {
 }
 
 /// Default of [`Retention::rows`].
-pub const DEFAULT_RETENTION_ROWS: u64 = 100_000;
+pub const DEFAULT_RETENTION_ROWS: u64 = graph::connector::ViewOptions::RETENTION_ROWS;
 /// Default of [`ViewDefinition::max_bytes`]: 256 MiB.
 pub const DEFAULT_MAX_BYTES: u64 = 256 << 20;
 /// Longer names are refused.
@@ -53,24 +53,10 @@ impl ViewDefinition {
     }
 }
 
-/// Names stand in paths and file names: ASCII letters, digits, `_`, `-` and `.`, at most [`NAME_CHARACTERS_MAX`], no `.` first.
+/// See [`graph::connector::is_view_name`].
 pub fn check_name(name: &str) -> Result<(), ViewError> {
-    let known = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
-    let good = !name.is_empty() && name.len() <= NAME_CHARACTERS_MAX && name.chars().all(known) && !name.starts_with('.');
-    if good { Ok(()) } else { Err(ViewError::Name { name: name.chars().take(NAME_CHARACTERS_MAX).collect() }) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_safe_in_paths() {
-        for name in ["v", "Top_10.by-hour", "_", "0", &"a".repeat(128)] {
-            assert!(check_name(name).is_ok(), "{name}");
-        }
-        for name in ["", ".", "..", ".hidden", "a/b", "a b", "a\0", "é", "a\n", &"a".repeat(129)] {
-            assert!(check_name(name).is_err(), "{name:?}");
-        }
+    match graph::connector::is_view_name(name) {
+        true => Ok(()),
+        false => Err(ViewError::Name { name: name.chars().take(NAME_CHARACTERS_MAX).collect() }),
     }
 }

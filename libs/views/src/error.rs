@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use arrow::error::ArrowError;
 
-use crate::definition::NAME_CHARACTERS_MAX;
 use crate::query::{FILTER_BYTES_MAX, LIMIT_MAX, OFFSET_MAX};
 
 /// Who can do something about a failure.
@@ -94,9 +93,7 @@ impl ViewError {
     /// What to do instead.
     pub fn hint(&self) -> Option<String> {
         Some(match self {
-            ViewError::Name { .. } => format!(
-                "use letters, digits, _, - and ., at most {NAME_CHARACTERS_MAX}, and begin with another than ."
-            ),
+            ViewError::Name { .. } => graph::connector::VIEW_NAMES.into(),
             ViewError::UnknownColumn { hint, .. } => hint.clone(),
             ViewError::NoOrder { .. } => "order by another column".into(),
             ViewError::Limit(_) => "ask for pages, or query the view with SQL".into(),
