@@ -7,6 +7,7 @@
 //! This crate knows nothing of SQL and of what is shown to whom.
 
 mod hosted;
+mod inspect;
 mod log;
 mod panics;
 
@@ -23,6 +24,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::watch;
 
 pub use hosted::attempt_process;
+pub use inspect::inspect_process;
 pub use log::log_lines;
 pub use panics::report_panics;
 
