@@ -67,6 +67,8 @@ pub enum Effect {
     Commit {
         epoch: u64,
         kind: CommitKind,
+        /// The minimum of the sources' closing watermarks.
+        watermark: i64,
         sinks: BTreeMap<usize, Vec<Committable>>,
     },
     /// The last epoch is committed.
@@ -261,7 +263,8 @@ impl Leader {
         let sinks = std::mem::take(&mut cut.prepared);
         let sinks = sinks.into_iter().map(|(sink, workers)| (sink, workers.into_values().collect())).collect();
         self.committing = Some(epoch);
-        Some(Effect::Commit { epoch, kind: cut.kind, sinks })
+        let watermark = cut.closing.values().copied().min().unwrap_or(WM_MIN);
+        Some(Effect::Commit { epoch, kind: cut.kind, watermark, sinks })
     }
 
     /// The minimum over the active splits of the run; stands still while there is none.

@@ -417,18 +417,22 @@ fn forward(mut messages: UnboundedReceiver<FromWorker>, inputs: UnboundedSender<
     });
 }
 
+/// Epoch, kind, watermark, and per sink what its writers have prepared.
+type CommitOrder = (u64, CommitKind, i64, BTreeMap<usize, Vec<Committable>>);
+
 /// The task that commits: one epoch at a time, in order.
 struct CommitTask {
-    orders: UnboundedSender<(u64, CommitKind, BTreeMap<usize, Vec<Committable>>)>,
+    orders: UnboundedSender<CommitOrder>,
     task: tokio::task::JoinHandle<Vec<Box<dyn SinkCommitter>>>,
 }
 
 fn start_committers(mut committers: Vec<Box<dyn SinkCommitter>>, inputs: UnboundedSender<Input>) -> CommitTask {
-    let (orders, mut order) = unbounded_channel::<(u64, CommitKind, BTreeMap<usize, Vec<Committable>>)>();
+    let (orders, mut order) = unbounded_channel::<CommitOrder>();
     let task = tokio::spawn(async move {
-        while let Some((epoch, kind, sinks)) = order.recv().await {
+        while let Some((epoch, kind, watermark, sinks)) = order.recv().await {
             let mut result = Ok(());
             for (sink, committables) in sinks {
+                committers[sink].watermark(epoch, watermark);
                 result = committers[sink].commit(epoch, kind, committables).await;
                 if result.is_err() {
                     break;
@@ -603,12 +607,12 @@ impl Led {
             for effect in self.leader.step(event, now_us()) {
                 match effect {
                     Effect::Cut(cut) => self.attempt.order(ToWorker::Cut(cut)),
-                    Effect::Commit { epoch, kind, sinks } => {
+                    Effect::Commit { epoch, kind, watermark, sinks } => {
                         self.published.ordered(kind, &sinks);
                         // Where there is no control plane, the epoch is decided here and now.
                         self.commits
                             .orders
-                            .send((epoch, kind, sinks))
+                            .send((epoch, kind, watermark, sinks))
                             .map_err(|_| RunError::internal("the commit task has ended"))?;
                     }
                     Effect::Finished => return Ok(Ended { finished: true, epoch: self.published.epoch }),
