@@ -15,7 +15,7 @@ pub struct Usage {
     pub cpu_us: u64,
 }
 
-/// `threads` per process.
+/// `threads` per process. Without the ledgers, which may be megabytes.
 pub fn status(progress: &Progress, threads: u32, stopping: bool, usage: Usage) -> Status {
     let phase = match (stopping, progress.running) {
         (true, _) => Phase::Stopping,
@@ -31,15 +31,24 @@ pub fn status(progress: &Progress, threads: u32, stopping: bool, usage: Usage) -
         operators: operators(progress, threads),
         splits: progress.splits.iter().map(split).collect(),
         start_positions: progress.start.as_ref().clone(),
-        late_rows: progress.late.iter().map(late_row).collect(),
-        dead_letters: progress.dead.iter().map(dead_letter).collect(),
+        late_rows: Vec::new(),
+        dead_letters: Vec::new(),
         resident_bytes: usage.resident_bytes,
         cpu_us: usage.cpu_us,
     }
 }
 
+/// With late rows and dead letters.
+pub fn with_ledgers(status: Status, progress: &Progress) -> Status {
+    Status {
+        late_rows: progress.late.iter().map(late_row).collect(),
+        dead_letters: progress.dead.iter().map(dead_letter).collect(),
+        ..status
+    }
+}
+
 pub fn outcome(end: End, progress: &Progress, threads: u32) -> Outcome {
-    let last = status(progress, threads, true, Usage::default());
+    let last = with_ledgers(status(progress, threads, true, Usage::default()), progress);
     Outcome {
         end,
         epoch: last.epoch,
