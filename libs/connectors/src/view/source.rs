@@ -50,7 +50,7 @@ impl SnapshotSource {
     }
 
     async fn read_split(&self, start: SplitStart, batch_rows: usize, out: &mut SourceOutput) -> Result<(), RunError> {
-        let from = match &start.position {
+        let from: usize = match &start.position {
             None => 0,
             Some(Position::At(row)) => row.parse().map_err(|_| self.failed(format!("{row:?} is no row")))?,
             Some(Position::End) => return out.finished(start.number),
