@@ -1,6 +1,7 @@
 //! Everything that is tested from outside: one binary, because each one costs a link.
 #![allow(clippy::unwrap_used)]
 
+mod attempt;
 mod bad_input;
 mod cases;
 mod duckdb;

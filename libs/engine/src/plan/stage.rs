@@ -137,6 +137,8 @@ pub struct AssignSpec {
     pub keep: Vec<usize>,
     /// Late rows are sent to the side output as ledger rows (`graph::late_rows_schema`), not only counted.
     pub ledger: Option<LedgerRow>,
+    /// What can be shown of a late row where no ledger is read: the columns that are there anyway.
+    pub shown: LedgerRow,
     /// For the ledger: the operator's id.
     pub operator: String,
 }
@@ -189,6 +191,7 @@ pub struct SessionSpec {
     pub output: Schema,
     /// As in [`AssignSpec`].
     pub ledger: Option<LedgerRow>,
+    pub shown: LedgerRow,
     pub operator: String,
 }
 
