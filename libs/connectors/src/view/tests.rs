@@ -25,7 +25,13 @@ fn host(dir: &Path) -> ViewHost {
     ViewHost::new(dir.join("views"), PublishedBy { run_id: "r1".into(), generation: 2 })
 }
 
-fn open(registry: &Registry, options: Value, key: &[&str], bounded: bool, updating: bool) -> Result<Arc<dyn Sink>, RunError> {
+fn open(
+    registry: &Registry,
+    options: Value,
+    key: &[&str],
+    bounded: bool,
+    updating: bool,
+) -> Result<Arc<dyn Sink>, RunError> {
     let mut node = sink_node(options, &[]);
     node.primary_key = key.iter().map(|name| name.to_string()).collect();
     let context = SinkContext { run_id: "r1".into(), bounded, updating, operator: "o".into() };
@@ -58,7 +64,13 @@ fn each_epoch_is_shown_whole_and_the_last_one_is_kept() {
             let mut committer = sink.committer().unwrap();
             let view = host.view("top").unwrap();
             for epoch in 1..5u64 {
-                let kind = if epoch == 4 { LAST } else if epoch == 2 { CHECKPOINT } else { EPOCH };
+                let kind = if epoch == 4 {
+                    LAST
+                } else if epoch == 2 {
+                    CHECKPOINT
+                } else {
+                    EPOCH
+                };
                 for (worker, writer) in writers.iter_mut().enumerate() {
                     // Of each worker ten rows of its own, and one that goes again with the next epoch.
                     let own = epoch as i64 * 1000 + worker as i64 * 100;
@@ -156,7 +168,10 @@ fn a_view_that_grows_too_large_fails_its_run() {
             let error = committed.err().map(|error| (error.fault, error.code, error.hint.unwrap()));
             match epoch {
                 1 => assert_eq!(error, None),
-                _ => assert!(matches!(&error, Some((Fault::User, code, hint)) if code == "view_too_large" && hint.contains("view.max-bytes")), "{error:?}"),
+                _ => assert!(
+                    matches!(&error, Some((Fault::User, code, hint)) if code == "view_too_large" && hint.contains("view.max-bytes")),
+                    "{error:?}"
+                ),
             }
         }
         committer.abort().await;
@@ -217,7 +232,12 @@ fn every_epoch_that_is_read_is_a_prefix_of_the_input() {
                     let counts: Vec<i64> = answer.column(1).as_primitive::<Int64Type>().values().to_vec();
                     let total: i64 = counts.iter().sum();
                     for (key, count) in keys.iter().zip(&counts) {
-                        assert_eq!(*count, (total - key + 6) / 7, "the counts of epoch {} are not of {total} rows", latest.epoch);
+                        assert_eq!(
+                            *count,
+                            (total - key + 6) / 7,
+                            "the counts of epoch {} are not of {total} rows",
+                            latest.epoch
+                        );
                     }
                     seen.lock().unwrap().push((latest.epoch, total));
                 }
@@ -271,7 +291,9 @@ fn snapshots_are_read_from_files_and_streams() {
             assert_eq!(source_conformance(source).await, sorted(&all.project(&[3, 0]).unwrap()));
             let none = snapshot_source(path, &[], dir.path()).unwrap();
             assert_eq!(source_conformance(none).await.len(), 73, "rows without columns are counted");
-            for (columns, reason) in [(["id STRING"], "column id is BIGINT, not STRING"), (["idd BIGINT"], "it has no column idd")] {
+            for (columns, reason) in
+                [(["id STRING"], "column id is BIGINT, not STRING"), (["idd BIGINT"], "it has no column idd")]
+            {
                 let error = snapshot_source(path, &columns, dir.path()).unwrap().splits().await.unwrap_err();
                 assert!(error.code == "input_file_invalid" && error.message.contains(reason), "{error:?}");
             }
