@@ -147,7 +147,8 @@ fn many_small_epochs_stay_few_chunks_and_little_memory() {
 #[test]
 fn keys_of_several_columns_take_null_zero_and_nan_as_sql_does() {
     let mut table = ViewTable::new(definition("v", &["s", "x"])).unwrap();
-    let rows = [(1, None, Some(0.0)), (2, None, Some(-0.0)), (3, None, None), (4, None, None), (5, None, Some(f64::NAN))];
+    let rows =
+        [(1, None, Some(0.0)), (2, None, Some(-0.0)), (3, None, None), (4, None, None), (5, None, Some(f64::NAN))];
     let rows: Vec<(u8, Row)> = rows.into_iter().map(|row| (0, row)).collect();
     table.apply(1, None, 0, &[changes(&rows)]).unwrap();
     assert_eq!(all(&table.snapshot()), ["2|NULL|-0.0", "4|NULL|NULL", "5|NULL|NaN"]);

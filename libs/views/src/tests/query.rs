@@ -17,12 +17,36 @@ fn by(column: &str, descending: bool, nulls_first: Option<bool>) -> OrderBy {
 }
 
 /// SQL's order of values, NULL apart.
-fn compare<T>(a: &Option<T>, b: &Option<T>, descending: bool, nulls_first: bool, values: impl Fn(&T, &T) -> Ordering) -> Ordering {
+fn compare<T>(
+    a: &Option<T>,
+    b: &Option<T>,
+    descending: bool,
+    nulls_first: bool,
+    values: impl Fn(&T, &T) -> Ordering,
+) -> Ordering {
     match (a, b) {
         (None, None) => Ordering::Equal,
-        (None, _) => if nulls_first { Ordering::Less } else { Ordering::Greater },
-        (_, None) => if nulls_first { Ordering::Greater } else { Ordering::Less },
-        (Some(a), Some(b)) => if descending { values(a, b).reverse() } else { values(a, b) },
+        (None, _) => {
+            if nulls_first {
+                Ordering::Less
+            } else {
+                Ordering::Greater
+            }
+        }
+        (_, None) => {
+            if nulls_first {
+                Ordering::Greater
+            } else {
+                Ordering::Less
+            }
+        }
+        (Some(a), Some(b)) => {
+            if descending {
+                values(a, b).reverse()
+            } else {
+                values(a, b)
+            }
+        }
     }
 }
 
@@ -57,14 +81,21 @@ fn answers_are_those_of_a_plain_filter_and_sort() {
                     _ => compare(&a.1, &b.1, by.descending, nulls_first, String::cmp),
                 }
             };
-            order.iter().map(one).find(|order| order.is_ne()).unwrap_or_else(|| if keyed { a.0.cmp(&b.0) } else { Ordering::Equal })
+            order
+                .iter()
+                .map(one)
+                .find(|order| order.is_ne())
+                .unwrap_or_else(|| if keyed { a.0.cmp(&b.0) } else { Ordering::Equal })
         });
         let filter = match random.below(3) {
             0 => None,
-            1 => Some(("x >= 1 OR s = 's1'", Box::new(|row: &Row| {
-                // NaN is above all numbers; NULL decides nothing.
-                row.2.is_some_and(|x| x.is_nan() || x >= 1.0) || row.1.as_deref() == Some("s1")
-            }) as Box<dyn Fn(&Row) -> bool>)),
+            1 => Some((
+                "x >= 1 OR s = 's1'",
+                Box::new(|row: &Row| {
+                    // NaN is above all numbers; NULL decides nothing.
+                    row.2.is_some_and(|x| x.is_nan() || x >= 1.0) || row.1.as_deref() == Some("s1")
+                }) as Box<dyn Fn(&Row) -> bool>,
+            )),
             _ => Some(("s IS NULL AND MOD(k, 3) = 1", Box::new(|row: &Row| row.1.is_none() && row.0 % 3 == 1) as _)),
         };
         let (offset, limit) = ([0, random.below(50), random.below(4000)][random.below(3) as usize], random.below(400));
@@ -75,8 +106,10 @@ fn answers_are_those_of_a_plain_filter_and_sort() {
             limit,
             offset,
         };
-        let matching: Vec<&Row> = model.iter().filter(|row| filter.as_ref().is_none_or(|(_, keep)| keep(row))).collect();
-        let expected: Vec<Row> = matching.iter().skip(offset as usize).take(limit as usize).map(|row| (*row).clone()).collect();
+        let matching: Vec<&Row> =
+            model.iter().filter(|row| filter.as_ref().is_none_or(|(_, keep)| keep(row))).collect();
+        let expected: Vec<Row> =
+            matching.iter().skip(offset as usize).take(limit as usize).map(|row| (*row).clone()).collect();
         let answer = snapshot.query(&query).unwrap();
         let expected_texts = texts(&batch(&expected).project(&[2, 0]).unwrap());
         assert_eq!(texts(&answer.rows), expected_texts, "seed {seed}: {query:?}");
@@ -88,7 +121,9 @@ fn answers_are_those_of_a_plain_filter_and_sort() {
 fn rows_that_have_gone_are_not_asked() {
     let mut table = ViewTable::new(definition("v", &["k"])).unwrap();
     let row = |key: i64, x: f64| -> Row { (key, Some(format!("{key}")), Some(x)) };
-    table.apply(1, None, 0, &[changes(&[(0, row(1, 0.0)), (0, row(2, 2.0)), (0, row(3, 4.0)), (0, row(4, 1.0))])]).unwrap();
+    table
+        .apply(1, None, 0, &[changes(&[(0, row(1, 0.0)), (0, row(2, 2.0)), (0, row(3, 4.0)), (0, row(4, 1.0))])])
+        .unwrap();
     table.apply(2, None, 0, &[changes(&[(0, row(1, 1.0))])]).unwrap();
     let query = Query { filter: Some("1 / CAST(x AS INT) > 0".into()), ..Query::default() };
     assert_eq!(texts(&table.snapshot().query(&query).unwrap().rows), ["1|1|1.0", "4|4|1.0"], "1 / 0 has gone");
@@ -103,19 +138,38 @@ fn wrong_questions_are_refused_by_name() {
     let ask = |query: Query| snapshot.query(&query).map(drop).unwrap_err();
     let query = Query::default;
     for (query, code, message, hint) in [
-        (Query { columns: vec!["kk".into()], ..query() }, "unknown_column", "view v has no column kk", "did you mean k?"),
-        (Query { order_by: vec![by("xx", false, None)], ..query() }, "unknown_column", "no column xx", "did you mean x?"),
+        (
+            Query { columns: vec!["kk".into()], ..query() },
+            "unknown_column",
+            "view v has no column kk",
+            "did you mean k?",
+        ),
+        (
+            Query { order_by: vec![by("xx", false, None)], ..query() },
+            "unknown_column",
+            "no column xx",
+            "did you mean x?",
+        ),
         (Query { filter: Some("q = 1".into()), ..query() }, "unknown_column", "the filter is wrong", ""),
         (Query { filter: Some("k +".into()), ..query() }, "syntax_error", "the filter is wrong", ""),
         (Query { filter: Some("k".into()), ..query() }, "type_mismatch", "the filter is a BIGINT", "compare"),
         (Query { filter: Some("a".repeat(100_000)), ..query() }, "filter_too_long", "100000 bytes", "SQL"),
-        (Query { filter: Some(format!("{}k{} = 1", "(".repeat(500), ")".repeat(500))), ..query() }, "query_too_complex", "", ""),
+        (
+            Query { filter: Some(format!("{}k{} = 1", "(".repeat(500), ")".repeat(500))), ..query() },
+            "query_too_complex",
+            "",
+            "",
+        ),
         (Query { limit: 100_001, ..query() }, "limit_out_of_range", "100001", "pages"),
         (Query { offset: 1_000_001, ..query() }, "offset_out_of_range", "1000001", "key"),
     ] {
         let error = ask(query.clone());
         assert_eq!((error.code(), error.fault()), (code, crate::Fault::User), "{error}");
-        assert!(error.to_string().contains(message) && error.hint().unwrap_or_default().contains(hint), "{error}: {:?}", error.hint());
+        assert!(
+            error.to_string().contains(message) && error.hint().unwrap_or_default().contains(hint),
+            "{error}: {:?}",
+            error.hint()
+        );
     }
     assert!(serde_json::from_str::<Query>(r#"{"limt": 1}"#).is_err());
     assert_eq!(serde_json::from_str::<Query>("{}").unwrap(), query());
@@ -131,7 +185,10 @@ fn answers_are_written_as_json_csv_and_arrow() {
     };
     let text = |form, batches| String::from_utf8(written(form, batches)).unwrap();
     let some = || vec![batch(&rows[..1]), batch(&[]), batch(&rows[1..])];
-    assert_eq!(text(Form::Json, some()), "[{\"k\":1,\"s\":\"a\\\"\\n,\",\"x\":\"NaN\"},\n{\"k\":2,\"s\":null,\"x\":-0.5}]\n");
+    assert_eq!(
+        text(Form::Json, some()),
+        "[{\"k\":1,\"s\":\"a\\\"\\n,\",\"x\":\"NaN\"},\n{\"k\":2,\"s\":null,\"x\":-0.5}]\n"
+    );
     assert_eq!(text(Form::Json, vec![]), "[]\n");
     assert_eq!(text(Form::Csv, some()), "k,s,x\n1,\"a\"\"\n,\",NaN\n2,,-0.5\n");
     assert_eq!(text(Form::Csv, vec![]), "k,s,x\n");
@@ -143,7 +200,8 @@ fn answers_are_written_as_json_csv_and_arrow() {
         assert_eq!(reader.map(|batch| batch.unwrap().num_rows()).sum::<usize>(), expected);
     }
     let many: Vec<Row> = (0..20_000).map(|key| (key, None, None)).collect();
-    let pieces: Vec<Vec<u8>> = Form::Json.encode(&schema, [Ok(batch(&many))].into_iter()).unwrap().map(Result::unwrap).collect();
+    let pieces: Vec<Vec<u8>> =
+        Form::Json.encode(&schema, [Ok(batch(&many))].into_iter()).unwrap().map(Result::unwrap).collect();
     assert!(pieces.len() > 2 && pieces.iter().all(|piece| piece.len() < 400_000), "in pieces");
     let value: serde_json::Value = serde_json::from_slice(&pieces.concat()).unwrap();
     assert_eq!(value.as_array().unwrap().len(), 20_000);
