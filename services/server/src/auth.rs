@@ -39,7 +39,7 @@ impl Caller {
     /// A change that this caller makes.
     pub fn change(&self, action: &str, object: &str, detail: Value) -> Change {
         Change {
-            at: Utc::now(),
+            at: crate::time::now(),
             principal: self.principal.clone(),
             request_id: self.request_id.clone(),
             action: action.to_string(),

@@ -19,6 +19,7 @@ mod rates;
 mod rest;
 mod sealing;
 mod start;
+mod time;
 
 pub use auth::new_key;
 pub use config::Config;

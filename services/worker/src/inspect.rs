@@ -3,8 +3,9 @@
 use std::io::{Read, Write};
 use std::process::ExitCode;
 
-use connectors::{AllowedRoots, Registry};
+use connectors::{AllowedRoots, Registry, ViewHost};
 use control::inspect::{Answer, Found, Question};
+use views::PublishedBy;
 
 /// Answers the question on standard input.
 pub fn inspect_process() -> ExitCode {
@@ -16,7 +17,9 @@ pub fn inspect_process() -> ExitCode {
     };
     let answer = match question {
         Question::Check { graph, settings, allowed_roots, egress: _ } => {
-            let registry = Registry::new(AllowedRoots::new(&allowed_roots));
+            // Views are served where the run will be.
+            let registry =
+                Registry::new(AllowedRoots::new(&allowed_roots)).with_views(ViewHost::new("", PublishedBy::default()));
             let workers = (settings.parallelism * settings.processes) as usize;
             let wrong = match engine::plan::plan(&graph, &settings, workers) {
                 Ok(plan) => registry.check(&plan),

@@ -43,6 +43,15 @@ pub struct Link {
 }
 
 impl Link {
+    /// Names the attempt among all runs: an epoch number alone means nothing across them.
+    pub fn attempt(&self) -> String {
+        let part = |path: Option<&Path>| {
+            path.and_then(|path| path.file_name()).map(|name| name.to_string_lossy().into_owned())
+        };
+        let (run, generation) = (part(self.directory.parent()), part(Some(&self.directory)));
+        format!("{}-g{}", run.unwrap_or_default(), generation.unwrap_or_default())
+    }
+
     /// With the newest late rows and dead letters only where they are wanted.
     pub async fn status(&self, ledgers: bool) -> Result<Status, LinkError> {
         let path = if ledgers { "/status?ledgers=true" } else { "/status" };

@@ -447,7 +447,7 @@ impl Follower {
 
     /// Makes a move durable, however long the store is away.
     async fn step(&mut self, step: Step, new_generation: Option<i64>) -> Result<(), OutOfDate> {
-        let now = Utc::now();
+        let now = crate::time::now();
         let mut facts = RunFacts::of(&self.run);
         facts.since = Some(now);
         if !step.to.is_active() {
@@ -515,7 +515,7 @@ async fn end_operation(app: &App, operation: Operation, run: Option<&Run>) {
     let ended = Operation {
         state: if failure.is_some() { "failed" } else { "succeeded" }.into(),
         failure,
-        ended_at: Some(Utc::now()),
+        ended_at: Some(crate::time::now()),
         ..operation
     };
     while let Err(MetadataError::Unavailable { .. }) = app.store.update_operation(&ended).await {

@@ -5,7 +5,6 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use chrono::Utc;
 use serde::Deserialize;
 use serde_json::json;
 use utoipa::IntoParams;
@@ -17,6 +16,7 @@ use crate::app::App;
 use crate::auth::{Admin, Viewer, new_key, role, role_name};
 use crate::http::{Body, Params};
 use crate::problem::{ApiError, ApiResult};
+use crate::time::now;
 
 pub fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -66,7 +66,7 @@ async fn create_key(Admin(caller): Admin, State(app): State<App>, body: Body<Cre
         name: body.value.name,
         role: role_name(body.value.role).into(),
         hash,
-        created_at: Utc::now(),
+        created_at: now(),
         expires_at: body.value.expires_at,
         revoked_at: None,
     };
@@ -91,7 +91,7 @@ async fn revoke_key(Admin(caller): Admin, State(app): State<App>, Path(key): Pat
         ApiError::new("invalid_id", format!("{shown:?} is not the id of a key"))
     })?;
     let change = caller.change("key.revoke", &key, json!({}));
-    let revoked = app.store.revoke_key(key_id, Utc::now(), &change).await?;
+    let revoked = app.store.revoke_key(key_id, now(), &change).await?;
     app.keys.changed();
     Ok(Json(shown(&revoked)))
 }

@@ -10,7 +10,6 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use chrono::Utc;
 use graph::connector::{SINK_CONNECTORS, SOURCE_CONNECTORS, option_schema};
 use metadata::MetadataError;
 use serde_json::{Value, json};
@@ -26,6 +25,7 @@ use crate::http::precondition::{IfMatch, etag};
 use crate::http::{Body, Creation};
 use crate::planning::{self, secret_name};
 use crate::problem::{ApiError, ApiResult, items};
+use crate::time::now;
 use crate::{inspect, planning::wrong_graph};
 
 pub fn routes() -> OpenApiRouter<App> {
@@ -153,7 +153,7 @@ async fn create_connection(
     let CreateConnection { name, kind, options, secrets } = body.value;
     check_name(&name)?;
     check_options(&options, &secrets)?;
-    let now = Utc::now();
+    let now = now();
     let connection = metadata::Connection {
         connection_id: Uuid::now_v7(),
         name,
@@ -215,7 +215,7 @@ async fn replace_connection(
         options,
         secret_names: secrets.keys().cloned().collect(),
         revision: before.revision + 1,
-        updated_at: Utc::now(),
+        updated_at: now(),
         ..before
     };
     let object = IdKind::Connection.text(after.connection_id);
@@ -318,7 +318,7 @@ async fn create_table(
     for connection in &described.connections {
         find(&app, connection).await?;
     }
-    let now = Utc::now();
+    let now = now();
     let table = metadata::Table {
         table_id: Uuid::now_v7(),
         name: described.name,

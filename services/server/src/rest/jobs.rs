@@ -10,7 +10,6 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use chrono::Utc;
 use metadata::{JobFilter, JobVersion, MetadataError};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -28,6 +27,7 @@ use crate::http::precondition::{IfMatch, etag};
 use crate::http::{Body, Creation, Params, paging};
 use crate::planning::{Input, Planned, Stored, plan, wrong_graph};
 use crate::problem::{ApiError, ApiResult};
+use crate::time::now;
 
 pub fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -119,7 +119,7 @@ fn version(job_id: Uuid, number: i64, spec: &JobSpec, planned: &Planned) -> ApiR
         settings,
         views,
         connections: crate::planning::connections(&planned.graph).into_iter().collect(),
-        created_at: Utc::now(),
+        created_at: now(),
     })
 }
 
@@ -239,7 +239,7 @@ fn create(
     planned: &Planned,
     start: bool,
 ) -> ApiResult<Created> {
-    let (job_id, now) = (Uuid::now_v7(), Utc::now());
+    let (job_id, now) = (Uuid::now_v7(), now());
     let version = version(job_id, 1, spec, planned)?;
     let job = metadata::Job {
         job_id,
@@ -257,7 +257,7 @@ fn create(
 }
 
 fn new_run(job: &metadata::Job, request: RunRequest) -> metadata::Run {
-    let now = Utc::now();
+    let now = now();
     metadata::Run {
         run_id: Uuid::now_v7(),
         job_id: job.job_id,
@@ -370,7 +370,7 @@ async fn apply_job(
         (false, _) => ApplyOutcome::NewVersion,
     };
     let changes = changes(Some(&old), &new, &before.labels, &labels);
-    let mut after = metadata::Job { labels, updated_at: Utc::now(), ..before.clone() };
+    let mut after = metadata::Job { labels, updated_at: now(), ..before.clone() };
     let mut kept = old;
     if outcome == ApplyOutcome::NewVersion {
         after.version += 1;
@@ -470,7 +470,7 @@ async fn patch_job(
 ) -> ApiResult<Response> {
     let before = find(&app, &job).await?;
     if_match.check(&format!("job '{}'", before.name), before.revision)?;
-    let mut after = metadata::Job { updated_at: Utc::now(), ..before.clone() };
+    let mut after = metadata::Job { updated_at: now(), ..before.clone() };
     if let Some(name) = body.value.name {
         check_name(&name)?;
         after.name = name;

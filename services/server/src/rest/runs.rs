@@ -203,7 +203,7 @@ async fn stop_run(
         progress: Value::from("the run was asked to stop"),
         result: None,
         failure: None,
-        created_at: Utc::now(),
+        created_at: crate::time::now(),
         ended_at: None,
     };
     let path = format!("/api/v1/operations/{}", IdKind::Operation.text(operation.operation_id));

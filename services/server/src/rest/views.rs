@@ -261,8 +261,10 @@ async fn latest(link: &Link, view: &str, query: &Query, form: Form, headers: &He
 
 /// An Arrow IPC stream with the rows of a query at the newest epoch of a running job.
 async fn fetch(link: &Link, view: &str, query: &Query) -> ApiResult<Option<(Read, Bytes)>> {
-    let text = serde_json::to_vec(query).map_err(ApiError::internal)?;
-    let response = match link.open(Method::POST, &format!("/views/{view}"), text.into()).await {
+    let text = serde_json::to_string(query).map_err(ApiError::internal)?;
+    let text: String = url::form_urlencoded::byte_serialize(text.as_bytes()).collect();
+    let path = format!("/views/{view}?query={}", text.replace('+', "%20"));
+    let response = match link.open(Method::GET, &path, Bytes::new()).await {
         Ok(response) => response,
         Err(LinkError::Refused { status: StatusCode::NOT_FOUND, .. } | LinkError::Closed) => return Ok(None),
         Err(LinkError::Refused { status, body }) if status.is_client_error() => {
@@ -280,9 +282,8 @@ async fn fetch(link: &Link, view: &str, query: &Query) -> ApiResult<Option<(Read
         }
     };
     let number = |name: &str| -> Option<i64> { response.headers().get(name)?.to_str().ok()?.parse().ok() };
-    let generation = number("x-generation").unwrap_or(0);
     let head = Read {
-        version: format!("g{generation}-e{}", number("x-epoch").unwrap_or(0)),
+        version: format!("{}-e{}", link.attempt(), number("x-epoch").unwrap_or(0)),
         durable: false,
         watermark: time(number("x-watermark-us")),
         at: number("x-at-us").and_then(DateTime::from_timestamp_micros).unwrap_or_default(),

@@ -1,7 +1,8 @@
 //! `GET /views/{view}?query=QUERY`: a view of the run at its newest epoch that may be shown, as an Arrow IPC stream.
 //!
-//! QUERY is [`views::Query`] as JSON, percent-encoded; without it, its defaults hold. Headers of the answer: `x-epoch`, `x-watermark-us`
-//! (missing before the first watermark), `x-more` (`true` if rows follow behind the limit).
+//! QUERY is [`views::Query`] as JSON, percent-encoded; without it the whole view is the answer. Headers: `x-epoch`, `x-watermark-us`
+//! (missing before the first watermark), `x-at-us` (when the epoch was folded), `x-rows` (of the view in all), `x-more` (`true` if rows
+//! follow behind the limit).
 
 use std::io::Error;
 
@@ -28,12 +29,16 @@ pub async fn answer(host: Option<&ViewHost>, name: &str, query: Option<&str>) ->
     let Some(snapshot) = view.latest() else {
         return refusal(StatusCode::NOT_FOUND, "view_empty", "the view has no complete epoch yet");
     };
-    let (epoch, watermark_us) = (snapshot.epoch, snapshot.watermark_us);
+    let shown = snapshot.clone();
     // Sorting a large view takes a while.
     let answered = tokio::task::spawn_blocking(move || {
+        let Some(asked) = asked else {
+            let pieces = Form::Arrow.encode(&snapshot.schema, snapshot.batches())?;
+            return Ok::<_, ViewError>((pieces.collect::<Result<Vec<_>, _>>()?.concat(), false));
+        };
         let answer = snapshot.query(&asked)?;
         let pieces = Form::Arrow.encode(&answer.rows.schema(), std::iter::once(Ok(answer.rows)))?;
-        Ok::<_, ViewError>((pieces.collect::<Result<Vec<_>, _>>()?.concat(), answer.more))
+        Ok((pieces.collect::<Result<Vec<_>, _>>()?.concat(), answer.more))
     });
     let (bytes, more) = match answered.await {
         Ok(Ok(answered)) => answered,
@@ -43,9 +48,11 @@ pub async fn answer(host: Option<&ViewHost>, name: &str, query: Option<&str>) ->
     let mut response = Response::new(whole(bytes));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(Form::Arrow.media_type()));
-    headers.insert(HeaderName::from_static("x-epoch"), HeaderValue::from(epoch));
+    headers.insert(HeaderName::from_static("x-epoch"), HeaderValue::from(shown.epoch));
+    headers.insert(HeaderName::from_static("x-at-us"), HeaderValue::from(shown.at_us));
+    headers.insert(HeaderName::from_static("x-rows"), HeaderValue::from(shown.rows));
     headers.insert(HeaderName::from_static("x-more"), HeaderValue::from_static(if more { "true" } else { "false" }));
-    if let Some(watermark_us) = watermark_us {
+    if let Some(watermark_us) = shown.watermark_us {
         headers.insert(HeaderName::from_static("x-watermark-us"), HeaderValue::from(watermark_us));
     }
     response
@@ -65,9 +72,10 @@ fn refused(error: &ViewError) -> Response<Body> {
     refusal(status, error.code(), &text)
 }
 
-fn asked(query: Option<&str>) -> Option<Query> {
-    let Some(query) = query else { return Some(Query::default()) };
-    serde_json::from_str(&percent_decoded(query.strip_prefix("query=")?)?).ok()
+/// The query, if there is one; none at all if it cannot be read.
+fn asked(query: Option<&str>) -> Option<Option<Query>> {
+    let Some(query) = query else { return Some(None) };
+    serde_json::from_str(&percent_decoded(query.strip_prefix("query=")?)?).ok().map(Some)
 }
 
 /// Text in which some bytes are written as `%XX` (RFC 3986, section 2.1).
@@ -87,9 +95,9 @@ mod tests {
 
     #[test]
     fn a_query_is_json_in_percent_signs() {
-        assert_eq!(asked(None), Some(Query::default()));
+        assert_eq!(asked(None), Some(None));
         let query = asked(Some("query=%7B%22limit%22:7%2C%22filter%22%3A%22a%20%3D%20%27%C3%BC%27%22%7D"));
-        assert_eq!(query, Some(Query { limit: 7, filter: Some("a = 'ü'".into()), ..Query::default() }));
+        assert_eq!(query, Some(Some(Query { limit: 7, filter: Some("a = 'ü'".into()), ..Query::default() })));
         for wrong in ["", "query=", "query=%7", "query=%zz", "query=%ff", "limit=7", "query={\"limits\":7}"] {
             assert_eq!(asked(Some(wrong)), None, "{wrong}");
         }
