@@ -226,6 +226,7 @@ impl Ingest {
     fn take(&mut self, event: SourceEvent) -> Result<()> {
         match event {
             SourceEvent::Idle { split } => self.clock.idle(split),
+            SourceEvent::Absent { split } => self.clock.absent(split),
             SourceEvent::Finished { split } => self.clock.ended(split),
             SourceEvent::Rows { split, rows, positions, bad, next, permit } => {
                 let records = rows.num_rows() as u64 + bad.len() as u64;
