@@ -10,6 +10,8 @@ mod native;
 mod settings;
 mod sink;
 mod source;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
