@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use engine::RunError;
 use graph::KafkaOptions;
-use graph::kafka::{Partitioner, is_secret_property};
+use graph::kafka::is_secret_property;
 
 use super::Surroundings;
 use super::native::{Client, Role};
@@ -98,10 +98,6 @@ pub fn client_options(
             all.insert("partitioner".into(), "murmur2_random".into());
             all.insert("enable.idempotence".into(), "true".into());
             all.insert("acks".into(), "all".into());
-            if options.partitioner == Partitioner::Default {
-                // Records without keys: spread over the partitions, in batches.
-                all.entry("sticky.partitioning.linger.ms".into()).or_insert_with(|| "10".into());
-            }
         }
     }
     Ok(all)
