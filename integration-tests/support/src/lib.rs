@@ -4,4 +4,5 @@
 //! takes a database, topics or a prefix of its own. What is missing fails the test with the line that installs it; nothing is skipped.
 
 pub mod kafka;
+pub mod postgres;
 pub mod process;

@@ -13,6 +13,7 @@ use graph::{SinkConnector, SourceConnector};
 
 pub mod blackhole;
 mod egress;
+mod epoch_rows;
 pub mod files;
 pub mod generator;
 pub mod kafka;
@@ -22,17 +23,19 @@ pub mod replay;
 #[cfg(test)]
 mod testing;
 mod types;
+pub mod view;
 
 pub use egress::Egress;
 pub use files::AllowedRoots;
-pub use kafka::OnWaiting;
 pub use print::{OnPrint, PrintedRows};
+pub use view::ViewHost;
 
 /// All connectors of this build, with what they may touch.
 pub struct Registry {
     roots: AllowedRoots,
     on_print: OnPrint,
     kafka: kafka::Surroundings,
+    views: Option<ViewHost>,
 }
 
 impl Registry {
@@ -42,9 +45,8 @@ impl Registry {
             connections: Arc::default(),
             egress: Egress::everywhere(),
             restricted: false,
-            on_waiting: Arc::new(|_| {}),
         };
-        Registry { roots, on_print: Arc::new(|_| {}), kafka }
+        Registry { roots, on_print: Arc::new(|_| {}), views: None, kafka }
     }
 
     /// Options of connections by name, secrets included, for tables that name one.
@@ -65,15 +67,14 @@ impl Registry {
         self
     }
 
-    /// Whom to tell what a source that starts waits for.
-    pub fn on_waiting(mut self, on_waiting: OnWaiting) -> Registry {
-        self.kafka.on_waiting = on_waiting;
-        self
-    }
-
     /// Whom to call with the rows of `print` tables; called in the leader, in the order of epochs per table.
     pub fn on_print(self, on_print: OnPrint) -> Registry {
         Registry { on_print, ..self }
+    }
+
+    /// Who keeps the rows of `view` tables; without one they are refused. Only the leader's registry needs it.
+    pub fn with_views(self, views: ViewHost) -> Registry {
+        Registry { views: Some(views), ..self }
     }
 
     /// What is wrong with the sources and sinks of a plan, as far as it can be told without reading or writing: one error for each,
@@ -91,7 +92,7 @@ impl Registry {
                     let files = match &source.node.connector {
                         SourceConnector::Filesystem(options) => Some(&**options),
                         SourceConnector::Replay(options) => Some(&options.files),
-                        SourceConnector::Datagen(_) | SourceConnector::Kafka(_) => None,
+                        SourceConnector::Datagen(_) | SourceConnector::Kafka(_) | SourceConnector::ViewSnapshot(_) => None,
                     };
                     let opened = self.source(&source.node, hints).err();
                     opened.or_else(|| files::check_source(files?, &self.roots).err().map(RunError::from))
@@ -111,6 +112,11 @@ impl Registry {
                         };
                         let schema = expr::arrow_schema(&stage.schema);
                         kafka::KafkaSink::open(node, options, schema, context, self.kafka.clone()).err()
+                    }
+                    SinkConnector::View(options) => {
+                        let defined = view::definition(node, options, &stage.schema);
+                        let host = self.views.is_none().then(|| view::no_host(&node.table));
+                        host.or_else(|| defined.and_then(view::checked).err())
                     }
                     SinkConnector::Print(_) | SinkConnector::Blackhole(_) => None,
                 },
@@ -137,6 +143,9 @@ impl Connectors for Registry {
             SourceConnector::Kafka(options) => {
                 Ok(Arc::new(kafka::KafkaSource::open(node, options, hints, self.kafka.clone())?))
             }
+            SourceConnector::ViewSnapshot(options) => {
+                Ok(Arc::new(view::SnapshotSource::open(node, options, hints, &self.roots)?))
+            }
         }
     }
 
@@ -152,6 +161,9 @@ impl Connectors for Registry {
             SinkConnector::Blackhole(_) => blackhole::sink(),
             SinkConnector::Kafka(options) => {
                 Arc::new(kafka::KafkaSink::open(node, options, schema, context, self.kafka.clone())?)
+            }
+            SinkConnector::View(options) => {
+                Arc::new(view::ViewSink::open(node, options, schema, context, self.views.clone())?)
             }
             SinkConnector::Filesystem(options) => {
                 Arc::new(files::FilesystemSink::open(node, options, schema, context, &self.roots)?)

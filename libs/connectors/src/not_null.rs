@@ -157,6 +157,7 @@ mod tests {
                 bounded: true,
                 updating: false,
                 stateless: true,
+                stateless: true,
                 operator: "sink out".into(),
             };
             crate::testing::run(async {

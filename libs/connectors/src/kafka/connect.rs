@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use engine::RunError;
+use engine::{RunError, Waiting};
 
 use super::native::{Client, Code};
 
@@ -16,7 +16,7 @@ pub struct Opening<'a> {
     pub table: &'a str,
     pub servers: &'a str,
     pub patience: Duration,
-    pub waiting: &'a (dyn Fn(Option<String>) + Send + Sync),
+    pub waiting: Option<&'a Waiting>,
     /// Nobody waits any more.
     pub given_up: &'a dyn Fn() -> bool,
 }
@@ -38,8 +38,8 @@ impl Opening<'_> {
             let left = deadline.saturating_duration_since(Instant::now());
             let code = match question(left.min(ASK).max(PAUSE)) {
                 Ok(answer) => {
-                    if told.is_some() {
-                        (self.waiting)(None);
+                    if let (Some(waiting), true) = (self.waiting, told.is_some()) {
+                        waiting.over();
                     }
                     return Ok(answer);
                 }
@@ -55,7 +55,9 @@ impl Opening<'_> {
             let waiting = format!("{what} at {} ({reason})", self.servers);
             if told.as_ref() != Some(&waiting) {
                 tracing::info!("table {} waits for {waiting}", self.table);
-                (self.waiting)(Some(waiting.clone()));
+                if let Some(said) = self.waiting {
+                    said.on(waiting.as_str());
+                }
                 told = Some(waiting);
             }
             std::thread::sleep(PAUSE.min(left));

@@ -21,9 +21,6 @@ use crate::Egress;
 pub use sink::KafkaSink;
 pub use source::KafkaSource;
 
-/// Whom to tell what a source that starts waits for; `None` when the waiting is over.
-pub type OnWaiting = Arc<dyn Fn(Option<String>) + Send + Sync>;
-
 /// What Kafka tables may use and do.
 #[derive(Clone)]
 pub struct Surroundings {
@@ -32,5 +29,4 @@ pub struct Surroundings {
     pub egress: Egress,
     /// Properties that name local files, commands, libraries and URLs are refused.
     pub restricted: bool,
-    pub on_waiting: OnWaiting,
 }

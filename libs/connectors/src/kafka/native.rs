@@ -394,6 +394,15 @@ impl Client {
         Ok((low, high))
     }
 
+    /// Where an assigned partition ended when it was fetched last; asks nobody. `None`: it was not fetched yet.
+    pub fn end_seen(&self, topic: &str, partition: i32) -> Option<i64> {
+        let name = c_text(topic).ok()?;
+        let (mut low, mut high) = (-1, -1);
+        // SAFETY: the text and both numbers outlive the call.
+        checked(unsafe { rd_kafka_get_watermark_offsets(self.rk, name.as_ptr(), partition, &mut low, &mut high) }).ok()?;
+        (high >= 0).then_some(high)
+    }
+
     /// The offset of the first record of each partition with this timestamp (milliseconds) or a later one; `None` where there is none.
     pub fn offsets_for_time(
         &self,

@@ -146,7 +146,6 @@ mod tests {
             connections: Arc::new([("main".to_string(), main)].into()),
             egress: Egress::everywhere(),
             restricted,
-            on_waiting: Arc::new(|_| {}),
         }
     }
 

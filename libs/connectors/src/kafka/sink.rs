@@ -314,7 +314,7 @@ impl Sending {
             table: &self.table,
             servers: &self.servers,
             patience: self.patience,
-            waiting: &|_| {},
+            waiting: None,
             given_up: &|| false,
         };
         let what = format!("topic '{}'", self.topic);

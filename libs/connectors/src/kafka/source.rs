@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use engine::{
-    BadRecord, Position, RowPositions, RunError, Source, SourceContext, SourceHints, SourceOutput, Split, SplitStart,
+    BadRecord, Position, RowPositions, RunError, Source, SourceContext, SourceHints, SourceOutput, Split, SplitStart, Waiting,
 };
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -28,7 +28,7 @@ use super::connect::{Opening, is_missing, said};
 use super::decode::{Layout, Rows};
 use super::native::{Client, Code, Fetched, Record, Role};
 use super::settings::{client, servers};
-use super::{OnWaiting, Surroundings};
+use super::Surroundings;
 
 /// How long a reader waits for records before it looks whether it is still wanted.
 const WAIT: Duration = Duration::from_millis(100);
@@ -40,6 +40,8 @@ const BAD_AT_ONCE: usize = 256;
 const CHECK: Duration = Duration::from_secs(10);
 /// A topic is gone when it was not there this many times in a row: while brokers change places it may be unknown for a moment.
 const MISSING_TIMES: u32 = 3;
+/// How often a reader says how many records are left.
+const LAG: Duration = Duration::from_secs(1);
 /// Splits for partitions that do not exist yet, per topic.
 const ABSENT_MIN: i32 = 16;
 
@@ -91,14 +93,14 @@ impl KafkaSource {
     }
 
     /// Lists the partitions and resolves where they begin and end. Blocks.
-    fn list(&self, waiting: &OnWaiting, given_up: &dyn Fn() -> bool) -> Result<Vec<Split>, RunError> {
+    fn listed(&self, waiting: &Waiting, given_up: &dyn Fn() -> bool) -> Result<Vec<Split>, RunError> {
         let client = self.client()?;
         let servers = servers(&self.options, &self.around);
         let opening = Opening {
             table: &self.table,
             servers: &servers,
             patience: self.options.startup_timeout.duration(),
-            waiting: &**waiting,
+            waiting: Some(waiting),
             given_up,
         };
         let mut splits = Vec::new();
@@ -213,6 +215,16 @@ impl Source for KafkaSource {
     }
 
     fn splits(&self) -> BoxFuture<'_, Result<Vec<Split>, RunError>> {
+        async move { self.list(&Waiting::new(|_| {})).await }.boxed()
+    }
+
+    fn start(&self, split: &Split) -> Option<String> {
+        let spec: PartitionSplit = serde_json::from_value(split.spec.clone()).ok()?;
+        // One that does not exist yet begins when it does.
+        (!spec.absent()).then(|| spec.start.to_string())
+    }
+
+    fn list<'a>(&'a self, waiting: &'a Waiting) -> BoxFuture<'a, Result<Vec<Split>, RunError>> {
         async move {
             let source = KafkaSource {
                 table: self.table.clone(),
@@ -222,9 +234,9 @@ impl Source for KafkaSource {
             };
             let dropped = GiveUp::default();
             let given_up = dropped.0.clone();
+            let waiting = waiting.clone();
             let listing = tokio::task::spawn_blocking(move || {
-                let waiting = source.around.on_waiting.clone();
-                source.list(&waiting, &|| given_up.load(Ordering::Relaxed))
+                source.listed(&waiting, &|| given_up.load(Ordering::Relaxed))
             });
             let listed = listing.await;
             listed
@@ -322,6 +334,7 @@ struct Reader {
     failed: Option<RunError>,
     /// The broker knows a partition no more, or not now.
     doubts: bool,
+    lag_told: Instant,
 }
 
 /// What the thread that looks after the topics has found.
@@ -351,6 +364,7 @@ impl Reader {
             watch: Arc::default(),
             failed: None,
             doubts: false,
+            lag_told: Instant::now(),
             source,
         })
     }
@@ -383,8 +397,24 @@ impl Reader {
                 watching.hurry();
             }
             self.find_new()?;
+            self.tell_lag()?;
             if self.is_finished() {
                 return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// How far each partition is behind its end, now and then.
+    fn tell_lag(&mut self) -> Result<(), RunError> {
+        if self.lag_told.elapsed() < LAG {
+            return Ok(());
+        }
+        self.lag_told = Instant::now();
+        for one in self.partitions.iter().filter(|one| one.state == State::Reading) {
+            let end = one.spec.end.or_else(|| self.client.end_seen(&one.spec.topic, one.spec.partition));
+            if let Some(end) = end {
+                self.out.out.lag(one.number, (end - one.next).max(0) as u64)?;
             }
         }
         Ok(())
@@ -402,7 +432,7 @@ impl Reader {
             table: &source.table,
             servers: &servers,
             patience: source.options.startup_timeout.duration(),
-            waiting: &|_| {},
+            waiting: None,
             given_up: &|| false,
         };
         for one in self.partitions.iter().filter(|one| one.state == State::Reading) {

@@ -1,7 +1,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use engine::{Position, RunError, Source, SourceContext, SourceEvent, SourceOutput};
+use engine::{Position, RunError, Source, SourceContext, SourceEvent, SourceOutput, Waiting};
 use serde_json::{Value, json};
 use test_support::kafka::{Kafka, PLAIN_LOGIN, Record, SCRAM_LOGIN, shared};
 use test_support::process::free_port;
@@ -11,8 +11,12 @@ use crate::Egress;
 use crate::testing::{by_split, collect, run, starts, texts};
 
 fn listed(options: Value, around: Surroundings) -> Result<usize, RunError> {
+    listed_and_heard(options, around, &Waiting::new(|_| {}))
+}
+
+fn listed_and_heard(options: Value, around: Surroundings, waiting: &Waiting) -> Result<usize, RunError> {
     let source = open_in(options, &["n BIGINT"], &[], around)?;
-    run(async { source.splits().await.map(|splits| splits.len()) })
+    run(async { source.list(waiting).await.map(|splits| splits.len()) })
 }
 
 #[test]
@@ -20,14 +24,9 @@ fn what_is_not_there_is_waited_for_and_then_named() {
     let kafka = shared();
     let said: Arc<Mutex<Vec<Option<String>>>> = Arc::default();
     let hear = said.clone();
-    let listening = || Surroundings {
-        on_waiting: {
-            let hear = hear.clone();
-            Arc::new(move |what| hear.lock().unwrap().push(what))
-        },
-        ..around()
-    };
-    let error = listed(table(kafka, "no-such-topic", json!({"startup.timeout": "1s"})), listening()).unwrap_err();
+    let waiting = Waiting::new(move |what| hear.lock().unwrap().push(what));
+    let error =
+        listed_and_heard(table(kafka, "no-such-topic", json!({"startup.timeout": "1s"})), around(), &waiting).unwrap_err();
     assert_eq!(error.code, "topic_not_found");
     assert!(error.message.contains("'no-such-topic'") && error.message.contains(&kafka.servers()), "{error:?}");
     assert!(said.lock().unwrap()[0].as_ref().unwrap().contains("topic 'no-such-topic' at"), "{said:?}");
@@ -35,13 +34,13 @@ fn what_is_not_there_is_waited_for_and_then_named() {
     let nobody = format!("127.0.0.1:{}", free_port());
     let begun = Instant::now();
     let options = json!({"properties.bootstrap.servers": nobody, "startup.timeout": "2s"});
-    let error = listed(table(kafka, "t", options), listening()).unwrap_err();
+    let error = listed(table(kafka, "t", options), around()).unwrap_err();
     assert!(error.code == "kafka_unreachable" && begun.elapsed() < Duration::from_secs(10), "{error:?}");
     assert!(error.message.contains("Connection refused") && error.message.contains(&nobody), "{error:?}");
 
     // A topic that comes late is found.
     let topic = format!("late-{}", std::process::id());
-    let source = open_in(table(kafka, &topic, json!({})), &["n BIGINT"], &[], listening()).unwrap();
+    let source = open(table(kafka, &topic, json!({})), &["n BIGINT"]);
     said.lock().unwrap().clear();
     run(async {
         let making = tokio::task::spawn_blocking({
@@ -51,7 +50,7 @@ fn what_is_not_there_is_waited_for_and_then_named() {
                 kafka.create(&topic, 3, &[]);
             }
         });
-        assert_eq!(source.splits().await.unwrap().len(), 3);
+        assert_eq!(source.list(&waiting).await.unwrap().len(), 3);
         making.await.unwrap();
     });
     let said = said.lock().unwrap();

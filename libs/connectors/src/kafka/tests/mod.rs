@@ -22,7 +22,6 @@ fn around() -> Surroundings {
         connections: Arc::default(),
         egress: Egress::everywhere(),
         restricted: false,
-        on_waiting: Arc::new(|_| {}),
     }
 }
 
