@@ -85,7 +85,9 @@ fn java() -> Command {
     let archive = cache.join("classes.jsa");
     if archive.exists() {
         // One that was made by another Java is passed over.
-        java.arg(format!("-XX:SharedArchiveFile={}", archive.display())).arg("-Xlog:cds=off").arg("-Xlog:cds+dynamic=off");
+        java.arg(format!("-XX:SharedArchiveFile={}", archive.display()))
+            .arg("-Xlog:cds=off")
+            .arg("-Xlog:cds+dynamic=off");
     }
     java.args(["-Dorg.slf4j.simpleLogger.logFile=System.out", "-cp", &jars.join(":")]);
     java
@@ -131,7 +133,8 @@ impl Kafka {
         fs::write(folder.join("keystore.pem"), both.concat()).expect("written");
         let (plain, sasl, tls) = (self.plain, self.sasl, self.tls);
         let (user, password) = PLAIN_LOGIN;
-        let (data, keystore) = (self.path("data").display().to_string(), self.path("keystore.pem").display().to_string());
+        let (data, keystore) =
+            (self.path("data").display().to_string(), self.path("keystore.pem").display().to_string());
         let listeners = format!("PLAINTEXT://127.0.0.1:{plain},SASL://127.0.0.1:{sasl},TLS://127.0.0.1:{tls}");
         let login = "org.apache.kafka.common.security";
         // The short session lets a broker come back soon after a crash: until the old session ends, the controller refuses the new one.
@@ -199,7 +202,9 @@ transaction.abort.timed.out.transaction.cleanup.interval.ms=1000
         let deadline = Instant::now() + START_PATIENCE;
         loop {
             let answer = client.fetch_metadata(None, Duration::from_millis(500));
-            if answer.is_ok_and(|metadata| metadata.brokers().iter().any(|broker| broker.port() == i32::from(self.plain))) {
+            if answer
+                .is_ok_and(|metadata| metadata.brokers().iter().any(|broker| broker.port() == i32::from(self.plain)))
+            {
                 return;
             }
             let ended = self.server().as_mut().and_then(Server::ended);
@@ -408,9 +413,10 @@ fn send(producer: &BaseProducer, topic: &str, records: &[Record]) {
             next = next.timestamp(timestamp);
         }
         if !record.headers.is_empty() {
-            let headers = record.headers.iter().fold(OwnedHeaders::new(), |all, (key, value)| {
-                all.insert(Header { key, value: value.as_deref() })
-            });
+            let headers = record
+                .headers
+                .iter()
+                .fold(OwnedHeaders::new(), |all, (key, value)| all.insert(Header { key, value: value.as_deref() }));
             next = next.headers(headers);
         }
         while let Err((error, again)) = producer.send(next) {

@@ -70,18 +70,30 @@ fn from_files_into_a_topic_and_back() {
     run(folder, &format!("{files}{into}INSERT INTO bids SELECT * FROM files;"), &["--parallelism", "2"]);
     let records = shared().records(&topic);
     assert_eq!(records.len(), 5_000);
-    assert!(records.iter().all(|record| record.key.as_ref().is_some_and(|key| key.starts_with("n "))), "{:?}", records[0]);
+    assert!(
+        records.iter().all(|record| record.key.as_ref().is_some_and(|key| key.starts_with("n "))),
+        "{:?}",
+        records[0]
+    );
 
     let back = "CREATE TABLE back (id BIGINT, price BIGINT, note STRING, p INT) \
                 WITH ('connector' = 'filesystem', 'path' = 'out', 'format' = 'json');\n";
     let from = table("bids", &format!("{columns}, p INT METADATA FROM 'partition' VIRTUAL"), &topic, BOUNDED);
-    for (at, arguments) in [&["--parallelism", "1"][..], &["--parallelism", "3"], &["--processes", "2"]].iter().enumerate() {
+    for (at, arguments) in
+        [&["--parallelism", "1"][..], &["--parallelism", "3"], &["--processes", "2"]].iter().enumerate()
+    {
         let back = back.replace("'out'", &format!("'out{at}'"));
-        run(folder, &format!("{from}{back}INSERT INTO back SELECT id, price, note, p FROM bids WHERE price < 50;"), arguments);
+        run(
+            folder,
+            &format!("{from}{back}INSERT INTO back SELECT id, price, note, p FROM bids WHERE price < 50;"),
+            arguments,
+        );
         let mut expected: Vec<String> = records
             .iter()
             .map(|record| (record.partition, record.value.clone().unwrap()))
-            .filter(|(_, value)| value.split("\"price\":").nth(1).unwrap().split(',').next().unwrap().parse::<i64>().unwrap() < 50)
+            .filter(|(_, value)| {
+                value.split("\"price\":").nth(1).unwrap().split(',').next().unwrap().parse::<i64>().unwrap() < 50
+            })
             .map(|(partition, value)| format!("{},\"p\":{partition}}}", value.trim_end_matches('}')))
             .collect();
         expected.sort();
@@ -98,7 +110,8 @@ fn windows_over_partitions_out_of_step_lose_nothing() {
         .map(|n| {
             let partition = n % 3;
             let second = (n / 3) ^ 3;
-            let time = format!("2024-01-01 {:02}:{:02}:{:02}", if partition == 2 { 7 } else { 8 }, second / 60, second % 60);
+            let time =
+                format!("2024-01-01 {:02}:{:02}:{:02}", if partition == 2 { 7 } else { 8 }, second / 60, second % 60);
             Record::value(partition, format!(r#"{{"k":{},"ts":"{time}"}}"#, n % 2))
         })
         .collect();
@@ -114,7 +127,8 @@ fn windows_over_partitions_out_of_step_lose_nothing() {
     }
     let mut expected: Vec<String> = (0..5)
         .flat_map(|minute| {
-            [(7, 60), (8, 120)].map(|(hour, n)| format!(r#"{{"start_at":"2024-01-01 {hour:02}:{minute:02}:00","n":{n}}}"#))
+            [(7, 60), (8, 120)]
+                .map(|(hour, n)| format!(r#"{{"start_at":"2024-01-01 {hour:02}:{minute:02}:00","n":{n}}}"#))
         })
         .flat_map(|row| [row.clone(), row])
         .collect();
@@ -156,13 +170,19 @@ fn records_that_cannot_be_read_follow_the_tables_policy() {
     let found = values(&letters);
     for (at, parts) in [
         [format!(r#""split":"{topic}-0","position":1,"code":"truncated""#), r#""payload":"{""#.to_string()],
-        [format!(r#""split":"{topic}-1","position":0,"code":"out_of_range""#), r#""payload":"{\"n\":\"x\"}""#.to_string()],
+        [
+            format!(r#""split":"{topic}-1","position":0,"code":"out_of_range""#),
+            r#""payload":"{\"n\":\"x\"}""#.to_string(),
+        ],
         [format!(r#""split":"{topic}-1","position":2,"code":"no_value""#), r#""payload":"""#.to_string()],
     ]
     .iter()
     .enumerate()
     {
-        assert!(found.iter().any(|letter| parts.iter().all(|part| letter.contains(part))), "{at} {parts:?}: {found:#?}");
+        assert!(
+            found.iter().any(|letter| parts.iter().all(|part| letter.contains(part))),
+            "{at} {parts:?}: {found:#?}"
+        );
     }
     assert_eq!(found.len(), 3);
 }
@@ -199,7 +219,8 @@ fn a_live_stream_is_not_held_back_by_partitions_without_records() {
     let script = table("events", columns, &topic, "'scan.watermark.idle-timeout' = '1s'")
         + &table("counts", "start_at TIMESTAMP(3), n BIGINT", &out, "'sink.partitioner' = 'default'")
         + "INSERT INTO counts SELECT window_start, COUNT(*) FROM TABLE(TUMBLE(TABLE events, DESCRIPTOR(ts), INTERVAL '10' SECOND)) GROUP BY window_start, window_end;";
-    let at = |partition: i32, second: i32| Record::value(partition, format!(r#"{{"ts":"2024-01-01 00:00:{second:02}"}}"#));
+    let at =
+        |partition: i32, second: i32| Record::value(partition, format!(r#"{{"ts":"2024-01-01 00:00:{second:02}"}}"#));
     // Two partitions of three have records, none the whole time.
     shared().produce(&topic, &[at(0, 1), at(0, 5), at(1, 2), at(0, 15), at(1, 11)]);
     let mut second = false;
@@ -219,7 +240,10 @@ fn a_live_stream_is_not_held_back_by_partitions_without_records() {
 fn a_running_aggregate_is_upserted() {
     let folder = tempfile::tempdir().unwrap();
     let (topic, out) = (shared().topic("votes", 2), shared().topic("totals", 2));
-    shared().produce(&topic, &(0..100).map(|n| Record::value(n % 2, format!(r#"{{"k":"{}"}}"#, n % 4))).collect::<Vec<_>>());
+    shared().produce(
+        &topic,
+        &(0..100).map(|n| Record::value(n % 2, format!(r#"{{"k":"{}"}}"#, n % 4))).collect::<Vec<_>>(),
+    );
     let script = table("votes", "k STRING", &topic, "'scan.startup.mode' = 'earliest-offset'")
         + &table("totals", "k STRING, n BIGINT, PRIMARY KEY (k) NOT ENFORCED", &out, "'key.format' = 'json'");
     let insert = "INSERT INTO totals SELECT k, COUNT(*) FROM votes GROUP BY k;";
@@ -235,7 +259,8 @@ fn a_running_aggregate_is_upserted() {
     follow(folder.path(), &format!("{script}{insert}"), &["--parallelism", "2"], || {
         if last() == all(25) && !more {
             more = true;
-            shared().produce(&topic, &(0..4).map(|n| Record::value(1, format!(r#"{{"k":"{n}"}}"#))).collect::<Vec<_>>());
+            shared()
+                .produce(&topic, &(0..4).map(|n| Record::value(1, format!(r#"{{"k":"{n}"}}"#))).collect::<Vec<_>>());
         }
         last() == all(26)
     });
@@ -267,6 +292,9 @@ fn what_a_table_cannot_do_is_said_before_anything_runs() {
     let topic = shared().topic("secrets", 1);
     let secret = "'properties.security.protocol' = 'SASL_PLAINTEXT', 'properties.sasl.mechanism' = 'PLAIN', 'properties.sasl.username' = 'x', \
                   'properties.sasl.password' = 'hunter-canary-2'";
-    let said = fails(folder.path(), &(table("t", "n BIGINT", &topic, secret).replace(&shared().servers(), &shared().sasl_servers()) + select));
+    let said = fails(
+        folder.path(),
+        &(table("t", "n BIGINT", &topic, secret).replace(&shared().servers(), &shared().sasl_servers()) + select),
+    );
     assert!(said.contains("authentication_failed") && !said.contains("hunter-canary-2"), "{said}");
 }

@@ -41,11 +41,8 @@ pub struct Registry {
 impl Registry {
     /// Local files are limited to the roots. Printed rows go nowhere until [`on_print`](Self::on_print) says where.
     pub fn new(roots: AllowedRoots) -> Registry {
-        let kafka = kafka::Surroundings {
-            connections: Arc::default(),
-            egress: Egress::everywhere(),
-            restricted: false,
-        };
+        let kafka =
+            kafka::Surroundings { connections: Arc::default(), egress: Egress::everywhere(), restricted: false };
         Registry { roots, on_print: Arc::new(|_| {}), views: None, kafka }
     }
 
@@ -92,7 +89,9 @@ impl Registry {
                     let files = match &source.node.connector {
                         SourceConnector::Filesystem(options) => Some(&**options),
                         SourceConnector::Replay(options) => Some(&options.files),
-                        SourceConnector::Datagen(_) | SourceConnector::Kafka(_) | SourceConnector::ViewSnapshot(_) => None,
+                        SourceConnector::Datagen(_) | SourceConnector::Kafka(_) | SourceConnector::ViewSnapshot(_) => {
+                            None
+                        }
                     };
                     let opened = self.source(&source.node, hints).err();
                     opened.or_else(|| files::check_source(files?, &self.roots).err().map(RunError::from))

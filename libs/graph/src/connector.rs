@@ -318,7 +318,12 @@ pub struct ViewOptions {
     #[serde(rename = "view.max-bytes", default = "view_bytes", deserialize_with = "bytes")]
     pub max_bytes: u64,
     /// Without a primary key: rows that are kept, the newest ones. Default: 100,000.
-    #[serde(rename = "retention.rows", default, skip_serializing_if = "Option::is_none", deserialize_with = "optional_number")]
+    #[serde(
+        rename = "retention.rows",
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "optional_number"
+    )]
     pub retention_rows: Option<u64>,
     /// Without a primary key: how long after its arrival a row is kept, at most. Default: as long as `retention.rows` keeps it.
     #[serde(rename = "retention.age", default, skip_serializing_if = "Option::is_none")]
@@ -696,9 +701,12 @@ mod tests {
     fn options_of_views_are_checked() {
         let sink = |options: Value| {
             let object = options.as_object().cloned().unwrap_or_default();
-            SinkConnector::from_options(&object, "").map_err(|problems| problems.iter().map(Problem::to_string).collect::<Vec<_>>())
+            SinkConnector::from_options(&object, "")
+                .map_err(|problems| problems.iter().map(Problem::to_string).collect::<Vec<_>>())
         };
-        let read = sink(json!({"type": "view", "view.name": "Top-10.v2", "view.max-bytes": "1 MiB", "retention.rows": "1_000", "retention.age": "2 h"}));
+        let read = sink(
+            json!({"type": "view", "view.name": "Top-10.v2", "view.max-bytes": "1 MiB", "retention.rows": "1_000", "retention.age": "2 h"}),
+        );
         let Ok(SinkConnector::View(options)) = read else { panic!("{read:?}") };
         assert_eq!((options.max_bytes, options.retention_rows), (1 << 20, Some(1000)));
         assert_eq!(options.retention_age.map(|age| age.us), Some(7_200_000_000));
@@ -706,7 +714,10 @@ mod tests {
         assert!(matches!(again, Ok(SinkConnector::View(again)) if again == options));
         let wrong = sink(json!({"type": "view", "view.name": "../a", "retention.rows": 0, "retention.age": "0s"}));
         assert_eq!(wrong.as_ref().map_err(Vec::len), Err(3), "{wrong:?}");
-        assert!(sink(json!({"type": "view", "retention.row": 1})).is_err_and(|all| all[0].contains("did you mean retention.rows?")));
+        assert!(
+            sink(json!({"type": "view", "retention.row": 1}))
+                .is_err_and(|all| all[0].contains("did you mean retention.rows?"))
+        );
         assert!(source(json!({"type": "view-snapshot", "path": "a"})).is_err(), "no user reads a snapshot by its path");
         assert!(source(json!({"type": "view_snapshot", "path": "a"})).is_err());
         for name in ["v", "Top_10.by-hour", "_", "0", &"a".repeat(128)] {

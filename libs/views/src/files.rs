@@ -132,9 +132,7 @@ impl ViewFiles {
             sync_directory(parent)?;
         }
         let newest = self.newest_manifest()?;
-        if let Some(done) =
-            newest.as_ref().filter(|done| done.by.run_id == by.run_id && done.epoch == snapshot.epoch)
-        {
+        if let Some(done) = newest.as_ref().filter(|done| done.by.run_id == by.run_id && done.epoch == snapshot.epoch) {
             return Ok(done.clone());
         }
         let mut version = newest.map_or(0, |manifest| manifest.version) + 1;

@@ -195,7 +195,15 @@ unsafe extern "C" fn on_delivery(_: *mut rd_kafka_t, message: *const rd_kafka_me
             let key = bytes(message.key, message.key_len).map(<[u8]>::to_vec);
             let undelivered =
                 Undelivered { code: message.err.into(), partition: message.partition, key, bytes: message.len };
-            context.said().undelivered.get_or_insert(undelivered);
+            // A batch is refused as a whole: the longest of its records is why.
+            let mut said = context.said();
+            let longer = |first: &Undelivered| {
+                let too_large = first.code == Code::MessageSizeTooLarge && first.code == undelivered.code;
+                too_large && undelivered.bytes > first.bytes
+            };
+            if said.undelivered.as_ref().is_none_or(longer) {
+                said.undelivered = Some(undelivered);
+            }
         }
         context.reported.fetch_add(1, Ordering::Release);
     }
@@ -262,13 +270,11 @@ impl Client {
             let conf = rd_kafka_conf_new();
             let mut why = [0 as c_char; 512];
             for (name, value) in options {
-                let set = c_text(name).and_then(|name| {
-                    let value =
-                        c_text(value).map_err(|_| format!("its value of {} has a NUL in it", text(name.as_ptr())))?;
-                    let result = rd_kafka_conf_set(conf, name.as_ptr(), value.as_ptr(), why.as_mut_ptr(), why.len());
-                    match result {
+                let set = c_text(name).and_then(|c_name| {
+                    let value = c_text(value).map_err(|_| format!("the value of properties.{name} has a NUL in it"))?;
+                    match rd_kafka_conf_set(conf, c_name.as_ptr(), value.as_ptr(), why.as_mut_ptr(), why.len()) {
                         rd_kafka_conf_res_t::RD_KAFKA_CONF_OK => Ok(()),
-                        _ => Err(text(why.as_ptr())),
+                        _ => Err(format!("properties.{name}: {}", text(why.as_ptr()))),
                     }
                 });
                 if let Err(error) = set {
@@ -399,7 +405,8 @@ impl Client {
         let name = c_text(topic).ok()?;
         let (mut low, mut high) = (-1, -1);
         // SAFETY: the text and both numbers outlive the call.
-        checked(unsafe { rd_kafka_get_watermark_offsets(self.rk, name.as_ptr(), partition, &mut low, &mut high) }).ok()?;
+        checked(unsafe { rd_kafka_get_watermark_offsets(self.rk, name.as_ptr(), partition, &mut low, &mut high) })
+            .ok()?;
         (high >= 0).then_some(high)
     }
 

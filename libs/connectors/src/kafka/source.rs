@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use engine::{
-    BadRecord, Position, RowPositions, RunError, Source, SourceContext, SourceHints, SourceOutput, Split, SplitStart, Waiting,
+    BadRecord, Position, RowPositions, RunError, Source, SourceContext, SourceHints, SourceOutput, Split, SplitStart,
+    Waiting,
 };
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -24,11 +25,11 @@ use graph::kafka::{BoundedMode, StartupMode};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
+use super::Surroundings;
 use super::connect::{Opening, is_missing, said};
 use super::decode::{Layout, Rows};
 use super::native::{Client, Code, Fetched, Record, Role};
 use super::settings::{client, servers};
-use super::Surroundings;
 
 /// How long a reader waits for records before it looks whether it is still wanted.
 const WAIT: Duration = Duration::from_millis(100);
@@ -235,9 +236,8 @@ impl Source for KafkaSource {
             let dropped = GiveUp::default();
             let given_up = dropped.0.clone();
             let waiting = waiting.clone();
-            let listing = tokio::task::spawn_blocking(move || {
-                source.listed(&waiting, &|| given_up.load(Ordering::Relaxed))
-            });
+            let listing =
+                tokio::task::spawn_blocking(move || source.listed(&waiting, &|| given_up.load(Ordering::Relaxed)));
             let listed = listing.await;
             listed
                 .unwrap_or_else(|error| Err(RunError::internal(format!("listing partitions was broken off: {error}"))))
@@ -440,9 +440,7 @@ impl Reader {
             let what = format!("partition {partition} of topic '{topic}'");
             let (low, high) =
                 opening.ask(&self.client, &what, |wait| self.client.watermarks(topic, partition, wait))?;
-            // Records that go between listing and reading are lost as well, if they were to be read.
-            let compacted_away = one.next < low && one.spec.end.is_some_and(|end| end <= low);
-            if one.next < low && !compacted_away || one.next > high {
+            if one.next < low || one.next > high {
                 return Err(source.lost(one, (low, high)));
             }
         }

@@ -95,7 +95,11 @@ impl Source for SnapshotSource {
         .boxed()
     }
 
-    fn read(self: Arc<Self>, context: SourceContext, mut out: SourceOutput) -> BoxFuture<'static, Result<(), RunError>> {
+    fn read(
+        self: Arc<Self>,
+        context: SourceContext,
+        mut out: SourceOutput,
+    ) -> BoxFuture<'static, Result<(), RunError>> {
         async move {
             for start in context.splits {
                 self.read_split(start, context.batch_rows, &mut out).await?;

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use graph::connector::{VIEW_NAMES, is_view_name};
 use graph::{
     Aggregate, AggregateCall, AggregateFunction, Column, DataType, Graph, NamedExpr, Node, OnBad, Operator, Project,
-    Schema, Sink, SinkConnector, Sort, Source, SourceConnector, Watermark, Window, WindowAggregate, dead_letters_schema,
-    late_rows_schema, suggestion,
+    Schema, Sink, SinkConnector, Sort, Source, SourceConnector, Watermark, Window, WindowAggregate,
+    dead_letters_schema, late_rows_schema, suggestion,
 };
 
 use super::{Changelog, Facts, Known, TimeAttribute, Walk, expression_problem, window};
@@ -700,7 +700,8 @@ fn view(walk: &mut Walk, sink: &Sink, at: &str) {
         walk.problem("duplicate_view", message, "give one of them another 'view.name'", format!("{at}/connector"));
     }
     if !sink.primary_key.is_empty() {
-        let given = [("retention.rows", options.retention_rows.is_some()), ("retention.age", options.retention_age.is_some())];
+        let given =
+            [("retention.rows", options.retention_rows.is_some()), ("retention.age", options.retention_age.is_some())];
         for (option, _) in given.iter().filter(|(_, given)| *given) {
             let message = format!("'{option}' removes old rows, and the view {name} keeps a row per key");
             let hint = "remove the option, or the primary key";
@@ -766,7 +767,9 @@ fn sink(walk: &mut Walk, sink: &Sink, input: &Known, at: &str) -> Option<Known> 
             _ if keyed => {
                 "declare PRIMARY KEY (...) NOT ENFORCED: the records are then upserts by key, with tombstones for deleted rows"
             }
-            _ if sink.view_name().is_some() => "declare PRIMARY KEY (...) NOT ENFORCED: then the view keeps a row per key",
+            _ if sink.view_name().is_some() => {
+                "declare PRIMARY KEY (...) NOT ENFORCED: then the view keeps a row per key"
+            }
             "window_aggregate" => {
                 "set allowed_lateness to 0, write to a sink that takes changes (print, blackhole), or bound the sources"
             }

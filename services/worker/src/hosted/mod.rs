@@ -132,7 +132,10 @@ impl Hosted {
         let listener = match UnixListener::from_std(listener) {
             Ok(listener) => listener,
             Err(error) => {
-                return end_of(Err(RunError::external("process_failed", format!("cannot serve control.sock: {error}"))));
+                return end_of(Err(RunError::external(
+                    "process_failed",
+                    format!("cannot serve control.sock: {error}"),
+                )));
             }
         };
         let children = Children::default();

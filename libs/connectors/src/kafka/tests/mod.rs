@@ -18,11 +18,7 @@ use crate::Egress;
 use crate::testing::{all_columns, source_node};
 
 fn around() -> Surroundings {
-    Surroundings {
-        connections: Arc::default(),
-        egress: Egress::everywhere(),
-        restricted: false,
-    }
+    Surroundings { connections: Arc::default(), egress: Egress::everywhere(), restricted: false }
 }
 
 /// Options of a bounded table over a topic.
@@ -33,7 +29,12 @@ fn table(kafka: &Kafka, topic: &str, more: Value) -> Value {
     options
 }
 
-fn open_in(options: Value, columns: &[&str], metadata: &[(&str, &str)], around: Surroundings) -> Result<Arc<dyn Source>, RunError> {
+fn open_in(
+    options: Value,
+    columns: &[&str],
+    metadata: &[(&str, &str)],
+    around: Surroundings,
+) -> Result<Arc<dyn Source>, RunError> {
     let mut node = source_node(options, columns, &[]);
     node.metadata = metadata.iter().map(|(name, key)| (name.to_string(), key.to_string())).collect::<BTreeMap<_, _>>();
     let SourceConnector::Kafka(options) = &node.connector else { panic!("no kafka") };

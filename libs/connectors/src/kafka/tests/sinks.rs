@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch, StringArray, UInt8Array};
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, UInt8Array};
 use engine::{Batch, CommitKind, RunError, Sink, SinkContext};
 use graph::SinkConnector;
 use serde_json::{Value, json};
@@ -30,7 +30,8 @@ struct Case<'a> {
 }
 
 fn open(case: &Case, around: Surroundings) -> Result<Arc<dyn Sink>, RunError> {
-    let mut options = json!({"type": "kafka", "topic": case.topic, "properties.bootstrap.servers": case.kafka.servers()});
+    let mut options =
+        json!({"type": "kafka", "topic": case.topic, "properties.bootstrap.servers": case.kafka.servers()});
     options.as_object_mut().unwrap().extend(case.more.as_object().unwrap().clone());
     let mut node = sink_node(options, &[]);
     node.columns = vec![column("id BIGINT NOT NULL"), column("name STRING")];
@@ -84,7 +85,8 @@ fn a_table_with_a_primary_key_is_upserted_with_tombstones() {
     run(async {
         let sink = open(&case, around()).unwrap();
         let mut one = writer(&sink, &batch(&[]).schema(), 0, 1);
-        let rows = batch(&[(1, Some("a")), (2, Some("a")), (1, Some("a")), (1, Some("b")), (3, Some("x")), (3, Some("x"))]);
+        let rows =
+            batch(&[(1, Some("a")), (2, Some("a")), (1, Some("a")), (1, Some("b")), (3, Some("x")), (3, Some("x"))]);
         // +I 1, +I 2, -U 1, +U 1, +I 3, -D 3
         one.write(Batch::changes(rows, UInt8Array::from(vec![0, 0, 1, 2, 0, 3]))).unwrap();
         prepare(&mut one, 1, EPOCH).await.unwrap();
@@ -96,7 +98,10 @@ fn a_table_with_a_primary_key_is_upserted_with_tombstones() {
         let of_two: Vec<Record> =
             kafka.records(&topic).into_iter().filter(|record| record.key.as_deref() == Some(r#"{"id":2}"#)).collect();
         assert_eq!(shown(&of_two), [r#"{"id":2} {"id":2,"name":"a"}"#, r#"{"id":2} -"#]);
-        assert!(of_two[0].partition == of_two[1].partition && of_two[0].offset < of_two[1].offset, "in the order of changes");
+        assert!(
+            of_two[0].partition == of_two[1].partition && of_two[0].offset < of_two[1].offset,
+            "in the order of changes"
+        );
     });
     let without = Case { key: &[], ..case };
     let error = open(&without, around()).err().unwrap();
@@ -154,7 +159,8 @@ fn deliveries_that_fail_end_the_run_with_the_record() {
         run(async {
             let sink = open(&case, Surroundings { egress, ..around() }).unwrap();
             let mut one = writer(&sink, &batch(&[]).schema(), 0, 1);
-            one.write(Batch::inserts(batch(&[(1, Some("small")), (2, Some(&"long ".repeat(bytes / 5)))]))).unwrap();
+            one.write(Batch::inserts(batch(&[(1, Some("small")), (2, Some("long ".repeat(bytes / 5).as_str()))])))
+                .unwrap();
             prepare(&mut one, 1, LAST).await.unwrap_err()
         })
     };
