@@ -7,6 +7,7 @@ mod cases;
 mod duckdb;
 mod flow;
 mod fuzz;
+mod kafka;
 mod ledgers;
 mod restart;
 mod s3;

@@ -632,8 +632,14 @@ impl<'a> Planner<'a> {
             let connector = SinkConnector::Print(PrintOptions::default());
             let table = unique(RESULT, |name| self.entries.contains_key(name));
             let id = format!("sink_{table}");
-            let sink =
-                Sink { table, connector, columns: Vec::new(), primary_key: Vec::new(), partition_by: Vec::new() };
+            let sink = Sink {
+                table,
+                connector,
+                columns: Vec::new(),
+                primary_key: Vec::new(),
+                partition_by: Vec::new(),
+                metadata: Default::default(),
+            };
             sinks.push(self.nodes.add_named(
                 id,
                 Operator::Sink(sink),

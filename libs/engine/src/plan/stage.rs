@@ -11,6 +11,15 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Whether no stage between the sources and this one has state: each row that it gets follows from one input row alone.
+    pub fn is_stateless_before(&self, stage: &Stage) -> bool {
+        stage
+            .inputs
+            .iter()
+            .map(|edge| &self.stages[edge.stage])
+            .all(|input| !input.kind.has_state() && self.is_stateless_before(input))
+    }
+
     /// Whether some stage reads the side output of the stage at `position`.
     pub fn reads_side(&self, position: usize) -> bool {
         self.stages.iter().flat_map(|stage| &stage.inputs).any(|edge| edge.stage == position && edge.side)

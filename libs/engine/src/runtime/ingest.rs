@@ -227,6 +227,7 @@ impl Ingest {
     fn take(&mut self, event: SourceEvent) -> Result<()> {
         match event {
             SourceEvent::Idle { split } => self.clock.idle(split),
+            SourceEvent::Absent { split } => self.clock.absent(split),
             SourceEvent::Finished { split } => self.clock.ended(split),
             SourceEvent::Lag { split, records } => self.clock.lag(split, records),
             SourceEvent::Rows { split, rows, positions, bad, next, permit } => {

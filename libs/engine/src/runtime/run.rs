@@ -301,6 +301,7 @@ pub(crate) fn open(plan: &Plan, connectors: &Arc<dyn Connectors>, run_id: &str) 
                     run_id: run_id.to_string(),
                     bounded: plan.bounded,
                     updating: stage.updating,
+                    stateless: plan.is_stateless_before(stage),
                     operator: stage.operator.clone(),
                 };
                 let made = connectors
