@@ -30,7 +30,7 @@ use views::PublishedBy;
 use self::directory::Directory;
 use self::rows::Rows;
 use self::socket::{Reader, Service};
-use crate::{Attempt, Children, EXIT_INTERNAL, io_runtime, panics, run_attempt};
+use crate::{Access, Attempt, Children, EXIT_INTERNAL, io_runtime, panics, run_attempt};
 
 const EXIT_DONE: u8 = 0;
 const EXIT_FAILED: u8 = 1;
@@ -202,7 +202,12 @@ impl Hosted {
                         checkpoints: false,
                         stop_after: None,
                     },
-                    allowed_roots: spec.allowed_roots,
+                    access: Access {
+                        allowed_roots: spec.allowed_roots,
+                        connections: credentials.connections,
+                        egress: spec.egress,
+                        restricted: true,
+                    },
                     on_print: rows.as_ref().map_or_else(|| Arc::new(|_| {}) as _, Rows::on_print),
                     process_arguments: vec!["job-process".into(), "--log-lines".into()],
                     children,
