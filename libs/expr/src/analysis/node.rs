@@ -1,6 +1,6 @@
 //! The rule of each operator: what its output is, given its inputs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use graph::connector::{VIEW_NAMES, is_view_name};
 use graph::{
@@ -104,6 +104,8 @@ fn source(walk: &mut Walk, index: usize, source: &Source, at: &str) -> Option<Kn
     }
     unique_names(walk, named(&source.columns, |column| &column.name, format!("{at}/columns")));
     partition_columns(walk, &source.partition_by, &source.columns, at);
+    let kafka = matches!(source.connector, SourceConnector::Kafka(_));
+    metadata_columns(walk, &source.metadata, &source.columns, (kafka, false), at);
     let last = source.columns.len().saturating_sub(source.partition_by.len());
     if !source.partition_by.iter().eq(source.columns.iter().skip(last).map(|column| &column.name)) {
         let message = "the partition columns are the last columns, in the order of partition_by";
@@ -125,6 +127,49 @@ fn source(walk: &mut Walk, index: usize, source: &Source, at: &str) -> Option<Kn
         updates_from: None,
     };
     Some(Known { facts, raw_source: Some(index), no_watermark: Some(source.table.clone()), unstable: BTreeSet::new() })
+}
+
+/// Columns that stand beside a record: known to the connector, of a type that it can give.
+fn metadata_columns(
+    walk: &mut Walk,
+    metadata: &BTreeMap<String, String>,
+    columns: &[Column],
+    (kafka, written): (bool, bool),
+    at: &str,
+) {
+    for (name, key) in metadata {
+        let position = columns.iter().position(|column| column.name == *name);
+        let pointer = position.map_or(format!("{at}/metadata"), |column| format!("{at}/columns/{column}"));
+        let Some(position) = position else {
+            let hint = suggestion(name, columns.iter().map(|column| column.name.as_str()));
+            walk.problem("unknown_column", format!("there is no column {name} for the metadata {key}"), hint, pointer);
+            continue;
+        };
+        let own = &columns[position].data_type;
+        if !kafka {
+            let message = format!("the column {name} is metadata, and only kafka tables have some");
+            walk.problem("unknown_metadata", message, "remove METADATA, or the column", pointer);
+            continue;
+        }
+        let Some(types) = graph::KafkaOptions::metadata_types(key) else {
+            let hint = suggestion(key, graph::KafkaOptions::metadata_names());
+            walk.problem("unknown_metadata", format!("kafka records have no metadata {key:?}"), hint, pointer);
+            continue;
+        };
+        if !types.contains(own) {
+            let types = types.iter().map(|data_type| data_type.to_string()).collect::<Vec<_>>().join(" or ");
+            let message = format!("the metadata {key} cannot be a {own}");
+            walk.problem("unknown_metadata", message, format!("declare {name} as {types}"), pointer);
+        } else if written && !graph::KafkaOptions::metadata_is_writable(key) {
+            let message = format!("the metadata {key} cannot be written");
+            walk.problem(
+                "unknown_metadata",
+                message,
+                format!("declare {name} as {own} METADATA FROM '{key}' VIRTUAL"),
+                pointer,
+            );
+        }
+    }
 }
 
 fn partition_columns(walk: &mut Walk, partition_by: &[String], columns: &[Column], at: &str) {
@@ -706,6 +751,8 @@ fn sink(walk: &mut Walk, sink: &Sink, input: &Known, at: &str) -> Option<Known> 
         }
     }
     partition_columns(walk, &sink.partition_by, &columns, at);
+    let kafka = matches!(sink.connector, SinkConnector::Kafka(_));
+    metadata_columns(walk, &sink.metadata, &columns, (kafka, true), at);
     view(walk, sink, at);
     if input.updating() && !sink.takes_updates() {
         let from = input.facts.updates_from.clone().unwrap_or_default();
@@ -715,7 +762,11 @@ fn sink(walk: &mut Walk, sink: &Sink, input: &Known, at: &str) -> Option<Known> 
             sink.table,
             sink.connector.name()
         );
+        let keyed = matches!(sink.connector, SinkConnector::Kafka(_));
         let hint = match kind {
+            _ if keyed => {
+                "declare PRIMARY KEY (...) NOT ENFORCED: the records are then upserts by key, with tombstones for deleted rows"
+            }
             _ if sink.view_name().is_some() => {
                 "declare PRIMARY KEY (...) NOT ENFORCED: then the view keeps a row per key"
             }
