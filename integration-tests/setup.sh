@@ -74,6 +74,15 @@ has_postgres() (
   command -v initdb && command -v psql
 )
 
+# A C and C++ compiler, and what librdkafka is built with.
+need_compilers() {
+  need build-essential has_cc
+  need g++ command -v g++
+  need pkg-config command -v pkg-config
+  need libssl-dev test -e /usr/include/openssl/ssl.h
+  need zlib1g-dev test -e /usr/include/zlib.h
+}
+
 check_rust() {
   command -v cargo >/dev/null || die "cargo is not in PATH: install Rust (rustup), then try again"
   # With rustup this installs the toolchain that rust-toolchain.toml names, with its components, at the first call.
@@ -175,13 +184,13 @@ case ${1:-} in
     apt_install
     ;;
   build)
-    need build-essential has_cc
+    need_compilers
     need ca-certificates test -e /etc/ssl/certs/ca-certificates.crt
     apt_install
     check_rust
     ;;
   test)
-    need build-essential has_cc
+    need_compilers
     need ca-certificates test -e /etc/ssl/certs/ca-certificates.crt
     need python3 python3 -c ''
     need python3-venv python3 -c 'import ensurepip, venv'
