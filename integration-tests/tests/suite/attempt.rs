@@ -339,6 +339,7 @@ fn a_stream(processes: u64) {
     spec["settings"]["processes"] = json!(processes);
     spec["settings"]["parallelism"] = json!(2 / processes);
     spec["settings"]["epoch.interval"] = json!("200ms");
+    spec["settings"]["checkpoint.interval"] = json!("200ms");
     let mut attempt = start(folder, &spec);
     let far = |status: &Value| {
         let windows = operator(status, "window_aggregate");
