@@ -89,6 +89,7 @@ fn attempt_of(
         generation: 1,
         graph: script.graph.clone(),
         settings,
+        start: Default::default(),
         restore,
         checkpoints: true,
         stop_after,

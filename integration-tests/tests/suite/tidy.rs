@@ -33,7 +33,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("expr", &["graph"]),
     ("sql", &["graph", "expr"]),
     ("engine", &["graph", "expr", "state"]),
-    ("views", &["graph", "expr", "formats"]),
+    ("views", &["graph", "expr", "state", "formats"]),
     ("control", &["graph"]),
     ("metadata", &[]),
     ("api", &[]),

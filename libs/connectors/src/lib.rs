@@ -11,6 +11,7 @@ use engine::{Connectors, RunError, Sink, SinkContext, Source, SourceHints};
 use graph::{SinkConnector, SourceConnector};
 
 pub mod blackhole;
+mod epoch_rows;
 pub mod files;
 pub mod generator;
 mod not_null;
@@ -19,25 +20,33 @@ pub mod replay;
 #[cfg(test)]
 mod testing;
 mod types;
+pub mod view;
 
 pub use files::AllowedRoots;
 pub use print::{OnPrint, PrintedRows};
+pub use view::ViewHost;
 
 /// All connectors of this build, with what they may touch.
 pub struct Registry {
     roots: AllowedRoots,
     on_print: OnPrint,
+    views: Option<ViewHost>,
 }
 
 impl Registry {
     /// Local files are limited to the roots. Printed rows go nowhere until [`on_print`](Self::on_print) says where.
     pub fn new(roots: AllowedRoots) -> Registry {
-        Registry { roots, on_print: Arc::new(|_| {}) }
+        Registry { roots, on_print: Arc::new(|_| {}), views: None }
     }
 
     /// Whom to call with the rows of `print` tables; called in the leader, in the order of epochs per table.
     pub fn on_print(self, on_print: OnPrint) -> Registry {
         Registry { on_print, ..self }
+    }
+
+    /// Who keeps the rows of `view` tables; without one they are refused. Only the leader's registry needs it.
+    pub fn with_views(self, views: ViewHost) -> Registry {
+        Registry { views: Some(views), ..self }
     }
 
     /// What is wrong with the sources and sinks of a plan, as far as it can be told without reading or writing: one error for each,
@@ -55,7 +64,7 @@ impl Registry {
                     let files = match &source.node.connector {
                         SourceConnector::Filesystem(options) => Some(&**options),
                         SourceConnector::Replay(options) => Some(&options.files),
-                        SourceConnector::Datagen(_) => None,
+                        SourceConnector::Datagen(_) | SourceConnector::ViewSnapshot(_) => None,
                     };
                     let opened = self.source(&source.node, hints).err();
                     opened.or_else(|| files::check_source(files?, &self.roots).err().map(RunError::from))
@@ -64,6 +73,11 @@ impl Registry {
                     SinkConnector::Filesystem(options) => {
                         let schema = expr::arrow_schema(&stage.schema);
                         files::check_sink(node, options, &schema, &self.roots).err().map(RunError::from)
+                    }
+                    SinkConnector::View(options) => {
+                        let defined = view::definition(node, options, &stage.schema);
+                        let host = self.views.is_none().then(|| view::no_host(&node.table));
+                        host.or_else(|| defined.and_then(view::checked).err())
                     }
                     SinkConnector::Print(_) | SinkConnector::Blackhole(_) => None,
                 },
@@ -87,6 +101,9 @@ impl Connectors for Registry {
             SourceConnector::Datagen(options) => {
                 Ok(Arc::new(generator::datagen::DatagenSource::open(node, options, hints)?))
             }
+            SourceConnector::ViewSnapshot(options) => {
+                Ok(Arc::new(view::SnapshotSource::open(node, options, hints, &self.roots)?))
+            }
         }
     }
 
@@ -100,6 +117,9 @@ impl Connectors for Registry {
                 on_print: self.on_print.clone(),
             }),
             SinkConnector::Blackhole(_) => blackhole::sink(),
+            SinkConnector::View(options) => {
+                Arc::new(view::ViewSink::open(node, options, schema, context, self.views.clone())?)
+            }
             SinkConnector::Filesystem(options) => {
                 Arc::new(files::FilesystemSink::open(node, options, schema, context, &self.roots)?)
             }

@@ -2,12 +2,10 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, RecordBatch, RecordBatchOptions, UInt8Array};
+use arrow::array::{RecordBatch, UInt8Array};
 use arrow::compute::concat_batches;
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt8Type};
+use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
-use arrow::ipc::reader::StreamReader;
-use arrow::ipc::writer::StreamWriter;
 use engine::{
     Batch, CommitKind, Commits, Committable, Prepared, RunError, Sink, SinkCommitter, SinkContext, SinkWriter,
     WriterContext,
@@ -15,6 +13,8 @@ use engine::{
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use state::{SnapshotReader, SnapshotWriter};
+
+use crate::epoch_rows::{decode, encode};
 
 /// What one epoch of one print table shows.
 #[derive(Clone, Debug)]
@@ -102,33 +102,6 @@ impl SinkWriter for PrintWriter {
     }
 }
 
-/// Name of the column of row kinds, last in what is handed over. No SQL name has a NUL.
-const KINDS: &str = "\0kind";
-
-fn encode(schema: &SchemaRef, batches: &[Batch]) -> Result<Vec<u8>, ArrowError> {
-    if batches.is_empty() {
-        return Ok(vec![]);
-    }
-    let mut fields = schema.fields().to_vec();
-    fields.push(Arc::new(Field::new(KINDS, DataType::UInt8, false)));
-    let schema = Arc::new(Schema::new(fields));
-    let mut writer = StreamWriter::try_new(Vec::new(), &schema)?;
-    for batch in batches {
-        let kinds = batch.kinds.clone().unwrap_or_else(|| UInt8Array::from_value(0, batch.num_rows()));
-        let mut columns = batch.rows.columns().to_vec();
-        columns.push(Arc::new(kinds) as ArrayRef);
-        writer.write(&RecordBatch::try_new(schema.clone(), columns)?)?;
-    }
-    writer.into_inner()
-}
-
-fn decode(payload: &[u8]) -> Result<Vec<RecordBatch>, ArrowError> {
-    if payload.is_empty() {
-        return Ok(vec![]);
-    }
-    StreamReader::try_new(payload, None)?.collect()
-}
-
 struct PrintCommitter {
     /// All that is the same in every epoch; its rows are none.
     shown: PrintedRows,
@@ -138,18 +111,16 @@ struct PrintCommitter {
 
 impl PrintCommitter {
     fn print(&self, epoch: u64, last: bool, committables: &[Committable]) -> Result<(), ArrowError> {
+        let schema = self.shown.rows.schema();
         let mut batches = Vec::new();
         for committable in committables {
-            batches.extend(decode(&committable.payload)?);
+            batches.extend(decode(&schema, &committable.payload)?);
         }
         let mut shown = PrintedRows { epoch, last, ..self.shown.clone() };
-        if let Some(first) = batches.first() {
-            let all = concat_batches(&first.schema(), &batches)?;
-            let kinds: UInt8Array = all.column(all.num_columns() - 1).as_primitive::<UInt8Type>().clone();
-            let options = RecordBatchOptions::new().with_row_count(Some(all.num_rows()));
-            let columns = all.columns()[..all.num_columns() - 1].to_vec();
-            shown.rows = RecordBatch::try_new_with_options(self.shown.rows.schema(), columns, &options)?;
-            shown.kinds = (kinds.values().iter().any(|kind| *kind != 0)).then_some(kinds);
+        if !batches.is_empty() {
+            shown.rows = concat_batches(&schema, batches.iter().map(|batch| &batch.rows))?;
+            let kinds: Vec<u8> = batches.iter().flat_map(|batch| batch.all_kinds().values().to_vec()).collect();
+            shown.kinds = (kinds.iter().any(|kind| *kind != 0)).then(|| UInt8Array::from(kinds));
         }
         if shown.rows.num_rows() > 0 || last {
             (self.on_print)(shown);

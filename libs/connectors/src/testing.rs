@@ -106,7 +106,7 @@ pub async fn collect(
                     rows.extend(bad.iter().map(|bad| format!("{}! {}", bad.position, bad.code)));
                     seen.push(Seen { split, rows, next, len });
                 }
-                SourceEvent::Idle { .. } => {}
+                SourceEvent::Idle { .. } | SourceEvent::Lag { .. } => {}
                 SourceEvent::Finished { split } => assert!(finished.insert(split), "split {split} finishes once"),
             }
         }

@@ -22,7 +22,7 @@ pub use sink::{
 };
 pub use source::{
     BadRecord, Position, Pushed, RowPositions, Source, SourceContext, SourceEvent, SourceHints, SourceOutput, Split,
-    SplitStart,
+    SplitStart, Waiting,
 };
 
 /// What connectors a process can open; implemented by the `connectors` crate.

@@ -14,6 +14,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 use crate::batch::Permit;
 use crate::error::{Result, RunError};
+use crate::runtime::Pressure;
 
 /// A kind of input, opened with its options.
 pub trait Source: Send + Sync {
@@ -23,9 +24,42 @@ pub trait Source: Send + Sync {
     /// Lists all splits; called once per run, by the leader. The order is the order of reading where one worker reads several.
     fn splits(&self) -> BoxFuture<'_, Result<Vec<Split>>>;
 
+    /// Lists all splits, like [`splits`](Self::splits), where that may take long: says meanwhile what it waits for. This is what is called.
+    fn list<'a>(&'a self, waiting: &'a Waiting) -> BoxFuture<'a, Result<Vec<Split>>> {
+        let _ = waiting;
+        self.splits()
+    }
+
+    /// Where a split begins that was given no position, in the words of [`Position::At`]: it is recorded, so that a later run can
+    /// begin there too. `None`: at the beginning of the split, for which there is no other word.
+    fn start(&self, split: &Split) -> Option<String> {
+        let _ = split;
+        None
+    }
+
     /// Reads the given splits until all have ended, or for ever. Returns when every split was reported finished, or on failure.
     /// Dropping the future stops the reading.
     fn read(self: Arc<Self>, context: SourceContext, out: SourceOutput) -> BoxFuture<'static, Result<()>>;
+}
+
+/// Where a source says what it waits for before the run can begin.
+#[derive(Clone)]
+pub struct Waiting(Arc<dyn Fn(Option<String>) + Send + Sync>);
+
+impl Waiting {
+    /// `say` gets what is waited for, and `None` when the wait is over.
+    pub fn new(say: impl Fn(Option<String>) + Send + Sync + 'static) -> Waiting {
+        Waiting(Arc::new(say))
+    }
+
+    /// What is waited for, and why it is not there: `topic 'bids' at localhost:9092 (refused)`.
+    pub fn on(&self, what: impl Into<String>) {
+        (self.0)(Some(what.into()));
+    }
+
+    pub fn over(&self) {
+        (self.0)(None);
+    }
 }
 
 /// A unit of input with a position of its own. What it is is the connector's business.
@@ -110,6 +144,8 @@ pub enum SourceEvent {
     Idle { split: u32 },
     /// The split has ended for good.
     Finished { split: u32 },
+    /// How many records are left after what was sent so far; said now and then by readers that know.
+    Lag { split: u32, records: u64 },
 }
 
 /// The record numbers of a batch's rows.
@@ -141,6 +177,7 @@ pub struct SourceOutput {
     pub(crate) budget: Arc<Semaphore>,
     /// The budget's size; one batch larger than all of it still passes alone.
     pub(crate) budget_bytes: usize,
+    pub(crate) pressure: Arc<Pressure>,
     pub(crate) wake: Arc<dyn Fn() + Send + Sync>,
 }
 
@@ -154,6 +191,7 @@ impl SourceOutput {
                 events,
                 budget: Arc::new(Semaphore::new(budget_bytes)),
                 budget_bytes,
+                pressure: Arc::default(),
                 wake: Arc::new(|| {}),
             },
             receiver,
@@ -172,7 +210,13 @@ impl SourceOutput {
         // Batches may be slices of larger buffers that are held elsewhere: count what is in the slice, and what a batch itself takes.
         let sizes = rows.columns().iter().map(|column| column.to_data().get_slice_memory_size().unwrap_or(0));
         let bytes = (sizes.sum::<usize>() + BATCH_BYTES).clamp(1, self.budget_bytes.min(u32::MAX as usize)) as u32;
-        let held = self.budget.clone().acquire_many_owned(bytes).await.map_err(|_| stopped())?;
+        let held = match self.budget.clone().try_acquire_many_owned(bytes) {
+            Ok(held) => held,
+            Err(_) => {
+                let _held_up = self.pressure.hold();
+                self.budget.clone().acquire_many_owned(bytes).await.map_err(|_| stopped())?
+            }
+        };
         self.send(SourceEvent::Rows {
             split,
             rows,
@@ -185,6 +229,10 @@ impl SourceOutput {
 
     pub fn idle(&mut self, split: u32) -> Result<()> {
         self.send(SourceEvent::Idle { split })
+    }
+
+    pub fn lag(&mut self, split: u32, records: u64) -> Result<()> {
+        self.send(SourceEvent::Lag { split, records })
     }
 
     pub fn finished(&mut self, split: u32) -> Result<()> {

@@ -19,6 +19,9 @@ pub enum SourceConnector {
     Filesystem(Box<FilesystemOptions>),
     Replay(Box<ReplayOptions>),
     Datagen(DatagenOptions),
+    /// The rows of a view as the server has put them down for a query; no table and no graph of a user can name it.
+    #[schemars(skip)]
+    ViewSnapshot(ViewSnapshotOptions),
 }
 
 /// Where a sink's rows go.
@@ -28,6 +31,7 @@ pub enum SinkConnector {
     Filesystem(Box<FilesystemOptions>),
     Print(PrintOptions),
     Blackhole(BlackholeOptions),
+    View(ViewOptions),
 }
 
 /// Into more splits no source deals its rows.
@@ -36,7 +40,7 @@ const SPLITS_MAX: u64 = 1024;
 /// The names that `'connector' = ...` may have for a source.
 pub const SOURCE_CONNECTORS: &[&str] = &["datagen", "filesystem", "replay"];
 /// The same for a sink.
-pub const SINK_CONNECTORS: &[&str] = &["blackhole", "filesystem", "print"];
+pub const SINK_CONNECTORS: &[&str] = &["blackhole", "filesystem", "print", "view"];
 
 impl SourceConnector {
     /// The value of `connector` in SQL and of `type` in JSON.
@@ -45,13 +49,14 @@ impl SourceConnector {
             SourceConnector::Filesystem(_) => "filesystem",
             SourceConnector::Replay(_) => "replay",
             SourceConnector::Datagen(_) => "datagen",
+            SourceConnector::ViewSnapshot(_) => "view-snapshot",
         }
     }
 
     /// Whether the input ends by itself and is known to: a property of the source, never a flag.
     pub fn is_bounded(&self) -> bool {
         match self {
-            SourceConnector::Filesystem(_) => true,
+            SourceConnector::Filesystem(_) | SourceConnector::ViewSnapshot(_) => true,
             SourceConnector::Replay(_) => false,
             SourceConnector::Datagen(options) => options.number_of_rows.is_some(),
         }
@@ -83,7 +88,7 @@ impl SourceConnector {
             _ => wrong(option, splits.to_string(), &format!("be 1 to {SPLITS_MAX}")),
         };
         let problems = match self {
-            SourceConnector::Filesystem(_) => [None, None],
+            SourceConnector::Filesystem(_) | SourceConnector::ViewSnapshot(_) => [None, None],
             SourceConnector::Replay(options) => [
                 splits("replay.splits", options.splits),
                 (options.disorder.us < 0)
@@ -108,14 +113,16 @@ impl SinkConnector {
             SinkConnector::Filesystem(_) => "filesystem",
             SinkConnector::Print(_) => "print",
             SinkConnector::Blackhole(_) => "blackhole",
+            SinkConnector::View(_) => "view",
         }
     }
 
-    /// Whether the sink can show that a row was changed or deleted.
-    pub fn takes_updates(&self) -> bool {
+    /// Whether the sink can show that a row was changed or deleted, given the primary key of its table.
+    pub fn takes_updates(&self, primary_key: &[String]) -> bool {
         match self {
             SinkConnector::Filesystem(_) => false,
             SinkConnector::Print(_) | SinkConnector::Blackhole(_) => true,
+            SinkConnector::View(_) => !primary_key.is_empty(),
         }
     }
 
@@ -126,6 +133,10 @@ impl SinkConnector {
             "filesystem" => read::<FilesystemOptions>(options, at).map(|o| SinkConnector::Filesystem(Box::new(o))),
             "print" => read::<PrintOptions>(options, at).map(SinkConnector::Print),
             "blackhole" => read::<BlackholeOptions>(options, at).map(SinkConnector::Blackhole),
+            "view" => read::<ViewOptions>(options, at).and_then(|view| match view.out_of_range(at) {
+                problems if problems.is_empty() => Ok(SinkConnector::View(view)),
+                problems => Err(problems),
+            }),
             other => unreachable!("{other} is a known sink connector"),
         }
     }
@@ -284,6 +295,63 @@ pub struct PrintOptions {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct BlackholeOptions {}
 
+/// Rows that can be asked while the job runs and after it: kept by key, or the newest ones.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct ViewOptions {
+    /// What the view is called: letters, digits, `_`, `-` and `.`, at most 128. Default: the table's name.
+    #[serde(rename = "view.name", default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// A run fails when the view has more bytes in memory. Default: 256 MiB.
+    #[serde(rename = "view.max-bytes", default = "view_bytes", deserialize_with = "bytes")]
+    pub max_bytes: u64,
+    /// Without a primary key: rows that are kept, the newest ones. Default: 100,000.
+    #[serde(rename = "retention.rows", default, skip_serializing_if = "Option::is_none", deserialize_with = "optional_number")]
+    pub retention_rows: Option<u64>,
+    /// Without a primary key: how long after its arrival a row is kept, at most. Default: as long as `retention.rows` keeps it.
+    #[serde(rename = "retention.age", default, skip_serializing_if = "Option::is_none")]
+    pub retention_age: Option<Period>,
+}
+
+impl ViewOptions {
+    /// Rows that a view without a primary key keeps by default.
+    pub const RETENTION_ROWS: u64 = 100_000;
+
+    fn out_of_range(&self, at: &str) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        let mut wrong = |option: &str, message: String| {
+            problems.push(Problem::new("invalid_option", message).pointer(format!("{at}/{option}")));
+        };
+        if let Some(name) = self.name.as_ref().filter(|name| !is_view_name(name)) {
+            wrong("view.name", format!("a view cannot be called {name:?}; {VIEW_NAMES}"));
+        }
+        if self.retention_rows == Some(0) {
+            wrong("retention.rows", "retention.rows is 0; it must be above 0".into());
+        }
+        if let Some(age) = self.retention_age.filter(|age| age.us <= 0) {
+            wrong("retention.age", format!("retention.age is {age}; it must be above 0"));
+        }
+        problems
+    }
+}
+
+/// What [`is_view_name`] asks for.
+pub const VIEW_NAMES: &str = "use letters, digits, _, - and ., at most 128, and begin with another than .";
+
+/// Whether a view can have this name: it stands in paths and file names.
+pub fn is_view_name(name: &str) -> bool {
+    let known = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    (1..=128).contains(&name.len()) && name.chars().all(known) && !name.starts_with('.')
+}
+
+/// One Arrow IPC file or stream, with exactly the columns of its table.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct ViewSnapshotOptions {
+    /// A local file, below a root that the run may use.
+    pub path: String,
+}
+
 /// A text that is never shown. It is serialised as it is, because graphs are shipped to processes; whoever prints a graph redacts it first.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
@@ -305,6 +373,10 @@ fn one() -> u64 {
 
 fn file_size() -> u64 {
     128 << 20
+}
+
+fn view_bytes() -> u64 {
+    256 << 20
 }
 
 fn rollover() -> Period {
@@ -340,6 +412,7 @@ fn knows(connector: &str, option: &str) -> bool {
         "datagen" => option.starts_with("fields.") || names_of::<DatagenOptions>().contains(option),
         "print" => names_of::<PrintOptions>().contains(option),
         "blackhole" => names_of::<BlackholeOptions>().contains(option),
+        "view" => names_of::<ViewOptions>().contains(option),
         _ => false,
     }
 }
@@ -595,6 +668,31 @@ mod tests {
             assert!(problems.len() == 1 && problems[0].contains(wrong), "{problems:?}");
         }
         assert!(source(json!({"type": "datagen", "splits": 1024, "rows-per-second": 1})).is_ok());
+    }
+
+    #[test]
+    fn options_of_views_are_checked() {
+        let sink = |options: Value| {
+            let object = options.as_object().cloned().unwrap_or_default();
+            SinkConnector::from_options(&object, "").map_err(|problems| problems.iter().map(Problem::to_string).collect::<Vec<_>>())
+        };
+        let read = sink(json!({"type": "view", "view.name": "Top-10.v2", "view.max-bytes": "1 MiB", "retention.rows": "1_000", "retention.age": "2 h"}));
+        let Ok(SinkConnector::View(options)) = read else { panic!("{read:?}") };
+        assert_eq!((options.max_bytes, options.retention_rows), (1 << 20, Some(1000)));
+        assert_eq!(options.retention_age.map(|age| age.us), Some(7_200_000_000));
+        let again = serde_json::to_value(SinkConnector::View(options.clone())).and_then(serde_json::from_value);
+        assert!(matches!(again, Ok(SinkConnector::View(again)) if again == options));
+        let wrong = sink(json!({"type": "view", "view.name": "../a", "retention.rows": 0, "retention.age": "0s"}));
+        assert_eq!(wrong.as_ref().map_err(Vec::len), Err(3), "{wrong:?}");
+        assert!(sink(json!({"type": "view", "retention.row": 1})).is_err_and(|all| all[0].contains("did you mean retention.rows?")));
+        assert!(source(json!({"type": "view-snapshot", "path": "a"})).is_err(), "no user reads a snapshot by its path");
+        assert!(source(json!({"type": "view_snapshot", "path": "a"})).is_err());
+        for name in ["v", "Top_10.by-hour", "_", "0", &"a".repeat(128)] {
+            assert!(is_view_name(name), "{name}");
+        }
+        for name in ["", ".", "..", ".hidden", "a/b", "a b", "a\0", "é", "a\n", &"a".repeat(129)] {
+            assert!(!is_view_name(name), "{name:?}");
+        }
     }
 
     #[test]

@@ -317,6 +317,21 @@ pub struct Sink {
     pub partition_by: Vec<String>,
 }
 
+impl Sink {
+    /// Whether rows may change or go that the sink has been given.
+    pub fn takes_updates(&self) -> bool {
+        self.connector.takes_updates(&self.primary_key)
+    }
+
+    /// The view that it writes, if it writes one.
+    pub fn view_name(&self) -> Option<&str> {
+        match &self.connector {
+            SinkConnector::View(options) => Some(options.name.as_deref().unwrap_or(&self.table)),
+            _ => None,
+        }
+    }
+}
+
 /// Output: source, split, position, event_time, watermark, operator, windows_missed, row (as JSON). See [`crate::late_rows_schema`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct LateRows {}

@@ -8,5 +8,15 @@
 mod records;
 mod store;
 
+mod error;
+mod migrations;
+mod queries;
+mod session;
+mod shared;
+
+pub mod postgres;
+pub mod sqlite;
+
+pub use queries::audit::verify_audit;
 pub use records::*;
 pub use store::{MetadataError, MetadataStore, Result};

@@ -42,6 +42,8 @@ pub struct JobVersion {
     pub settings: Value,
     /// Names of the views that it writes. A name belongs to one job at a time.
     pub views: Vec<ViewDefinition>,
+    /// Names of the connections that it needs: each must exist, and stays while this is the job's version.
+    pub connections: Vec<String>,
     pub created_at: DateTime<Utc>,
 }
 
@@ -158,6 +160,8 @@ pub struct Table {
     pub sql: String,
     /// What was understood of it; as the server defines it.
     pub definition: Value,
+    /// Names of the connections that it needs: each must exist, and stays while the table does.
+    pub connections: Vec<String>,
     pub revision: i64,
     pub created_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,
@@ -167,6 +171,7 @@ pub struct Table {
 #[derive(Clone, Debug, PartialEq)]
 pub struct ApiKey {
     pub key_id: Uuid,
+    /// Unique among keys that are not revoked.
     pub name: String,
     /// `viewer`, `operator` or `admin`.
     pub role: String,

@@ -122,6 +122,8 @@ pub trait MetadataStore: Send + Sync {
     async fn audit(&self, change: &Change, outcome: &str) -> Result<()>;
     /// Lines with a sequence above `after`, in order.
     async fn audit_log(&self, after: i64, limit: i64) -> Result<Vec<AuditEntry>>;
+    /// Number and hash of the newest line, `(0, "")` if there is none; for [`verify_audit`](crate::verify_audit).
+    async fn audit_head(&self) -> Result<(i64, String)>;
     /// The answer that was given to a request with this key, if there was one.
     async fn answer(&self, principal: &str, request: &str, key: &str) -> Result<Option<StoredAnswer>>;
 

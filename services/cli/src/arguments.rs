@@ -36,7 +36,17 @@ pub enum Command {
     },
     /// Take part in a run of another process of the program.
     #[command(hide = true)]
-    JobProcess,
+    JobProcess {
+        /// Logs as lines of JSON.
+        #[arg(long)]
+        log_lines: bool,
+    },
+    /// Run the attempt that a server describes in a directory.
+    #[command(hide = true)]
+    Attempt {
+        #[arg(long, value_name = "DIR")]
+        directory: PathBuf,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -170,6 +180,6 @@ mod tests {
     fn help_hides_what_is_for_the_program_itself() {
         let help = Arguments::command().render_long_help().to_string();
         assert!(help.contains("validate") && help.contains("130 interrupted"), "{help}");
-        assert!(!help.contains("job-process"), "{help}");
+        assert!(!help.contains("job-process") && !help.contains("attempt"), "{help}");
     }
 }

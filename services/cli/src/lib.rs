@@ -59,9 +59,14 @@ pub fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    log(arguments.verbose);
-    if let Command::JobProcess = arguments.command {
-        return worker::job_process();
+    match &arguments.command {
+        Command::Attempt { .. } | Command::JobProcess { log_lines: true } => worker::log_lines(),
+        _ => log(arguments.verbose),
+    }
+    match &arguments.command {
+        Command::JobProcess { .. } => return worker::job_process(),
+        Command::Attempt { directory } => return worker::attempt_process(directory),
+        _ => {}
     }
     worker::report_panics(false);
     let exit = match &arguments.command {
@@ -73,7 +78,7 @@ pub fn main() -> ExitCode {
             clap_complete::generate(*shell, &mut Arguments::command(), "highwater", &mut text);
             output::answer(&text)
         }
-        Command::JobProcess => unreachable!("a job process has left already"),
+        Command::JobProcess { .. } | Command::Attempt { .. } => unreachable!("a job process has left already"),
     };
     exit.into()
 }

@@ -92,6 +92,7 @@ impl Running<'_> {
                 generation: 1,
                 graph: self.script.graph.clone(),
                 settings: self.script.settings.clone(),
+                start: Default::default(),
                 restore: None,
                 checkpoints: false,
                 stop_after: None,
@@ -99,6 +100,7 @@ impl Running<'_> {
             allowed_roots,
             on_print: self.on_print(verb.clone(), unprintable.clone()),
             process_arguments: process_arguments(self.verbose),
+            children: worker::Children::default(),
             verb: obeyed,
             progress,
         };

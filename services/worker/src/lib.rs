@@ -3,8 +3,11 @@
 //! [`run_attempt`] leads, with the connectors of this build. Further processes are the same program, started again with the caller's
 //! arguments; there, [`job_process`] takes part. What such a process must know, the secret of the attempt included, comes through a pipe on
 //! its standard input. The pipe stays open as long as the leading process lives, however that ends, so no process is ever left behind.
+//! [`attempt_process`] is the whole life of a process that a control plane has started.
 //! This crate knows nothing of SQL and of what is shown to whom.
 
+mod hosted;
+mod log;
 mod panics;
 
 use std::io::{BufRead, PipeWriter, Read, Write};
@@ -19,6 +22,8 @@ use serde::{Deserialize, Serialize};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 
+pub use hosted::attempt_process;
+pub use log::log_lines;
 pub use panics::report_panics;
 
 /// Exit code of a process that met a bug of ours.
@@ -33,13 +38,26 @@ pub struct Attempt {
     pub on_print: OnPrint,
     /// Arguments of this program that lead to [`job_process`].
     pub process_arguments: Vec<String>,
+    /// Gets the further processes.
+    pub children: Children,
     pub verb: watch::Receiver<Verb>,
     pub progress: watch::Sender<Progress>,
 }
 
+/// The further processes of an attempt.
+#[derive(Clone, Debug, Default)]
+pub struct Children(Arc<Mutex<Vec<u32>>>);
+
+impl Children {
+    /// In the order of their indexes.
+    pub fn pids(&self) -> Vec<u32> {
+        self.0.lock().expect("nothing panics while it holds the list").clone()
+    }
+}
+
 /// Runs an attempt to its end, with its further processes. Nothing is left running when this returns.
 pub async fn run_attempt(attempt: Attempt) -> Result<Outcome, RunError> {
-    let Attempt { request, allowed_roots, on_print, process_arguments, verb, progress } = attempt;
+    let Attempt { request, allowed_roots, on_print, process_arguments, children, verb, progress } = attempt;
     let registry = Registry::new(AllowedRoots::new(&allowed_roots)).on_print(on_print);
     // Open until the run is over; then what is still there ends.
     let lifelines = Mutex::new(Vec::new());
@@ -49,6 +67,7 @@ pub async fn run_attempt(attempt: Attempt) -> Result<Outcome, RunError> {
         let instruction = Instruction { launch: launch.clone(), allowed_roots: allowed_roots.clone() };
         let (child, lifeline) = start(&process_arguments, &instruction)?;
         tracing::info!(index = launch.identity.index, pid = child.id(), "started a further process");
+        children.0.lock().expect("nothing panics while it holds the list").extend(child.id());
         lifelines.lock().expect("nothing panics while it holds the list").push(lifeline);
         Ok(child)
     };
@@ -89,9 +108,7 @@ pub fn job_process() -> ExitCode {
     let instruction = match read.map(|_| serde_json::from_str::<Instruction>(&line)) {
         Ok(Ok(instruction)) => instruction,
         _ => {
-            eprintln!(
-                "highwater: this command is for the program's own further processes; it is never started by hand"
-            );
+            log::tell("this command is for the program's own further processes; it is never started by hand");
             return ExitCode::from(2);
         }
     };
@@ -99,7 +116,7 @@ pub fn job_process() -> ExitCode {
     let runtime = match (watched, io_runtime()) {
         (Ok(_), Ok(runtime)) => runtime,
         (Err(error), _) | (_, Err(error)) => {
-            eprintln!("highwater: cannot start the threads of process {}: {error}", instruction.launch.identity.index);
+            log::tell(&format!("cannot start the threads of process {}: {error}", instruction.launch.identity.index));
             return ExitCode::FAILURE;
         }
     };
@@ -115,7 +132,7 @@ pub fn job_process() -> ExitCode {
             ExitCode::FAILURE
         }
         Err(error) => {
-            eprintln!("highwater: process {index} of the run: {error}");
+            log::tell(&format!("process {index} of the run: {error}"));
             ExitCode::FAILURE
         }
     }

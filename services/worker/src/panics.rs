@@ -30,6 +30,11 @@ pub fn cause(error: RunError) -> RunError {
 /// run that went well; the leader learns of a lost process, and says so, by itself. A further process (`taking_part`) that nobody ends
 /// for it ends itself.
 pub fn report_panics(taking_part: bool) {
+    report_panics_with(taking_part, |_| {});
+}
+
+/// As [`report_panics`]; before the process ends, `last` gets what is said.
+pub fn report_panics_with(taking_part: bool, last: impl Fn(&str) + Send + Sync + 'static) {
     std::panic::set_hook(Box::new(move |panic| {
         let thread = std::thread::current();
         let name = thread.name().unwrap_or_default();
@@ -47,8 +52,10 @@ pub fn report_panics(taking_part: bool) {
             }
             return;
         }
-        say(&message(panic));
+        let message = message(panic);
+        say(&message);
         if !name.starts_with("timely:work") {
+            last(&message);
             std::process::exit(EXIT_INTERNAL.into());
         }
     }));
@@ -64,6 +71,10 @@ fn message(panic: &PanicHookInfo) -> String {
 }
 
 fn say(text: &str) {
+    if crate::log::is_lines() {
+        tracing::error!("internal error: {text}");
+        return;
+    }
     let mut stderr = std::io::stderr().lock();
     // Over a progress bar, if there is one.
     let clear = if stderr.is_terminal() { "\r\x1b[K" } else { "" };

@@ -45,7 +45,7 @@ impl AllowedRoots {
     }
 
     /// The path without links, whether or not it exists yet; refused outside of the roots.
-    fn resolve(&self, path: &Path) -> Result<PathBuf> {
+    pub(crate) fn resolve(&self, path: &Path) -> Result<PathBuf> {
         let shown = || path.display().to_string();
         let mut existing = if path.is_absolute() {
             path.to_path_buf()

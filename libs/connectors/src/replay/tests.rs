@@ -175,6 +175,7 @@ fn a_factor_paces_and_idle_stays_open() {
             match events.recv().await.unwrap() {
                 SourceEvent::Rows { rows: batch, .. } => rows += batch.num_rows(),
                 SourceEvent::Idle { .. } => break,
+                SourceEvent::Lag { .. } => {}
                 SourceEvent::Finished { .. } => panic!("an idle replay does not end"),
             }
         }

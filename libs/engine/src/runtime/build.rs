@@ -44,8 +44,11 @@ pub fn build<'scope>(
     let (mut sources, mut sinks) = (0, 0);
     let place = factory::Place { worker: state.worker, workers: state.workers };
     for (position, stage) in plan.stages.iter().enumerate() {
-        let context =
-            Context { name: stage.operator.clone(), metrics: shared.metrics.stage(position), state: state.clone() };
+        let context = Context {
+            name: stage.operator.clone(),
+            metrics: shared.metrics.subtask(position, state.worker),
+            state: state.clone(),
+        };
         let side = plan.reads_side(position);
         let mut inputs = Vec::new();
         for edge in &stage.inputs {
@@ -170,6 +173,7 @@ fn instance<'scope>(
         false => Some(factory::steps(&of.source.prelude, &of.source.read, of.env, &of.context.name, of.names)?),
     };
     let (events_sender, events) = unbounded_channel();
+    let pressure = of.context.metrics.pressure.clone();
     let open: Vec<SplitStart> =
         splits.into_iter().filter(|(_, state)| !state.ended()).map(|(start, _)| start).collect();
     let limits = Limits {
@@ -209,6 +213,7 @@ fn instance<'scope>(
         events: events_sender.clone(),
         budget: shared.budget.clone(),
         budget_bytes: shared.budget_bytes,
+        pressure,
         // A worker that is gone needs no waking.
         wake: Arc::new(move || {
             let _ = wake.activate();

@@ -19,17 +19,31 @@ pub struct SplitState {
     pub idle: bool,
     /// Records read so far: rows, bad ones included.
     pub read: u64,
+    /// Records from the position to the end of the split, where its reader says so now and then.
+    #[serde(default)]
+    pub lag: Option<u64>,
+    /// It was ended from outside, at its position.
+    #[serde(default)]
+    pub drained: bool,
 }
 
 impl Default for SplitState {
     fn default() -> SplitState {
-        SplitState { position: None, max_time_us: None, watermark: WM_MIN, idle: false, read: 0 }
+        SplitState {
+            position: None,
+            max_time_us: None,
+            watermark: WM_MIN,
+            idle: false,
+            read: 0,
+            lag: None,
+            drained: false,
+        }
     }
 }
 
 impl SplitState {
     pub fn ended(&self) -> bool {
-        self.position == Some(Position::End)
+        self.drained || self.position == Some(Position::End)
     }
 }
 
@@ -97,6 +111,7 @@ impl SourceClock {
         split.state.idle = false;
         split.state.position = Some(next);
         split.state.read += records;
+        split.state.lag = split.state.lag.map(|lag| lag.saturating_sub(records));
         split.state.max_time_us = split.state.max_time_us.max(max_time_us);
         if let (Rule::Disorder { delay_us, unit_us }, Some(max)) = (rule, split.state.max_time_us) {
             split.state.watermark = split.state.watermark.max(max.saturating_sub(delay_us).saturating_sub(unit_us));
@@ -110,18 +125,24 @@ impl SourceClock {
         }
     }
 
+    /// The reader knows how many records are left.
+    pub fn lag(&mut self, number: u32, records: u64) {
+        self.split(number).state.lag = Some(records);
+    }
+
     pub fn ended(&mut self, number: u32) {
         let split = self.split(number);
         split.state.position = Some(Position::End);
         split.state.watermark = WM_FINAL;
         split.state.idle = false;
+        split.state.lag = split.state.lag.map(|_| 0);
     }
 
-    /// Ends all splits: no further rows will be asked for.
+    /// Ends all splits where they are: no further rows will be asked for.
     pub fn drain(&mut self) {
         for split in self.splits.values_mut() {
             split.state.watermark = WM_FINAL;
-            split.state.position = Some(Position::End);
+            split.state.drained = true;
         }
     }
 

@@ -315,7 +315,7 @@ impl Driven {
             let snapshot = writer.finish()?.to_bytes()?;
             self.context.state.send(FromWorker::Snapshot { epoch: self.epoch, operator, worker, snapshot });
         }
-        self.context.metrics.state_bytes(self.context.state.worker, self.operator.state_bytes());
+        self.context.metrics.state_bytes(self.operator.state_bytes());
         if kind.last {
             self.ended = true;
             self.ports.close();
@@ -490,7 +490,7 @@ pub(super) mod tests {
             let state = Rc::new(WorkerState::new(0, 1, false, 1, 0, leader));
             let log = Rc::new(RefCell::new(Vec::new()));
             let (mut ports, mut activators): (Vec<Port>, Vec<Activator>) = (Vec::new(), Vec::new());
-            let metrics = crate::runtime::metrics::Metrics::new(["test".to_string()], 1).stage(0);
+            let metrics = crate::runtime::metrics::Metrics::new(1, 1).subtask(0, 0);
             worker.dataflow_core("test", None, Box::new(()), |_, scope: Scope<'_, Time>| {
                 let mut edges = Vec::new();
                 for _ in 0..2 {

@@ -27,7 +27,7 @@ fn play(
         let state = Rc::new(WorkerState::new(0, 1, false, 1, 0, leader));
         let asked = Rc::new(RefCell::new(Vec::new()));
         let (mut ports, mut activators): (Vec<Port>, Vec<Activator>) = (Vec::new(), Vec::new());
-        let metrics = Metrics::new(["test".to_string()], 1).stage(0);
+        let metrics = Metrics::new(1, 1).subtask(0, 0);
         worker.dataflow_core("test", None, Box::new(()), |_, scope: Scope<'_, Time>| {
             let mut edges = Vec::new();
             for _ in 0..2 {

@@ -18,6 +18,7 @@ use tokio::sync::mpsc::error::TryRecvError;
 use super::clock::SourceClock;
 use super::driver::{Context, Ports};
 use super::messages::{Cut, CutReport, FromWorker};
+use super::metrics::Holding;
 use super::time::{Time, WM_FINAL};
 use crate::batch::{Batch, Origin};
 use crate::error::{Result, RunError};
@@ -68,7 +69,7 @@ pub struct Flow {
     rows: u64,
     bytes: u64,
     /// A cut was asked for: nothing is taken from the reader until it comes.
-    waiting: bool,
+    waiting: Option<Holding>,
     finish_told: bool,
     /// The watermark that the capability is at.
     shown: i64,
@@ -83,7 +84,7 @@ impl Flow {
         Flow {
             rows: 0,
             bytes: 0,
-            waiting: false,
+            waiting: None,
             finish_told: false,
             shown: watermark,
             shown_at: None,
@@ -117,7 +118,7 @@ impl Ingest {
                 }
                 continue;
             }
-            if self.flow.waiting {
+            if self.flow.waiting.is_some() {
                 break;
             }
             if taken == EVENTS_PER_ACTIVATION {
@@ -196,7 +197,7 @@ impl Ingest {
         self.clock.set_floor(cut.floor);
         self.epoch = cut.epoch + 1;
         self.ports.downgrade(Time::new(self.epoch, self.flow.shown));
-        (self.flow.rows, self.flow.bytes, self.flow.waiting) = (0, 0, false);
+        (self.flow.rows, self.flow.bytes, self.flow.waiting) = (0, 0, None);
     }
 
     /// Moves the capability to the clock's watermark: where allowed (rule 2), and not more often than asked for.
@@ -227,6 +228,7 @@ impl Ingest {
         match event {
             SourceEvent::Idle { split } => self.clock.idle(split),
             SourceEvent::Finished { split } => self.clock.ended(split),
+            SourceEvent::Lag { split, records } => self.clock.lag(split, records),
             SourceEvent::Rows { split, rows, positions, bad, next, permit } => {
                 let records = rows.num_rows() as u64 + bad.len() as u64;
                 self.context.metrics.rows_in(records as usize);
@@ -243,7 +245,7 @@ impl Ingest {
                 let full = self.flow.bytes >= self.limits.epoch_max_bytes
                     || self.limits.epoch_every_rows.is_some_and(|most| self.flow.rows >= most);
                 if full {
-                    self.flow.waiting = true;
+                    self.flow.waiting = Some(self.context.metrics.pressure.hold());
                     self.context.state.send(FromWorker::CutWanted { epoch: self.epoch });
                 } else if self.limits.watermark_interval_us == 0 {
                     self.show_watermark(false);

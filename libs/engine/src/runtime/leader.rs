@@ -67,6 +67,8 @@ pub enum Effect {
     Commit {
         epoch: u64,
         kind: CommitKind,
+        /// The minimum of the sources' closing watermarks.
+        watermark: i64,
         sinks: BTreeMap<usize, Vec<Committable>>,
     },
     /// The last epoch is committed.
@@ -89,6 +91,8 @@ pub struct Leader {
     finished: BTreeSet<(usize, usize)>,
     cut: BTreeMap<u64, CutEpoch>,
     splits: BTreeMap<u32, SplitState>,
+    /// The splits as of the epoch that was committed last.
+    complete: BTreeMap<u32, SplitState>,
     closing: BTreeMap<usize, i64>,
     committing: Option<u64>,
     last: Option<u64>,
@@ -103,6 +107,7 @@ struct CutEpoch {
     reports: usize,
     /// By source, the minimum over the instances so far.
     closing: BTreeMap<usize, i64>,
+    splits: Vec<(u32, SplitState)>,
     snapshots: usize,
     prepared: BTreeMap<usize, BTreeMap<usize, Committable>>,
 }
@@ -119,6 +124,7 @@ impl Leader {
             finished: BTreeSet::new(),
             cut: BTreeMap::new(),
             splits: BTreeMap::new(),
+            complete: BTreeMap::new(),
             closing: BTreeMap::new(),
             committing: None,
             last: None,
@@ -132,6 +138,11 @@ impl Leader {
     /// The splits as of the latest cuts, by number.
     pub fn splits(&self) -> &BTreeMap<u32, SplitState> {
         &self.splits
+    }
+
+    /// The splits as of the epoch that was committed last, by number.
+    pub fn complete(&self) -> &BTreeMap<u32, SplitState> {
+        &self.complete
     }
 
     /// By source, its closing watermark in the epoch committed last.
@@ -160,6 +171,7 @@ impl Leader {
                 epoch.reports += 1;
                 let closing = epoch.closing.entry(report.source).or_insert(report.watermark);
                 *closing = report.watermark.min(*closing);
+                epoch.splits.extend(report.splits.iter().cloned());
                 self.splits.extend(report.splits);
                 self.raise_floor();
             }
@@ -172,7 +184,9 @@ impl Leader {
             Event::Committed { epoch } => {
                 assert!(self.committing == Some(epoch), "epochs commit one at a time");
                 self.committing = None;
-                self.closing = self.cut.remove(&epoch).map(|cut| cut.closing).unwrap_or_default();
+                let cut = self.cut.remove(&epoch).expect("an epoch commits once");
+                self.closing = cut.closing;
+                self.complete.extend(cut.splits);
                 if self.last == Some(epoch) || self.stop_at == Some(epoch) {
                     self.done = true;
                     let stopped = Effect::Stopped { epoch };
@@ -210,7 +224,14 @@ impl Leader {
         let cut = Cut { epoch: self.epoch, kind, now_us, floor: self.floor };
         self.cut.insert(
             self.epoch,
-            CutEpoch { kind, reports: 0, closing: BTreeMap::new(), snapshots: 0, prepared: BTreeMap::new() },
+            CutEpoch {
+                kind,
+                reports: 0,
+                closing: BTreeMap::new(),
+                splits: Vec::new(),
+                snapshots: 0,
+                prepared: BTreeMap::new(),
+            },
         );
         if last {
             self.last = Some(self.epoch);
@@ -242,7 +263,8 @@ impl Leader {
         let sinks = std::mem::take(&mut cut.prepared);
         let sinks = sinks.into_iter().map(|(sink, workers)| (sink, workers.into_values().collect())).collect();
         self.committing = Some(epoch);
-        Some(Effect::Commit { epoch, kind: cut.kind, sinks })
+        let watermark = cut.closing.values().copied().min().unwrap_or(WM_MIN);
+        Some(Effect::Commit { epoch, kind: cut.kind, watermark, sinks })
     }
 
     /// The minimum over the active splits of the run; stands still while there is none.

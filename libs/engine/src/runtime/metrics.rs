@@ -1,17 +1,16 @@
-//! Counters of a process: written by workers once per batch, read by whoever shows progress.
+//! Counters of a process, per stage and worker: written by workers once per batch, read by whoever shows progress.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
 use super::time::WM_MIN;
 use crate::operator::Output;
 
-/// Counters of one operator over all workers of a process.
-#[derive(Debug)]
+/// Counters of one stage on one worker.
+#[derive(Debug, Default)]
 pub struct OperatorMetrics {
     rows_in: AtomicU64,
     rows_out: AtomicU64,
@@ -22,23 +21,14 @@ pub struct OperatorMetrics {
     dead: AtomicU64,
     busy_us: AtomicU64,
     watermark: AtomicI64,
-    state_bytes: Vec<AtomicU64>,
+    state_bytes: AtomicU64,
+    /// Of sources: the time in which they could not send what they had.
+    pub pressure: Arc<Pressure>,
 }
 
 impl OperatorMetrics {
-    fn new(workers: usize) -> OperatorMetrics {
-        OperatorMetrics {
-            rows_in: AtomicU64::new(0),
-            rows_out: AtomicU64::new(0),
-            late: AtomicU64::new(0),
-            partially_late: AtomicU64::new(0),
-            filtered: AtomicU64::new(0),
-            dropped: AtomicU64::new(0),
-            dead: AtomicU64::new(0),
-            busy_us: AtomicU64::new(0),
-            watermark: AtomicI64::new(WM_MIN),
-            state_bytes: (0..workers).map(|_| AtomicU64::new(0)).collect(),
-        }
+    fn new() -> OperatorMetrics {
+        OperatorMetrics { watermark: AtomicI64::new(WM_MIN), ..OperatorMetrics::default() }
     }
 
     pub fn rows_in(&self, rows: usize) {
@@ -71,47 +61,183 @@ impl OperatorMetrics {
         self.watermark.fetch_max(watermark, Relaxed);
     }
 
-    pub fn state_bytes(&self, worker: usize, bytes: usize) {
-        self.state_bytes[worker % self.state_bytes.len()].store(bytes as u64, Relaxed);
+    pub fn state_bytes(&self, bytes: usize) {
+        self.state_bytes.store(bytes as u64, Relaxed);
+    }
+
+    fn counts(&self, elapsed_us: u64) -> SubtaskCounts {
+        let busy_us = self.busy_us.load(Relaxed);
+        let backpressured_us = self.pressure.total_us();
+        SubtaskCounts {
+            rows_in: self.rows_in.load(Relaxed),
+            rows_out: self.rows_out.load(Relaxed),
+            late: self.late.load(Relaxed),
+            partially_late: self.partially_late.load(Relaxed),
+            filtered: self.filtered.load(Relaxed),
+            dropped: self.dropped.load(Relaxed),
+            dead: self.dead.load(Relaxed),
+            busy_us,
+            backpressured_us,
+            idle_us: elapsed_us.saturating_sub(busy_us).saturating_sub(backpressured_us),
+            watermark: self.watermark.load(Relaxed),
+            state_bytes: self.state_bytes.load(Relaxed),
+        }
     }
 }
 
-/// The counters of all operators of a process.
+/// Time in which a source instance was held up, for whatever reasons at once. Costs nothing while there is none.
+#[derive(Debug, Default)]
+pub struct Pressure(Mutex<Held>);
+
+#[derive(Debug, Default)]
+struct Held {
+    reasons: u32,
+    since: Option<Instant>,
+    total: Duration,
+}
+
+impl Pressure {
+    /// Held up until the guard is dropped.
+    pub fn hold(self: &Arc<Pressure>) -> Holding {
+        let mut held = self.0.lock().expect("nothing panics while it counts");
+        held.reasons += 1;
+        held.since.get_or_insert_with(Instant::now);
+        Holding(self.clone())
+    }
+
+    fn total_us(&self) -> u64 {
+        let held = self.0.lock().expect("nothing panics while it counts");
+        let now = held.since.map_or(Duration::ZERO, |since| since.elapsed());
+        (held.total + now).as_micros() as u64
+    }
+}
+
+/// See [`Pressure::hold`].
+#[derive(Debug)]
+pub struct Holding(Arc<Pressure>);
+
+impl Drop for Holding {
+    fn drop(&mut self) {
+        let mut held = self.0.0.lock().expect("nothing panics while it counts");
+        held.reasons -= 1;
+        if held.reasons == 0
+            && let Some(since) = held.since.take()
+        {
+            held.total += since.elapsed();
+        }
+    }
+}
+
+/// The counters of all stages of a process, each on every worker of the process.
 #[derive(Debug)]
 pub struct Metrics {
-    operators: Vec<(String, Arc<OperatorMetrics>)>,
+    began: Instant,
+    /// By stage, then by worker within the process.
+    stages: Vec<Vec<Arc<OperatorMetrics>>>,
 }
 
 impl Metrics {
-    /// One entry per stage, under its operator's id.
-    pub fn new(operators: impl IntoIterator<Item = String>, workers: usize) -> Metrics {
-        Metrics { operators: operators.into_iter().map(|id| (id, Arc::new(OperatorMetrics::new(workers)))).collect() }
+    pub fn new(stages: usize, workers: usize) -> Metrics {
+        let stage = || (0..workers).map(|_| Arc::new(OperatorMetrics::new())).collect();
+        Metrics { began: Instant::now(), stages: (0..stages).map(|_| stage()).collect() }
     }
 
-    pub fn stage(&self, position: usize) -> Arc<OperatorMetrics> {
-        self.operators[position].1.clone()
+    /// `worker` counts over all processes, which have as many workers each.
+    pub fn subtask(&self, stage: usize, worker: usize) -> Arc<OperatorMetrics> {
+        let workers = &self.stages[stage];
+        workers[worker % workers.len()].clone()
     }
 
-    pub fn counts(&self) -> Vec<OperatorCounts> {
-        let read = |(id, metrics): &(String, Arc<OperatorMetrics>)| OperatorCounts {
-            operator: id.clone(),
-            rows_in: metrics.rows_in.load(Relaxed),
-            rows_out: metrics.rows_out.load(Relaxed),
-            late: metrics.late.load(Relaxed),
-            partially_late: metrics.partially_late.load(Relaxed),
-            filtered: metrics.filtered.load(Relaxed),
-            dropped: metrics.dropped.load(Relaxed),
-            dead: metrics.dead.load(Relaxed),
-            busy_us: metrics.busy_us.load(Relaxed),
-            watermark: metrics.watermark.load(Relaxed),
-            state_bytes: metrics.state_bytes.iter().map(|bytes| bytes.load(Relaxed)).sum(),
-        };
-        self.operators.iter().map(read).collect()
+    /// By stage, then by worker within the process.
+    pub fn counts(&self) -> ProcessCounts {
+        let elapsed_us = self.began.elapsed().as_micros() as u64;
+        let stage = |workers: &Vec<Arc<OperatorMetrics>>| workers.iter().map(|one| one.counts(elapsed_us)).collect();
+        self.stages.iter().map(stage).collect()
     }
 }
 
-/// What an operator has done so far.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// What one process has counted: by stage, then by worker.
+pub type ProcessCounts = Vec<Vec<SubtaskCounts>>;
+
+/// What a stage has done so far on one worker. As a message, a row of numbers: a process sends all of its own several times a second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "[i64; 12]", into = "[i64; 12]")]
+pub struct SubtaskCounts {
+    pub rows_in: u64,
+    pub rows_out: u64,
+    pub late: u64,
+    pub partially_late: u64,
+    pub filtered: u64,
+    pub dropped: u64,
+    pub dead: u64,
+    pub busy_us: u64,
+    pub backpressured_us: u64,
+    pub idle_us: u64,
+    /// The watermark applied, microseconds.
+    pub watermark: i64,
+    pub state_bytes: u64,
+}
+
+impl Default for SubtaskCounts {
+    fn default() -> SubtaskCounts {
+        SubtaskCounts::from([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, WM_MIN, 0])
+    }
+}
+
+impl From<[i64; 12]> for SubtaskCounts {
+    fn from(row: [i64; 12]) -> SubtaskCounts {
+        let [
+            rows_in,
+            rows_out,
+            late,
+            partially_late,
+            filtered,
+            dropped,
+            dead,
+            busy,
+            backpressured,
+            idle,
+            watermark,
+            state,
+        ] = row;
+        SubtaskCounts {
+            rows_in: rows_in as u64,
+            rows_out: rows_out as u64,
+            late: late as u64,
+            partially_late: partially_late as u64,
+            filtered: filtered as u64,
+            dropped: dropped as u64,
+            dead: dead as u64,
+            busy_us: busy as u64,
+            backpressured_us: backpressured as u64,
+            idle_us: idle as u64,
+            watermark,
+            state_bytes: state as u64,
+        }
+    }
+}
+
+impl From<SubtaskCounts> for [i64; 12] {
+    fn from(counts: SubtaskCounts) -> [i64; 12] {
+        [
+            counts.rows_in as i64,
+            counts.rows_out as i64,
+            counts.late as i64,
+            counts.partially_late as i64,
+            counts.filtered as i64,
+            counts.dropped as i64,
+            counts.dead as i64,
+            counts.busy_us as i64,
+            counts.backpressured_us as i64,
+            counts.idle_us as i64,
+            counts.watermark,
+            counts.state_bytes as i64,
+        ]
+    }
+}
+
+/// What a stage has done so far, all its workers together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OperatorCounts {
     pub operator: String,
     pub rows_in: u64,
@@ -123,31 +249,70 @@ pub struct OperatorCounts {
     pub dropped: u64,
     pub dead: u64,
     pub busy_us: u64,
-    /// The largest watermark that any worker has applied, microseconds.
+    /// The smallest watermark of its workers, microseconds: that is how far the stage is.
     pub watermark: i64,
     pub state_bytes: u64,
 }
 
-/// Adds up the counts of several processes, stage by stage.
-pub fn merge_counts(processes: &BTreeMap<usize, Vec<OperatorCounts>>) -> Vec<OperatorCounts> {
-    let mut total: Vec<OperatorCounts> = Vec::new();
-    for counts in processes.values() {
-        for (position, count) in counts.iter().enumerate() {
-            let Some(sum) = total.get_mut(position) else {
-                total.push(count.clone());
-                continue;
-            };
-            sum.rows_in += count.rows_in;
-            sum.rows_out += count.rows_out;
-            sum.late += count.late;
-            sum.partially_late += count.partially_late;
-            sum.filtered += count.filtered;
-            sum.dropped += count.dropped;
-            sum.dead += count.dead;
-            sum.busy_us += count.busy_us;
-            sum.state_bytes += count.state_bytes;
-            sum.watermark = sum.watermark.max(count.watermark);
+impl OperatorCounts {
+    /// The sum over `subtasks`; the watermark is their minimum.
+    pub fn of(operator: &str, subtasks: &[SubtaskCounts]) -> OperatorCounts {
+        let sum = |of: fn(&SubtaskCounts) -> u64| subtasks.iter().map(of).sum();
+        OperatorCounts {
+            operator: operator.to_string(),
+            rows_in: sum(|one| one.rows_in),
+            rows_out: sum(|one| one.rows_out),
+            late: sum(|one| one.late),
+            partially_late: sum(|one| one.partially_late),
+            filtered: sum(|one| one.filtered),
+            dropped: sum(|one| one.dropped),
+            dead: sum(|one| one.dead),
+            busy_us: sum(|one| one.busy_us),
+            watermark: subtasks.iter().map(|one| one.watermark).min().unwrap_or(WM_MIN),
+            state_bytes: sum(|one| one.state_bytes),
         }
     }
-    total
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_per_worker_and_a_stage_is_as_far_as_its_slowest() {
+        let metrics = Metrics::new(2, 2);
+        // Workers 2 and 3 are the first and the second of the second process.
+        metrics.subtask(1, 3).rows_in(5);
+        metrics.subtask(1, 3).watermark(70);
+        let counts = metrics.counts();
+        assert_eq!((counts[1][0].rows_in, counts[1][1].rows_in, counts[0][1].rows_in), (0, 5, 0));
+        let stage = OperatorCounts::of("a", &counts[1]);
+        assert_eq!((stage.rows_in, stage.watermark), (5, WM_MIN));
+        metrics.subtask(1, 2).watermark(90);
+        assert_eq!(OperatorCounts::of("a", &metrics.counts()[1]).watermark, 70);
+    }
+
+    #[test]
+    fn a_message_says_what_was_counted() {
+        let counts = SubtaskCounts::from([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, -11, 12]);
+        let text = serde_json::to_string(&counts).expect("numbers are JSON");
+        assert_eq!(text, "[1,2,3,4,5,6,7,8,9,10,-11,12]");
+        let back: SubtaskCounts = serde_json::from_str(&text).expect("it was written here");
+        assert_eq!((back, back.idle_us, back.state_bytes), (counts, 10, 12));
+    }
+
+    #[test]
+    fn two_reasons_at_once_are_one_wait() {
+        let pressure = Arc::new(Pressure::default());
+        let begun = Instant::now();
+        let (one, two) = (pressure.hold(), pressure.hold());
+        std::thread::sleep(Duration::from_millis(20));
+        drop(one);
+        assert!(pressure.total_us() >= 20_000, "a wait that goes on counts");
+        drop(two);
+        let total = pressure.total_us();
+        assert!(total >= 20_000 && total <= begun.elapsed().as_micros() as u64, "{total}");
+        std::thread::sleep(Duration::from_millis(5));
+        assert_eq!(pressure.total_us(), total);
+    }
 }

@@ -109,8 +109,7 @@ fn prepare(start: Start, launch: &Launch, connectors: &Arc<dyn Connectors>) -> R
     let workers = (start.settings.parallelism * start.settings.processes) as usize;
     let plan = Arc::new(crate::plan::plan(&start.graph, &start.settings, workers)?);
     let opened = open(&plan, connectors, &launch.identity.run_id)?;
-    let metrics =
-        Metrics::new(plan.stages.iter().map(|stage| stage.operator.clone()), start.settings.parallelism as usize);
+    let metrics = Metrics::new(plan.stages.len(), start.settings.parallelism as usize);
     let budget_bytes = (start.settings.in_flight_bytes as usize).min(u32::MAX as usize);
     let (leader, messages) = unbounded_channel();
     let shared = Shared {

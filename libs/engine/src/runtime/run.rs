@@ -14,8 +14,9 @@ use super::clock::SplitState;
 use super::ingest::now_us;
 use super::leader::{Effect, Event, Facts, Leader};
 use super::messages::{Assignment, FromWorker, SourceSplits, ToWorker};
-use super::metrics::{Metrics, OperatorCounts, merge_counts};
+use super::metrics::{Metrics, OperatorCounts, ProcessCounts};
 use super::net::Identity;
+use super::progress::{self, Positions, Progress};
 use super::start::{Attempt, Beginning, with_status};
 use super::time::WM_MIN;
 use super::worker::Shared;
@@ -23,7 +24,7 @@ use crate::Connectors;
 use crate::error::{Fault, Result, RunError};
 use crate::plan::{Plan, StageKind};
 use crate::sink::{CommitKind, Committable, Sink, SinkCommitter, SinkContext};
-use crate::source::{Source, SourceHints};
+use crate::source::{Position, Source, SourceHints, Split, Waiting};
 
 /// What to run.
 #[derive(Clone)]
@@ -35,6 +36,8 @@ pub struct RunRequest {
     pub settings: graph::Settings,
     /// Where to go on; `None` begins afresh.
     pub restore: Option<Arc<Checkpoint>>,
+    /// Where splits begin, by source and split id; one that is not named begins as its table says.
+    pub start: Positions,
     /// Keep snapshots of checkpoint epochs in memory.
     pub checkpoints: bool,
     /// End after this epoch with a checkpoint of it; needs `checkpoints`.
@@ -61,18 +64,6 @@ pub enum Verb {
     Drain,
     /// End at once; nothing more is committed.
     Cancel,
-}
-
-/// How far a run has come.
-#[derive(Clone, Debug, Default)]
-pub struct Progress {
-    pub epoch: u64,
-    /// The epoch that this attempt has published last; a bounded run publishes its last one only.
-    pub committed: u64,
-    /// Of sinks, `rows_out` are the rows that were published.
-    pub counts: Vec<OperatorCounts>,
-    /// Rows that the sources expect to read, where they know.
-    pub expected_rows: Option<u64>,
 }
 
 /// A run that ended well.
@@ -136,16 +127,16 @@ pub(crate) enum FromProcess {
     },
     Worker(FromWorker),
     /// Also the heartbeat; empty until the process takes part.
-    Counts(Vec<OperatorCounts>),
+    Counts(ProcessCounts),
     /// The last words of a process that was let go: what it counted in all.
-    Left(Vec<OperatorCounts>),
+    Left(ProcessCounts),
 }
 
 /// What the leader's loop waits for.
 pub(super) enum Input {
     Worker(FromWorker),
-    Counts { process: usize, counts: Vec<OperatorCounts> },
-    Left { process: usize, counts: Vec<OperatorCounts> },
+    Counts { process: usize, counts: ProcessCounts },
+    Left { process: usize, counts: ProcessCounts },
     Lost { process: usize, error: RunError },
     Committed { epoch: u64, result: Result<()> },
 }
@@ -161,19 +152,28 @@ pub async fn run(request: RunRequest, around: Surroundings) -> Result<Outcome> {
     let plan = Arc::new(crate::plan::plan(&request.graph, settings, workers)?);
     let opened = open(&plan, &around.connectors, &request.run_id)?;
     let mut committers = opened.sinks.iter().map(|sink| sink.committer()).collect::<Result<Vec<_>>>()?;
-    let assignment = freeze(&plan, &opened.sources, request.restore.as_deref()).await?;
+    around.progress.send_modify(|progress| progress.stages = progress::stages(&plan));
+    let frozen = freeze(&plan, &opened.sources, &request, &around.progress);
+    let assignment = tokio::select! {
+        frozen = frozen => frozen?,
+        () = cancel_wanted(around.verb.clone()) => return Err(cancelled()),
+    };
+    let start = Arc::new(progress::start_positions(&assignment, &opened.sources));
     let expected_rows = assignment
         .sources
         .iter()
         .flat_map(|source| source.splits.values())
         .map(|(split, _)| split.rows)
         .sum::<Option<u64>>();
+    let splits = progress::splits(&assignment, &BTreeMap::new());
+    let begun = Progress { expected_rows, splits, start, stages: progress::stages(&plan), ..Progress::default() };
+    around.progress.send_replace(begun.clone());
 
     let (inputs, mut input) = unbounded_channel();
     let (from_workers, worker_messages) = unbounded_channel();
     let first_epoch = request.restore.as_ref().map_or(1, |checkpoint| checkpoint.epoch + 1);
     let began_us = now_us();
-    let metrics = Arc::new(Metrics::new(plan.stages.iter().map(|stage| stage.operator.clone()), threads));
+    let metrics = Arc::new(Metrics::new(plan.stages.len(), threads));
     let shared = Shared {
         settings: settings.clone(),
         assignment: assignment.clone(),
@@ -192,7 +192,11 @@ pub async fn run(request: RunRequest, around: Surroundings) -> Result<Outcome> {
         plan: plan.clone(),
     };
     let beginning = Beginning { request: &request, assignment: &assignment, first_epoch, now_us: began_us };
-    let mut attempt = match Attempt::start(beginning, &around, shared, &inputs, &mut input).await {
+    let started = tokio::select! {
+        started = Attempt::start(beginning, &around, shared, &inputs, &mut input) => started,
+        () = cancel_wanted(around.verb.clone()) => Err(cancelled()),
+    };
+    let mut attempt = match started {
         Ok(attempt) => attempt,
         Err(error) => {
             abort(&mut committers).await;
@@ -223,10 +227,14 @@ pub async fn run(request: RunRequest, around: Surroundings) -> Result<Outcome> {
         commits: start_committers(committers, inputs),
         snapshots: BTreeMap::new(),
         counts: BTreeMap::new(),
-        progress: Progress { expected_rows, ..Progress::default() },
-        published: Published::new(&plan),
+        progress: Progress { running: true, ..begun },
+        published: Published::new(&plan, workers),
         metrics,
-        workers,
+        plan,
+        assignment,
+        splits_moved: false,
+        threads,
+        processes,
         ended: 0,
         lost: None,
     };
@@ -237,9 +245,9 @@ pub async fn run(request: RunRequest, around: Surroundings) -> Result<Outcome> {
         }
         Err(error) => Err(led.cause(error, &mut input).await),
     };
-    let mut counts = led.counts_now();
-    let Led { leader, attempt, commits, mut snapshots, mut published, progress, .. } = led;
     let failed = result.is_err();
+    led.see_all();
+    let Led { leader, attempt, commits, mut snapshots, mut published, mut progress, assignment, .. } = led;
     attempt.end(failed).await;
     commits.end(failed).await;
     // A commit that was under way has come to its end, whatever ended the run.
@@ -248,8 +256,9 @@ pub async fn run(request: RunRequest, around: Surroundings) -> Result<Outcome> {
             published.committed(epoch);
         }
     }
-    published.show(&mut counts);
-    around.progress.send_replace(Progress { counts: counts.clone(), committed: published.epoch, ..progress });
+    published.show(&mut progress);
+    let counts = progress.counts.clone();
+    around.progress.send_replace(progress);
     let ended = result?;
     let checkpoint = request.checkpoints.then(|| Checkpoint {
         epoch: ended.epoch,
@@ -301,7 +310,14 @@ pub(crate) fn open(plan: &Plan, connectors: &Arc<dyn Connectors>, run_id: &str) 
 }
 
 /// Lists the splits of all sources, once; with a checkpoint, they are the ones it names.
-async fn freeze(plan: &Plan, sources: &[Arc<dyn Source>], restore: Option<&Checkpoint>) -> Result<Assignment> {
+async fn freeze(
+    plan: &Plan,
+    sources: &[Arc<dyn Source>],
+    request: &RunRequest,
+    progress: &watch::Sender<Progress>,
+) -> Result<Assignment> {
+    let progress = progress.clone();
+    let waiting = Waiting::new(move |what| progress.send_modify(|progress| progress.waiting_for = what));
     let mut assignment = Assignment::default();
     let mut next = 0;
     let stages = plan
@@ -310,12 +326,13 @@ async fn freeze(plan: &Plan, sources: &[Arc<dyn Source>], restore: Option<&Check
         .filter_map(|stage| if let StageKind::Source(source) = &stage.kind { Some((stage, source)) } else { None });
     for ((stage, source), opened) in stages.zip(sources) {
         let (operator, table) = (stage.operator.clone(), source.node.table.clone());
-        let restored = restore.and_then(|checkpoint| checkpoint.splits.get(&operator));
+        let restored = request.restore.as_deref().and_then(|checkpoint| checkpoint.splits.get(&operator));
         let splits: Vec<_> = match restored {
             Some(restored) => restored.splits.values().cloned().collect(),
             None => {
-                let listed = opened.splits().await.map_err(|error| error.operator(&operator))?;
-                listed.into_iter().map(|split| (split, SplitState::default())).collect()
+                let listed = opened.list(&waiting).await.map_err(|error| error.operator(&operator))?;
+                waiting.over();
+                begin_at(listed, request.start.get(&operator), &table).map_err(|error| error.operator(&operator))?
             }
         };
         let watermark = restored.map_or(WM_MIN, |restored| restored.watermark);
@@ -323,7 +340,52 @@ async fn freeze(plan: &Plan, sources: &[Arc<dyn Source>], restore: Option<&Check
         next += numbered.len() as u32;
         assignment.sources.push(SourceSplits { operator, table, splits: numbered, watermark });
     }
+    let known = |operator: &String| assignment.sources.iter().any(|source| source.operator == *operator);
+    if let Some(operator) = request.start.keys().find(|operator| !known(operator)) {
+        let sources: Vec<&str> = assignment.sources.iter().map(|source| source.operator.as_str()).collect();
+        let message = format!("start positions are given for '{operator}', which is no source of the graph");
+        return Err(RunError::user("unknown_split", message).hint(format!("its sources are: {}", sources.join(", "))));
+    }
     Ok(assignment)
+}
+
+/// Splits that begin where `start` says, by id.
+fn begin_at(
+    splits: Vec<Split>,
+    start: Option<&BTreeMap<String, String>>,
+    table: &str,
+) -> Result<Vec<(Split, SplitState)>> {
+    let Some(start) = start else {
+        return Ok(splits.into_iter().map(|split| (split, SplitState::default())).collect());
+    };
+    if let Some(unknown) = start.keys().find(|id| !splits.iter().any(|split| split.id == **id)) {
+        let message = format!("a start position is given for split '{unknown}', which table {table} does not have");
+        let mut known: Vec<&str> = splits.iter().take(NAMED_SPLITS).map(|split| split.id.as_str()).collect();
+        if splits.len() > known.len() {
+            known.push("...");
+        }
+        return Err(RunError::user("unknown_split", message).hint(format!("its splits are: {}", known.join(", "))));
+    }
+    let begun = splits.into_iter().map(|split| {
+        let given = start.get(&split.id).filter(|position| !position.is_empty());
+        let position = given.map(|position| Position::At(position.clone()));
+        (split, SplitState { position, ..SplitState::default() })
+    });
+    Ok(begun.collect())
+}
+
+/// How many splits an error names.
+const NAMED_SPLITS: usize = 20;
+
+fn cancelled() -> RunError {
+    RunError::user("cancelled", "the run was cancelled")
+}
+
+/// Ends when the run is to be cancelled; never, if nobody can want that any more.
+async fn cancel_wanted(mut verb: watch::Receiver<Verb>) {
+    if verb.wait_for(|verb| *verb == Verb::Cancel).await.is_err() {
+        std::future::pending().await
+    }
 }
 
 /// The splits with the positions and watermarks of the latest cuts.
@@ -350,18 +412,22 @@ fn forward(mut messages: UnboundedReceiver<FromWorker>, inputs: UnboundedSender<
     });
 }
 
+/// Epoch, kind, watermark, and per sink what its writers have prepared.
+type CommitOrder = (u64, CommitKind, i64, BTreeMap<usize, Vec<Committable>>);
+
 /// The task that commits: one epoch at a time, in order.
 struct CommitTask {
-    orders: UnboundedSender<(u64, CommitKind, BTreeMap<usize, Vec<Committable>>)>,
+    orders: UnboundedSender<CommitOrder>,
     task: tokio::task::JoinHandle<Vec<Box<dyn SinkCommitter>>>,
 }
 
 fn start_committers(mut committers: Vec<Box<dyn SinkCommitter>>, inputs: UnboundedSender<Input>) -> CommitTask {
-    let (orders, mut order) = unbounded_channel::<(u64, CommitKind, BTreeMap<usize, Vec<Committable>>)>();
+    let (orders, mut order) = unbounded_channel::<CommitOrder>();
     let task = tokio::spawn(async move {
-        while let Some((epoch, kind, sinks)) = order.recv().await {
+        while let Some((epoch, kind, watermark, sinks)) = order.recv().await {
             let mut result = Ok(());
             for (sink, committables) in sinks {
+                committers[sink].watermark(epoch, watermark);
                 result = committers[sink].commit(epoch, kind, committables).await;
                 if result.is_err() {
                     break;
@@ -400,11 +466,19 @@ struct Ended {
     epoch: u64,
 }
 
+/// The rows that a sink has published.
+struct PublishedRows {
+    /// Its position among the stages.
+    stage: usize,
+    /// By worker, of all commits that were ordered, and of those that count.
+    ordered: Vec<u64>,
+    counted: Vec<u64>,
+}
+
 /// What can be seen of the run's output: whole epochs, of a bounded run all of them at its end.
 struct Published {
     bounded: bool,
-    /// Per sink its position among the stages, the rows of all commits that were ordered, and of those that count.
-    sinks: Vec<(usize, u64, u64)>,
+    sinks: Vec<PublishedRows>,
     /// The commit of the last epoch was ordered: there is no way back.
     decided: bool,
     /// The last epoch that counts.
@@ -412,11 +486,13 @@ struct Published {
 }
 
 impl Published {
-    fn new(plan: &Plan) -> Published {
+    fn new(plan: &Plan, workers: usize) -> Published {
         let sinks = plan.stages.iter().enumerate().filter(|(_, stage)| matches!(stage.kind, StageKind::Sink(_)));
         Published {
             bounded: plan.bounded,
-            sinks: sinks.map(|(stage, _)| (stage, 0, 0)).collect(),
+            sinks: sinks
+                .map(|(stage, _)| PublishedRows { stage, ordered: vec![0; workers], counted: vec![0; workers] })
+                .collect(),
             decided: false,
             epoch: 0,
         }
@@ -425,7 +501,9 @@ impl Published {
     fn ordered(&mut self, kind: CommitKind, sinks: &BTreeMap<usize, Vec<Committable>>) {
         self.decided |= kind.last;
         for (sink, committables) in sinks {
-            self.sinks[*sink].1 += committables.iter().map(|committable| committable.rows).sum::<u64>();
+            for (rows, committable) in self.sinks[*sink].ordered.iter_mut().zip(committables) {
+                *rows += committable.rows;
+            }
         }
     }
 
@@ -433,13 +511,17 @@ impl Published {
     fn committed(&mut self, epoch: u64) {
         if self.decided || !self.bounded {
             self.epoch = epoch;
-            self.sinks.iter_mut().for_each(|(_, ordered, counted)| *counted = *ordered);
+            self.sinks.iter_mut().for_each(|sink| sink.counted.clone_from(&sink.ordered));
         }
     }
 
-    fn show(&self, counts: &mut [OperatorCounts]) {
-        for (stage, _, rows) in &self.sinks {
-            counts[*stage].rows_out = *rows;
+    fn show(&self, progress: &mut Progress) {
+        progress.committed = self.epoch;
+        for sink in &self.sinks {
+            for (counts, rows) in progress.subtasks[sink.stage].iter_mut().zip(&sink.counted) {
+                counts.rows_out = *rows;
+            }
+            progress.counts[sink.stage].rows_out = sink.counted.iter().sum();
         }
     }
 }
@@ -452,17 +534,22 @@ struct Led {
     attempt: Attempt,
     commits: CommitTask,
     snapshots: BTreeMap<u64, MemoryStore>,
-    counts: BTreeMap<usize, Vec<OperatorCounts>>,
+    counts: BTreeMap<usize, ProcessCounts>,
     progress: Progress,
     published: Published,
     metrics: Arc<Metrics>,
-    workers: usize,
+    plan: Arc<Plan>,
+    assignment: Assignment,
+    /// Since the progress was brought up to date.
+    splits_moved: bool,
+    threads: usize,
+    processes: usize,
     ended: usize,
     /// The process that was lost.
     lost: Option<usize>,
 }
 
-const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 
 /// A lost process and what its loss does to others are heard of within milliseconds of each other, in any order.
 const CAUSE_PATIENCE: Duration = Duration::from_millis(100);
@@ -500,12 +587,12 @@ impl Led {
                         }
                         // What is being published cannot be taken back: the run ends as it would have.
                         Verb::Cancel if self.published.decided => continue,
-                        Verb::Cancel => return Err(RunError::user("cancelled", "the run was cancelled")),
+                        Verb::Cancel => return Err(cancelled()),
                     }
                 }
                 _ = show.tick() => {
-                    self.progress.epoch = self.leader.epoch();
-                    progress.send_replace(Progress { counts: self.counts_now(), ..self.progress.clone() });
+                    self.see_all();
+                    progress.send_replace(self.progress.clone());
                     Event::Tick
                 }
                 _ = tokio::time::sleep(tick) => Event::Tick,
@@ -513,12 +600,12 @@ impl Led {
             for effect in self.leader.step(event, now_us()) {
                 match effect {
                     Effect::Cut(cut) => self.attempt.order(ToWorker::Cut(cut)),
-                    Effect::Commit { epoch, kind, sinks } => {
+                    Effect::Commit { epoch, kind, watermark, sinks } => {
                         self.published.ordered(kind, &sinks);
                         // Where there is no control plane, the epoch is decided here and now.
                         self.commits
                             .orders
-                            .send((epoch, kind, sinks))
+                            .send((epoch, kind, watermark, sinks))
                             .map_err(|_| RunError::internal("the commit task has ended"))?;
                     }
                     Effect::Finished => return Ok(Ended { finished: true, epoch: self.published.epoch }),
@@ -542,7 +629,8 @@ impl Led {
             Input::Committed { epoch, result } => {
                 result?;
                 self.published.committed(epoch);
-                self.progress.committed = self.published.epoch;
+                self.progress.complete = epoch;
+                self.splits_moved = true;
                 Event::Committed { epoch }
             }
             Input::Worker(message) => match message {
@@ -565,7 +653,7 @@ impl Led {
                 FromWorker::Failed(error) => return Err(error),
                 FromWorker::Ended { .. } => {
                     self.ended += 1;
-                    assert!(self.ended <= self.workers, "a worker ends once");
+                    assert!(self.ended <= self.threads * self.processes, "a worker ends once");
                     return Ok(None);
                 }
             },
@@ -604,12 +692,18 @@ impl Led {
         }
     }
 
-    fn counts_now(&self) -> Vec<OperatorCounts> {
-        let mut counts = self.counts.clone();
-        counts.insert(0, self.metrics.counts());
-        let mut counts = merge_counts(&counts);
-        self.published.show(&mut counts);
-        counts
+    /// Brings the progress up to now.
+    fn see_all(&mut self) {
+        self.counts.insert(0, self.metrics.counts());
+        let progress = &mut self.progress;
+        progress.epoch = self.leader.epoch();
+        progress.subtasks = progress::side_by_side(&self.plan, self.threads, self.processes, &self.counts);
+        let stages = self.plan.stages.iter().zip(&progress.subtasks);
+        progress.counts = stages.map(|(stage, subtasks)| OperatorCounts::of(&stage.operator, subtasks)).collect();
+        self.published.show(progress);
+        if std::mem::take(&mut self.splits_moved) {
+            progress.splits = progress::splits(&self.assignment, self.leader.complete());
+        }
     }
 }
 

@@ -221,13 +221,12 @@ impl Meeting {
         }
         let halt = Arc::new(AtomicBool::new(false));
         let halted = halt.clone();
+        // However this wait ends, also when it is given up from outside, the meeting does not go on alone.
+        let _halts = HaltOnDrop(halt);
         let meeting = tokio::task::spawn_blocking(move || rendezvous(&me, &data, &addresses, START_PATIENCE, &halted));
         let sockets = tokio::select! {
             sockets = meeting => sockets.map_err(|error| RunError::internal(error.to_string()))??,
-            lost = self.loss(input) => {
-                halt.store(true, Relaxed);
-                return Err(lost);
-            }
+            lost = self.loss(input) => return Err(lost),
         };
         Ok((super::process::start_networked(shared, sockets, 0)?, orders))
     }
@@ -265,6 +264,14 @@ impl Meeting {
                 }
             }
         }
+    }
+}
+
+struct HaltOnDrop(Arc<AtomicBool>);
+
+impl Drop for HaltOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
     }
 }
 

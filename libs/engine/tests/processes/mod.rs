@@ -46,6 +46,7 @@ fn failure(fake: Fake) -> (String, Duration) {
         graph,
         settings,
         checkpoints: false,
+        start: Default::default(),
         restore: None,
         stop_after: None,
     };

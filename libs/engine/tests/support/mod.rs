@@ -89,6 +89,7 @@ pub fn run_from(
         generation: 1,
         graph,
         settings,
+        start: Default::default(),
         checkpoints: restore.is_some() || stop_after.is_some(),
         restore,
         stop_after,

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use graph::connector::{VIEW_NAMES, is_view_name};
 use graph::{
     Aggregate, AggregateCall, AggregateFunction, Column, DataType, Graph, NamedExpr, Node, OnBad, Operator, Project,
-    Schema, Sink, Sort, Source, SourceConnector, Watermark, Window, WindowAggregate, dead_letters_schema,
+    Schema, Sink, SinkConnector, Sort, Source, SourceConnector, Watermark, Window, WindowAggregate, dead_letters_schema,
     late_rows_schema, suggestion,
 };
 
@@ -636,6 +637,33 @@ fn sort(walk: &mut Walk, id: &str, sort: &Sort, input: &Known, at: &str) -> Opti
     Some(input.clone())
 }
 
+/// What only the view as a whole can tell about its options.
+fn view(walk: &mut Walk, sink: &Sink, at: &str) {
+    let (Some(name), SinkConnector::View(options)) = (sink.view_name(), &sink.connector) else { return };
+    if !is_view_name(name) {
+        let message = format!("a view cannot be called {name:?}");
+        let hint = format!("{VIEW_NAMES}; 'view.name' gives it another name than its table's");
+        walk.problem("invalid_view_name", message, hint, format!("{at}/connector"));
+    }
+    let others = walk.graph.nodes.iter().filter_map(|node| match &node.operator {
+        Operator::Sink(other) if !std::ptr::eq(other, sink) => Some(other),
+        _ => None,
+    });
+    let others: Vec<&Sink> = others.filter(|other| other.view_name() == Some(name)).collect();
+    if let Some(other) = others.first() {
+        let message = format!("{} and {} both write the view {name}", sink.table, other.table);
+        walk.problem("duplicate_view", message, "give one of them another 'view.name'", format!("{at}/connector"));
+    }
+    if !sink.primary_key.is_empty() {
+        let given = [("retention.rows", options.retention_rows.is_some()), ("retention.age", options.retention_age.is_some())];
+        for (option, _) in given.iter().filter(|(_, given)| *given) {
+            let message = format!("'{option}' removes old rows, and the view {name} keeps a row per key");
+            let hint = "remove the option, or the primary key";
+            walk.problem("invalid_option", message, hint, format!("{at}/connector/{option}"));
+        }
+    }
+}
+
 fn sink(walk: &mut Walk, sink: &Sink, input: &Known, at: &str) -> Option<Known> {
     let from = &input.facts.schema.columns;
     let columns: Vec<Column> = if sink.columns.is_empty() { from.clone() } else { sink.columns.clone() };
@@ -677,7 +705,8 @@ fn sink(walk: &mut Walk, sink: &Sink, input: &Known, at: &str) -> Option<Known> 
         }
     }
     partition_columns(walk, &sink.partition_by, &columns, at);
-    if input.updating() && !sink.connector.takes_updates() {
+    view(walk, sink, at);
+    if input.updating() && !sink.takes_updates() {
         let from = input.facts.updates_from.clone().unwrap_or_default();
         let kind = walk.graph.node(&from).map_or("node", |node| node.operator.type_name());
         let message = format!(
@@ -686,6 +715,7 @@ fn sink(walk: &mut Walk, sink: &Sink, input: &Known, at: &str) -> Option<Known> 
             sink.connector.name()
         );
         let hint = match kind {
+            _ if sink.view_name().is_some() => "declare PRIMARY KEY (...) NOT ENFORCED: then the view keeps a row per key",
             "window_aggregate" => {
                 "set allowed_lateness to 0, write to a sink that takes changes (print, blackhole), or bound the sources"
             }

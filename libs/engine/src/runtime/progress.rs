@@ -1,0 +1,157 @@
+//! How far a run has come, for whoever shows it: put together a few times a second from what workers have counted and the leader knows.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::clock::SplitState;
+use super::messages::Assignment;
+use super::metrics::{OperatorCounts, ProcessCounts, SubtaskCounts};
+use super::time::WM_FINAL;
+use crate::plan::{Plan, Stage, StageKind};
+use crate::source::{Position, Source};
+
+/// Positions of splits by operator and split id, in the connector's own words. Empty is the split's own beginning.
+pub type Positions = BTreeMap<String, BTreeMap<String, String>>;
+
+/// How far a run has come.
+#[derive(Clone, Debug, Default)]
+pub struct Progress {
+    /// All processes have met and work; else the run is starting.
+    pub running: bool,
+    /// What a source waits for while the run is starting.
+    pub waiting_for: Option<String>,
+    /// The epoch that is open.
+    pub epoch: u64,
+    /// The newest epoch that is complete everywhere.
+    pub complete: u64,
+    /// The epoch that this attempt has published last; a bounded run publishes its last one only.
+    pub committed: u64,
+    /// By stage. Of sinks, `rows_out` are the rows that were published.
+    pub counts: Vec<OperatorCounts>,
+    /// By stage, then by worker over all processes. Of sinks, as in `counts`.
+    pub subtasks: ProcessCounts,
+    /// Rows that the sources expect to read, where they know.
+    pub expected_rows: Option<u64>,
+    /// The stages of the plan, once there is one.
+    pub stages: Arc<[StageFacts]>,
+    /// As of the newest complete epoch.
+    pub splits: Arc<[SplitProgress]>,
+    /// Where each split began, once the splits are frozen.
+    pub start: Arc<Positions>,
+}
+
+/// What a stage of the plan is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StageFacts {
+    /// The node of the graph that it serves.
+    pub operator: String,
+    /// What it does, in a word.
+    pub kind: &'static str,
+    /// Positions of the stages that it reads.
+    pub inputs: Vec<usize>,
+}
+
+/// Where a split stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SplitProgress {
+    pub operator: String,
+    pub table: String,
+    pub split: String,
+    pub state: SplitState,
+}
+
+/// The stages of a plan, in its order.
+pub fn stages(plan: &Plan) -> Arc<[StageFacts]> {
+    let fact = |stage: &Stage| {
+        let mut inputs: Vec<usize> = stage.inputs.iter().map(|edge| edge.stage).collect();
+        inputs.dedup();
+        StageFacts { operator: stage.operator.clone(), kind: kind(&stage.kind), inputs }
+    };
+    plan.stages.iter().map(fact).collect()
+}
+
+fn kind(kind: &StageKind) -> &'static str {
+    match kind {
+        StageKind::Source(_) => "source",
+        StageKind::Steps(_) => "steps",
+        StageKind::Union => "union",
+        StageKind::WindowExpand(_) => "window_expand",
+        StageKind::WindowAssign(_) => "window_assign",
+        StageKind::WindowPartial(_) => "window_partial",
+        StageKind::WindowAggregate(_) => "window_aggregate",
+        StageKind::SessionAggregate(_) => "session_aggregate",
+        StageKind::Partial(_) => "partial",
+        StageKind::Aggregate(_) => "aggregate",
+        StageKind::Sort(_) => "sort",
+        StageKind::Sink(_) => "sink",
+    }
+}
+
+/// Where each split begins, in the words in which positions are told. `sources` are in the order of the assignment.
+pub fn start_positions(assignment: &Assignment, sources: &[Arc<dyn Source>]) -> Positions {
+    let of = |(splits, source): (&super::messages::SourceSplits, &Arc<dyn Source>)| {
+        let begin = splits.splits.values().map(|(split, state)| {
+            let begin = match &state.position {
+                Some(Position::At(position)) => position.clone(),
+                Some(Position::End) => String::new(),
+                None => source.start(split).unwrap_or_default(),
+            };
+            (split.id.clone(), begin)
+        });
+        (splits.operator.clone(), begin.collect())
+    };
+    assignment.sources.iter().zip(sources).map(of).collect()
+}
+
+/// The splits of a run by number, in their latest known states; those not heard of are as they began.
+pub fn splits(assignment: &Assignment, known: &BTreeMap<u32, SplitState>) -> Arc<[SplitProgress]> {
+    let of = |source: &super::messages::SourceSplits| {
+        let (operator, table) = (source.operator.clone(), source.table.clone());
+        let one = move |(number, (split, begin)): (&u32, &(crate::source::Split, SplitState))| SplitProgress {
+            operator: operator.clone(),
+            table: table.clone(),
+            split: split.id.clone(),
+            state: known.get(number).unwrap_or(begin).clone(),
+        };
+        source.splits.iter().map(one).collect::<Vec<_>>()
+    };
+    assignment.sources.iter().flat_map(of).collect()
+}
+
+/// What all processes have counted, side by side: by stage, then by worker of the run. A process that was not heard of has zeros.
+///
+/// Stages without a driver of their own get what follows from their inputs on the same worker: a union its rows, and it and stateless
+/// stages, which hand watermarks through, the watermark.
+pub fn side_by_side(
+    plan: &Plan,
+    threads: usize,
+    processes: usize,
+    counted: &BTreeMap<usize, ProcessCounts>,
+) -> ProcessCounts {
+    let mut all: ProcessCounts = vec![vec![SubtaskCounts::default(); threads * processes]; plan.stages.len()];
+    for (process, stages) in counted {
+        for (stage, workers) in stages.iter().enumerate().take(all.len()) {
+            for (worker, counts) in workers.iter().enumerate().take(threads) {
+                all[stage][process * threads + worker] = *counts;
+            }
+        }
+    }
+    for (position, stage) in plan.stages.iter().enumerate() {
+        let union = matches!(stage.kind, StageKind::Union);
+        if !union && stage.kind.has_state() || stage.inputs.is_empty() {
+            continue;
+        }
+        for worker in 0..threads * processes {
+            let before = stage.inputs.iter().map(|edge| all[edge.stage][worker]);
+            let (rows, watermark) = before.fold((0, WM_FINAL), |(rows, watermark), input| {
+                (rows + input.rows_out, watermark.min(input.watermark))
+            });
+            let counts = &mut all[position][worker];
+            counts.watermark = watermark;
+            if union {
+                (counts.rows_in, counts.rows_out) = (rows, rows);
+            }
+        }
+    }
+    all
+}

@@ -1,0 +1,45 @@
+-- Connections and tables that every script may use. Secrets stand apart from their connection, so that no list ever reads them.
+-- What uses a connection is recorded, so that none is deleted from under a job or a table.
+CREATE TABLE connection (
+    connection_id  blob PRIMARY KEY,
+    name           text NOT NULL UNIQUE,
+    kind           text NOT NULL,
+    options        text NOT NULL,           -- JSON object
+    secret_names   text NOT NULL,           -- JSON array
+    revision       integer NOT NULL CHECK (revision >= 1),
+    created_at     integer NOT NULL,
+    updated_at     integer NOT NULL
+) STRICT;
+
+CREATE TABLE connection_secret (
+    connection_id  blob NOT NULL REFERENCES connection ON DELETE CASCADE,
+    name           text NOT NULL,
+    sealed         blob NOT NULL,
+    PRIMARY KEY (connection_id, name)
+) STRICT;
+
+CREATE TABLE catalogue_table (
+    table_id    blob PRIMARY KEY,
+    name        text NOT NULL UNIQUE,
+    sql         text NOT NULL,
+    definition  text NOT NULL,              -- JSON
+    connections text NOT NULL,              -- JSON array
+    revision    integer NOT NULL CHECK (revision >= 1),
+    created_at  integer NOT NULL,
+    updated_at  integer NOT NULL
+) STRICT;
+
+CREATE TABLE table_connection (
+    table_id       blob NOT NULL REFERENCES catalogue_table ON DELETE CASCADE,
+    connection_id  blob NOT NULL REFERENCES connection,
+    PRIMARY KEY (table_id, connection_id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX table_connection_by_connection ON table_connection (connection_id);
+
+-- By the version that the job's next run takes.
+CREATE TABLE job_connection (
+    job_id         blob NOT NULL REFERENCES job ON DELETE CASCADE,
+    connection_id  blob NOT NULL REFERENCES connection,
+    PRIMARY KEY (job_id, connection_id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX job_connection_by_connection ON job_connection (connection_id);

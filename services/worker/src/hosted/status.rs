@@ -1,0 +1,120 @@
+//! What the engine knows of a run, in the words of the control plane. Pure.
+
+use control::attempt::{End, Failure, OperatorStatus, Outcome, Phase, SplitStatus, Status, SubtaskStatus};
+use engine::runtime::{Progress, SplitProgress, StageFacts, SubtaskCounts, WM_MIN};
+use engine::{Fault, Position, RunError};
+
+/// What all processes of the attempt use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    pub resident_bytes: u64,
+    pub cpu_us: u64,
+}
+
+/// `threads` per process.
+pub fn status(progress: &Progress, threads: u32, stopping: bool, usage: Usage) -> Status {
+    let phase = match (stopping, progress.running) {
+        (true, _) => Phase::Stopping,
+        (false, true) => Phase::Running,
+        (false, false) => Phase::Starting,
+    };
+    Status {
+        phase,
+        waiting_for: progress.waiting_for.clone(),
+        epoch: progress.complete,
+        committed: progress.committed,
+        expected_rows: progress.expected_rows,
+        operators: operators(progress, threads),
+        splits: progress.splits.iter().map(split).collect(),
+        start_positions: progress.start.as_ref().clone(),
+        late_rows: Vec::new(),
+        dead_letters: Vec::new(),
+        resident_bytes: usage.resident_bytes,
+        cpu_us: usage.cpu_us,
+    }
+}
+
+pub fn outcome(end: End, progress: &Progress, threads: u32) -> Outcome {
+    let last = status(progress, threads, true, Usage::default());
+    Outcome {
+        end,
+        epoch: last.epoch,
+        committed: last.committed,
+        operators: last.operators,
+        splits: last.splits,
+        start_positions: last.start_positions,
+        late_rows: last.late_rows,
+        dead_letters: last.dead_letters,
+    }
+}
+
+pub fn failure(error: &RunError) -> Failure {
+    let fault = match error.fault {
+        Fault::User => "user",
+        Fault::External => "external",
+        Fault::Internal => "internal",
+    };
+    let code = if error.fault == Fault::Internal { "internal_error" } else { &error.code };
+    Failure {
+        code: code.into(),
+        message: error.message.clone(),
+        hint: error.hint.clone(),
+        operator: error.operator.clone(),
+        fault: fault.into(),
+        retryable: error.fault == Fault::External,
+    }
+}
+
+fn operators(progress: &Progress, threads: u32) -> Vec<OperatorStatus> {
+    let none: &[SubtaskCounts] = &[];
+    let of = |(position, stage): (usize, &StageFacts)| {
+        let counted = progress.subtasks.get(position).map_or(none, |subtasks| subtasks);
+        let subtasks = (0u32..).zip(counted).map(|(worker, counts)| subtask(worker, threads, counts));
+        OperatorStatus {
+            operator: stage.operator.clone(),
+            kind: stage.kind.into(),
+            inputs: stage.inputs.clone(),
+            subtasks: subtasks.collect(),
+        }
+    };
+    progress.stages.iter().enumerate().map(of).collect()
+}
+
+fn subtask(worker: u32, threads: u32, counts: &SubtaskCounts) -> SubtaskStatus {
+    SubtaskStatus {
+        process: worker / threads.max(1),
+        worker,
+        rows_in: counts.rows_in,
+        rows_out: counts.rows_out,
+        late: counts.late,
+        filtered: counts.filtered,
+        dropped: counts.dropped,
+        dead: counts.dead,
+        busy_us: counts.busy_us,
+        backpressured_us: counts.backpressured_us,
+        idle_us: counts.idle_us,
+        watermark_us: watermark(counts.watermark),
+        state_bytes: counts.state_bytes,
+    }
+}
+
+fn split(split: &SplitProgress) -> SplitStatus {
+    let position = match &split.state.position {
+        Some(Position::At(position)) => Some(position.clone()),
+        Some(Position::End) | None => None,
+    };
+    SplitStatus {
+        operator: split.operator.clone(),
+        table: split.table.clone(),
+        split: split.split.clone(),
+        position,
+        watermark_us: watermark(split.state.watermark),
+        idle: split.state.idle,
+        finished: split.state.ended(),
+        lag_records: split.state.lag,
+    }
+}
+
+fn watermark(us: i64) -> Option<i64> {
+    (us != WM_MIN).then_some(us)
+}
