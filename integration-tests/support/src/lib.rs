@@ -5,3 +5,5 @@
 
 pub mod postgres;
 pub mod process;
+
+pub mod registry;

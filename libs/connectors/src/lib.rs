@@ -16,6 +16,7 @@ pub mod files;
 pub mod generator;
 mod not_null;
 pub mod print;
+pub mod registry;
 pub mod replay;
 #[cfg(test)]
 mod testing;

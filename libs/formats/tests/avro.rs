@@ -532,7 +532,7 @@ fn schemas_are_asked_for_and_bad_records_leave_no_trace() {
     decoder.refuse_schema(6, "the registry does not have it");
     assert_eq!(
         bad(decoder.decode_record(&framed(6, &[2]))),
-        "5 21 schema_unknown schema 6 is not known: the registry does not have it"
+        "5 21 schema_unknown schema 6 cannot be had: the registry does not have it"
     );
     // Another version of the schema in the same batch.
     decoder.add_schema(8, &text("b"), &[]);

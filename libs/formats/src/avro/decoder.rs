@@ -101,7 +101,7 @@ impl MessageDecoder {
 
     /// There is no such schema: its records are bad (`schema_unknown`), with the reason.
     pub fn refuse_schema(&mut self, id: u32, why: &str) {
-        self.remember(id, Known::Refused("schema_unknown", format!("schema {id} is not known: {why}")));
+        self.remember(id, Known::Refused("schema_unknown", format!("schema {id} cannot be had: {why}")));
     }
 
     fn remember(&mut self, id: u32, known: Known) {
