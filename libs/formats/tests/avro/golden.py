@@ -1,6 +1,6 @@
 """Writes golden.json beside this file: records as fastavro, an independent implementation, encodes them.
 
-    python golden.py > golden.json      (fastavro as pinned in integration-tests/requirements.txt)
+    pip install fastavro==1.13.1 && python golden.py > golden.json
 """
 
 import datetime as dt
