@@ -3,7 +3,8 @@
 #
 #   setup.sh make    make, for whoever starts without it
 #   setup.sh build   a C compiler and linker, for the crates that carry C code
-#   setup.sh test    the same, and the Python tools of the tests in an environment of their own in the cache directory
+#   setup.sh test    the same, and the Python tools of the tests in an environment of their own in the cache directory,
+#                    and a Kafka broker with the Java that runs it
 #   setup.sh python  prints the Python that has these tools (installing nothing)
 #
 # System packages come through apt when that is allowed (root, or sudo without a password); otherwise this prints the
@@ -80,6 +81,78 @@ python_tools() {
   [[ -f $venv/complete ]] || die "the Python tools could not be installed: see the message above"
 }
 
+# A Kafka broker: its jars from Maven, and an archive of the classes that it loads, with which it starts in half the time.
+# Tests start and stop it by themselves (integration-tests/support/src/kafka.rs).
+kafka_version=4.3.1
+kafka_broker() {
+  local dir=$cache/kafka-$kafka_version
+  if [[ -f $dir/complete ]]; then return; fi
+  say "fetching Kafka $kafka_version into $dir"
+  mkdir -p "$dir"
+  (
+    if command -v flock >/dev/null; then flock 9; fi
+    if [[ -f $dir/complete ]]; then exit 0; fi
+    rm -rf "$dir/jars" "$dir/classes.jsa"
+    # kafka-tools-api is not used by a broker, and not every release of it is published.
+    cat >"$dir/pom.xml" <<POM
+<project xmlns="http://maven.apache.org/POM/4.0.0">
+  <modelVersion>4.0.0</modelVersion>
+  <groupId>tests</groupId>
+  <artifactId>broker</artifactId>
+  <version>1</version>
+  <packaging>pom</packaging>
+  <dependencies>
+    <dependency>
+      <groupId>org.apache.kafka</groupId>
+      <artifactId>kafka_2.13</artifactId>
+      <version>$kafka_version</version>
+      <exclusions>
+        <exclusion><groupId>org.apache.kafka</groupId><artifactId>kafka-tools-api</artifactId></exclusion>
+      </exclusions>
+    </dependency>
+    <dependency><groupId>org.slf4j</groupId><artifactId>slf4j-simple</artifactId><version>1.7.36</version></dependency>
+  </dependencies>
+</project>
+POM
+    mvn -B -q -f "$dir/pom.xml" org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies \
+      -DoutputDirectory="$dir/jars" >&2 || exit 1
+    class_archive "$dir" || say "without an archive of its classes Kafka starts more slowly"
+    touch "$dir/complete"
+  ) 9>"$cache/kafka.lock" || true
+  [[ -f $dir/complete ]] || die "Kafka could not be fetched: see the message above"
+}
+
+# Runs a broker for a moment to record its classes. The options are those with which the tests start it.
+class_archive() (
+  LC_ALL=C
+  jars=("$1"/jars/*.jar)
+  java=(java -Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1
+    -Dorg.slf4j.simpleLogger.logFile=System.out -cp "$(IFS=: && printf '%s' "${jars[*]}")")
+  state=$(mktemp -d)
+  trap 'rm -rf "$state"' EXIT
+  port=$((21000 + RANDOM % 8000))
+  cat >"$state/server.properties" <<PROPERTIES
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:$port
+listeners=PLAINTEXT://127.0.0.1:$((port + 1)),CONTROLLER://127.0.0.1:$port
+controller.listener.names=CONTROLLER
+log.dirs=$state/data
+log.cleaner.dedupe.buffer.size=16777216
+PROPERTIES
+  "${java[@]}" kafka.tools.StorageTool format -t MkU3OEVBNTcwNTJENDM2Qg -c "$state/server.properties" >/dev/null 2>&1 || exit 1
+  "${java[@]}" "-XX:ArchiveClassesAtExit=$1/classes.jsa" kafka.Kafka "$state/server.properties" >"$state/log" 2>&1 &
+  broker=$!
+  for _ in {1..300}; do
+    if grep -q 'Kafka Server started' "$state/log"; then break; fi
+    kill -0 "$broker" 2>/dev/null || exit 1
+    sleep 0.1
+  done
+  kill "$broker"
+  wait "$broker" || true
+  [[ -f $1/classes.jsa ]]
+)
+
 case ${1:-} in
   make)
     need make command -v make
@@ -96,9 +169,13 @@ case ${1:-} in
     need ca-certificates test -e /etc/ssl/certs/ca-certificates.crt
     need python3 python3 -c ''
     need python3-venv python3 -c 'import ensurepip, venv'
+    need openjdk-17-jre-headless command -v java
+    need maven command -v mvn
+    need openssl command -v openssl
     apt_install
     check_rust
     python_tools
+    kafka_broker
     ;;
   python) echo "$venv/bin/python" ;;
   *)

@@ -52,8 +52,8 @@ fn with_restarts(case: &Case, streamed: bool, epoch: u64) -> Vec<Row> {
             option("replay.splits", "3".into());
         }
     }
-    let script =
-        sql::plan(&text, &sql::Options { overrides }).unwrap_or_else(|problems| panic!("{}: {problems:?}", case.name));
+    let script = sql::plan(&text, &sql::Options { overrides, ..sql::Options::default() })
+        .unwrap_or_else(|problems| panic!("{}: {problems:?}", case.name));
     let printed: Arc<Mutex<Vec<Row>>> = Arc::default();
     let mut checkpoint: Option<Arc<Checkpoint>> = None;
     for (attempt, threads) in THREADS.into_iter().enumerate() {

@@ -3,6 +3,7 @@
 //! [`Registry`] opens what a graph's nodes name. Each connector implements `engine::Source` or `engine::Sink`: it reads and stages;
 //! time, epochs and policies are the engine's. This crate knows nothing of operators.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
@@ -11,9 +12,11 @@ use engine::{Connectors, RunError, Sink, SinkContext, Source, SourceHints};
 use graph::{SinkConnector, SourceConnector};
 
 pub mod blackhole;
+mod egress;
 mod epoch_rows;
 pub mod files;
 pub mod generator;
+pub mod kafka;
 mod not_null;
 pub mod print;
 pub mod registry;
@@ -23,6 +26,7 @@ mod testing;
 mod types;
 pub mod view;
 
+pub use egress::Egress;
 pub use files::AllowedRoots;
 pub use print::{OnPrint, PrintedRows};
 pub use view::ViewHost;
@@ -31,13 +35,34 @@ pub use view::ViewHost;
 pub struct Registry {
     roots: AllowedRoots,
     on_print: OnPrint,
+    kafka: kafka::Surroundings,
     views: Option<ViewHost>,
 }
 
 impl Registry {
     /// Local files are limited to the roots. Printed rows go nowhere until [`on_print`](Self::on_print) says where.
     pub fn new(roots: AllowedRoots) -> Registry {
-        Registry { roots, on_print: Arc::new(|_| {}), views: None }
+        let kafka =
+            kafka::Surroundings { connections: Arc::default(), egress: Egress::everywhere(), restricted: false };
+        Registry { roots, on_print: Arc::new(|_| {}), views: None, kafka }
+    }
+
+    /// Options of connections by name, secrets included, for tables that name one.
+    pub fn with_connections(mut self, connections: BTreeMap<String, BTreeMap<String, String>>) -> Registry {
+        self.kafka.connections = Arc::new(connections);
+        self
+    }
+
+    /// Where to connect to. Default: everywhere but cloud metadata services.
+    pub fn with_egress(mut self, egress: Egress) -> Registry {
+        self.kafka.egress = egress;
+        self
+    }
+
+    /// For runs of other people: options that name local files, commands, libraries or URLs are refused.
+    pub fn restricted(mut self) -> Registry {
+        self.kafka.restricted = true;
+        self
     }
 
     /// Whom to call with the rows of `print` tables; called in the leader, in the order of epochs per table.
@@ -65,7 +90,9 @@ impl Registry {
                     let files = match &source.node.connector {
                         SourceConnector::Filesystem(options) => Some(&**options),
                         SourceConnector::Replay(options) => Some(&options.files),
-                        SourceConnector::Datagen(_) | SourceConnector::ViewSnapshot(_) => None,
+                        SourceConnector::Datagen(_) | SourceConnector::Kafka(_) | SourceConnector::ViewSnapshot(_) => {
+                            None
+                        }
                     };
                     let opened = self.source(&source.node, hints).err();
                     opened.or_else(|| files::check_source(files?, &self.roots).err().map(RunError::from))
@@ -74,6 +101,17 @@ impl Registry {
                     SinkConnector::Filesystem(options) => {
                         let schema = expr::arrow_schema(&stage.schema);
                         files::check_sink(node, options, &schema, &self.roots).err().map(RunError::from)
+                    }
+                    SinkConnector::Kafka(options) => {
+                        let context = SinkContext {
+                            run_id: String::new(),
+                            bounded: plan.bounded,
+                            updating: stage.updating,
+                            stateless: plan.is_stateless_before(stage),
+                            operator: stage.operator.clone(),
+                        };
+                        let schema = expr::arrow_schema(&stage.schema);
+                        kafka::KafkaSink::open(node, options, schema, context, self.kafka.clone()).err()
                     }
                     SinkConnector::View(options) => {
                         let defined = view::definition(node, options, &stage.schema);
@@ -102,6 +140,9 @@ impl Connectors for Registry {
             SourceConnector::Datagen(options) => {
                 Ok(Arc::new(generator::datagen::DatagenSource::open(node, options, hints)?))
             }
+            SourceConnector::Kafka(options) => {
+                Ok(Arc::new(kafka::KafkaSource::open(node, options, hints, self.kafka.clone())?))
+            }
             SourceConnector::ViewSnapshot(options) => {
                 Ok(Arc::new(view::SnapshotSource::open(node, options, hints, &self.roots)?))
             }
@@ -118,6 +159,9 @@ impl Connectors for Registry {
                 on_print: self.on_print.clone(),
             }),
             SinkConnector::Blackhole(_) => blackhole::sink(),
+            SinkConnector::Kafka(options) => {
+                Arc::new(kafka::KafkaSink::open(node, options, schema, context, self.kafka.clone())?)
+            }
             SinkConnector::View(options) => {
                 Arc::new(view::ViewSink::open(node, options, schema, context, self.views.clone())?)
             }

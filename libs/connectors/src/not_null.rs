@@ -152,8 +152,14 @@ mod tests {
             // Names of the table, which need not be those of what comes in.
             node.columns = vec![column("name STRING"), column("count BIGINT NOT NULL")];
             let good = rows(Arc::new(Int64Array::from(vec![1, 2, 3])));
-            let context =
-                SinkContext { run_id: "run".into(), bounded: true, updating: false, operator: "sink out".into() };
+            let context = SinkContext {
+                run_id: "run".into(),
+                bounded: true,
+                updating: false,
+                stateless: true,
+                stateless: true,
+                operator: "sink out".into(),
+            };
             crate::testing::run(async {
                 let sink = registry.sink(&node, good.schema(), context.clone()).unwrap();
                 let mut one = writer(&sink, &good.schema(), 0, 1);

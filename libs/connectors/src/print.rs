@@ -176,7 +176,8 @@ mod tests {
             ));
         });
         let schema = sample::rows(0, 0).schema();
-        let context = SinkContext { run_id: "r".into(), bounded: true, updating: true, operator: "o".into() };
+        let context =
+            SinkContext { run_id: "r".into(), bounded: true, updating: true, stateless: false, operator: "o".into() };
         let sink: Arc<dyn Sink> = Arc::new(PrintSink {
             table: "t".into(),
             identifier: ">".into(),

@@ -31,6 +31,7 @@ pub fn source_node(options: Value, columns: &[&str], partition_by: &[&str]) -> g
         columns: columns.iter().map(|text| column(text)).collect(),
         on_bad_record: Default::default(),
         partition_by: partition_by.iter().map(|name| name.to_string()).collect(),
+        metadata: Default::default(),
     }
 }
 
@@ -106,7 +107,7 @@ pub async fn collect(
                     rows.extend(bad.iter().map(|bad| format!("{}! {}", bad.position, bad.code)));
                     seen.push(Seen { split, rows, next, len });
                 }
-                SourceEvent::Idle { .. } | SourceEvent::Lag { .. } => {}
+                SourceEvent::Idle { .. } | SourceEvent::Absent { .. } | SourceEvent::Lag { .. } => {}
                 SourceEvent::Finished { split } => assert!(finished.insert(split), "split {split} finishes once"),
             }
         }
@@ -255,6 +256,7 @@ pub mod sinks {
             columns: vec![],
             primary_key: vec![],
             partition_by: partition_by.iter().map(|name| name.to_string()).collect(),
+            metadata: Default::default(),
         }
     }
 

@@ -11,7 +11,7 @@
 //! | `outcome.json` | the process, synced, before it exits | [`Outcome`] |
 //!
 //! The first line of the process's standard input is [`Credentials`]; the pipe closes after it. Routes of the socket:
-//! `GET /status` ([`Status`]); `POST /stop` ([`StopMode`]); `GET /views/{table}?...` (Arrow IPC stream of one complete epoch, with
+//! `GET /status` ([`Status`], with `?ledgers=true` also its late rows and dead letters); `POST /stop` ([`StopMode`]); `GET /views/{table}?...` (Arrow IPC stream of one complete epoch, with
 //! `x-epoch` and `x-watermark-us`); `GET /rows` (Arrow IPC stream of what `print` tables get, for queries).
 
 use std::collections::BTreeMap;
@@ -108,7 +108,7 @@ pub struct Status {
     pub splits: Vec<SplitStatus>,
     /// Where each split began, once that is resolved.
     pub start_positions: Positions,
-    /// The newest ones, at most 1,000 each, newest last.
+    /// The newest ones, at most 1,000 each, newest last; empty unless asked for.
     pub late_rows: Vec<LedgerRow>,
     pub dead_letters: Vec<DeadLetter>,
     /// All processes of the attempt together.

@@ -1,6 +1,9 @@
 //! What the control plane knows without clocks, sockets or databases: how runs live, and what it says to the processes of an attempt.
 //!
-//! [`run`] has the states of a run and the arrows between them; [`attempt`] the messages. Everything here is pure.
+//! [`run`] has the states of a run and the arrows between them; [`attempt`] the messages, [`follow`] what a look at an attempt means, [`inspect`] questions to a process that may
+//! die. Everything here is pure.
 
 pub mod attempt;
+pub mod follow;
+pub mod inspect;
 pub mod run;

@@ -175,6 +175,7 @@ fn windowed(
         lateness: 0,
         keep: if argument { vec![0, 1] } else { vec![0] },
         ledger: None,
+        shown: vec![],
         operator: "windows".into(),
     };
     let spec = WindowSpec {
@@ -239,6 +240,7 @@ fn session(input: &[RecordBatch]) {
         calls: vec![call((Count, None))],
         output: output(true, 1),
         ledger: None,
+        shown: vec![],
         operator: "sessions".into(),
     };
     let names = Arc::new(|_| (String::new(), String::new()));

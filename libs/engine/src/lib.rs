@@ -14,7 +14,7 @@ pub mod runtime;
 pub mod sink;
 pub mod source;
 
-pub use batch::{Batch, Origin, RowKind};
+pub use batch::{Batch, Origin, Permit, RowKind};
 pub use error::{Fault, RunError};
 pub use operator::{Operator, Output};
 pub use sink::{

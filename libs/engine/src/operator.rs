@@ -1,5 +1,6 @@
 //! The contract between operators and whatever drives them. Operators know no engine.
 
+use arrow::array::RecordBatch;
 use state::{SnapshotReader, SnapshotWriter};
 
 use crate::batch::Batch;
@@ -54,8 +55,20 @@ pub trait Stateless {
 pub struct Output {
     pub(crate) main: Vec<Batch>,
     pub(crate) side: Vec<Batch>,
+    pub(crate) late: Vec<LateRows>,
     /// Added to the operator's counters by the driver.
     pub counters: Counters,
+}
+
+/// Rows that came too late, for whoever wants to see some.
+#[derive(Debug)]
+pub struct LateRows {
+    /// With memory of their own: they are kept for a while.
+    pub rows: RecordBatch,
+    /// Microseconds, one per row.
+    pub event_times: Vec<i64>,
+    /// The watermark that they were late by.
+    pub stamp: i64,
 }
 
 /// What an operator counted since the driver last looked.

@@ -43,6 +43,8 @@ pub struct SinkContext {
     pub bounded: bool,
     /// Whether rows may be other than inserts.
     pub updating: bool,
+    /// No operator between the sources and the sink keeps state: each row follows from one input row alone.
+    pub stateless: bool,
     /// The node's id in the graph.
     pub operator: String,
 }

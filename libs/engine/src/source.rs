@@ -142,6 +142,8 @@ pub enum SourceEvent {
     },
     /// The split has no more rows, for now: it need not hold the watermark back.
     Idle { split: u32 },
+    /// The split does not exist yet, and may never: it holds nothing back until rows of it come.
+    Absent { split: u32 },
     /// The split has ended for good.
     Finished { split: u32 },
     /// How many records are left after what was sent so far; said now and then by readers that know.
@@ -229,6 +231,10 @@ impl SourceOutput {
 
     pub fn idle(&mut self, split: u32) -> Result<()> {
         self.send(SourceEvent::Idle { split })
+    }
+
+    pub fn absent(&mut self, split: u32) -> Result<()> {
+        self.send(SourceEvent::Absent { split })
     }
 
     pub fn lag(&mut self, split: u32, records: u64) -> Result<()> {

@@ -10,6 +10,7 @@ use serde::de::{self, DeserializeOwned};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
+use crate::kafka::KafkaOptions;
 use crate::{Period, Problem, suggestion};
 
 /// Where a source's rows come from.
@@ -19,6 +20,7 @@ pub enum SourceConnector {
     Filesystem(Box<FilesystemOptions>),
     Replay(Box<ReplayOptions>),
     Datagen(DatagenOptions),
+    Kafka(Box<KafkaOptions>),
     /// The rows of a view as the server has put them down for a query; no table and no graph of a user can name it.
     #[schemars(skip)]
     ViewSnapshot(ViewSnapshotOptions),
@@ -31,6 +33,7 @@ pub enum SinkConnector {
     Filesystem(Box<FilesystemOptions>),
     Print(PrintOptions),
     Blackhole(BlackholeOptions),
+    Kafka(Box<KafkaOptions>),
     View(ViewOptions),
 }
 
@@ -38,9 +41,9 @@ pub enum SinkConnector {
 const SPLITS_MAX: u64 = 1024;
 
 /// The names that `'connector' = ...` may have for a source.
-pub const SOURCE_CONNECTORS: &[&str] = &["datagen", "filesystem", "replay"];
+pub const SOURCE_CONNECTORS: &[&str] = &["datagen", "filesystem", "kafka", "replay"];
 /// The same for a sink.
-pub const SINK_CONNECTORS: &[&str] = &["blackhole", "filesystem", "print", "view"];
+pub const SINK_CONNECTORS: &[&str] = &["blackhole", "filesystem", "kafka", "print", "view"];
 
 impl SourceConnector {
     /// The value of `connector` in SQL and of `type` in JSON.
@@ -49,6 +52,7 @@ impl SourceConnector {
             SourceConnector::Filesystem(_) => "filesystem",
             SourceConnector::Replay(_) => "replay",
             SourceConnector::Datagen(_) => "datagen",
+            SourceConnector::Kafka(_) => "kafka",
             SourceConnector::ViewSnapshot(_) => "view-snapshot",
         }
     }
@@ -59,6 +63,7 @@ impl SourceConnector {
             SourceConnector::Filesystem(_) | SourceConnector::ViewSnapshot(_) => true,
             SourceConnector::Replay(_) => false,
             SourceConnector::Datagen(options) => options.number_of_rows.is_some(),
+            SourceConnector::Kafka(options) => options.is_bounded(),
         }
     }
 
@@ -69,6 +74,7 @@ impl SourceConnector {
             "filesystem" => read::<FilesystemOptions>(options, at).map(|o| SourceConnector::Filesystem(Box::new(o))),
             "replay" => read::<ReplayOptions>(options, at).map(|o| SourceConnector::Replay(Box::new(o))),
             "datagen" => read::<DatagenOptions>(options, at).map(SourceConnector::Datagen),
+            "kafka" => kafka(options, at).map(SourceConnector::Kafka),
             other => unreachable!("{other} is a known source connector"),
         }
         .and_then(|connector| match connector.out_of_range(at) {
@@ -89,6 +95,7 @@ impl SourceConnector {
         };
         let problems = match self {
             SourceConnector::Filesystem(_) | SourceConnector::ViewSnapshot(_) => [None, None],
+            SourceConnector::Kafka(options) => return options.out_of_range(false, at),
             SourceConnector::Replay(options) => [
                 splits("replay.splits", options.splits),
                 (options.disorder.us < 0)
@@ -113,6 +120,7 @@ impl SinkConnector {
             SinkConnector::Filesystem(_) => "filesystem",
             SinkConnector::Print(_) => "print",
             SinkConnector::Blackhole(_) => "blackhole",
+            SinkConnector::Kafka(_) => "kafka",
             SinkConnector::View(_) => "view",
         }
     }
@@ -122,7 +130,7 @@ impl SinkConnector {
         match self {
             SinkConnector::Filesystem(_) => false,
             SinkConnector::Print(_) | SinkConnector::Blackhole(_) => true,
-            SinkConnector::View(_) => !primary_key.is_empty(),
+            SinkConnector::View(_) | SinkConnector::Kafka(_) => !primary_key.is_empty(),
         }
     }
 
@@ -133,6 +141,10 @@ impl SinkConnector {
             "filesystem" => read::<FilesystemOptions>(options, at).map(|o| SinkConnector::Filesystem(Box::new(o))),
             "print" => read::<PrintOptions>(options, at).map(SinkConnector::Print),
             "blackhole" => read::<BlackholeOptions>(options, at).map(SinkConnector::Blackhole),
+            "kafka" => kafka(options, at).and_then(|options| match options.out_of_range(true, at) {
+                problems if problems.is_empty() => Ok(SinkConnector::Kafka(options)),
+                problems => Err(problems),
+            }),
             "view" => read::<ViewOptions>(options, at).and_then(|view| match view.out_of_range(at) {
                 problems if problems.is_empty() => Ok(SinkConnector::View(view)),
                 problems => Err(problems),
@@ -306,7 +318,12 @@ pub struct ViewOptions {
     #[serde(rename = "view.max-bytes", default = "view_bytes", deserialize_with = "bytes")]
     pub max_bytes: u64,
     /// Without a primary key: rows that are kept, the newest ones. Default: 100,000.
-    #[serde(rename = "retention.rows", default, skip_serializing_if = "Option::is_none", deserialize_with = "optional_number")]
+    #[serde(
+        rename = "retention.rows",
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "optional_number"
+    )]
     pub retention_rows: Option<u64>,
     /// Without a primary key: how long after its arrival a row is kept, at most. Default: as long as `retention.rows` keeps it.
     #[serde(rename = "retention.age", default, skip_serializing_if = "Option::is_none")]
@@ -412,6 +429,7 @@ fn knows(connector: &str, option: &str) -> bool {
         "datagen" => option.starts_with("fields.") || names_of::<DatagenOptions>().contains(option),
         "print" => names_of::<PrintOptions>().contains(option),
         "blackhole" => names_of::<BlackholeOptions>().contains(option),
+        "kafka" => option.starts_with("properties.") || names_of::<KafkaOptions>().contains(option),
         "view" => names_of::<ViewOptions>().contains(option),
         _ => false,
     }
@@ -422,11 +440,40 @@ fn names_of<T: JsonSchema>() -> BTreeSet<String> {
     schema.get("properties").and_then(Value::as_object).into_iter().flat_map(Map::keys).cloned().collect()
 }
 
+/// The JSON Schema of a connector's options, by its name in SQL. Empty for a name that is unknown in that role.
+pub fn option_schema(connector: &str, is_source: bool) -> Value {
+    let schema = match is_source {
+        true => schemars::schema_for!(SourceConnector),
+        false => schemars::schema_for!(SinkConnector),
+    };
+    let whole = schema.to_value();
+    let variants = whole["oneOf"].as_array().cloned().unwrap_or_default();
+    let found = variants.into_iter().find(|variant| variant["properties"]["type"]["const"] == connector);
+    let Some(mut variant) = found else { return Value::Null };
+    let reference = variant["$ref"].as_str().and_then(|path| path.strip_prefix("#/$defs/")).map(str::to_string);
+    if let Some(name) = reference {
+        variant = whole["$defs"][&name].clone();
+    }
+    if let Some(properties) = variant["properties"].as_object_mut() {
+        properties.remove("type");
+    }
+    if let Some(definitions) = whole.get("$defs") {
+        variant["$defs"] = definitions.clone();
+    }
+    variant
+}
+
 /// Option structs, checked for unknown names with the names of their JSON Schema.
 fn read<T: DeserializeOwned + JsonSchema>(options: &Map<String, Value>, at: &str) -> Result<T, Vec<Problem>> {
     let mut rest = options.clone();
     rest.remove("type");
     read_object(rest, at, |name| name.starts_with("fields."))
+}
+
+fn kafka(options: &Map<String, Value>, at: &str) -> Result<Box<KafkaOptions>, Vec<Problem>> {
+    let mut rest = KafkaOptions::renamed(options);
+    rest.remove("type");
+    read_object(rest, at, |name| name.starts_with("properties.")).map(Box::new)
 }
 
 /// Deserialises an object, one problem per unknown field, else the first that serde finds.
@@ -501,14 +548,14 @@ pub(crate) fn escaped(name: &str) -> String {
 /// SQL's options are text; JSON's may be numbers and booleans.
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Lenient {
+pub(crate) enum Lenient {
     Text(String),
     Flag(bool),
     Number(serde_json::Number),
 }
 
 impl Lenient {
-    fn text(self) -> String {
+    pub(crate) fn text(self) -> String {
         match self {
             Lenient::Text(text) => text.trim().to_string(),
             Lenient::Flag(flag) => flag.to_string(),
@@ -546,7 +593,7 @@ pub(crate) fn bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D
     size.filter(|size| *size > 0).ok_or_else(|| de::Error::custom(format!("{text:?} is not a size; write 128MiB")))
 }
 
-fn timestamps<'de, D: Deserializer<'de>>(deserializer: D) -> Result<JsonTimestamps, D::Error> {
+pub(crate) fn timestamps<'de, D: Deserializer<'de>>(deserializer: D) -> Result<JsonTimestamps, D::Error> {
     let text = String::deserialize(deserializer)?;
     match text.to_lowercase().as_str() {
         "sql" => Ok(JsonTimestamps::Sql),
@@ -605,7 +652,8 @@ mod tests {
         );
         assert!(text.contains("did you mean format?") && text.contains("missing field `path`"), "{text}");
         assert!(
-            source(json!({"type": "kafka"})).expect_err("none")[0].contains("there is datagen, filesystem, replay")
+            source(json!({"type": "pulsar"})).expect_err("none")[0]
+                .contains("there is datagen, filesystem, kafka, replay")
         );
     }
 
@@ -638,12 +686,14 @@ mod tests {
             ("print-identifier", "print", "blackhole", true),
             ("pth", "filesystem", "blackhole", false),
             ("path", "filesystem", "filesystem", false),
-            ("path", "kafka", "blackhole", false),
+            ("path", "pulsar", "blackhole", false),
+            ("properties.sasl.password", "kafka", "blackhole", true),
+            ("scan.startup.mode", "kafka", "filesystem", true),
         ] {
             assert_eq!(is_left_behind(option, was, now), left, "{option} from {was} to {now}");
         }
-        for name in SOURCE_CONNECTORS.iter().filter(|name| **name != "datagen") {
-            assert!(knows(name, "path"), "{name}");
+        for name in SOURCE_CONNECTORS {
+            assert!(["path", "seed", "topic"].iter().any(|option| knows(name, option)), "{name}");
         }
     }
 
@@ -674,9 +724,12 @@ mod tests {
     fn options_of_views_are_checked() {
         let sink = |options: Value| {
             let object = options.as_object().cloned().unwrap_or_default();
-            SinkConnector::from_options(&object, "").map_err(|problems| problems.iter().map(Problem::to_string).collect::<Vec<_>>())
+            SinkConnector::from_options(&object, "")
+                .map_err(|problems| problems.iter().map(Problem::to_string).collect::<Vec<_>>())
         };
-        let read = sink(json!({"type": "view", "view.name": "Top-10.v2", "view.max-bytes": "1 MiB", "retention.rows": "1_000", "retention.age": "2 h"}));
+        let read = sink(
+            json!({"type": "view", "view.name": "Top-10.v2", "view.max-bytes": "1 MiB", "retention.rows": "1_000", "retention.age": "2 h"}),
+        );
         let Ok(SinkConnector::View(options)) = read else { panic!("{read:?}") };
         assert_eq!((options.max_bytes, options.retention_rows), (1 << 20, Some(1000)));
         assert_eq!(options.retention_age.map(|age| age.us), Some(7_200_000_000));
@@ -684,7 +737,10 @@ mod tests {
         assert!(matches!(again, Ok(SinkConnector::View(again)) if again == options));
         let wrong = sink(json!({"type": "view", "view.name": "../a", "retention.rows": 0, "retention.age": "0s"}));
         assert_eq!(wrong.as_ref().map_err(Vec::len), Err(3), "{wrong:?}");
-        assert!(sink(json!({"type": "view", "retention.row": 1})).is_err_and(|all| all[0].contains("did you mean retention.rows?")));
+        assert!(
+            sink(json!({"type": "view", "retention.row": 1}))
+                .is_err_and(|all| all[0].contains("did you mean retention.rows?"))
+        );
         assert!(source(json!({"type": "view-snapshot", "path": "a"})).is_err(), "no user reads a snapshot by its path");
         assert!(source(json!({"type": "view_snapshot", "path": "a"})).is_err());
         for name in ["v", "Top_10.by-hour", "_", "0", &"a".repeat(128)] {

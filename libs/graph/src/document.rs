@@ -100,6 +100,11 @@ impl Graph {
                 Operator::Source(Source { connector: SourceConnector::Filesystem(files), .. }) => files,
                 Operator::Source(Source { connector: SourceConnector::Replay(replay), .. }) => &mut replay.files,
                 Operator::Sink(Sink { connector: SinkConnector::Filesystem(files), .. }) => files,
+                Operator::Source(Source { connector: SourceConnector::Kafka(kafka), .. })
+                | Operator::Sink(Sink { connector: SinkConnector::Kafka(kafka), .. }) => {
+                    kafka.properties.redact();
+                    continue;
+                }
                 _ => continue,
             };
             for secret in [&mut files.s3_access_key, &mut files.s3_secret_key].into_iter().flatten() {

@@ -7,6 +7,7 @@
 mod avro;
 pub mod connector;
 mod document;
+pub mod kafka;
 mod node;
 mod period;
 mod problem;
@@ -16,6 +17,7 @@ mod types;
 pub use avro::AvroConfluentOptions;
 pub use connector::{FileFormat, FilesystemOptions, ReplayOptions, Secret, SinkConnector, SourceConnector};
 pub use document::{GRAPH_VERSION, Graph, NODES_MAX, dead_letters_schema, json_schema, late_rows_schema};
+pub use kafka::KafkaOptions;
 pub use node::*;
 pub use period::Period;
 pub use problem::{Place, Problem, nearest, suggestion};

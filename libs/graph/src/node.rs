@@ -1,5 +1,7 @@
 //! The nodes of a graph: a flat list of typed operators, each naming its inputs.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -109,6 +111,9 @@ pub struct Source {
     /// Hive-style partition columns (`k=v` in the path), the last of `columns`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub partition_by: Vec<String>,
+    /// Columns that stand beside the record, and what they hold: `{"at": "timestamp"}`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub metadata: BTreeMap<String, String>,
 }
 
 /// An expression and the name of the column that holds its result.
@@ -315,6 +320,9 @@ pub struct Sink {
     /// Columns by which files are put into `k=v` directories.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub partition_by: Vec<String>,
+    /// Columns that stand beside the record, and what they hold: `{"at": "timestamp"}`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub metadata: BTreeMap<String, String>,
 }
 
 impl Sink {

@@ -49,9 +49,9 @@ pub(crate) fn migration(error: MigrateError) -> MetadataError {
         MigrateError::VersionMissing(version) => unusable(format!(
             "its schema has step {version}, which this program does not know: it was written by a newer one; use that"
         )),
-        MigrateError::VersionMismatch(version) => {
-            unusable(format!("step {version} of its schema is not the one of this program: use the program that made it"))
-        }
+        MigrateError::VersionMismatch(version) => unusable(format!(
+            "step {version} of its schema is not the one of this program: use the program that made it"
+        )),
         other => unusable(other.to_string()),
     }
 }

@@ -47,15 +47,12 @@ impl PostgresStore {
     /// Fails with `Unavailable` if the server does not answer within seconds; with `Unusable` if it refuses the login, if it is older than
     /// version 13, if it holds tables of a newer program, or if a setting is off without which a crash loses what was answered.
     pub async fn connect(url: &str) -> Result<PostgresStore> {
-        let options = PgConnectOptions::from_str(url)
-            .map_err(translate)?
-            .application_name("highwater")
-            .options([
-                // The server gives up before this side does, so that a slow statement ends cleanly.
-                ("statement_timeout", "3500ms"),
-                ("lock_timeout", "3s"),
-                ("idle_in_transaction_session_timeout", "10s"),
-            ]);
+        let options = PgConnectOptions::from_str(url).map_err(translate)?.application_name("highwater").options([
+            // The server gives up before this side does, so that a slow statement ends cleanly.
+            ("statement_timeout", "3500ms"),
+            ("lock_timeout", "3s"),
+            ("idle_in_transaction_session_timeout", "10s"),
+        ]);
         let pool = PgPoolOptions::new()
             .max_connections(CONNECTIONS)
             .acquire_timeout(CONNECT)
@@ -91,7 +88,8 @@ impl PostgresStore {
 
 async fn check_settings(connection: &mut sqlx::PgConnection) -> Result<()> {
     let version = "SELECT current_setting('server_version_num')::bigint, current_setting('server_version')";
-    let (number, version): (i64, String) = sqlx::query_as(version).fetch_one(&mut *connection).await.map_err(translate)?;
+    let (number, version): (i64, String) =
+        sqlx::query_as(version).fetch_one(&mut *connection).await.map_err(translate)?;
     if number < 130_000 {
         return Err(unusable(format!("PostgreSQL {version} is too old; version 13 is the oldest that will do")));
     }

@@ -77,6 +77,13 @@ impl<D: Database> MetadataStore for Store<D> {
         self.finish(audited, "done").await
     }
 
+    async fn create_started_job(&self, job: &Job, version: &JobVersion, run: &Run, change: &Change) -> Result<()> {
+        let mut audited = self.begin(change).await?;
+        jobs::create(&mut audited.session, job, version).await?;
+        runs::create(&mut audited.session, run).await?;
+        self.finish(audited, "done").await
+    }
+
     async fn job(&self, job_id: Uuid) -> Result<Job> {
         jobs::of_id(&mut self.database.read().await?, job_id).await
     }

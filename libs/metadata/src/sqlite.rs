@@ -107,7 +107,10 @@ impl Database for SqliteDatabase {
     async fn lead(&self, holder: &str) -> Result<i64> {
         let mut session = self.write().await?;
         let row = session
-            .row("UPDATE leadership SET term = term + 1, holder = $1 WHERE only_row = 1 RETURNING term", arguments![holder])
+            .row(
+                "UPDATE leadership SET term = term + 1, holder = $1 WHERE only_row = 1 RETURNING term",
+                arguments![holder],
+            )
             .await?;
         let term = row.ok_or_else(|| unusable("its row of leadership is missing"))?.integer("term")?;
         self.commit(session).await?;

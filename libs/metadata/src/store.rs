@@ -53,6 +53,8 @@ pub trait MetadataStore: Send + Sync {
 
     /// Stores a job and its first version. Fails with `Exists` if the name, or one of its views' names, is taken.
     async fn create_job(&self, job: &Job, version: &JobVersion, change: &Change) -> Result<()>;
+    /// The same with its first run: both or none.
+    async fn create_started_job(&self, job: &Job, version: &JobVersion, run: &Run, change: &Change) -> Result<()>;
     async fn job(&self, job_id: Uuid) -> Result<Job>;
     async fn job_named(&self, name: &str) -> Result<Job>;
     async fn jobs(&self, filter: &JobFilter, page: Page) -> Result<Vec<Job>>;

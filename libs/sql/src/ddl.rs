@@ -30,8 +30,18 @@ pub struct ColumnDefinition {
 
 #[derive(Clone, Debug)]
 pub enum ColumnKind {
-    Physical { data_type: DataType, nullable: bool },
+    Physical {
+        data_type: DataType,
+        nullable: bool,
+    },
     Computed(Box<Expr>),
+    /// `TYPE METADATA [FROM 'key'] [VIRTUAL]`; virtual ones are only read.
+    Metadata {
+        data_type: DataType,
+        nullable: bool,
+        key: String,
+        read_only: bool,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -240,6 +250,7 @@ fn column(parser: &mut Parser, table: &mut TableDefinition, problems: &mut Vec<P
     }
     let data_type = data_type(parser, problems)?;
     let mut nullable = true;
+    let mut metadata = None;
     loop {
         let token = parser.peek_token();
         match word(&token).as_deref() {
@@ -262,12 +273,12 @@ fn column(parser: &mut Parser, table: &mut TableDefinition, problems: &mut Vec<P
                 primary_key(table, vec![name.clone()], token.span, problems);
             }
             Some("METADATA") => {
-                let problem =
-                    Problem::new("unsupported", format!("the metadata column {} is not supported", name.value));
-                problems.push(problem.hint("remove the column").at(place(name.span.union(&token.span))));
-                while !matches!(parser.peek_token().token, Token::Comma | Token::RParen | Token::EOF) {
-                    parser.next_token();
-                }
+                parser.next_token();
+                let key = match parser.parse_keyword(Keyword::FROM) {
+                    true => parser.parse_literal_string()?,
+                    false => name.value.clone(),
+                };
+                metadata = Some((key, parser.parse_keyword(Keyword::VIRTUAL)));
             }
             Some("DEFAULT") => {
                 let problem = Problem::new("unsupported", "a column's DEFAULT is not supported");
@@ -278,7 +289,11 @@ fn column(parser: &mut Parser, table: &mut TableDefinition, problems: &mut Vec<P
             _ => break,
         }
     }
-    table.columns.push(ColumnDefinition { name, kind: ColumnKind::Physical { data_type, nullable } });
+    let kind = match metadata {
+        Some((key, read_only)) => ColumnKind::Metadata { data_type, nullable, key, read_only },
+        None => ColumnKind::Physical { data_type, nullable },
+    };
+    table.columns.push(ColumnDefinition { name, kind });
     Ok(())
 }
 

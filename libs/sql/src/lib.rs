@@ -55,6 +55,27 @@ pub struct Script {
 pub struct Options {
     /// Table, option, value: replaces or adds an option of `WITH (...)`.
     pub overrides: Vec<(String, String, String)>,
+    /// `CREATE TABLE` statements whose tables every script knows; one that the script creates itself under the same name comes before.
+    /// Problems in them have no place, since the script's text does not hold them.
+    pub catalog: Vec<String>,
+}
+
+/// What a `CREATE TABLE` statement says, without its options.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TableDescription {
+    pub name: String,
+    pub connector: String,
+    /// The columns as they stand in files and messages.
+    pub columns: graph::Schema,
+    /// Names of the connections that it uses.
+    pub connections: Vec<String>,
+    /// The name of an option that holds a secret, if one does.
+    pub secret_option: Option<String>,
+}
+
+/// Reads and checks one `CREATE TABLE` statement.
+pub fn describe_table(text: &str) -> Result<TableDescription, Vec<Problem>> {
+    on_a_large_stack(|| planner::describe(text))
 }
 
 /// Bytes of stack for planning: far above what the limits on nesting and chains can need.
@@ -62,12 +83,13 @@ const STACK_BYTES: usize = 64 << 20;
 
 /// Plans a script; reports every problem of all its statements at once, in the order of the text.
 pub fn plan(text: &str, options: &Options) -> Result<Script, Vec<Problem>> {
-    // The parser and the checks recurse to the depth of the expressions, which is limited, but callers' stacks may be small.
+    on_a_large_stack(|| planner::plan(text, options))
+}
+
+/// The parser and the checks recurse to the depth of the expressions, which is limited, but callers' stacks may be small.
+fn on_a_large_stack<T: Send>(work: impl FnOnce() -> Result<T, Vec<Problem>> + Send) -> Result<T, Vec<Problem>> {
     std::thread::scope(|scope| {
-        let planning = std::thread::Builder::new()
-            .name("sql".into())
-            .stack_size(STACK_BYTES)
-            .spawn_scoped(scope, || planner::plan(text, options));
+        let planning = std::thread::Builder::new().name("sql".into()).stack_size(STACK_BYTES).spawn_scoped(scope, work);
         match planning.map(std::thread::ScopedJoinHandle::join) {
             Ok(Ok(result)) => result,
             Ok(Err(panic)) => std::panic::resume_unwind(panic),

@@ -16,7 +16,7 @@ use crate::relation::{NotFound, Output, Relation, Scope, Windows, column, find, 
 use crate::resolve::without_parentheses;
 use crate::script::{Kind, Statement};
 use crate::tables::Table;
-use crate::{Options, Script, place, script, types};
+use crate::{Options, Script, TableDescription, place, script, types};
 
 /// The schema of the tables that every script has.
 pub const SYSTEM: &str = "highwater";
@@ -60,6 +60,7 @@ pub fn plan(text: &str, options: &Options) -> Result<Script, Vec<Problem>> {
     let (statements, problems) = script::read(text);
     let explain = statements.iter().any(|statement| statement.explain);
     let mut planner = Planner::new(options, problems);
+    planner.know(&options.catalog, &statements);
     let last = statements.len();
     let mut later: Vec<(usize, Statement)> = Vec::new();
     let mut later_names: Vec<String> = Vec::new();
@@ -102,6 +103,32 @@ impl<'a> Planner<'a> {
             insert_spans: BTreeMap::new(),
             result: None,
             reads_dead_letters: false,
+        }
+    }
+
+    /// Tables of the catalogue, but for those whose names the script gives itself.
+    fn know(&mut self, catalog: &[String], statements: &[Statement]) {
+        let own: Vec<&str> = statements
+            .iter()
+            .filter_map(|statement| match &statement.kind {
+                Kind::CreateTable(table) => Some(table.name.value.as_str()),
+                Kind::CreateView(view) => Some(view.name.value.as_str()),
+                Kind::Broken { creates } => creates.as_deref(),
+                _ => None,
+            })
+            .collect();
+        for text in catalog {
+            let (known, problems) = script::read_elsewhere(text);
+            self.problems.extend(problems);
+            for statement in known {
+                let Kind::CreateTable(definition) = statement.kind else { continue };
+                let name = definition.name.value.clone();
+                if own.contains(&name.as_str()) || self.entries.contains_key(&name) {
+                    continue;
+                }
+                let entry = self.table(*definition).map_or(Entry::Broken, |table| Entry::Table(Box::new(table)));
+                self.entries.insert(name, entry);
+            }
         }
     }
 
@@ -605,8 +632,14 @@ impl<'a> Planner<'a> {
             let connector = SinkConnector::Print(PrintOptions::default());
             let table = unique(RESULT, |name| self.entries.contains_key(name));
             let id = format!("sink_{table}");
-            let sink =
-                Sink { table, connector, columns: Vec::new(), primary_key: Vec::new(), partition_by: Vec::new() };
+            let sink = Sink {
+                table,
+                connector,
+                columns: Vec::new(),
+                primary_key: Vec::new(),
+                partition_by: Vec::new(),
+                metadata: Default::default(),
+            };
             sinks.push(self.nodes.add_named(
                 id,
                 Operator::Sink(sink),
@@ -727,5 +760,54 @@ fn sorted(mut problems: Vec<Problem>) -> Vec<Problem> {
 impl Scope {
     pub fn names(&self, clause: &'static str, aggregates: bool) -> crate::resolve::Names<'_> {
         crate::resolve::Names { relation: &self.relation, qualifier: self.qualifier.as_deref(), clause, aggregates }
+    }
+}
+
+/// What one `CREATE TABLE` statement says.
+pub fn describe(text: &str) -> Result<TableDescription, Vec<Problem>> {
+    let (statements, problems) = script::read(text);
+    let options = Options::default();
+    let mut planner = Planner::new(&options, problems);
+    let only = match <[Statement; 1]>::try_from(statements) {
+        Ok([Statement { kind: Kind::CreateTable(definition), .. }]) => Some(definition),
+        Ok([Statement { kind: Kind::Broken { .. }, .. }]) => None,
+        Ok([other]) => {
+            planner.problem(
+                "sql_syntax",
+                "this is no CREATE TABLE statement",
+                "write CREATE TABLE name (...) WITH (...)",
+                other.span,
+            );
+            None
+        }
+        Err(several) => {
+            if let Some(second) = several.get(1) {
+                planner.problem(
+                    "sql_syntax",
+                    "there is more than one statement",
+                    "create one table at a time",
+                    second.span,
+                );
+            }
+            None
+        }
+    };
+    let described = only.and_then(|definition| {
+        let table = planner.table(*definition).ok()?;
+        let option = |name: &str| {
+            table.definition.options.iter().find(|option| option.key == name).map(|option| option.value.clone())
+        };
+        let secret = |name: &str| ["secret", "password", "token", "access-key"].iter().any(|word| name.contains(word));
+        Some(TableDescription {
+            name: table.definition.name.value.clone(),
+            connector: option("connector").unwrap_or_default().trim().to_lowercase(),
+            columns: graph::Schema { columns: table.physical.clone() },
+            connections: option("connection").into_iter().collect(),
+            secret_option: table.definition.options.iter().map(|option| option.key.clone()).find(|name| secret(name)),
+        })
+    });
+    match described {
+        Some(described) if planner.problems.is_empty() => Ok(described),
+        _ => Err(planner.problems),
     }
 }

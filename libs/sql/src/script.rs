@@ -51,6 +51,17 @@ pub enum Kind {
 
 /// What was read, and everything that was not.
 pub fn read(text: &str) -> (Vec<Statement>, Vec<Problem>) {
+    read_with(text, |_| {})
+}
+
+/// The same for text that is not the user's: its places would mean nothing, so it has none.
+pub fn read_elsewhere(text: &str) -> (Vec<Statement>, Vec<Problem>) {
+    let (statements, problems) = read_with(text, |token| token.span = Span::empty());
+    let placeless = |problem: Problem| problem.at(graph::Place::Nowhere);
+    (statements, problems.into_iter().map(placeless).collect())
+}
+
+fn read_with(text: &str, prepare: impl Fn(&mut TokenWithSpan)) -> (Vec<Statement>, Vec<Problem>) {
     if text.len() > BYTES_MAX {
         let message = format!("the script has {} bytes; {BYTES_MAX} are the most", text.len());
         return (Vec::new(), vec![Problem::new("query_too_complex", message).hint("split it into several scripts")]);
@@ -65,6 +76,7 @@ pub fn read(text: &str) -> (Vec<Statement>, Vec<Problem>) {
         let complete = tokens.iter().rposition(|token| token.token == Token::SemiColon).map_or(0, |at| at + 1);
         tokens.truncate(complete);
     }
+    tokens.iter_mut().for_each(prepare);
     let mut statements = Vec::new();
     let mut set: Option<Span> = None;
     for chunk in split(tokens) {

@@ -1,5 +1,7 @@
 //! Tables: columns and options of CREATE TABLE to the nodes of a source, and to a sink.
 
+use std::collections::BTreeMap;
+
 use datafusion_sql::sqlparser::ast::{BinaryOperator, Expr, Ident, Spanned};
 use datafusion_sql::sqlparser::tokenizer::Span;
 use graph::connector::{SINK_CONNECTORS, SOURCE_CONNECTORS, is_left_behind};
@@ -37,6 +39,28 @@ struct Policies {
 }
 
 impl Table {
+    /// The columns that a source of the table gives, in their order.
+    fn readable(&self) -> Vec<Column> {
+        let columns = self.definition.columns.iter().filter_map(|defined| match &defined.kind {
+            ColumnKind::Physical { data_type, nullable } | ColumnKind::Metadata { data_type, nullable, .. } => {
+                Some(Column::new(defined.name.value.clone(), data_type.clone(), *nullable))
+            }
+            ColumnKind::Computed(_) => None,
+        });
+        columns.collect()
+    }
+
+    /// What the metadata columns hold, by name; `written`: only those that are.
+    fn metadata(&self, written: bool) -> BTreeMap<String, String> {
+        let columns = self.definition.columns.iter().filter_map(|defined| match &defined.kind {
+            ColumnKind::Metadata { key, read_only, .. } if !(written && *read_only) => {
+                Some((defined.name.value.clone(), key.clone()))
+            }
+            _ => None,
+        });
+        columns.collect()
+    }
+
     /// The names of the columns that are computed.
     pub fn computed(&self) -> impl Iterator<Item = &Ident> {
         let columns = self.definition.columns.iter();
@@ -89,7 +113,10 @@ impl Planner<'_> {
                 ColumnKind::Physical { data_type, nullable } => {
                     Some(Column::new(defined.name.value.clone(), data_type.clone(), *nullable))
                 }
-                ColumnKind::Computed(_) => None,
+                ColumnKind::Metadata { data_type, nullable, read_only: false, .. } => {
+                    Some(Column::new(defined.name.value.clone(), data_type.clone(), *nullable))
+                }
+                ColumnKind::Computed(_) | ColumnKind::Metadata { .. } => None,
             })
             .collect();
         if physical.is_empty() {
@@ -148,9 +175,11 @@ impl Planner<'_> {
             return Ok(name);
         }
         let hint = match name.as_str() {
-            "kafka" | "upsert-kafka" | "kinesis" | "jdbc" => {
-                "it is not there yet; 'filesystem' and 'replay' read files".to_string()
+            "upsert-kafka" => {
+                "write 'connector' = 'kafka' and PRIMARY KEY (...) NOT ENFORCED: rows are then upserted by key"
+                    .to_string()
             }
+            "kinesis" | "jdbc" => "it is not there yet; 'filesystem' and 'replay' read files".to_string(),
             other => graph::suggestion(other, known.iter().copied()),
         };
         let (message, span) = (format!("there is no connector '{}'", option.value), option.span);
@@ -281,7 +310,7 @@ impl Planner<'_> {
         // Partition columns stand in the path, not in the rows: they are the last of the source.
         let partition_by: Vec<String> = definition.partitioned_by.iter().map(|name| name.value.clone()).collect();
         let (mut columns, mut last): (Vec<Column>, Vec<Column>) =
-            table.physical.iter().cloned().partition(|c| !partition_by.contains(&c.name));
+            table.readable().into_iter().partition(|c| !partition_by.contains(&c.name));
         last.sort_by_key(|column| partition_by.iter().position(|name| *name == column.name));
         columns.append(&mut last);
         let schema = Schema::new(columns.clone());
@@ -292,7 +321,7 @@ impl Planner<'_> {
             .filter_map(|defined| {
                 let span = defined.name.span;
                 match &defined.kind {
-                    ColumnKind::Physical { data_type, nullable } => {
+                    ColumnKind::Physical { data_type, nullable } | ColumnKind::Metadata { data_type, nullable, .. } => {
                         let (name, data_type) = (defined.name.value.clone(), data_type.clone());
                         Some(Output { expr: column(&name, span), name, data_type, nullable: *nullable, span })
                     }
@@ -322,8 +351,14 @@ impl Planner<'_> {
                 spans = spans.part(format!("/columns/{position}"), defined.name.span);
             }
         }
-        let source =
-            Source { table: name.clone(), connector, columns, on_bad_record: policies.on_bad_record, partition_by };
+        let source = Source {
+            table: name.clone(),
+            connector,
+            columns,
+            on_bad_record: policies.on_bad_record,
+            partition_by,
+            metadata: table.metadata(false),
+        };
         let node = self.nodes.add_named(name, Operator::Source(source), Vec::new(), schema, spans);
         let relation = Relation { node, outputs, windows: Windows::None, span: definition.name.span };
         let mut relation = self.projected(relation, false);
@@ -486,6 +521,7 @@ impl Planner<'_> {
             columns: table.physical.clone(),
             primary_key: definition.primary_key.iter().map(|name| name.value.clone()).collect(),
             partition_by: definition.partitioned_by.iter().map(|name| name.value.clone()).collect(),
+            metadata: table.metadata(true),
         })
     }
 

@@ -132,9 +132,7 @@ impl ViewFiles {
             sync_directory(parent)?;
         }
         let newest = self.newest_manifest()?;
-        if let Some(done) =
-            newest.as_ref().filter(|done| done.by.run_id == by.run_id && done.epoch == snapshot.epoch)
-        {
+        if let Some(done) = newest.as_ref().filter(|done| done.by.run_id == by.run_id && done.epoch == snapshot.epoch) {
             return Ok(done.clone());
         }
         let mut version = newest.map_or(0, |manifest| manifest.version) + 1;
@@ -306,11 +304,9 @@ impl ViewFiles {
         for version in old {
             let files = self.read_manifest(version).map_or(vec![], |manifest| manifest.files);
             // The manifest first: what it names is there as long as it is.
-            let path = self.manifest_path(version);
-            fs::remove_file(&path).map_err(io_error("remove", &path))?;
+            remove(&self.manifest_path(version))?;
             for file in files.iter().filter(|file| !named.contains(&file.name)) {
-                let path = self.directory.join(&file.name);
-                fs::remove_file(&path).map_err(io_error("remove", &path))?;
+                remove(&self.directory.join(&file.name))?;
             }
         }
         for entry in fs::read_dir(&self.directory).map_err(io_error("list", &self.directory))? {
@@ -320,7 +316,7 @@ impl ViewFiles {
             let changed = entry.metadata().and_then(|metadata| metadata.modified());
             let age = changed.ok().and_then(|changed| SystemTime::now().duration_since(changed).ok());
             if ours && !named.contains(&name) && age.is_some_and(|age| age > ABANDONED) {
-                fs::remove_file(entry.path()).map_err(io_error("remove", &entry.path()))?;
+                remove(&entry.path())?;
             }
         }
         Ok(())
@@ -431,6 +427,14 @@ fn hashed(file: &File) -> io::Result<(u64, String)> {
                 at += read as u64;
             }
         }
+    }
+}
+
+/// Another publisher may have been faster.
+fn remove(path: &Path) -> Result<(), ViewError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed.map_err(io_error("remove", path)),
     }
 }
 

@@ -17,6 +17,8 @@ mod snapshot;
 mod table;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use answer::{Encoded, Form};
 pub use definition::{

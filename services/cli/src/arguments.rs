@@ -1,5 +1,6 @@
 //! The arguments of the program. What stands here as a comment is what `--help` says.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -29,6 +30,10 @@ pub enum Command {
     Validate(ValidateArguments),
     /// Show the graph of a script and the stages that it runs as.
     Explain(ScriptArguments),
+    /// Serve REST: jobs, runs, views and queries. Runs go on when the server ends, and are found again.
+    ///
+    /// The first line of stdout is `listening on http://ADDRESS`. Ctrl-C or SIGTERM ends the server in order.
+    Serve(ServeArguments),
     /// Print a script that completes commands and options in a shell.
     Completion {
         #[arg(value_enum)]
@@ -41,12 +46,38 @@ pub enum Command {
         #[arg(long)]
         log_lines: bool,
     },
+    /// Look at files and networks for a server: a question on stdin, an answer on stdout.
+    #[command(hide = true)]
+    Inspect,
     /// Run the attempt that a server describes in a directory.
     #[command(hide = true)]
     Attempt {
         #[arg(long, value_name = "DIR")]
         directory: PathBuf,
     },
+}
+
+#[derive(Debug, Args)]
+pub struct ServeArguments {
+    /// Address and port; port 0 takes a free one. Another than a loopback address needs an API key. [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub listen: Option<SocketAddr>,
+    /// Directory of everything that the server keeps. [default: ./highwater-data]
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// `postgres://...` for the metadata; without it SQLite below the data directory.
+    #[arg(long, value_name = "URL", env = "HIGHWATER_DATABASE", hide_env_values = true)]
+    pub database: Option<String>,
+    /// A local directory that tables may use; may be repeated. Default: none.
+    #[arg(long, value_name = "DIR")]
+    pub allow_root: Vec<PathBuf>,
+    /// Where connectors may connect: HOST, HOST:PORT, a network as 10.0.0.0/8, `loopback` or `anywhere`; may be repeated.
+    /// Default: `loopback` where the server listens on a loopback address, else nowhere.
+    #[arg(long, value_name = "ENDPOINT")]
+    pub allow_endpoint: Vec<String>,
+    /// A file in JSON with these and further settings, see docs/service.md; arguments come before it.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

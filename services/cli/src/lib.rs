@@ -14,6 +14,7 @@ mod roots;
 mod run;
 mod script;
 mod secrets;
+mod serve;
 mod summary;
 
 use std::io::IsTerminal;
@@ -61,16 +62,19 @@ pub fn main() -> ExitCode {
     };
     match &arguments.command {
         Command::Attempt { .. } | Command::JobProcess { log_lines: true } => worker::log_lines(),
+        Command::Serve(_) => log(arguments.verbose.max(1)),
         _ => log(arguments.verbose),
     }
     match &arguments.command {
         Command::JobProcess { .. } => return worker::job_process(),
         Command::Attempt { directory } => return worker::attempt_process(directory),
+        Command::Inspect => return worker::inspect_process(),
         _ => {}
     }
     worker::report_panics(false);
     let exit = match &arguments.command {
         Command::Run(run) => run::run(run, arguments.verbose),
+        Command::Serve(serve) => serve::serve(serve),
         Command::Validate(validate) => answers::validate(validate),
         Command::Explain(script) => answers::explain(script),
         Command::Completion { shell } => {
@@ -78,7 +82,9 @@ pub fn main() -> ExitCode {
             clap_complete::generate(*shell, &mut Arguments::command(), "highwater", &mut text);
             output::answer(&text)
         }
-        Command::JobProcess { .. } | Command::Attempt { .. } => unreachable!("a job process has left already"),
+        Command::JobProcess { .. } | Command::Attempt { .. } | Command::Inspect => {
+            unreachable!("a process for the program's own use has left already")
+        }
     };
     exit.into()
 }

@@ -100,6 +100,7 @@ impl Running<'_> {
             allowed_roots,
             on_print: self.on_print(verb.clone(), unprintable.clone()),
             process_arguments: process_arguments(self.verbose),
+            views: None,
             children: worker::Children::default(),
             verb: obeyed,
             progress,

@@ -163,7 +163,7 @@ fn plan(mut source: Source, arguments: &ScriptArguments) -> Result<Script, Refus
             spans: BTreeMap::new(),
             explain: false,
         }),
-        false => sql::plan(&source.text, &sql::Options { overrides }),
+        false => sql::plan(&source.text, &sql::Options { overrides, ..sql::Options::default() }),
     };
     let planned = match planned {
         Ok(planned) => planned,

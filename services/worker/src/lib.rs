@@ -7,6 +7,7 @@
 //! This crate knows nothing of SQL and of what is shown to whom.
 
 mod hosted;
+mod inspect;
 mod log;
 mod panics;
 
@@ -15,7 +16,7 @@ use std::path::PathBuf;
 use std::process::{ExitCode, Stdio};
 use std::sync::{Arc, Mutex};
 
-use connectors::{AllowedRoots, OnPrint, Registry};
+use connectors::{AllowedRoots, OnPrint, Registry, ViewHost};
 use engine::RunError;
 use engine::runtime::{Launch, Outcome, Progress, RunRequest, Surroundings, Verb, join_attempt};
 use serde::{Deserialize, Serialize};
@@ -23,6 +24,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::watch;
 
 pub use hosted::attempt_process;
+pub use inspect::inspect_process;
 pub use log::log_lines;
 pub use panics::report_panics;
 
@@ -38,6 +40,8 @@ pub struct Attempt {
     pub on_print: OnPrint,
     /// Arguments of this program that lead to [`job_process`].
     pub process_arguments: Vec<String>,
+    /// Keeps the rows of `view` tables; without it they are refused.
+    pub views: Option<ViewHost>,
     /// Gets the further processes.
     pub children: Children,
     pub verb: watch::Receiver<Verb>,
@@ -57,8 +61,12 @@ impl Children {
 
 /// Runs an attempt to its end, with its further processes. Nothing is left running when this returns.
 pub async fn run_attempt(attempt: Attempt) -> Result<Outcome, RunError> {
-    let Attempt { request, allowed_roots, on_print, process_arguments, children, verb, progress } = attempt;
+    let Attempt { request, allowed_roots, on_print, process_arguments, views, children, verb, progress } = attempt;
     let registry = Registry::new(AllowedRoots::new(&allowed_roots)).on_print(on_print);
+    let registry = match views {
+        Some(views) => registry.with_views(views),
+        None => registry,
+    };
     // Open until the run is over; then what is still there ends.
     let lifelines = Mutex::new(Vec::new());
     let (run_id, generation) = (&request.run_id, request.generation);

@@ -21,3 +21,4 @@ pub use error::FileError;
 pub use sink::FilesystemSink;
 pub use source::{Decoded, Events, FilesystemSource};
 pub use store::{AllowedRoots, Location, Store};
+pub(crate) use text::timestamp_format;

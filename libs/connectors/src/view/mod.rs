@@ -16,7 +16,11 @@ pub use sink::ViewSink;
 pub use source::SnapshotSource;
 
 /// The view of a sink with these columns.
-pub fn definition(node: &graph::Sink, options: &ViewOptions, columns: &graph::Schema) -> Result<ViewDefinition, RunError> {
+pub fn definition(
+    node: &graph::Sink,
+    options: &ViewOptions,
+    columns: &graph::Schema,
+) -> Result<ViewDefinition, RunError> {
     let default = Retention::default();
     let retention = Retention {
         rows: options.retention_rows.unwrap_or(default.rows),

@@ -63,7 +63,8 @@ impl Sink for ViewSink {
         let table = ViewTable::new(self.definition.clone()).map_err(run_error)?;
         let files = ViewFiles::new(host.views_dir(), &self.definition.name).map_err(run_error)?;
         let live = host.begin(table.definition())?;
-        let fold = Fold { schema: self.schema.clone(), table, live, files, by: host.by().clone(), bounded: self.bounded };
+        let fold =
+            Fold { schema: self.schema.clone(), table, live, files, by: host.by().clone(), bounded: self.bounded };
         Ok(Box::new(ViewCommitter { fold: Arc::new(Mutex::new(fold)), watermark_us: None }))
     }
 

@@ -50,7 +50,7 @@ impl SnapshotSource {
     }
 
     async fn read_split(&self, start: SplitStart, batch_rows: usize, out: &mut SourceOutput) -> Result<(), RunError> {
-        let from = match &start.position {
+        let from: usize = match &start.position {
             None => 0,
             Some(Position::At(row)) => row.parse().map_err(|_| self.failed(format!("{row:?} is no row")))?,
             Some(Position::End) => return out.finished(start.number),
@@ -95,7 +95,11 @@ impl Source for SnapshotSource {
         .boxed()
     }
 
-    fn read(self: Arc<Self>, context: SourceContext, mut out: SourceOutput) -> BoxFuture<'static, Result<(), RunError>> {
+    fn read(
+        self: Arc<Self>,
+        context: SourceContext,
+        mut out: SourceOutput,
+    ) -> BoxFuture<'static, Result<(), RunError>> {
         async move {
             for start in context.splits {
                 self.read_split(start, context.batch_rows, &mut out).await?;

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch, StringArray, StringBuilder};
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, StringBuilder, UInt32Array};
+use arrow::compute::take_record_batch;
 use arrow::datatypes::{DataType, Schema, SchemaRef, TimeUnit};
 use arrow::json::writer::{LineDelimited, WriterBuilder};
 
@@ -11,29 +12,60 @@ use super::results::record_batch;
 use super::times::timestamps;
 use crate::batch::{Batch, Origin};
 use crate::error::{Result, RunError};
+use crate::operator::{LateRows, Output};
 use crate::plan::LedgerRow;
+use crate::runtime::NEWEST;
 
 /// The names of the source and of the split behind a split's number in the run's frozen list.
 pub type SplitNames = Arc<dyn Fn(u32) -> (String, String) + Send + Sync>;
+
+/// Rows of a batch that came too late, with event times in microseconds and for how many of its windows each came too late.
+pub struct Late {
+    pub rows: Vec<u32>,
+    pub event_times: Vec<i64>,
+    pub missed: Vec<i64>,
+}
 
 /// Writes down what one operator could not count.
 #[derive(Clone)]
 pub struct Ledger {
     operator: String,
+    /// Something reads all of it; else the newest rows are kept for whoever looks.
+    is_read: bool,
     row: LedgerRow,
     names: SplitNames,
     schema: SchemaRef,
 }
 
 impl Ledger {
-    /// `row` says what is shown of a row.
-    pub fn new(operator: &str, row: LedgerRow, names: SplitNames) -> Ledger {
-        Ledger { operator: operator.into(), row, names, schema: expr::arrow_schema(&graph::late_rows_schema()) }
+    /// `row` says what is shown of a row; without a `ledger` that is read, it is `shown`.
+    pub fn new(operator: &str, ledger: &Option<LedgerRow>, shown: &LedgerRow, names: SplitNames) -> Ledger {
+        let (is_read, row) = (ledger.is_some(), ledger.as_ref().unwrap_or(shown).clone());
+        Ledger {
+            operator: operator.into(),
+            is_read,
+            row,
+            names,
+            schema: expr::arrow_schema(&graph::late_rows_schema()),
+        }
+    }
+
+    /// Writes down the rows of a batch whose numbers are `late`, ascending.
+    pub fn write(&self, batch: &Batch, late: Late, stamp: i64, out: &mut Output) -> Result<()> {
+        let newest = late.rows.len().saturating_sub(NEWEST);
+        let numbers = UInt32Array::from(late.rows[newest..].to_vec());
+        let rows = take_record_batch(&self.shown(&batch.rows)?, &numbers)?;
+        out.late.push(LateRows { rows, event_times: late.event_times[newest..].to_vec(), stamp });
+        if self.is_read {
+            let rows = batch.take(&UInt32Array::from(late.rows))?;
+            out.send_side(self.entries(&rows, late.event_times, stamp, late.missed)?);
+        }
+        Ok(())
     }
 
     /// A ledger row for each row of `late`, which all came with the same stamp. `event_times` are in microseconds; `missed` says for how
     /// many of its windows each row came too late: all, or the first ones.
-    pub fn entries(&self, late: &Batch, event_times: Vec<i64>, stamp: i64, missed: Vec<i64>) -> Result<Batch> {
+    fn entries(&self, late: &Batch, event_times: Vec<i64>, stamp: i64, missed: Vec<i64>) -> Result<Batch> {
         let rows = late.num_rows();
         let instant = DataType::Timestamp(TimeUnit::Microsecond, None);
         let [sources, splits, positions] = self.origins(late.origin.as_ref(), rows);
@@ -45,7 +77,7 @@ impl Ledger {
             timestamps(vec![stamp.clamp(TIME_MIN, TIME_MAX); rows], &instant),
             Arc::new(StringArray::from(vec![self.operator.as_str(); rows])),
             Arc::new(Int64Array::from(missed)),
-            Arc::new(json_rows(&self.shown(&late.rows)?)?),
+            Arc::new(StringArray::from(json_lines(&self.shown(&late.rows)?)?)),
         ];
         let rows = RecordBatch::try_new(self.schema.clone(), columns)
             .map_err(|error| RunError::internal(format!("cannot write the lateness ledger: {error}")))?;
@@ -81,13 +113,13 @@ impl Ledger {
 }
 
 /// Each row as one JSON object, with its NULLs.
-fn json_rows(rows: &RecordBatch) -> Result<StringArray> {
+pub fn json_lines(rows: &RecordBatch) -> Result<Vec<String>> {
     let failed = |error: String| RunError::internal(format!("cannot write a late row as JSON: {error}"));
     let mut writer = WriterBuilder::new().with_explicit_nulls(true).build::<_, LineDelimited>(Vec::new());
     writer.write(rows).and_then(|()| writer.finish()).map_err(|error| failed(error.to_string()))?;
     let text = String::from_utf8(writer.into_inner()).map_err(|error| failed(error.to_string()))?;
     // Line breaks within texts are escaped in JSON, so a line is a row.
-    let lines: StringArray = text.lines().map(Some).collect();
+    let lines: Vec<String> = text.lines().map(str::to_string).collect();
     assert!(lines.len() == rows.num_rows(), "a row is written as one line of JSON");
     Ok(lines)
 }

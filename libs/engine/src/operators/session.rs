@@ -15,14 +15,14 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::mem;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, UInt32Array};
+use arrow::array::{ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch};
 use arrow::buffer::BooleanBuffer;
 use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field, FieldRef, Int64Type, Schema, SchemaRef};
 use state::{KeyTable, NO_SLOT, SlotVec, SnapshotReader, SnapshotWriter};
 
 use super::groups::{Accumulators, Layout};
-use super::ledger::{Ledger, SplitNames};
+use super::ledger::{Late, Ledger, SplitNames};
 use super::panes::{LENGTH_MAX, Rule};
 use super::results::{BATCH_ROWS, Changes, Results, differs, record_batch};
 use super::saved::{load, load_watermark, save, save_watermark};
@@ -39,7 +39,7 @@ pub struct SessionAggregate {
     gap: i64,
     time: usize,
     layout: Arc<Layout>,
-    ledger: Option<Ledger>,
+    ledger: Ledger,
     keys: KeyTable,
     /// By key: how many sessions it has, and the one that starts last.
     of_key: SlotVec<OfKey>,
@@ -121,7 +121,7 @@ impl SessionAggregate {
             rule: Rule { unit: spec.unit, lateness: spec.lateness },
             gap: spec.gap,
             time: spec.time,
-            ledger: spec.ledger.clone().map(|row| Ledger::new(&spec.operator, row, names)),
+            ledger: Ledger::new(&spec.operator, &spec.ledger, &spec.shown, names),
             keys: layout.key_table()?,
             of_key: SlotVec::new(NO_SESSIONS),
             sessions: Vec::new(),
@@ -395,11 +395,8 @@ impl SessionAggregate {
     }
 
     fn write_ledger(&self, batch: &Batch, times: &Times, late: &[u32], stamp: i64, out: &mut Output) -> Result<()> {
-        let Some(ledger) = &self.ledger else { return Ok(()) };
-        let rows = batch.take(&UInt32Array::from(late.to_vec())).map_err(failed)?;
         let event_times = late.iter().map(|&row| times.micros[row as usize]).collect();
-        out.send_side(ledger.entries(&rows, event_times, stamp, vec![1; late.len()])?);
-        Ok(())
+        self.ledger.write(batch, Late { rows: late.to_vec(), event_times, missed: vec![1; late.len()] }, stamp, out)
     }
 
     /// Updates the aggregates as the rows moved.

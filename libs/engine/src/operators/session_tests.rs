@@ -29,6 +29,7 @@ fn spec(lateness: i64) -> SessionSpec {
             "k STRING, window_start TIMESTAMP(3), window_end TIMESTAMP(3), window_time TIMESTAMP(3), n BIGINT, total BIGINT",
         ),
         ledger: Some(vec![("k".into(), 0), ("v".into(), 1), ("ts".into(), 2)]),
+        shown: vec![],
         operator: "sessions".into(),
     }
 }

@@ -10,7 +10,7 @@ use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, RecordBatchO
 use arrow::buffer::BooleanBuffer;
 use arrow::datatypes::SchemaRef;
 
-use super::ledger::{Ledger, SplitNames};
+use super::ledger::{Late, Ledger, SplitNames};
 use super::panes::{Panes, Rule};
 use super::times::Times;
 use crate::batch::Batch;
@@ -26,7 +26,7 @@ pub struct WindowAssign {
     rule: Rule,
     /// `None`: windows are attached.
     panes: Option<Panes>,
-    ledger: Option<Ledger>,
+    ledger: Ledger,
     schema: SchemaRef,
 }
 
@@ -51,7 +51,7 @@ impl WindowAssign {
         WindowAssign {
             rule,
             panes: Panes::new(spec.windows, rule),
-            ledger: spec.ledger.clone().map(|row| Ledger::new(&spec.operator, row, names)),
+            ledger: Ledger::new(&spec.operator, &spec.ledger, &spec.shown, names),
             schema: output,
             spec,
         }
@@ -125,14 +125,12 @@ impl WindowAssign {
     }
 
     fn write_ledger(&self, batch: &Batch, times: &Times, found: &Assigned, stamp: i64, out: &mut Output) -> Result<()> {
-        let Some(ledger) = &self.ledger else { return Ok(()) };
         let (rows, missed): (Vec<usize>, Vec<i64>) = found.missed.iter().copied().unzip();
-        let late = batch.take(&rows.iter().map(|&row| row as u32).collect()).map_err(failed)?;
         // The time attribute of a row with an attached window is the window's last instant.
         let back = if self.panes.is_none() { self.spec.unit } else { 0 };
         let event_times = rows.iter().map(|&row| times.micros[row] - back).collect();
-        out.send_side(ledger.entries(&late, event_times, stamp, missed)?);
-        Ok(())
+        let rows = rows.into_iter().map(|row| row as u32).collect();
+        self.ledger.write(batch, Late { rows, event_times, missed }, stamp, out)
     }
 }
 

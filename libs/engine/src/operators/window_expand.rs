@@ -9,7 +9,7 @@ use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
 use arrow::compute::take_arrays;
 use arrow::datatypes::SchemaRef;
 
-use super::ledger::{Ledger, SplitNames};
+use super::ledger::{Late, Ledger, SplitNames};
 use super::panes::{Panes, Rule};
 use super::times::{Times, timestamps};
 use crate::batch::{Batch, Origin};
@@ -24,7 +24,7 @@ pub struct WindowExpand {
     time: usize,
     unit: i64,
     panes: Panes,
-    ledger: Option<Ledger>,
+    ledger: Ledger,
     schema: SchemaRef,
 }
 
@@ -36,7 +36,7 @@ impl WindowExpand {
             time: spec.time,
             unit: spec.unit,
             panes: Panes::new(spec.windows, rule).expect("windows are attached only to rows that have none"),
-            ledger: spec.ledger.clone().map(|row| Ledger::new(&spec.operator, row, names)),
+            ledger: Ledger::new(&spec.operator, &spec.ledger, &spec.shown, names),
             schema: output,
         }
     }
@@ -79,10 +79,9 @@ impl Stateless for WindowExpand {
                 self.send(&batch, mem::take(&mut rows), mem::take(&mut starts), mem::take(&mut ends), out)?;
             }
         }
-        if let Some(ledger) = self.ledger.as_ref().filter(|_| !late.is_empty()) {
+        if !late.is_empty() {
             let event_times = late.iter().map(|&row| times.micros[row as usize]).collect();
-            let late = batch.take(&UInt32Array::from(late)).map_err(failed)?;
-            out.send_side(ledger.entries(&late, event_times, stamp, missed)?);
+            self.ledger.write(&batch, Late { rows: late, event_times, missed }, stamp, out)?;
         }
         self.send(&batch, rows, starts, ends, out)
     }

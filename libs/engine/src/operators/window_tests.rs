@@ -49,6 +49,7 @@ impl Job {
             lateness,
             keep: if keys == 1 { vec![0, 1] } else { vec![1] },
             ledger: Some(vec![("k".into(), 0), ("v".into(), 1), ("ts".into(), 2)]),
+            shown: vec![],
             operator: "windows".into(),
         };
         let output = schema(&format!("{columns}{WINDOW}, n BIGINT, total BIGINT"));
@@ -242,6 +243,7 @@ fn windows_over_windows() {
         lateness: 0,
         keep: vec![2],
         ledger: None,
+        shown: vec![],
         operator: "top".into(),
     };
     let kept = arrow(&schema("v BIGINT, pane BIGINT, from BIGINT"));

@@ -337,6 +337,7 @@ impl<'a> Lower<'a> {
             lateness: 0,
             keep: (0..input.schema.columns.len()).collect(),
             ledger: self.has_ledger(&node.id).then(|| ledger_row(&input.schema)),
+            shown: ledger_row(&input.schema),
             operator: node.id.clone(),
         };
         let facts = &self.analysis.facts[&node.id].schema;
@@ -382,6 +383,8 @@ impl<'a> Lower<'a> {
         let ledger = self.has_ledger(&node.id).then(|| {
             schema.names().map(|name| (name.to_string(), place(&quoted(name), &mut columns))).collect::<LedgerRow>()
         });
+        let as_it_is = |name: &str| columns.iter().position(|column| column.expr == quoted(name));
+        let shown = schema.names().filter_map(|name| Some((name.to_string(), as_it_is(name)?))).collect();
         let built = self.project(input, columns)?;
         let mut made = Vec::new();
         for (call, (arg, filter)) in calls.iter().zip(places) {
@@ -402,7 +405,7 @@ impl<'a> Lower<'a> {
                 result,
             });
         }
-        Ok(Arguments { built, calls: made, extras, ledger })
+        Ok(Arguments { built, calls: made, extras, ledger, shown })
     }
 
     fn window_aggregate(&mut self, node: &'a Node, aggregate: &graph::WindowAggregate) -> Result<Built> {
@@ -424,7 +427,7 @@ impl<'a> Lower<'a> {
             false => self.unit(node)?,
         };
         let keys = aggregate.keys.len();
-        let Arguments { built, calls, extras, ledger } =
+        let Arguments { built, calls, extras, ledger, shown } =
             self.arguments(node, input, &aggregate.keys, &aggregate.aggregates, &extra)?;
         let windows = if attached { Windows::Attached { start: extras[1] } } else { windows };
         let has_ledger = ledger.is_some();
@@ -439,6 +442,7 @@ impl<'a> Lower<'a> {
             lateness: aggregate.allowed_lateness.us,
             keep: keep.clone(),
             ledger,
+            shown,
             operator: node.id.clone(),
         };
         let mut panes = Schema::new(keep.iter().map(|column| built.schema.columns[*column].clone()).collect());
@@ -492,7 +496,7 @@ impl<'a> Lower<'a> {
         let input = self.input(node)?;
         let keys = aggregate.keys.len();
         let unit = self.unit(node)?;
-        let Arguments { built, calls, extras, ledger } =
+        let Arguments { built, calls, extras, ledger, shown } =
             self.arguments(node, input, &aggregate.keys, &aggregate.aggregates, &[time])?;
         let output = self.analysis.facts[&node.id].schema.clone();
         let has_ledger = ledger.is_some();
@@ -505,6 +509,7 @@ impl<'a> Lower<'a> {
             calls,
             output: output.clone(),
             ledger,
+            shown,
             operator: node.id.clone(),
         };
         let edge = self.edge(built, &format!("{}.input", node.id), Route::Key((0..keys).collect()));
@@ -629,6 +634,7 @@ struct Arguments {
     /// Positions of the extra columns.
     extras: Vec<usize>,
     ledger: Option<LedgerRow>,
+    shown: LedgerRow,
 }
 
 impl Call {

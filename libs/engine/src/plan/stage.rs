@@ -11,6 +11,15 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Whether no stage between the sources and this one has state: each row that it gets follows from one input row alone.
+    pub fn is_stateless_before(&self, stage: &Stage) -> bool {
+        stage
+            .inputs
+            .iter()
+            .map(|edge| &self.stages[edge.stage])
+            .all(|input| !input.kind.has_state() && self.is_stateless_before(input))
+    }
+
     /// Whether some stage reads the side output of the stage at `position`.
     pub fn reads_side(&self, position: usize) -> bool {
         self.stages.iter().flat_map(|stage| &stage.inputs).any(|edge| edge.stage == position && edge.side)
@@ -137,6 +146,8 @@ pub struct AssignSpec {
     pub keep: Vec<usize>,
     /// Late rows are sent to the side output as ledger rows (`graph::late_rows_schema`), not only counted.
     pub ledger: Option<LedgerRow>,
+    /// What can be shown of a late row where no ledger is read: the columns that are there anyway.
+    pub shown: LedgerRow,
     /// For the ledger: the operator's id.
     pub operator: String,
 }
@@ -189,6 +200,7 @@ pub struct SessionSpec {
     pub output: Schema,
     /// As in [`AssignSpec`].
     pub ledger: Option<LedgerRow>,
+    pub shown: LedgerRow,
     pub operator: String,
 }
 

@@ -125,6 +125,11 @@ impl SourceClock {
         }
     }
 
+    /// The split does not exist yet: whether or not splits may be idle, it is.
+    pub fn absent(&mut self, number: u32) {
+        self.split(number).state.idle = true;
+    }
+
     /// The reader knows how many records are left.
     pub fn lag(&mut self, number: u32, records: u64) {
         self.split(number).state.lag = Some(records);
@@ -214,6 +219,20 @@ impl SourceClock {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn splits_that_do_not_exist_yet_hold_nothing_back() {
+        let mut clock = clock(false, None, &[None, None]);
+        clock.rows(0, Some(1_000), 1, Position::At("1".into()), 0);
+        assert_eq!(clock.watermark(), WM_MIN);
+        clock.absent(1);
+        let alone = clock.watermark();
+        assert!(alone > WM_MIN && !clock.finished());
+        clock.rows(1, Some(5_000), 1, Position::At("1".into()), 0);
+        assert_eq!(clock.watermark(), alone, "the new split counts from its first row on");
+        clock.rows(0, Some(9_000), 1, Position::At("2".into()), 0);
+        assert!(clock.watermark() > alone);
+    }
 
     fn clock(bounded: bool, idle: Option<i64>, mins: &[Option<i64>]) -> SourceClock {
         let time = SourceTime {

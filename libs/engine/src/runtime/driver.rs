@@ -118,8 +118,11 @@ impl Ports {
     }
 
     /// Sends what an operator put out, and counts it.
-    pub fn send(&mut self, out: &mut Output, metrics: &OperatorMetrics) {
-        metrics.count(out);
+    pub fn send(&mut self, out: &mut Output, context: &Context) {
+        context.metrics.count(out);
+        if !out.late.is_empty() {
+            context.metrics.tail.late(context.state.current(), std::mem::take(&mut out.late));
+        }
         self.main.send(std::mem::take(&mut out.main));
         let rows = std::mem::take(&mut out.side);
         if let Some(side) = &mut self.side {
@@ -268,7 +271,7 @@ impl Driven {
                 self.context.state.enter(self.epoch);
                 let mut out = Output::new();
                 let more = self.operator.advance(wm, &mut out)?;
-                self.ports.send(&mut out, &self.context.metrics);
+                self.ports.send(&mut out, &self.context);
                 if more {
                     // The results so far are worked on before the next ones are made; the capability stays where it is.
                     self.activator.activate();
@@ -297,7 +300,7 @@ impl Driven {
         self.context.metrics.rows_in(batch.num_rows());
         let mut out = Output::new();
         self.operator.process(port, batch, wm, &mut out)?;
-        self.ports.send(&mut out, &self.context.metrics);
+        self.ports.send(&mut out, &self.context);
         Ok(())
     }
 
@@ -306,7 +309,7 @@ impl Driven {
         self.context.state.enter(self.epoch);
         let mut out = Output::new();
         self.operator.epoch_end(self.epoch, &mut out)?;
-        self.ports.send(&mut out, &self.context.metrics);
+        self.ports.send(&mut out, &self.context);
         let kind = self.context.state.kind(self.epoch);
         if kind.checkpoint && self.context.state.checkpoints {
             let mut writer = SnapshotWriter::new();
@@ -363,7 +366,7 @@ pub fn stateless<'scope>(
                 context.metrics.rows_in(batch.num_rows());
                 let mut out = Output::new();
                 match stage.map(batch, time.wm, &mut out) {
-                    Ok(()) => ports.send(&mut out, &context.metrics),
+                    Ok(()) => ports.send(&mut out, &context),
                     Err(error) => context.state.fail(error.operator(&context.name)),
                 }
             });

@@ -227,6 +227,7 @@ impl Ingest {
     fn take(&mut self, event: SourceEvent) -> Result<()> {
         match event {
             SourceEvent::Idle { split } => self.clock.idle(split),
+            SourceEvent::Absent { split } => self.clock.absent(split),
             SourceEvent::Finished { split } => self.clock.ended(split),
             SourceEvent::Lag { split, records } => self.clock.lag(split, records),
             SourceEvent::Rows { split, rows, positions, bad, next, permit } => {
@@ -240,7 +241,7 @@ impl Ingest {
                 }
                 let max_time =
                     if rows.num_rows() > 0 { self.rows(split, rows, positions, permit, &mut out)? } else { None };
-                self.ports.send(&mut out, &self.context.metrics);
+                self.ports.send(&mut out, &self.context);
                 self.clock.rows(split, max_time, records, next, now_us());
                 let full = self.flow.bytes >= self.limits.epoch_max_bytes
                     || self.limits.epoch_every_rows.is_some_and(|most| self.flow.rows >= most);
@@ -388,6 +389,7 @@ impl Ingest {
         out.counters.dead += bad.len() as u64;
         let count = bad.len();
         let split = (self.split_name)(split);
+        self.context.metrics.tail.dead(&self.table, &split, bad);
         let columns: Vec<ArrayRef> = vec![
             Arc::new(StringArray::from_iter_values(std::iter::repeat_n(&self.table, count))),
             Arc::new(StringArray::from_iter_values(std::iter::repeat_n(&split, count))),

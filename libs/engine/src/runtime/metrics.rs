@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use super::tail::{Tail, Tails};
 use super::time::WM_MIN;
 use crate::operator::Output;
 
@@ -24,6 +25,7 @@ pub struct OperatorMetrics {
     state_bytes: AtomicU64,
     /// Of sources: the time in which they could not send what they had.
     pub pressure: Arc<Pressure>,
+    pub tail: Tail,
 }
 
 impl OperatorMetrics {
@@ -146,6 +148,18 @@ impl Metrics {
     pub fn subtask(&self, stage: usize, worker: usize) -> Arc<OperatorMetrics> {
         let workers = &self.stages[stage];
         workers[worker % workers.len()].clone()
+    }
+
+    /// What stages have put aside since the last call, the newest of it; `operators` are theirs.
+    pub fn tails<'a>(&self, operators: impl Iterator<Item = &'a str>) -> Tails {
+        let mut tails = Tails::default();
+        for (workers, operator) in self.stages.iter().zip(operators) {
+            for worker in workers {
+                worker.tail.take(operator, &mut tails);
+                tails.trim();
+            }
+        }
+        tails
     }
 
     /// By stage, then by worker within the process.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::clock::SplitState;
 use super::messages::Assignment;
 use super::metrics::{OperatorCounts, ProcessCounts, SubtaskCounts};
+use super::tail::{DeadRecord, LateRow};
 use super::time::WM_FINAL;
 use crate::plan::{Plan, Stage, StageKind};
 use crate::source::{Position, Source};
@@ -38,6 +39,9 @@ pub struct Progress {
     pub splits: Arc<[SplitProgress]>,
     /// Where each split began, once the splits are frozen.
     pub start: Arc<Positions>,
+    /// The newest ones, at most [`NEWEST`](super::tail::NEWEST) each, newest last.
+    pub late: Arc<[LateRow]>,
+    pub dead: Arc<[DeadRecord]>,
 }
 
 /// What a stage of the plan is.

@@ -18,6 +18,7 @@ use super::metrics::{Metrics, OperatorCounts, ProcessCounts};
 use super::net::Identity;
 use super::progress::{self, Positions, Progress};
 use super::start::{Attempt, Beginning, with_status};
+use super::tail::Tails;
 use super::time::WM_MIN;
 use super::worker::Shared;
 use crate::Connectors;
@@ -128,6 +129,7 @@ pub(crate) enum FromProcess {
     Worker(FromWorker),
     /// Also the heartbeat; empty until the process takes part.
     Counts(ProcessCounts),
+    Tails(Tails),
     /// The last words of a process that was let go: what it counted in all.
     Left(ProcessCounts),
 }
@@ -137,6 +139,7 @@ pub(super) enum Input {
     Worker(FromWorker),
     Counts { process: usize, counts: ProcessCounts },
     Left { process: usize, counts: ProcessCounts },
+    Tails(Tails),
     Lost { process: usize, error: RunError },
     Committed { epoch: u64, result: Result<()> },
 }
@@ -233,6 +236,8 @@ pub async fn run(request: RunRequest, around: Surroundings) -> Result<Outcome> {
         plan,
         assignment,
         splits_moved: false,
+        tails: Tails::default(),
+        tails_moved: false,
         threads,
         processes,
         ended: 0,
@@ -296,6 +301,7 @@ pub(crate) fn open(plan: &Plan, connectors: &Arc<dyn Connectors>, run_id: &str) 
                     run_id: run_id.to_string(),
                     bounded: plan.bounded,
                     updating: stage.updating,
+                    stateless: plan.is_stateless_before(stage),
                     operator: stage.operator.clone(),
                 };
                 let made = connectors
@@ -542,6 +548,8 @@ struct Led {
     assignment: Assignment,
     /// Since the progress was brought up to date.
     splits_moved: bool,
+    tails: Tails,
+    tails_moved: bool,
     threads: usize,
     processes: usize,
     ended: usize,
@@ -622,6 +630,11 @@ impl Led {
                 self.counts.insert(process, counts);
                 return Ok(None);
             }
+            Input::Tails(newer) => {
+                self.tails.add(newer);
+                self.tails_moved = true;
+                return Ok(None);
+            }
             Input::Lost { process, error } => {
                 self.lost = Some(process);
                 return Err(error);
@@ -662,11 +675,16 @@ impl Led {
 
     /// Lets the workers leave, and gets the last counters of the other processes.
     async fn leave(&mut self, input: &mut UnboundedReceiver<Input>) {
-        let counts = &mut self.counts;
-        let heard = |input| {
-            if let Input::Counts { process, counts: now } | Input::Left { process, counts: now } = input {
+        let (counts, tails, moved) = (&mut self.counts, &mut self.tails, &mut self.tails_moved);
+        let heard = |input| match input {
+            Input::Counts { process, counts: now } | Input::Left { process, counts: now } => {
                 counts.insert(process, now);
             }
+            Input::Tails(newer) => {
+                tails.add(newer);
+                *moved = true;
+            }
+            _ => {}
         };
         self.attempt.leave(input, heard).await;
     }
@@ -701,6 +719,15 @@ impl Led {
         let stages = self.plan.stages.iter().zip(&progress.subtasks);
         progress.counts = stages.map(|(stage, subtasks)| OperatorCounts::of(&stage.operator, subtasks)).collect();
         self.published.show(progress);
+        let newer = self.metrics.tails(self.plan.stages.iter().map(|stage| stage.operator.as_str()));
+        if !newer.is_empty() {
+            self.tails.add(newer);
+            self.tails_moved = true;
+        }
+        if std::mem::take(&mut self.tails_moved) {
+            progress.late = self.tails.late.as_slice().into();
+            progress.dead = self.tails.dead.as_slice().into();
+        }
         if std::mem::take(&mut self.splits_moved) {
             progress.splits = progress::splits(&self.assignment, self.leader.complete());
         }

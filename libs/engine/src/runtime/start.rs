@@ -368,6 +368,7 @@ async fn listen(process: usize, mut reader: ControlReader, inputs: UnboundedSend
                 }
                 Input::Counts { process, counts }
             }
+            Heard::Message(FromProcess::Tails(tails)) => Input::Tails(tails),
             Heard::Message(FromProcess::Left(counts)) => Input::Left { process, counts },
             Heard::Message(FromProcess::Hello { .. }) => continue,
             Heard::Closed => {

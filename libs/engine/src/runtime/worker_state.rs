@@ -25,6 +25,7 @@ pub struct WorkerState {
     epochs: RefCell<BTreeMap<u64, EpochFacts>>,
     /// All epochs up to this one are complete everywhere.
     passed: Cell<u64>,
+    current: Cell<u64>,
     failed: Cell<bool>,
     leader: UnboundedSender<FromWorker>,
     sources: RefCell<Vec<(Activator, Rc<RefCell<Orders>>)>>,
@@ -53,6 +54,7 @@ impl WorkerState {
             now_us: Arc::new(AtomicI64::new(now_us)),
             epochs: RefCell::new(BTreeMap::from([(first_epoch, EpochFacts { now_us, kind: None })])),
             passed: Cell::new(first_epoch - 1),
+            current: Cell::new(first_epoch),
             failed: Cell::new(false),
             leader,
             sources: RefCell::default(),
@@ -82,6 +84,7 @@ impl WorkerState {
 
     /// Makes `now()` the one of the epoch.
     pub fn enter(&self, epoch: u64) {
+        self.current.set(epoch);
         if let Some(facts) = self.epochs.borrow().get(&epoch) {
             self.now_us.store(facts.now_us, Ordering::Relaxed);
         }
@@ -113,6 +116,11 @@ impl WorkerState {
             give(&mut orders.borrow_mut());
             activator.activate();
         }
+    }
+
+    /// The epoch that was entered last.
+    pub fn current(&self) -> u64 {
+        self.current.get()
     }
 
     /// Whether the run has failed on this worker: then operators do nothing more, and keep their capabilities.

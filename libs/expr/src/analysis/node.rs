@@ -1,12 +1,12 @@
 //! The rule of each operator: what its output is, given its inputs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use graph::connector::{VIEW_NAMES, is_view_name};
 use graph::{
     Aggregate, AggregateCall, AggregateFunction, Column, DataType, Graph, NamedExpr, Node, OnBad, Operator, Project,
-    Schema, Sink, SinkConnector, Sort, Source, SourceConnector, Watermark, Window, WindowAggregate, dead_letters_schema,
-    late_rows_schema, suggestion,
+    Schema, Sink, SinkConnector, Sort, Source, SourceConnector, Watermark, Window, WindowAggregate,
+    dead_letters_schema, late_rows_schema, suggestion,
 };
 
 use super::{Changelog, Facts, Known, TimeAttribute, Walk, expression_problem, window};
@@ -104,6 +104,8 @@ fn source(walk: &mut Walk, index: usize, source: &Source, at: &str) -> Option<Kn
     }
     unique_names(walk, named(&source.columns, |column| &column.name, format!("{at}/columns")));
     partition_columns(walk, &source.partition_by, &source.columns, at);
+    let kafka = matches!(source.connector, SourceConnector::Kafka(_));
+    metadata_columns(walk, &source.metadata, &source.columns, (kafka, false), at);
     let last = source.columns.len().saturating_sub(source.partition_by.len());
     if !source.partition_by.iter().eq(source.columns.iter().skip(last).map(|column| &column.name)) {
         let message = "the partition columns are the last columns, in the order of partition_by";
@@ -125,6 +127,49 @@ fn source(walk: &mut Walk, index: usize, source: &Source, at: &str) -> Option<Kn
         updates_from: None,
     };
     Some(Known { facts, raw_source: Some(index), no_watermark: Some(source.table.clone()), unstable: BTreeSet::new() })
+}
+
+/// Columns that stand beside a record: known to the connector, of a type that it can give.
+fn metadata_columns(
+    walk: &mut Walk,
+    metadata: &BTreeMap<String, String>,
+    columns: &[Column],
+    (kafka, written): (bool, bool),
+    at: &str,
+) {
+    for (name, key) in metadata {
+        let position = columns.iter().position(|column| column.name == *name);
+        let pointer = position.map_or(format!("{at}/metadata"), |column| format!("{at}/columns/{column}"));
+        let Some(position) = position else {
+            let hint = suggestion(name, columns.iter().map(|column| column.name.as_str()));
+            walk.problem("unknown_column", format!("there is no column {name} for the metadata {key}"), hint, pointer);
+            continue;
+        };
+        let own = &columns[position].data_type;
+        if !kafka {
+            let message = format!("the column {name} is metadata, and only kafka tables have some");
+            walk.problem("unknown_metadata", message, "remove METADATA, or the column", pointer);
+            continue;
+        }
+        let Some(types) = graph::KafkaOptions::metadata_types(key) else {
+            let hint = suggestion(key, graph::KafkaOptions::metadata_names());
+            walk.problem("unknown_metadata", format!("kafka records have no metadata {key:?}"), hint, pointer);
+            continue;
+        };
+        if !types.contains(own) {
+            let types = types.iter().map(|data_type| data_type.to_string()).collect::<Vec<_>>().join(" or ");
+            let message = format!("the metadata {key} cannot be a {own}");
+            walk.problem("unknown_metadata", message, format!("declare {name} as {types}"), pointer);
+        } else if written && !graph::KafkaOptions::metadata_is_writable(key) {
+            let message = format!("the metadata {key} cannot be written");
+            walk.problem(
+                "unknown_metadata",
+                message,
+                format!("declare {name} as {own} METADATA FROM '{key}' VIRTUAL"),
+                pointer,
+            );
+        }
+    }
 }
 
 fn partition_columns(walk: &mut Walk, partition_by: &[String], columns: &[Column], at: &str) {
@@ -655,7 +700,8 @@ fn view(walk: &mut Walk, sink: &Sink, at: &str) {
         walk.problem("duplicate_view", message, "give one of them another 'view.name'", format!("{at}/connector"));
     }
     if !sink.primary_key.is_empty() {
-        let given = [("retention.rows", options.retention_rows.is_some()), ("retention.age", options.retention_age.is_some())];
+        let given =
+            [("retention.rows", options.retention_rows.is_some()), ("retention.age", options.retention_age.is_some())];
         for (option, _) in given.iter().filter(|(_, given)| *given) {
             let message = format!("'{option}' removes old rows, and the view {name} keeps a row per key");
             let hint = "remove the option, or the primary key";
@@ -705,6 +751,8 @@ fn sink(walk: &mut Walk, sink: &Sink, input: &Known, at: &str) -> Option<Known> 
         }
     }
     partition_columns(walk, &sink.partition_by, &columns, at);
+    let kafka = matches!(sink.connector, SinkConnector::Kafka(_));
+    metadata_columns(walk, &sink.metadata, &columns, (kafka, true), at);
     view(walk, sink, at);
     if input.updating() && !sink.takes_updates() {
         let from = input.facts.updates_from.clone().unwrap_or_default();
@@ -714,8 +762,14 @@ fn sink(walk: &mut Walk, sink: &Sink, input: &Known, at: &str) -> Option<Known> 
             sink.table,
             sink.connector.name()
         );
+        let keyed = matches!(sink.connector, SinkConnector::Kafka(_));
         let hint = match kind {
-            _ if sink.view_name().is_some() => "declare PRIMARY KEY (...) NOT ENFORCED: then the view keeps a row per key",
+            _ if keyed => {
+                "declare PRIMARY KEY (...) NOT ENFORCED: the records are then upserts by key, with tombstones for deleted rows"
+            }
+            _ if sink.view_name().is_some() => {
+                "declare PRIMARY KEY (...) NOT ENFORCED: then the view keeps a row per key"
+            }
             "window_aggregate" => {
                 "set allowed_lateness to 0, write to a sink that takes changes (print, blackhole), or bound the sources"
             }

@@ -406,6 +406,17 @@ x/partition_by/0 [unknown_column] there is no column z to partition by -- did yo
             r#"x/connector [sink_takes_no_updates] out (filesystem) only adds rows, and the window_aggregate "a" changes rows that it has given -- set allowed_lateness to 0, write to a sink that takes changes (print, blackhole), or bound the sources"#,
         ),
         (
+            r#"{"id": "a", "type": "aggregate", "inputs": ["u"], "keys": [{"name": "k", "expr": "k"}], "aggregates": [{"name": "n", "function": "count"}]}, {"id": "x", "type": "sink", "inputs": ["a"], "table": "out", "connector": {"type": "view"}}, {"id": "y", "type": "sink", "inputs": ["a"], "table": "keyed", "connector": {"type": "view"}, "primary_key": ["k"]}"#,
+            r#"x/connector [sink_takes_no_updates] out (view) only adds rows, and the aggregate "a" changes rows that it has given -- declare PRIMARY KEY (...) NOT ENFORCED: then the view keeps a row per key"#,
+        ),
+        (
+            r#"{"id": "x", "type": "sink", "inputs": ["f"], "table": "a b", "connector": {"type": "view", "retention.rows": 5}, "primary_key": ["k"]}, {"id": "y", "type": "sink", "inputs": ["f"], "table": "v", "connector": {"type": "view", "retention.rows": 5}}, {"id": "z", "type": "sink", "inputs": ["f"], "table": "w", "connector": {"type": "view", "view.name": "v"}}"#,
+            r#"x/connector [invalid_view_name] a view cannot be called "a b" -- use letters, digits, _, - and ., at most 128, and begin with another than .; 'view.name' gives it another name than its table's
+x/connector/retention.rows [invalid_option] 'retention.rows' removes old rows, and the view a b keeps a row per key -- remove the option, or the primary key
+y/connector [duplicate_view] v and w both write the view v -- give one of them another 'view.name'
+z/connector [duplicate_view] w and v both write the view v -- give one of them another 'view.name'"#,
+        ),
+        (
             r#"{"id": "a", "type": "aggregate", "inputs": ["u"], "keys": [{"name": "k", "expr": "k"}], "aggregates": [{"name": "n", "function": "count"}]}, {"id": "x", "type": "project", "inputs": ["a"], "columns": [{"name": "n", "expr": "n"}, {"name": "at", "expr": "NOW()"}]}, {"id": "y", "type": "filter", "inputs": ["a"], "predicate": "n > EXTRACT(SECOND FROM NOW())"}, {"id": "z", "type": "aggregate", "inputs": ["a"], "aggregates": [{"name": "m", "function": "max", "args": ["UNIX_TIMESTAMP() + n"]}]}"#,
             r#"x/columns [non_deterministic_update] at depends on the clock, and the changing rows have no key here -- keep the columns of the key
 y/predicate [non_deterministic_update] a filter that depends on the clock cannot take changing rows: it may keep a row and drop the one that takes it back -- filter before the aggregation

@@ -64,7 +64,10 @@ pub(crate) async fn append(session: &mut Session, head: (i64, String), change: &
         )
         .await?;
     session
-        .execute("UPDATE audit_head SET sequence = $1, hash = $2 WHERE only_row = 1", arguments![entry.sequence, entry.hash])
+        .execute(
+            "UPDATE audit_head SET sequence = $1, hash = $2 WHERE only_row = 1",
+            arguments![entry.sequence, entry.hash],
+        )
         .await?;
     Ok(())
 }

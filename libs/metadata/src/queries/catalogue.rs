@@ -70,7 +70,8 @@ pub(crate) async fn connections(session: &mut Session) -> Result<Vec<Connection>
 
 pub(crate) async fn connection_secrets(session: &mut Session, name: &str) -> Result<BTreeMap<String, Vec<u8>>> {
     // One statement: secrets of one revision.
-    let sql = "SELECT s.name, s.sealed FROM connection c LEFT JOIN connection_secret s ON s.connection_id = c.connection_id
+    let sql =
+        "SELECT s.name, s.sealed FROM connection c LEFT JOIN connection_secret s ON s.connection_id = c.connection_id
          WHERE c.name = $1";
     let rows = session.rows(sql, arguments![name]).await?;
     if rows.is_empty() {

@@ -90,8 +90,8 @@ pub(crate) async fn delete(session: &mut Session, job_id: Uuid, revision: i64) -
 /// Keeps moves of the job's runs back until the transaction ends. Who locks more than one thing locks the end of the audit log first,
 /// then the job, then a run.
 pub(crate) async fn hold(session: &mut Session, job_id: Uuid) -> Result<()> {
-    let sql = session
-        .pick("SELECT job_id FROM job WHERE job_id = $1", "SELECT job_id FROM job WHERE job_id = $1 FOR UPDATE");
+    let sql =
+        session.pick("SELECT job_id FROM job WHERE job_id = $1", "SELECT job_id FROM job WHERE job_id = $1 FOR UPDATE");
     match session.row(sql, arguments![job_id]).await? {
         Some(_) => Ok(()),
         None => Err(MetadataError::NotFound { kind: "job", name: job_id.to_string() }),

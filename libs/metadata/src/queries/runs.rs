@@ -8,7 +8,8 @@ use crate::records::{Page, Run, RunEvent, RunFilter, RunMove};
 use crate::session::{Argument, Row, Session, arguments};
 use crate::store::{MetadataError, Result};
 
-const SELECT: &str = "SELECT r.run_id, r.job_id, j.name AS job_name, r.version, r.state, r.active, r.generation, r.request,
+const SELECT: &str =
+    "SELECT r.run_id, r.job_id, j.name AS job_name, r.version, r.state, r.active, r.generation, r.request,
      r.facts, r.failure, r.revision, r.created_at, r.started_at, r.ended_at
      FROM run r JOIN job j ON j.job_id = r.job_id";
 
@@ -94,11 +95,7 @@ pub(crate) async fn step(session: &mut Session, step: &RunMove) -> Result<Run> {
         if current.state == step.to && current.generation == generation {
             return Ok(current);
         }
-        return Err(MetadataError::Moved {
-            run_id: step.run_id,
-            state: current.state,
-            generation: current.generation,
-        });
+        return Err(MetadataError::Moved { run_id: step.run_id, state: current.state, generation: current.generation });
     }
     session
         .execute(
@@ -126,7 +123,10 @@ pub(crate) async fn step(session: &mut Session, step: &RunMove) -> Result<Run> {
         )
         .await?;
     session
-        .execute("UPDATE job SET state = $3 WHERE job_id = $1 AND latest_run = $2", arguments![job_id, step.run_id, &step.to])
+        .execute(
+            "UPDATE job SET state = $3 WHERE job_id = $1 AND latest_run = $2",
+            arguments![job_id, step.run_id, &step.to],
+        )
         .await?;
     of_id(session, step.run_id).await
 }

@@ -664,7 +664,7 @@ fn a_table_of_files_can_be_sent_to_nowhere() {
         CREATE TABLE out (price BIGINT) WITH ('connector' = 'filesystem', 'path' = 'out', 'format' = 'csv', 'csv.header' = 'false');
         INSERT INTO out SELECT price FROM bid;";
     let overrides = vec![("out".into(), "connector".into(), "blackhole".into())];
-    let script = plan(text, &Options { overrides }).unwrap();
+    let script = plan(text, &Options { overrides, ..Options::default() }).unwrap();
     let sink = script.graph.nodes.iter().find_map(|node| match &node.operator {
         Operator::Sink(sink) => Some(&sink.connector),
         _ => None,
@@ -672,7 +672,7 @@ fn a_table_of_files_can_be_sent_to_nowhere() {
     assert!(matches!(sink, Some(graph::SinkConnector::Blackhole(_))), "{sink:?}");
     let mistaken =
         vec![("out".into(), "connector".into(), "blackhole".into()), ("out".into(), "path".into(), "x".into())];
-    let problems = plan(text, &Options { overrides: mistaken }).unwrap_err();
+    let problems = plan(text, &Options { overrides: mistaken, ..Options::default() }).unwrap_err();
     assert_eq!(problems[0].code, "unknown_option", "what is asked for by name is not left out: {problems:?}");
 }
 
@@ -681,11 +681,13 @@ fn options_are_replaced_and_added() {
     let text = format!("{TABLES} SELECT price FROM bid");
     let set = |option: &str, value: &str| ("bid".to_string(), option.to_string(), value.to_string());
     let overrides = vec![set("connector", "replay"), set("replay.disorder", "3s"), set("path", "other")];
-    let script = plan(&text, &Options { overrides }).unwrap();
+    let script = plan(&text, &Options { overrides, ..Options::default() }).unwrap();
     let source = serde_json::to_value(&script.graph.nodes[0]).unwrap();
     assert_eq!((&source["connector"]["type"], &source["connector"]["path"]), (&"replay".into(), &"other".into()));
     assert_eq!(source["connector"]["replay.disorder"], "3s");
-    let wrong = plan(&text, &Options { overrides: vec![("bids".into(), "path".into(), "x".into())] }).unwrap_err();
+    let wrong =
+        plan(&text, &Options { overrides: vec![("bids".into(), "path".into(), "x".into())], ..Options::default() })
+            .unwrap_err();
     assert_eq!((wrong[0].code.as_str(), wrong[0].hint.as_deref()), ("unknown_table", Some("did you mean bid?")));
 }
 
@@ -876,5 +878,33 @@ fn nexmark() {
             project: columns: auction, bidder, price, channel, CASE WHEN lower(channel) = 'apple' THEN '0' ELSE REGEXP_EXTRACT(url, '(&|^)channel_id=([^&]*)', 2) END AS channel_id <- filter
             sink_result: connector: print <- project
         "#]],
+    );
+}
+
+#[test]
+fn tables_of_the_catalogue_are_known_unless_the_script_has_its_own() {
+    let catalog =
+        vec!["CREATE TABLE nums (n BIGINT) WITH ('connector' = 'datagen', 'number-of-rows' = '3')".to_string()];
+    let options = Options { catalog, ..Options::default() };
+    let sources = |text: &str| {
+        let script = plan(text, &options).unwrap();
+        script.graph.to_json_redacted()
+    };
+    let known = sources("SELECT n FROM nums");
+    assert!(known.contains("\"datagen\"") && known.contains("nums"), "{known}");
+    let own = "CREATE TABLE nums (s STRING) WITH ('connector' = 'filesystem', 'path' = 'x', 'format' = 'json'); SELECT s FROM nums";
+    assert!(!sources(own).contains("datagen"));
+    // What nobody uses is not in the graph.
+    let other =
+        "CREATE TABLE t (s STRING) WITH ('connector' = 'filesystem', 'path' = 'x', 'format' = 'json'); SELECT s FROM t";
+    assert!(!sources(other).contains("nums"));
+    let broken = Options {
+        catalog: vec!["CREATE TABLE nums (n BIGNT) WITH ('connector' = 'datagen')".into()],
+        ..Options::default()
+    };
+    let problems = plan("SELECT n FROM nums", &broken).unwrap_err();
+    assert!(
+        problems.iter().all(|problem| problem.place == graph::Place::Nowhere || problem.code == "unknown_table"),
+        "{problems:?}"
     );
 }

@@ -7,6 +7,7 @@ mod limits;
 mod rows;
 mod socket;
 mod status;
+mod view;
 
 use std::io::BufRead;
 use std::os::unix::net::UnixListener as BoundListener;
@@ -16,6 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use connectors::ViewHost;
 use control::attempt::{AttemptSpec, Credentials, End, StopMode};
 use engine::RunError;
 use engine::runtime::{Progress, RunRequest, Verb};
@@ -23,6 +25,7 @@ use graph::SinkConnector;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use views::PublishedBy;
 
 use self::directory::Directory;
 use self::rows::Rows;
@@ -132,7 +135,10 @@ impl Hosted {
         let listener = match UnixListener::from_std(listener) {
             Ok(listener) => listener,
             Err(error) => {
-                return end_of(Err(RunError::external("process_failed", format!("cannot serve control.sock: {error}"))));
+                return end_of(Err(RunError::external(
+                    "process_failed",
+                    format!("cannot serve control.sock: {error}"),
+                )));
             }
         };
         let children = Children::default();
@@ -141,14 +147,18 @@ impl Hosted {
             false => (None, None),
         };
         let reader = watch::Sender::new(Reader::Awaited);
+        let by = PublishedBy { run_id: spec.run_id.clone(), generation: spec.generation };
+        let views = ViewHost::new(&spec.views_dir, by);
         let service = Service {
             token: credentials.token,
             status: {
                 let (progress, children, verb) = (progress.subscribe(), children.clone(), verb.clone());
                 let threads = spec.settings.parallelism as u32;
-                Box::new(move || {
+                Box::new(move |ledgers| {
                     let usage = limits::usage(&children);
-                    status::status(&progress.borrow(), threads, *verb.borrow() != Verb::Run, usage)
+                    let progress = progress.borrow();
+                    let status = status::status(&progress, threads, *verb.borrow() != Verb::Run, usage);
+                    if ledgers { status::with_ledgers(status, &progress) } else { status }
                 })
             },
             stop: {
@@ -156,6 +166,7 @@ impl Hosted {
                 Box::new(move |mode| stop(&verb, mode))
             },
             rows: Mutex::new(pieces),
+            views: Some(views.clone()),
             reader: reader.clone(),
         };
         tokio::spawn(socket::serve(listener, Arc::new(service)));
@@ -195,6 +206,7 @@ impl Hosted {
                     on_print: rows.as_ref().map_or_else(|| Arc::new(|_| {}) as _, Rows::on_print),
                     process_arguments: vec!["job-process".into(), "--log-lines".into()],
                     children,
+                    views: Some(views),
                     verb: obeyed,
                     progress,
                 };

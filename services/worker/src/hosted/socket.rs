@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
+use connectors::ViewHost;
 use control::attempt::{Status, StopMode};
 use futures::StreamExt;
 use http_body_util::combinators::UnsyncBoxBody;
@@ -22,14 +23,17 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, watch};
 
 use super::rows::Piece;
+use super::view;
 
 /// What the routes need.
 pub struct Service {
     pub token: String,
-    pub status: Box<dyn Fn() -> Status + Send + Sync>,
+    /// Gets whether late rows and dead letters are wanted.
+    pub status: Box<dyn Fn(bool) -> Status + Send + Sync>,
     pub stop: Box<dyn Fn(StopMode) + Send + Sync>,
     /// Of a query, until its reader comes.
     pub rows: Mutex<Option<mpsc::Receiver<Piece>>>,
+    pub views: Option<ViewHost>,
     /// How far the reader is that has the rows.
     pub reader: watch::Sender<Reader>,
 }
@@ -43,7 +47,7 @@ pub enum Reader {
     Done,
 }
 
-type Body = UnsyncBoxBody<Bytes, Error>;
+pub type Body = UnsyncBoxBody<Bytes, Error>;
 
 /// A stop is a word.
 const BODY_BYTES_MAX: usize = 1024;
@@ -89,14 +93,20 @@ async fn answer(service: &Service, request: Request<Incoming>, has_rows: &Atomic
     }
     let only = |method: Method| if *request.method() == method { None } else { Some(wrong_method(&method)) };
     match request.uri().path() {
-        "/status" => only(Method::GET).unwrap_or_else(|| answer_json(StatusCode::OK, &(service.status)())),
+        "/status" => only(Method::GET).unwrap_or_else(|| {
+            answer_json(StatusCode::OK, &(service.status)(request.uri().query() == Some("ledgers=true")))
+        }),
         "/stop" => match only(Method::POST) {
             Some(refused) => refused,
             None => stop(service, request).await,
         },
         "/rows" => only(Method::GET).unwrap_or_else(|| rows(service, has_rows)),
+        path if path.starts_with("/views/") => match only(Method::GET) {
+            Some(refused) => refused,
+            None => view::answer(service.views.as_ref(), &path["/views/".len()..], request.uri().query()).await,
+        },
         path => {
-            let message = format!("there is nothing at {path}; there are /status, /stop, /rows");
+            let message = format!("there is nothing at {path}; there are /status, /stop, /rows, /views/NAME");
             refusal(StatusCode::NOT_FOUND, "not_found", &message)
         }
     }
@@ -149,7 +159,7 @@ fn wrong_method(allowed: &Method) -> Response<Body> {
     response
 }
 
-fn refusal(status: StatusCode, code: &str, message: &str) -> Response<Body> {
+pub fn refusal(status: StatusCode, code: &str, message: &str) -> Response<Body> {
     answer_json(status, &json!({ "code": code, "message": message }))
 }
 

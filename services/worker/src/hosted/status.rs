@@ -1,7 +1,11 @@
 //! What the engine knows of a run, in the words of the control plane. Pure.
 
-use control::attempt::{End, Failure, OperatorStatus, Outcome, Phase, SplitStatus, Status, SubtaskStatus};
-use engine::runtime::{Progress, SplitProgress, StageFacts, SubtaskCounts, WM_MIN};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use control::attempt::{
+    DeadLetter, End, Failure, LedgerRow, OperatorStatus, Outcome, Phase, SplitStatus, Status, SubtaskStatus,
+};
+use engine::runtime::{DeadRecord, LateRow, Progress, SplitProgress, StageFacts, SubtaskCounts, WM_MIN};
 use engine::{Fault, Position, RunError};
 
 /// What all processes of the attempt use.
@@ -11,7 +15,7 @@ pub struct Usage {
     pub cpu_us: u64,
 }
 
-/// `threads` per process.
+/// `threads` per process. Without the ledgers, which may be megabytes.
 pub fn status(progress: &Progress, threads: u32, stopping: bool, usage: Usage) -> Status {
     let phase = match (stopping, progress.running) {
         (true, _) => Phase::Stopping,
@@ -34,8 +38,17 @@ pub fn status(progress: &Progress, threads: u32, stopping: bool, usage: Usage) -
     }
 }
 
+/// With late rows and dead letters.
+pub fn with_ledgers(status: Status, progress: &Progress) -> Status {
+    Status {
+        late_rows: progress.late.iter().map(late_row).collect(),
+        dead_letters: progress.dead.iter().map(dead_letter).collect(),
+        ..status
+    }
+}
+
 pub fn outcome(end: End, progress: &Progress, threads: u32) -> Outcome {
-    let last = status(progress, threads, true, Usage::default());
+    let last = with_ledgers(status(progress, threads, true, Usage::default()), progress);
     Outcome {
         end,
         epoch: last.epoch,
@@ -115,6 +128,48 @@ fn split(split: &SplitProgress) -> SplitStatus {
     }
 }
 
+fn late_row(late: &LateRow) -> LedgerRow {
+    LedgerRow {
+        operator: late.operator.clone(),
+        event_time_us: late.event_time_us,
+        watermark_us: late.watermark_us,
+        epoch: late.epoch,
+        row: late.row.clone(),
+    }
+}
+
+fn dead_letter(dead: &DeadRecord) -> DeadLetter {
+    DeadLetter {
+        source: dead.source.clone(),
+        split: dead.split.clone(),
+        position: dead.position.to_string(),
+        code: dead.code.clone(),
+        message: dead.message.clone(),
+        payload: text(&dead.payload),
+    }
+}
+
+/// As it is, where it is UTF-8 but for a character that was cut at the end.
+fn text(bytes: &[u8]) -> String {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => text.into(),
+        Err(error) if error.error_len().is_none() => String::from_utf8_lossy(&bytes[..error.valid_up_to()]).into(),
+        Err(_) => format!("base64:{}", STANDARD.encode(bytes)),
+    }
+}
+
 fn watermark(us: i64) -> Option<i64> {
     (us != WM_MIN).then_some(us)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_text_is_shown_in_base64() {
+        assert_eq!(text("fünf".as_bytes()), "fünf");
+        assert_eq!(text(&"fünfü".as_bytes()[..6]), "fünf");
+        assert_eq!(text(b"a\xff\xfeb"), "base64:Yf/+Yg==");
+    }
 }

@@ -1,0 +1,476 @@
+//! Records to rows: values and keys through their formats, and what stands beside them.
+
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, BinaryBuilder, BooleanArray, Int32Array, Int64Array, MapArray, RecordBatch, StringArray,
+    StringBuilder, StructArray, TimestampMillisecondArray,
+};
+use arrow::buffer::OffsetBuffer;
+use arrow::compute;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use engine::{BadRecord, RowPositions, RunError, SourceHints};
+use expr::arrow_schema;
+use formats::json::{JsonOptions, Scanner};
+use formats::{FULL, RecordDecoder};
+use graph::KafkaOptions;
+use graph::kafka::{FieldsInclude, RecordFormat};
+
+use crate::files::columns::{batch, coerced};
+use crate::files::timestamp_format;
+
+/// A record, wherever it comes from.
+pub trait Incoming {
+    fn offset(&self) -> i64;
+    fn value(&self) -> Option<&[u8]>;
+    fn key(&self) -> Option<&[u8]>;
+    /// Milliseconds since 1970, and whether the broker set it.
+    fn timestamp(&self) -> Option<(i64, bool)>;
+    fn headers(&self, each: impl FnMut(&[u8], Option<&[u8]>));
+}
+
+impl Incoming for super::native::Record<'_> {
+    fn offset(&self) -> i64 {
+        self.offset()
+    }
+
+    fn value(&self) -> Option<&[u8]> {
+        self.value()
+    }
+
+    fn key(&self) -> Option<&[u8]> {
+        self.key()
+    }
+
+    fn timestamp(&self) -> Option<(i64, bool)> {
+        self.timestamp()
+    }
+
+    fn headers(&self, each: impl FnMut(&[u8], Option<&[u8]>)) {
+        self.headers(each);
+    }
+}
+
+/// Where a wanted column comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// A column of the value's or the key's format, by its position there.
+    Value(usize),
+    Key(usize),
+    Beside(Beside),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Beside {
+    Topic,
+    Partition,
+    Offset,
+    Timestamp,
+    TimestampType,
+    Key,
+    Headers,
+}
+
+/// What the records of a table become.
+pub struct Layout {
+    pub schema: SchemaRef,
+    places: Vec<Place>,
+    value: SchemaRef,
+    key: SchemaRef,
+    value_format: RecordFormat,
+    key_format: RecordFormat,
+    json: JsonOptions,
+    wants_timestamp: bool,
+    wants_key: Option<bool>,
+    wants_headers: bool,
+}
+
+impl Layout {
+    /// # Errors
+    /// Columns that the formats cannot give.
+    pub fn new(node: &graph::Source, options: &KafkaOptions, hints: &SourceHints) -> Result<Layout, RunError> {
+        let invalid =
+            |reason: String| RunError::user("invalid_option", format!("cannot read table {}: {reason}", node.table));
+        let keys = options.key_columns();
+        let physical: Vec<&graph::Column> =
+            node.columns.iter().filter(|column| !node.metadata.contains_key(&column.name)).collect();
+        if let Some(unknown) = keys.iter().find(|name| !physical.iter().any(|column| column.name == **name)) {
+            return Err(invalid(format!("'key.fields' names {unknown}, which is no column of its records")));
+        }
+        // A column that stands in both is read from the value.
+        let in_key = |name: &String| options.value_fields == FieldsInclude::ExceptKey && keys.contains(name);
+        if options.format == RecordFormat::Raw {
+            one_plain_column(physical.iter().copied().filter(|column| !in_key(&column.name)), "format")
+                .map_err(invalid)?;
+        }
+        if options.key_format == RecordFormat::Raw && !keys.is_empty() {
+            one_plain_column(physical.iter().copied().filter(|column| keys.contains(&column.name)), "key.format")
+                .map_err(invalid)?;
+        }
+        let schema = arrow_schema(&hints.columns);
+        let (mut value, mut key, mut places) = (Vec::new(), Vec::new(), Vec::new());
+        for field in schema.fields() {
+            let name = field.name();
+            places.push(match node.metadata.get(name).map(String::as_str) {
+                Some(metadata) => Place::Beside(match metadata {
+                    "topic" => Beside::Topic,
+                    "partition" => Beside::Partition,
+                    "offset" => Beside::Offset,
+                    "timestamp" => Beside::Timestamp,
+                    "timestamp-type" => Beside::TimestampType,
+                    "key" => Beside::Key,
+                    "headers" => Beside::Headers,
+                    other => return Err(invalid(format!("Kafka's records have no metadata '{other}'"))),
+                }),
+                None if in_key(name) => {
+                    key.push(field.clone());
+                    Place::Key(key.len() - 1)
+                }
+                None => {
+                    value.push(field.clone());
+                    Place::Value(value.len() - 1)
+                }
+            });
+        }
+        let beside = |wanted: Beside| places.iter().position(|place| *place == Place::Beside(wanted));
+        let layout = Layout {
+            value: Arc::new(Schema::new(value)),
+            key: Arc::new(Schema::new(key)),
+            value_format: options.format,
+            key_format: options.key_format,
+            json: JsonOptions { timestamp_format: timestamp_format(options.json_timestamps), ..JsonOptions::default() },
+            wants_timestamp: beside(Beside::Timestamp).is_some() || beside(Beside::TimestampType).is_some(),
+            wants_key: beside(Beside::Key).map(|at| is_text(schema.field(at).data_type())),
+            wants_headers: beside(Beside::Headers).is_some(),
+            places,
+            schema,
+        };
+        layout.parts().map_err(invalid)?;
+        Ok(layout)
+    }
+
+    fn parts(&self) -> Result<(Part, Option<Part>), String> {
+        let part = |format: RecordFormat, schema: &SchemaRef| match format {
+            RecordFormat::Json => Scanner::new(schema.clone(), self.json.clone())
+                .map(|scanner| Part::Records(Box::new(scanner)))
+                .map_err(|error| error.to_string()),
+            RecordFormat::Raw => {
+                let field = schema.fields().first();
+                let nullable = field.is_none_or(|field| field.is_nullable());
+                Ok(Part::Raw { column: Plain::new(field.is_some_and(|field| is_text(field.data_type()))), nullable })
+            }
+        };
+        let key = match self.key.fields().is_empty() {
+            true => None,
+            false => Some(part(self.key_format, &self.key)?),
+        };
+        Ok((part(self.value_format, &self.value)?, key))
+    }
+
+    pub fn decoder(self: &Arc<Layout>, topic: &str, partition: i32) -> Rows {
+        let (value, key) = self.parts().expect("they were made before");
+        Rows {
+            layout: self.clone(),
+            topic: topic.to_string(),
+            partition,
+            value,
+            key,
+            kept_keys: Vec::new(),
+            offsets: Vec::new(),
+            timestamps: Vec::new(),
+            keys: Plain::new(self.wants_key == Some(true)),
+            headers: Headers::default(),
+            bad: Vec::new(),
+            bytes: 0,
+        }
+    }
+}
+
+fn is_text(data_type: &DataType) -> bool {
+    *data_type == DataType::Utf8
+}
+
+/// # Errors
+/// Not one column, or not one of bytes or text.
+fn one_plain_column<'a>(columns: impl Iterator<Item = &'a graph::Column>, option: &str) -> Result<(), String> {
+    let columns: Vec<_> = columns.collect();
+    match columns[..] {
+        [one] if matches!(one.data_type, graph::DataType::Bytes | graph::DataType::String) => Ok(()),
+        [one] => {
+            Err(format!("'{option}' is raw, and the column {} is {}, not BYTES or STRING", one.name, one.data_type))
+        }
+        _ => Err(format!("'{option}' is raw, which is one column of BYTES or STRING, and there are {}", columns.len())),
+    }
+}
+
+/// A column of bytes or texts.
+enum Plain {
+    Bytes(BinaryBuilder),
+    Text(StringBuilder),
+}
+
+impl Plain {
+    fn new(text: bool) -> Plain {
+        if text { Plain::Text(StringBuilder::new()) } else { Plain::Bytes(BinaryBuilder::new()) }
+    }
+
+    /// # Errors
+    /// A text that is none. Nothing is added then.
+    fn push(&mut self, value: Option<&[u8]>) -> Result<(), ()> {
+        match self {
+            Plain::Bytes(builder) => builder.append_option(value),
+            Plain::Text(builder) => builder.append_option(value.map(std::str::from_utf8).transpose().map_err(drop)?),
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self) -> ArrayRef {
+        match self {
+            Plain::Bytes(builder) => Arc::new(builder.finish()),
+            Plain::Text(builder) => Arc::new(builder.finish()),
+        }
+    }
+}
+
+/// The columns of a value or a key.
+enum Part {
+    Records(Box<dyn RecordDecoder>),
+    Raw { column: Plain, nullable: bool },
+}
+
+/// Why a record did not become a row.
+struct Refused {
+    full: bool,
+    code: String,
+    message: String,
+}
+
+impl Refused {
+    fn new(code: &str, message: impl Into<String>) -> Refused {
+        Refused { full: false, code: code.into(), message: message.into() }
+    }
+}
+
+impl Part {
+    fn push(&mut self, bytes: Option<&[u8]>, what: &str) -> Result<(), Refused> {
+        match self {
+            Part::Records(decoder) => {
+                let Some(bytes) = bytes else {
+                    let message = format!("the record has no {what}: it is a tombstone or was written without one");
+                    return Err(Refused::new(&format!("no_{what}"), message));
+                };
+                decoder.decode_record(bytes).map_err(|bad| Refused {
+                    full: bad.code == FULL,
+                    code: bad.code.to_string(),
+                    message: match what {
+                        "key" => format!("in the key: {}", bad.message),
+                        _ => bad.message,
+                    },
+                })
+            }
+            Part::Raw { nullable: false, .. } if bytes.is_none() => Err(Refused::new(
+                &format!("no_{what}"),
+                format!("the record has no {what}, and the column is NOT NULL"),
+            )),
+            Part::Raw { column, .. } => {
+                column.push(bytes).map_err(|()| Refused::new("invalid_utf8", format!("the {what} is not UTF-8")))
+            }
+        }
+    }
+
+    fn finish(&mut self) -> Vec<ArrayRef> {
+        match self {
+            Part::Records(decoder) => decoder.flush().batch.columns().to_vec(),
+            Part::Raw { column, .. } => vec![column.finish()],
+        }
+    }
+}
+
+#[derive(Default)]
+struct Headers {
+    lengths: Vec<usize>,
+    names: StringBuilder,
+    values: BinaryBuilder,
+}
+
+/// Rows of one partition that wait to be sent.
+pub struct Rows {
+    layout: Arc<Layout>,
+    topic: String,
+    partition: i32,
+    value: Part,
+    key: Option<Part>,
+    /// Which rows of the key's format belong to rows; those of bad records do not.
+    kept_keys: Vec<bool>,
+    /// Of the rows.
+    offsets: Vec<i64>,
+    timestamps: Vec<Option<(i64, bool)>>,
+    keys: Plain,
+    headers: Headers,
+    bad: Vec<BadRecord>,
+    bytes: usize,
+}
+
+impl Rows {
+    /// Adds a record; false: there is no room, take the rows and give it again.
+    pub fn push(&mut self, record: &impl Incoming) -> bool {
+        match self.add(record) {
+            Ok(()) => {
+                self.offsets.push(record.offset());
+                self.bytes += record.value().map_or(0, <[u8]>::len) + record.key().map_or(0, <[u8]>::len);
+            }
+            Err(refused) if refused.full => return false,
+            Err(refused) => {
+                let payload = record.value().unwrap_or_default();
+                let payload = payload[..payload.len().min(formats::MAX_BAD_PAYLOAD_BYTES)].to_vec();
+                self.bytes += payload.len();
+                let Refused { code, message, .. } = refused;
+                self.bad.push(BadRecord { position: record.offset(), code, message, payload });
+            }
+        }
+        true
+    }
+
+    fn add(&mut self, record: &impl Incoming) -> Result<(), Refused> {
+        // Whatever may refuse the record comes before what it would have to take back.
+        if self.layout.wants_key == Some(true) && record.key().is_some_and(|key| std::str::from_utf8(key).is_err()) {
+            return Err(Refused::new("invalid_utf8", "the key is not UTF-8, and its column is a STRING"));
+        }
+        if self.layout.wants_headers {
+            let mut wrong = None;
+            let texts = self.layout.header_texts();
+            record.headers(|name, value| {
+                let is_text = std::str::from_utf8(name).is_ok()
+                    && (!texts || value.is_none_or(|value| std::str::from_utf8(value).is_ok()));
+                if !is_text {
+                    wrong.get_or_insert_with(|| String::from_utf8_lossy(name).into_owned());
+                }
+            });
+            if let Some(name) = wrong {
+                return Err(Refused::new("invalid_utf8", format!("the header {name} is not UTF-8")));
+            }
+        }
+        if let Some(key) = &mut self.key {
+            key.push(record.key(), "key")?;
+            self.kept_keys.push(true);
+        }
+        if let Err(refused) = self.value.push(record.value(), "value") {
+            if let Some(kept) = self.kept_keys.last_mut().filter(|_| self.key.is_some()) {
+                *kept = false;
+            }
+            return Err(refused);
+        }
+        if self.layout.wants_timestamp {
+            self.timestamps.push(record.timestamp());
+        }
+        if self.layout.wants_key.is_some() {
+            self.keys.push(record.key()).expect("it was looked at before");
+        }
+        if self.layout.wants_headers {
+            let mut count = 0;
+            record.headers(|name, value| {
+                count += 1;
+                self.headers.names.append_value(String::from_utf8_lossy(name));
+                self.headers.values.append_option(value);
+            });
+            self.headers.lengths.push(count);
+        }
+        Ok(())
+    }
+
+    pub fn len(&self) -> usize {
+        self.offsets.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.offsets.is_empty() && self.bad.is_empty()
+    }
+
+    /// Bytes of the records that wait.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub fn bad(&self) -> usize {
+        self.bad.len()
+    }
+
+    /// What waits, as a batch; nothing is left.
+    pub fn take(&mut self) -> Result<(RecordBatch, RowPositions, Vec<BadRecord>), RunError> {
+        self.bytes = 0;
+        let offsets = std::mem::take(&mut self.offsets);
+        let timestamps = std::mem::take(&mut self.timestamps);
+        let count = offsets.len();
+        let values = self.value.finish();
+        let mut keys = self.key.as_mut().map(Part::finish).unwrap_or_default();
+        let kept = std::mem::take(&mut self.kept_keys);
+        if kept.contains(&false) {
+            let kept = BooleanArray::from(kept);
+            keys = keys.iter().map(|column| compute::filter(column, &kept)).collect::<Result<_, _>>()?;
+        }
+        let layout = self.layout.clone();
+        let mut columns: Vec<ArrayRef> = Vec::with_capacity(layout.places.len());
+        for (place, field) in layout.places.iter().zip(layout.schema.fields()) {
+            let column: ArrayRef = match place {
+                Place::Value(at) => values[*at].clone(),
+                Place::Key(at) => keys[*at].clone(),
+                Place::Beside(Beside::Topic) => {
+                    Arc::new(StringArray::from_iter_values(std::iter::repeat_n(&self.topic, count)))
+                }
+                Place::Beside(Beside::Partition) => Arc::new(Int32Array::from_value(self.partition, count)),
+                Place::Beside(Beside::Offset) => Arc::new(Int64Array::from(offsets.clone())),
+                Place::Beside(Beside::Timestamp) => {
+                    let times = timestamps.iter().map(|time| time.map(|(ms, _)| ms));
+                    Arc::new(TimestampMillisecondArray::from_iter(times))
+                }
+                Place::Beside(Beside::TimestampType) => {
+                    let kind = |(_, by_broker)| if by_broker { "LogAppendTime" } else { "CreateTime" };
+                    let kinds = timestamps.iter().map(|time| time.map_or("NoTimestampType", kind));
+                    Arc::new(StringArray::from_iter_values(kinds))
+                }
+                Place::Beside(Beside::Key) => self.keys.finish(),
+                Place::Beside(Beside::Headers) => self.headers.finish(field)?,
+            };
+            if !field.is_nullable() && column.null_count() > 0 {
+                let message = format!("the column {} is NOT NULL, and a record has no {place:?}", field.name());
+                return Err(RunError::user("input_null", message).hint("declare the column without NOT NULL"));
+            }
+            columns.push(coerced(&column, field.data_type())?);
+        }
+        let positions = match (offsets.first(), offsets.last()) {
+            (Some(first), Some(last)) if last - first == count as i64 - 1 => RowPositions::From(*first),
+            (None, _) => RowPositions::From(0),
+            _ => RowPositions::Each(Int64Array::from(offsets)),
+        };
+        Ok((batch(&layout.schema, columns, count), positions, std::mem::take(&mut self.bad)))
+    }
+}
+
+impl Layout {
+    fn header_texts(&self) -> bool {
+        let at = self.places.iter().position(|place| *place == Place::Beside(Beside::Headers));
+        at.is_some_and(|at| match self.schema.field(at).data_type() {
+            DataType::Map(entries, _) => match entries.data_type() {
+                DataType::Struct(fields) => is_text(fields[1].data_type()),
+                _ => false,
+            },
+            _ => false,
+        })
+    }
+}
+
+impl Headers {
+    fn finish(&mut self, field: &Field) -> Result<ArrayRef, RunError> {
+        let DataType::Map(entries, sorted) = field.data_type() else {
+            return Err(RunError::internal("headers are a map"));
+        };
+        let DataType::Struct(fields) = entries.data_type() else {
+            return Err(RunError::internal("the entries of a map are a struct"));
+        };
+        let offsets = OffsetBuffer::from_lengths(std::mem::take(&mut self.lengths));
+        let names: ArrayRef = Arc::new(self.names.finish());
+        let values = coerced(&(Arc::new(self.values.finish()) as ArrayRef), fields[1].data_type())?;
+        let entries_array = StructArray::try_new(fields.clone(), vec![names, values], None)?;
+        Ok(Arc::new(MapArray::try_new(entries.clone(), offsets, entries_array, None, *sorted)?))
+    }
+}

@@ -1,0 +1,374 @@
+//! Rows to records: keys, values, and what stands beside them, as a log of frames in which they wait to be sent.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::datatypes::{DataType, Schema, SchemaRef, TimeUnit, TimestampMillisecondType};
+use engine::{Batch, RunError};
+use formats::RecordEncoder;
+use formats::json::{JsonOptions, Writer};
+use graph::KafkaOptions;
+use graph::kafka::{FieldsInclude, RecordFormat};
+
+use crate::files::columns::coerced;
+use crate::files::timestamp_format;
+
+/// Makes frames of rows.
+pub struct Encoder {
+    table: String,
+    value: Part,
+    key: Option<Part>,
+    timestamp: Option<usize>,
+    headers: Option<usize>,
+}
+
+struct Part {
+    /// Positions of its columns.
+    columns: Vec<usize>,
+    schema: SchemaRef,
+    /// `None`: the bytes of the one column.
+    json: Option<Writer>,
+    scratch: Vec<u8>,
+}
+
+impl Encoder {
+    /// # Errors
+    /// Columns that the formats cannot carry.
+    pub fn new(node: &graph::Sink, options: &KafkaOptions, schema: &SchemaRef) -> Result<Encoder, RunError> {
+        let invalid =
+            |reason: String| RunError::user("invalid_option", format!("cannot write table {}: {reason}", node.table));
+        // The columns of the table are those of the rows by position; without a table, the rows' own.
+        let names: Vec<&str> = match node.columns.is_empty() {
+            true => schema.fields().iter().map(|field| field.name().as_str()).collect(),
+            false => node.columns.iter().map(|column| column.name.as_str()).collect(),
+        };
+        let mut keys = options.key_columns();
+        if !node.primary_key.is_empty() {
+            if !keys.is_empty() && keys != node.primary_key {
+                let reason = "'key.fields' is other than the primary key".to_string();
+                return Err(invalid(reason).hint("leave 'key.fields' out: the primary key is the record's key"));
+            }
+            keys = node.primary_key.clone();
+        }
+        let mut key_columns = Vec::new();
+        for key in &keys {
+            let at = names.iter().position(|name| name == key);
+            let at = at.filter(|_| !node.metadata.contains_key(key));
+            key_columns.push(
+                at.ok_or_else(|| invalid(format!("'key.fields' names {key}, which is no column of its records")))?,
+            );
+        }
+        let beside = |wanted: &str| {
+            names.iter().position(|name| node.metadata.get(*name).is_some_and(|metadata| metadata == wanted))
+        };
+        let value_columns: Vec<usize> = (0..names.len())
+            .filter(|at| !node.metadata.contains_key(names[*at]))
+            .filter(|at| options.value_fields == FieldsInclude::All || !key_columns.contains(at))
+            .collect();
+        // Under the table's names: what stands in the records is what the table says.
+        let renamed = |at: usize| schema.field(at).clone().with_name(names[at]);
+        let part = |columns: Vec<usize>, format: RecordFormat, option: &str| {
+            let fields: Vec<_> = columns.iter().map(|at| renamed(*at)).collect();
+            let own = Arc::new(Schema::new(fields));
+            let json = match format {
+                RecordFormat::Json => {
+                    let options = JsonOptions {
+                        timestamp_format: timestamp_format(options.json_timestamps),
+                        ..JsonOptions::default()
+                    };
+                    Some(Writer::new(own.clone(), options).map_err(|error| invalid(error.to_string()))?)
+                }
+                RecordFormat::Raw => match columns[..] {
+                    [one] if matches!(schema.field(one).data_type(), DataType::Utf8 | DataType::Binary) => None,
+                    _ => {
+                        let reason = format!("'{option}' is raw, which is one column of BYTES or STRING");
+                        return Err(invalid(reason).hint("leave the columns of the key out with 'value.fields-include' = 'EXCEPT_KEY', or write json"));
+                    }
+                },
+            };
+            Ok(Part { columns, schema: own, json, scratch: Vec::new() })
+        };
+        Ok(Encoder {
+            table: node.table.clone(),
+            value: part(value_columns, options.format, "format")?,
+            key: if key_columns.is_empty() { None } else { Some(part(key_columns, options.key_format, "key.format")?) },
+            timestamp: beside("timestamp"),
+            headers: beside("headers"),
+        })
+    }
+
+    /// Appends a frame for each row. A row that is taken back becomes a tombstone.
+    ///
+    /// # Errors
+    /// A value that the format cannot carry, or that cannot stand beside a record.
+    pub fn encode(&mut self, batch: &Batch, log: &mut Vec<u8>) -> Result<(), RunError> {
+        let rows = &batch.rows;
+        let table = &self.table;
+        let unwritable =
+            |reason: String| RunError::user("output_unwritable", format!("cannot write to table {table}: {reason}"));
+        let mut values = self.value.cells(rows).map_err(unwritable)?;
+        let mut keys = match &mut self.key {
+            Some(key) => Some(key.cells(rows).map_err(unwritable)?),
+            None => None,
+        };
+        let milliseconds = DataType::Timestamp(TimeUnit::Millisecond, None);
+        let timestamps = self.timestamp.map(|at| coerced(rows.column(at), &milliseconds)).transpose()?;
+        let headers = match self.headers {
+            Some(at) => Some(Headers::new(rows.column(at))?),
+            None => None,
+        };
+        for row in 0..rows.num_rows() {
+            let value = values.next(row).filter(|_| batch.kind(row).adds());
+            let key = keys.as_mut().and_then(|keys| keys.next(row));
+            let timestamp = timestamps
+                .as_ref()
+                .filter(|column| column.is_valid(row))
+                .map(|column| column.as_primitive::<TimestampMillisecondType>().value(row));
+            if let Some(early) = timestamp.filter(|timestamp| *timestamp < 0) {
+                return Err(unwritable(format!("a record's timestamp cannot be before 1970, and one is {early} ms")));
+            }
+            let headers = headers.as_ref().map(|headers| headers.of(row)).unwrap_or_default();
+            Frame { key, value, timestamp, headers }.write(log);
+        }
+        Ok(())
+    }
+}
+
+/// The cells of a part, row by row in order.
+enum Cells<'a> {
+    Lines(std::slice::Split<'a, u8, fn(&u8) -> bool>),
+    Plain(ArrayRef),
+}
+
+impl Part {
+    fn cells(&mut self, rows: &RecordBatch) -> Result<PartCells<'_>, String> {
+        let Some(writer) = &mut self.json else {
+            return Ok(PartCells { cells: Cells::Plain(rows.column(self.columns[0]).clone()) });
+        };
+        let columns: Vec<ArrayRef> = self.columns.iter().map(|at| rows.column(*at).clone()).collect();
+        self.scratch.clear();
+        let batch = crate::files::columns::batch(&self.schema, columns, rows.num_rows());
+        writer.encode(&batch, &mut self.scratch).map_err(|error| error.to_string())?;
+        let is_end: fn(&u8) -> bool = |byte| *byte == b'\n';
+        Ok(PartCells { cells: Cells::Lines(self.scratch.split(is_end)) })
+    }
+}
+
+struct PartCells<'a> {
+    cells: Cells<'a>,
+}
+
+impl PartCells<'_> {
+    /// The bytes of the next row, which has this number.
+    fn next(&mut self, row: usize) -> Option<&[u8]> {
+        match &mut self.cells {
+            Cells::Lines(lines) => Some(lines.next().expect("there is a line for every row")),
+            Cells::Plain(column) if column.is_null(row) => None,
+            Cells::Plain(column) => Some(match column.data_type() {
+                DataType::Utf8 => column.as_string::<i32>().value(row).as_bytes(),
+                _ => column.as_binary::<i32>().value(row),
+            }),
+        }
+    }
+}
+
+struct Headers {
+    map: arrow::array::MapArray,
+    names: ArrayRef,
+    values: ArrayRef,
+}
+
+impl Headers {
+    fn new(column: &ArrayRef) -> Result<Headers, RunError> {
+        let map = column.as_map().clone();
+        let names = arrow::compute::cast(map.keys(), &DataType::Utf8)?;
+        let values = arrow::compute::cast(map.values(), &DataType::Binary)?;
+        Ok(Headers { map, names, values })
+    }
+
+    fn of(&self, row: usize) -> Vec<(&str, Option<&[u8]>)> {
+        if self.map.is_null(row) {
+            return vec![];
+        }
+        let range = self.map.value_offsets()[row] as usize..self.map.value_offsets()[row + 1] as usize;
+        let values = self.values.as_binary::<i32>();
+        range
+            .map(|at| (self.names.as_string::<i32>().value(at), values.is_valid(at).then(|| values.value(at))))
+            .collect()
+    }
+}
+
+/// A record as it waits: lengths, then bytes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Frame<'a> {
+    pub key: Option<&'a [u8]>,
+    pub value: Option<&'a [u8]>,
+    /// Milliseconds since 1970.
+    pub timestamp: Option<i64>,
+    pub headers: Vec<(&'a str, Option<&'a [u8]>)>,
+}
+
+/// Stands for the length of what is not there.
+const NONE: u32 = u32::MAX;
+
+impl<'a> Frame<'a> {
+    pub fn write(&self, log: &mut Vec<u8>) {
+        let start = log.len();
+        log.extend([0; 4]);
+        log.extend(self.timestamp.unwrap_or(i64::MIN).to_le_bytes());
+        let put = |log: &mut Vec<u8>, bytes: Option<&[u8]>| {
+            log.extend(bytes.map_or(NONE, |bytes| bytes.len() as u32).to_le_bytes());
+            log.extend(bytes.unwrap_or_default());
+        };
+        put(log, self.key);
+        put(log, self.value);
+        log.extend((self.headers.len() as u32).to_le_bytes());
+        for (name, value) in &self.headers {
+            put(log, Some(name.as_bytes()));
+            put(log, *value);
+        }
+        let length = (log.len() - start - 4) as u32;
+        log[start..start + 4].copy_from_slice(&length.to_le_bytes());
+    }
+
+    /// The frame at the front, and what is behind it; `None` at the end.
+    pub fn read(log: &'a [u8]) -> Option<(Frame<'a>, &'a [u8])> {
+        fn word<'a>(log: &mut &'a [u8]) -> Option<u32> {
+            let (word, rest) = log.split_first_chunk::<4>()?;
+            *log = rest;
+            Some(u32::from_le_bytes(*word))
+        }
+        fn bytes<'a>(log: &mut &'a [u8]) -> Option<Option<&'a [u8]>> {
+            let length = word(log)?;
+            if length == NONE {
+                return Some(None);
+            }
+            let (bytes, rest) = log.split_at_checked(length as usize)?;
+            *log = rest;
+            Some(Some(bytes))
+        }
+        let mut rest = log;
+        let length = word(&mut rest)? as usize;
+        let (mut frame, behind) = rest.split_at_checked(length)?;
+        let (timestamp, more) = frame.split_first_chunk::<8>()?;
+        frame = more;
+        let timestamp = Some(i64::from_le_bytes(*timestamp)).filter(|timestamp| *timestamp != i64::MIN);
+        let (key, value) = (bytes(&mut frame)?, bytes(&mut frame)?);
+        let count = word(&mut frame)?;
+        let mut headers = Vec::with_capacity(count.min(64) as usize);
+        for _ in 0..count {
+            headers.push((std::str::from_utf8(bytes(&mut frame)??).ok()?, bytes(&mut frame)?));
+        }
+        Some((Frame { key, value, timestamp, headers }, behind))
+    }
+
+    /// Bytes of the frame at the front, by its first four.
+    pub fn length(head: [u8; 4]) -> usize {
+        u32::from_le_bytes(head) as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::testing::{column, sinks::sink_node};
+    use arrow::array::{Int64Array, StringArray, TimestampMillisecondArray, UInt8Array};
+    use serde_json::{Value, json};
+
+    fn frames(options: Value, columns: &[&str], primary_key: &[&str], batch: &Batch) -> Result<Vec<String>, RunError> {
+        let mut all = json!({"type": "kafka", "topic": "t", "properties.bootstrap.servers": "h:1"});
+        all.as_object_mut().unwrap().extend(options.as_object().unwrap().clone());
+        let mut node = sink_node(all, &[]);
+        node.columns = columns.iter().map(|text| column(text)).collect();
+        node.primary_key = primary_key.iter().map(|name| name.to_string()).collect();
+        if columns.iter().any(|text| text.starts_with("at ")) {
+            node.metadata.insert("at".into(), "timestamp".into());
+        }
+        let graph::SinkConnector::Kafka(options) = &node.connector else { panic!("no kafka") };
+        let mut encoder = Encoder::new(&node, options, &batch.rows.schema())?;
+        let mut log = vec![];
+        encoder.encode(batch, &mut log)?;
+        encoder.encode(batch, &mut log)?;
+        let mut all = vec![];
+        let mut rest = &log[..];
+        while let Some((frame, behind)) = Frame::read(rest) {
+            let text =
+                |bytes: Option<&[u8]>| bytes.map_or("-".into(), |bytes| String::from_utf8_lossy(bytes).into_owned());
+            let at = frame.timestamp.map_or(String::new(), |at| format!(" @{at}"));
+            all.push(format!("{} {}{at}", text(frame.key), text(frame.value)));
+            rest = behind;
+        }
+        assert!(rest.is_empty() && all.len() == 2 * batch.num_rows());
+        assert_eq!(all[..batch.num_rows()], all[batch.num_rows()..], "an encoder keeps nothing of a batch");
+        all.truncate(batch.num_rows());
+        Ok(all)
+    }
+
+    fn rows() -> RecordBatch {
+        RecordBatch::try_from_iter_with_nullable([
+            ("x", Arc::new(StringArray::from(vec![Some("a\n\"b"), None])) as ArrayRef, true),
+            ("y", Arc::new(Int64Array::from(vec![1, 2])), true),
+        ])
+        .unwrap()
+    }
+
+    #[test]
+    fn keys_and_values_are_the_tables_columns() {
+        let all = Batch::inserts(rows());
+        let columns = ["name STRING", "n BIGINT"];
+        assert_eq!(
+            frames(json!({}), &columns, &[], &all).unwrap(),
+            [r#"- {"name":"a\n\"b","n":1}"#, r#"- {"name":null,"n":2}"#]
+        );
+        assert_eq!(
+            frames(json!({"key.fields": "n", "value.fields-include": "EXCEPT_KEY"}), &columns, &[], &all).unwrap(),
+            [r#"{"n":1} {"name":"a\n\"b"}"#, r#"{"n":2} {"name":null}"#]
+        );
+        assert_eq!(
+            frames(json!({"key.fields": "name", "key.format": "raw"}), &columns, &[], &all).unwrap(),
+            ["a\n\"b {\"name\":\"a\\n\\\"b\",\"n\":1}", r#"- {"name":null,"n":2}"#]
+        );
+        for (options, primary_key) in [
+            (json!({"key.fields": "n", "key.format": "raw"}), &[][..]),
+            (json!({"format": "raw"}), &[]),
+            (json!({"key.fields": "m"}), &[]),
+            (json!({"key.fields": "n"}), &["name"]),
+        ] {
+            assert_eq!(
+                frames(options.clone(), &columns, primary_key, &all).unwrap_err().code,
+                "invalid_option",
+                "{options}"
+            );
+        }
+    }
+
+    #[test]
+    fn rows_that_are_taken_back_are_tombstones() {
+        let changes = Batch::changes(rows(), UInt8Array::from(vec![3, 2]));
+        assert_eq!(
+            frames(json!({}), &["name STRING", "n BIGINT"], &["n"], &changes).unwrap(),
+            [r#"{"n":1} -"#, r#"{"n":2} {"name":null,"n":2}"#]
+        );
+    }
+
+    #[test]
+    fn a_timestamp_stands_beside_the_record() {
+        let times = |values: Vec<Option<i64>>| {
+            Batch::inserts(
+                RecordBatch::try_from_iter_with_nullable([
+                    ("y", Arc::new(Int64Array::from(vec![1, 2])) as ArrayRef, true),
+                    ("at", Arc::new(TimestampMillisecondArray::from(values)), true),
+                ])
+                .unwrap(),
+            )
+        };
+        let columns = ["n BIGINT", "at TIMESTAMP(3)"];
+        assert_eq!(
+            frames(json!({}), &columns, &[], &times(vec![Some(5), None])).unwrap(),
+            [r#"- {"n":1} @5"#, r#"- {"n":2}"#]
+        );
+        let error = frames(json!({}), &columns, &[], &times(vec![Some(-5), None])).unwrap_err();
+        assert!(error.code == "output_unwritable" && error.message.contains("before 1970"), "{error:?}");
+    }
+}

@@ -1,0 +1,509 @@
+//! A topic as a sink, at least once.
+//!
+//! A writer encodes on its worker's thread; a thread of its own sends. Rows of a query without state are sent at once (an insert cannot be
+//! taken back by what follows in the epoch); all others wait in a log, on disk where they are many, until their epoch is complete: then
+//! the log is sent, of an upsert table each key's last change only. An epoch is prepared when every record of it is confirmed.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufReader, Read, Seek, SeekFrom, Write};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::Duration;
+
+use arrow::datatypes::SchemaRef;
+use engine::{
+    Batch, CommitKind, Commits, Committable, Prepared, RunError, Sink, SinkCommitter, SinkContext, SinkWriter,
+    WriterContext,
+};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use graph::KafkaOptions;
+use graph::kafka::Partitioner;
+use state::{SnapshotReader, SnapshotWriter};
+
+use super::Surroundings;
+use super::connect::{Opening, said};
+use super::encode::{Encoder, Frame};
+use super::native::{Client, Code, Outgoing, Role, Target};
+use super::settings::{client, client_options, servers};
+
+/// Bytes of a log in memory; what is beyond goes to disk.
+const MEMORY_BYTES: usize = 32 << 20;
+/// While records are under way, what the broker says of them is looked at this often.
+const LISTEN: Duration = Duration::from_millis(5);
+/// A step of waiting for confirmations.
+const STEP: Duration = Duration::from_millis(100);
+
+pub struct KafkaSink {
+    node: graph::Sink,
+    options: KafkaOptions,
+    schema: SchemaRef,
+    context: SinkContext,
+    around: Surroundings,
+}
+
+impl KafkaSink {
+    /// # Errors
+    /// Options that are wrong or not allowed. Nothing is connected to.
+    pub fn open(
+        node: &graph::Sink,
+        options: &KafkaOptions,
+        schema: SchemaRef,
+        context: SinkContext,
+        around: Surroundings,
+    ) -> Result<KafkaSink, RunError> {
+        if context.updating && node.primary_key.is_empty() {
+            let message = format!("table {} gets changes of rows, and it has no key to which they belong", node.table);
+            return Err(RunError::user("sink_takes_no_updates", message)
+                .hint("declare PRIMARY KEY (...) NOT ENFORCED: the records are then upserts by key"));
+        }
+        Encoder::new(node, options, &schema)?;
+        client_options(&node.table, options, Role::Producer, &around)?;
+        Ok(KafkaSink { node: node.clone(), options: options.clone(), schema, context, around })
+    }
+}
+
+impl Sink for KafkaSink {
+    fn writer(&self, context: WriterContext) -> Result<Box<dyn SinkWriter>, RunError> {
+        let encoder = Encoder::new(&self.node, &self.options, &self.schema)?;
+        let client = Arc::new(client(&self.node.table, &self.options, Role::Producer, &self.around)?);
+        let at_once = self.context.stateless && !self.context.updating && !self.options.whole_epochs;
+        let (orders, received) = channel();
+        let sending = Sending {
+            table: self.node.table.clone(),
+            topic: self.options.topic.trim().to_string(),
+            servers: servers(&self.options, &self.around),
+            patience: self.options.startup_timeout.duration(),
+            partitioner: self.options.partitioner,
+            worker: context.worker,
+            at_once,
+            log: Log::new(self.context.updating),
+            client,
+            partitions: 0,
+            turn: 0,
+            sent: 0,
+        };
+        let failed = context.failed;
+        let spawned = std::thread::Builder::new()
+            .name("kafka-sink".into())
+            .spawn(move || sending.run(&received, &|error| drop(failed.send(error))));
+        spawned.map_err(|error| RunError::internal(format!("cannot start a thread: {error}")))?;
+        Ok(Box::new(KafkaWriter { encoder, orders, rows: 0 }))
+    }
+
+    fn committer(&self) -> Result<Box<dyn SinkCommitter>, RunError> {
+        Ok(Box::new(Nothing))
+    }
+
+    fn commits(&self) -> Commits {
+        Commits::EveryEpoch
+    }
+}
+
+enum Order {
+    /// Frames, and the share of the memory budget of the rows that they were made of.
+    Write(Vec<u8>, Option<Arc<engine::Permit>>),
+    Prepare(u64, Prepared),
+}
+
+struct KafkaWriter {
+    encoder: Encoder,
+    orders: Sender<Order>,
+    rows: u64,
+}
+
+impl SinkWriter for KafkaWriter {
+    fn write(&mut self, batch: Batch) -> Result<(), RunError> {
+        let mut frames = Vec::with_capacity(batch.num_rows() * 64);
+        self.encoder.encode(&batch, &mut frames)?;
+        self.rows += batch.num_rows() as u64;
+        self.orders.send(Order::Write(frames, batch.permit)).map_err(|_| ended())
+    }
+
+    fn prepare(&mut self, _: u64, _: CommitKind, reply: Prepared) -> Result<(), RunError> {
+        self.orders.send(Order::Prepare(std::mem::take(&mut self.rows), reply)).map_err(|_| ended())
+    }
+
+    /// What was written is with the broker when its epoch is prepared.
+    fn snapshot(&mut self, _: u64, _: &mut SnapshotWriter) -> Result<(), RunError> {
+        Ok(())
+    }
+
+    fn restore(&mut self, _: &SnapshotReader) -> Result<(), RunError> {
+        Ok(())
+    }
+}
+
+/// The sending thread is gone, which it says before only when the run is over.
+fn ended() -> RunError {
+    RunError::internal("the sending thread of a Kafka sink has ended")
+}
+
+/// Everything is done by the writers.
+struct Nothing;
+
+impl SinkCommitter for Nothing {
+    fn commit(&mut self, _: u64, _: CommitKind, _: Vec<Committable>) -> BoxFuture<'_, Result<(), RunError>> {
+        async { Ok(()) }.boxed()
+    }
+
+    fn abort(&mut self) -> BoxFuture<'_, ()> {
+        async {}.boxed()
+    }
+}
+
+/// The frames of an epoch.
+struct Log {
+    memory: Vec<u8>,
+    /// What came before that which is in memory. Without a name, so that it goes with the process.
+    disk: Option<File>,
+    /// Frames so far.
+    frames: u64,
+    /// Of an upsert table, the last frame of each key.
+    last: Option<HashMap<Vec<u8>, u64>>,
+}
+
+impl Log {
+    fn new(upserts: bool) -> Log {
+        Log { memory: Vec::new(), disk: None, frames: 0, last: upserts.then(HashMap::new) }
+    }
+
+    fn append(&mut self, frames: &[u8]) -> std::io::Result<()> {
+        let mut rest = frames;
+        if let Some(last) = &mut self.last {
+            while let Some((frame, behind)) = Frame::read(rest) {
+                let key = frame.key.unwrap_or_default();
+                match last.get_mut(key) {
+                    Some(at) => *at = self.frames,
+                    None => drop(last.insert(key.to_vec(), self.frames)),
+                }
+                self.frames += 1;
+                rest = behind;
+            }
+        }
+        self.memory.extend_from_slice(frames);
+        if self.memory.len() >= MEMORY_BYTES {
+            let disk = match &mut self.disk {
+                Some(disk) => disk,
+                None => self.disk.insert(unnamed_file()?),
+            };
+            disk.write_all(&self.memory)?;
+            self.memory.clear();
+        }
+        Ok(())
+    }
+
+    /// Gives each frame that counts, in order; nothing is left.
+    fn take(&mut self, mut each: impl FnMut(&Frame<'_>) -> Result<(), RunError>) -> Result<(), RunError> {
+        let last = self.last.take();
+        let mut number = 0;
+        let mut give = |frame: &Frame<'_>| {
+            let counts = last.as_ref().is_none_or(|last| last.get(frame.key.unwrap_or_default()) == Some(&number));
+            number += 1;
+            if counts { each(frame) } else { Ok(()) }
+        };
+        if let Some(mut disk) = self.disk.take() {
+            disk.seek(SeekFrom::Start(0)).map_err(unreadable)?;
+            let mut reader = BufReader::with_capacity(1 << 20, disk);
+            let mut bytes = Vec::new();
+            loop {
+                bytes.resize(4, 0);
+                match reader.read_exact(&mut bytes) {
+                    Ok(()) => {}
+                    Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => break,
+                    Err(error) => return Err(unreadable(error)),
+                }
+                let length = Frame::length([bytes[0], bytes[1], bytes[2], bytes[3]]);
+                bytes.resize(4 + length, 0);
+                reader.read_exact(&mut bytes[4..]).map_err(unreadable)?;
+                let (frame, _) = Frame::read(&bytes).ok_or_else(|| RunError::internal("a frame is damaged"))?;
+                give(&frame)?;
+            }
+        }
+        let memory = std::mem::take(&mut self.memory);
+        let mut rest = &memory[..];
+        while let Some((frame, behind)) = Frame::read(rest) {
+            give(&frame)?;
+            rest = behind;
+        }
+        self.frames = 0;
+        self.last = last.map(|_| HashMap::new());
+        Ok(())
+    }
+}
+
+fn unnamed_file() -> std::io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let path = std::env::temp_dir().join(format!("highwater-{}", uuid::Uuid::new_v4()));
+    let file = File::options().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
+    std::fs::remove_file(&path)?;
+    Ok(file)
+}
+
+fn unreadable(error: std::io::Error) -> RunError {
+    RunError::external(
+        "spool_failed",
+        format!("rows that wait for their epoch cannot be read from the temporary directory: {error}"),
+    )
+}
+
+/// The thread that sends.
+struct Sending {
+    table: String,
+    topic: String,
+    servers: String,
+    patience: Duration,
+    partitioner: Partitioner,
+    worker: usize,
+    at_once: bool,
+    log: Log,
+    client: Arc<Client>,
+    partitions: i32,
+    turn: i32,
+    /// Records given to the client.
+    sent: u64,
+}
+
+impl Sending {
+    fn run(mut self, orders: &Receiver<Order>, fail: &dyn Fn(RunError)) {
+        let target = match self.open() {
+            Ok(target) => target,
+            Err(error) => {
+                fail(error.clone());
+                return refuse(orders, &error);
+            }
+        };
+        loop {
+            let order = match self.client.context().reported() < self.sent {
+                true => match orders.recv_timeout(LISTEN) {
+                    Ok(order) => Some(order),
+                    Err(RecvTimeoutError::Timeout) => None,
+                    Err(RecvTimeoutError::Disconnected) => return,
+                },
+                // The writer is gone: the run is over, and what is not prepared is not wanted.
+                false => match orders.recv() {
+                    Ok(order) => Some(order),
+                    Err(_) => return,
+                },
+            };
+            self.client.poll(Duration::ZERO);
+            let done = match order {
+                None => self.look(),
+                Some(Order::Write(frames, permit)) => {
+                    let done = self.write(&target, &frames);
+                    drop(permit);
+                    done
+                }
+                Some(Order::Prepare(rows, reply)) => {
+                    let done = self.prepare(&target);
+                    reply.done(done.clone().map(|()| Committable { rows, payload: vec![] }));
+                    done
+                }
+            };
+            if let Err(error) = done {
+                fail(error.clone());
+                return refuse(orders, &error);
+            }
+        }
+    }
+
+    /// Waits for the topic.
+    fn open(&mut self) -> Result<Target, RunError> {
+        let opening = Opening {
+            table: &self.table,
+            servers: &self.servers,
+            patience: self.patience,
+            waiting: None,
+            given_up: &|| false,
+        };
+        let what = format!("topic '{}'", self.topic);
+        self.partitions = opening.ask(&self.client, &what, |wait| match self.client.partitions(&self.topic, wait) {
+            Ok(0) => Err(Code::UnknownTopicOrPartition),
+            other => other,
+        })?;
+        self.client.target(&self.topic).map_err(|code| RunError::internal(said(code)))
+    }
+
+    fn write(&mut self, target: &Target, frames: &[u8]) -> Result<(), RunError> {
+        if !self.at_once {
+            return self.log.append(frames).map_err(|error| {
+                let message =
+                    format!("rows that wait for their epoch cannot be written to the temporary directory: {error}");
+                RunError::external("spool_failed", message).hint("make room there, or set TMPDIR to another directory")
+            });
+        }
+        let mut rest = frames;
+        while let Some((frame, behind)) = Frame::read(rest) {
+            self.send(target, &frame)?;
+            rest = behind;
+        }
+        self.look()
+    }
+
+    fn prepare(&mut self, target: &Target) -> Result<(), RunError> {
+        let mut log = std::mem::replace(&mut self.log, Log::new(false));
+        let sent = log.take(|frame| self.send(target, frame));
+        self.log = log;
+        sent?;
+        while self.client.context().reported() < self.sent {
+            self.client.drain(STEP);
+            self.look()?;
+        }
+        self.look()
+    }
+
+    fn send(&mut self, target: &Target, frame: &Frame<'_>) -> Result<(), RunError> {
+        let partition = match self.partitioner {
+            Partitioner::Default => None,
+            Partitioner::Fixed => Some((self.worker % self.partitions.max(1) as usize) as i32),
+            Partitioner::RoundRobin => {
+                self.turn = (self.turn + 1) % self.partitions.max(1);
+                Some(self.turn)
+            }
+        };
+        let headers: Vec<(String, Option<Vec<u8>>)> =
+            frame.headers.iter().map(|(name, value)| (name.to_string(), value.map(<[u8]>::to_vec))).collect();
+        let record = Outgoing {
+            partition,
+            key: frame.key,
+            value: frame.value,
+            timestamp_ms: frame.timestamp,
+            headers: &headers,
+        };
+        loop {
+            match target.send(&record) {
+                Ok(()) => {
+                    self.sent += 1;
+                    return Ok(());
+                }
+                Err(Code::QueueFull) => {
+                    self.client.poll(LISTEN);
+                    self.look()?;
+                }
+                Err(code) => {
+                    let bytes = frame.value.map_or(0, <[u8]>::len);
+                    return Err(self.undelivered(code, None, frame.key, bytes));
+                }
+            }
+        }
+    }
+
+    /// Whether a delivery has failed.
+    fn look(&self) -> Result<(), RunError> {
+        let context = self.client.context();
+        if let Some(address) = context.refused() {
+            let message = format!("table {}: connecting to {address} is not allowed here", self.table);
+            let hint = "the address is one that the brokers of bootstrap.servers name; ask the operator to allow it";
+            return Err(RunError::user("endpoint_not_allowed", message).hint(hint));
+        }
+        if let Some(failed) = context.undelivered() {
+            return Err(self.undelivered(failed.code, Some(failed.partition), failed.key.as_deref(), failed.bytes));
+        }
+        match context.fatal() {
+            Some(reason) => {
+                let message =
+                    format!("table {}: the producer of topic '{}' cannot go on: {reason}", self.table, self.topic);
+                Err(RunError::external("delivery_failed", message))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn undelivered(&self, code: Code, partition: Option<i32>, key: Option<&[u8]>, bytes: usize) -> RunError {
+        let key = match key {
+            Some(key) => {
+                let shown: String = String::from_utf8_lossy(&key[..key.len().min(200)]).chars().take(100).collect();
+                format!("key {shown}")
+            }
+            None => "no key".to_string(),
+        };
+        let place = match partition.filter(|partition| *partition >= 0) {
+            Some(partition) => format!("partition {partition} of topic '{}'", self.topic),
+            None => format!("topic '{}'", self.topic),
+        };
+        let reason = match self.client.context().reason().filter(|_| code == Code::MessageTimedOut) {
+            Some(reason) => format!("{} ({reason})", said(code)),
+            None => said(code),
+        };
+        let message =
+            format!("table {}: a record of {bytes} bytes with {key} did not reach {place}: {reason}", self.table);
+        match code {
+            Code::MessageSizeTooLarge => RunError::user("record_too_large", message).hint(
+                "the limits are 'properties.message.max.bytes' here (1 MB), and max.message.bytes of the topic; raise both, or write less into a row",
+            ),
+            Code::TopicAuthorizationFailed => RunError::user("authorization_failed", message).hint("the user needs an ACL for the topic"),
+            code if super::connect::is_missing(code) => {
+                RunError::user("topic_not_found", message).hint("the topic, or the partition, is not there any more")
+            }
+            _ => RunError::external("delivery_failed", message)
+                .hint("'properties.delivery.timeout.ms' says how long a record is tried for (5 minutes)"),
+        }
+    }
+}
+
+/// Answers everything that still comes with the error that ended the sending.
+fn refuse(orders: &Receiver<Order>, error: &RunError) {
+    while let Ok(order) = orders.recv() {
+        if let Order::Prepare(_, reply) = order {
+            reply.done(Err(error.clone()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn frame(key: &str, value: Option<&str>) -> Vec<u8> {
+        let mut bytes = vec![];
+        let frame = Frame {
+            key: Some(key.as_bytes()),
+            value: value.map(str::as_bytes),
+            timestamp: Some(7),
+            headers: vec![("h", Some(b"v")), ("none", None)],
+        };
+        frame.write(&mut bytes);
+        assert_eq!(Frame::read(&bytes), Some((frame, &b""[..])));
+        bytes
+    }
+
+    fn taken(log: &mut Log) -> Vec<(String, Option<usize>)> {
+        let mut all = vec![];
+        log.take(|frame| {
+            all.push((String::from_utf8(frame.key.unwrap().to_vec()).unwrap(), frame.value.map(<[u8]>::len)));
+            Ok(())
+        })
+        .unwrap();
+        all
+    }
+
+    #[test]
+    fn an_epoch_of_upserts_is_each_keys_last_change() {
+        let mut log = Log::new(true);
+        for (key, value) in [("a", Some("1")), ("b", Some("1")), ("a", None), ("a", Some("22")), ("b", None)] {
+            log.append(&frame(key, value)).unwrap();
+        }
+        assert_eq!(taken(&mut log), [("a".into(), Some(2)), ("b".into(), None)]);
+        log.append(&frame("a", None)).unwrap();
+        assert_eq!(taken(&mut log), [("a".into(), None)]);
+        assert!(taken(&mut log).is_empty());
+    }
+
+    #[test]
+    fn a_large_epoch_waits_on_disk_in_order() {
+        let value = "x".repeat(1 << 20);
+        for upserts in [false, true] {
+            let mut log = Log::new(upserts);
+            for at in 0..80 {
+                log.append(&frame(&format!("{at}"), Some(&value))).unwrap();
+                assert!(log.memory.len() < MEMORY_BYTES);
+            }
+            assert!(log.disk.is_some());
+            let expected: Vec<_> = (0..80).map(|at| (at.to_string(), Some(value.len()))).collect();
+            assert_eq!(taken(&mut log), expected);
+            assert!(log.disk.is_none() && taken(&mut log).is_empty());
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! `highwater serve`: the server from its configuration to its exit code.
+
+use server::{Config, StartError};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::Exit;
+use crate::arguments::ServeArguments;
+use crate::output::{self, say};
+
+/// Threads that may block: reads of files, and databases.
+const BLOCKING_THREADS_MAX: usize = 64;
+
+pub fn serve(arguments: &ServeArguments) -> Exit {
+    let config = match config(arguments) {
+        Ok(config) => config,
+        Err(message) => {
+            say(&format!("error: {message}\n"));
+            return Exit::Invalid;
+        }
+    };
+    let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get().min(4));
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .enable_all()
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            say(&format!("error: cannot start threads: {error}\n"));
+            return Exit::Failed;
+        }
+    };
+    let exit = runtime.block_on(to_its_end(config));
+    runtime.shutdown_background();
+    exit
+}
+
+async fn to_its_end(config: Config) -> Exit {
+    let (stop, stopped) = watch::channel(false);
+    let signals =
+        signal(SignalKind::interrupt()).and_then(|interrupt| Ok((interrupt, signal(SignalKind::terminate())?)));
+    let (mut interrupt, mut terminate) = match signals {
+        Ok(signals) => signals,
+        Err(error) => {
+            say(&format!("error: cannot listen for signals: {error}\n"));
+            return Exit::Failed;
+        }
+    };
+    tokio::spawn(async move {
+        let mut asked = 0;
+        loop {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            asked += 1;
+            stop.send_replace(true);
+            // Runs lose nothing by it: their processes go on.
+            if asked > 1 {
+                std::process::exit(Exit::Interrupted as i32);
+            }
+        }
+    });
+    let ready = |address| drop(output::write(format!("listening on http://{address}\n").as_bytes()));
+    match server::serve(config, stopped, ready).await {
+        Ok(()) => Exit::Done,
+        Err(error) => {
+            say(&format!("error: {error}\n"));
+            if matches!(error, StartError::TakenOver(_)) { Exit::Failed } else { Exit::Invalid }
+        }
+    }
+}
+
+fn config(arguments: &ServeArguments) -> Result<Config, String> {
+    let mut config = match &arguments.config {
+        None => Config::default(),
+        Some(path) => {
+            let text =
+                std::fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+            Config::from_json(&text).map_err(|error| format!("{}: {error}", path.display()))?
+        }
+    };
+    if let Some(listen) = arguments.listen {
+        config.listen = listen;
+    }
+    if let Some(data) = &arguments.data {
+        config.data = data.clone();
+    }
+    if let Some(database) = &arguments.database {
+        config.database = Some(database.clone());
+    }
+    if !arguments.allow_root.is_empty() {
+        config.allow_roots = arguments.allow_root.clone();
+    }
+    if !arguments.allow_endpoint.is_empty() {
+        config.allow_endpoints = Some(arguments.allow_endpoint.clone());
+    }
+    Ok(config)
+}

@@ -1,0 +1,535 @@
+//! Runs and the processes that work for them: starts attempts, follows them, and finds them again.
+//!
+//! One task per active run. What it sees becomes a move by [`control::follow`]; the store is changed by compare-and-set, so a server that
+//! is out of date changes nothing. Processes outlive this server: at its start every active run gets its task again.
+
+pub mod history;
+pub mod link;
+pub mod process;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::Duration;
+
+use api::IdKind;
+use chrono::Utc;
+use control::attempt::{AttemptSpec, Credentials, Failure, Limits, Phase, Positions, Status, StopMode};
+use control::follow::{Seen, Step, follow};
+use control::run::RunState;
+use metadata::{MetadataError, Operation, Run, RunMove};
+use tokio::process::Child;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::app::App;
+use crate::facts::{RunFacts, RunRequest, StopRequest};
+use crate::planning;
+use history::History;
+use link::{Link, LinkError};
+use process::Life;
+
+/// How often an attempt is looked at: soon after its start, then at leisure.
+const LOOK_SOON: Duration = Duration::from_millis(20);
+const LOOK: Duration = Duration::from_millis(500);
+const SOON: Duration = Duration::from_secs(2);
+/// A process that has started says so within this time.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+/// A process that was told to stop now, and has not, is killed.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+/// After a change of the store failed for want of a database.
+const STORE_RETRY: Duration = Duration::from_millis(500);
+
+/// All runs that this server follows.
+#[derive(Default)]
+pub struct Attempts {
+    live: RwLock<HashMap<Uuid, Arc<Live>>>,
+}
+
+/// What is known of an active run beside the store.
+pub struct Live {
+    pub link: Mutex<Option<Link>>,
+    pub status: RwLock<Arc<Status>>,
+    pub history: Mutex<History>,
+    stop: watch::Sender<Option<StopMode>>,
+    /// Counts looks, for whoever waits for something to change.
+    pub looks: watch::Sender<u64>,
+}
+
+impl Attempts {
+    pub fn get(&self, run_id: Uuid) -> Option<Arc<Live>> {
+        self.live.read().expect("nothing panics while it holds the map").get(&run_id).cloned()
+    }
+
+    pub fn all(&self) -> Vec<(Uuid, Arc<Live>)> {
+        let live = self.live.read().expect("nothing panics while it holds the map");
+        live.iter().map(|(run_id, live)| (*run_id, live.clone())).collect()
+    }
+
+    pub fn count(&self) -> usize {
+        self.live.read().expect("nothing panics while it holds the map").len()
+    }
+
+    /// Tells the task of a run to stop it; the last word counts, but `now` is never taken back.
+    pub fn stop(&self, run_id: Uuid, mode: StopMode) {
+        if let Some(live) = self.get(run_id) {
+            live.stop.send_if_modified(|asked| {
+                let change = *asked != Some(StopMode::Now) && *asked != Some(mode);
+                if change {
+                    *asked = Some(mode);
+                }
+                change
+            });
+        }
+    }
+}
+
+impl Live {
+    pub fn link(&self) -> Option<Link> {
+        self.link.lock().expect("nothing panics while it holds the link").clone()
+    }
+
+    pub fn status(&self) -> Arc<Status> {
+        self.status.read().expect("nothing panics while it holds the status").clone()
+    }
+}
+
+/// Follows all runs that were active when the last server ended, and stops that it had not finished.
+pub async fn take_up(app: &App) -> Result<(), MetadataError> {
+    let active = app.store.active_runs().await?;
+    for run in active {
+        tracing::info!(run = IdKind::Run.text(run.run_id), state = run.state, "found again");
+        begin(app, run);
+    }
+    for operation in app.store.running_operations().await? {
+        let mode = match operation.kind.as_str() {
+            "stop_now" => StopMode::Now,
+            _ => StopMode::Drain,
+        };
+        match IdKind::Run.parse(&operation.subject).filter(|run_id| app.attempts.get(*run_id).is_some()) {
+            Some(run_id) => app.attempts.stop(run_id, mode),
+            // Its run had ended, and the server before it could say so.
+            None => end_operation(app, operation, None).await,
+        }
+    }
+    Ok(())
+}
+
+/// Stops the run that an operation is about. If it has ended meanwhile, so has the operation.
+pub async fn stop(app: &App, operation: &Operation, mode: StopMode) {
+    match IdKind::Run.parse(&operation.subject).filter(|run_id| app.attempts.get(*run_id).is_some()) {
+        Some(run_id) => app.attempts.stop(run_id, mode),
+        None => end_operation(app, operation.clone(), None).await,
+    }
+}
+
+/// Follows a run from where it stands to its end, in a task of its own.
+pub fn begin(app: &App, run: Run) {
+    let live = Arc::new(Live {
+        link: Mutex::new(None),
+        status: RwLock::default(),
+        history: Mutex::default(),
+        stop: watch::Sender::new(RunFacts::of(&run).stop.map(|stop| stop.mode)),
+        looks: watch::Sender::new(0),
+    });
+    let (run_id, app) = (run.run_id, app.clone());
+    app.attempts.live.write().expect("nothing panics while it holds the map").insert(run_id, live.clone());
+    tokio::spawn(async move {
+        let follower = Follower { app: app.clone(), live: live.clone(), run, child: None };
+        follower.to_its_end().await;
+        app.attempts.live.write().expect("nothing panics while it holds the map").remove(&run_id);
+        live.looks.send_modify(|looks| *looks += 1);
+    });
+}
+
+struct Follower {
+    app: App,
+    live: Arc<Live>,
+    run: Run,
+    /// The process, if this server has started it.
+    child: Option<Child>,
+}
+
+/// Another server has moved the run: this one is out of date.
+struct OutOfDate;
+
+impl Follower {
+    async fn to_its_end(mut self) {
+        let id = IdKind::Run.text(self.run.run_id);
+        let ended = match self.state() {
+            RunState::Pending => match self.place().await {
+                Ok(true) => self.watch().await,
+                ended => ended.map(drop),
+            },
+            _ => {
+                let directory = self.directory();
+                if let Ok(token) = process::token(&directory) {
+                    *self.live.link.lock().expect("nothing panics while it holds the link") =
+                        Some(Link { directory, token });
+                }
+                self.watch().await
+            }
+        };
+        match ended {
+            Ok(()) => {
+                tracing::info!(run = id, state = self.run.state, "the run has ended");
+                self.end_operations().await;
+            }
+            Err(OutOfDate) => tracing::warn!(run = id, "another server follows the run; this one lets go of it"),
+        }
+    }
+
+    fn state(&self) -> RunState {
+        RunState::from_name(&self.run.state).expect("the store has states of runs only")
+    }
+
+    fn directory(&self) -> PathBuf {
+        process::directory(&self.app.config.data, &IdKind::Run.text(self.run.run_id), self.run.generation)
+    }
+
+    /// Starts the first attempt. False if the run has ended instead.
+    async fn place(&mut self) -> Result<bool, OutOfDate> {
+        let generation = self.run.generation + 1;
+        if *self.live.stop.borrow() == Some(StopMode::Now) {
+            self.step(
+                Step { to: RunState::Cancelled, cause: Some("stopped before it began".into()), failure: None },
+                None,
+            )
+            .await?;
+            return Ok(false);
+        }
+        let placed = self.prepare(generation).await;
+        let (link, credentials) = match placed {
+            Ok(placed) => placed,
+            Err(failure) => {
+                let cause = Some(format!("{}: {}", failure.code, failure.message));
+                self.step(Step { to: RunState::Failed, cause, failure: Some(failure) }, None).await?;
+                return Ok(false);
+            }
+        };
+        self.step(Step { to: RunState::Starting, cause: None, failure: None }, Some(generation)).await?;
+        *self.live.link.lock().expect("nothing panics while it holds the link") = Some(link.clone());
+        match process::start(&self.app.config.program, &link.directory, &credentials) {
+            Ok(child) => {
+                tracing::info!(
+                    run = IdKind::Run.text(self.run.run_id),
+                    pid = child.id(),
+                    generation,
+                    "started a process"
+                );
+                self.child = Some(child);
+                Ok(true)
+            }
+            Err(error) => {
+                let failure =
+                    our_failure("process_not_started", format!("the process of the run could not be started: {error}"));
+                self.step(
+                    Step { to: RunState::Failed, cause: Some(failure.message.clone()), failure: Some(failure) },
+                    None,
+                )
+                .await?;
+                Ok(false)
+            }
+        }
+    }
+
+    /// The directory of an attempt, and what its process must know.
+    async fn prepare(&self, generation: i64) -> Result<(Link, Credentials), Failure> {
+        let store = &self.app.store;
+        let unavailable = |error: MetadataError| our_failure("metadata_unavailable", error.to_string());
+        let version = loop {
+            match store.version(self.run.job_id, self.run.version).await {
+                Err(MetadataError::Unavailable { .. }) => tokio::time::sleep(STORE_RETRY).await,
+                other => break other.map_err(unavailable)?,
+            }
+        };
+        let stored = planning::Stored::of(&version).map_err(|error| our_failure("invalid_graph", error))?;
+        let connections = planning::credentials(&self.app, &stored.graph)
+            .await
+            .map_err(|error| our_failure(error.code(), error.problem().detail.clone()))?;
+        let request = RunRequest::of(&self.run);
+        let config = &self.app.config;
+        let run_id = IdKind::Run.text(self.run.run_id);
+        let limits = stored.limits;
+        let spec = AttemptSpec {
+            job: self.run.job_name.clone(),
+            run_id: run_id.clone(),
+            generation: generation as u64,
+            graph: stored.graph,
+            settings: stored.settings,
+            allowed_roots: config.allow_roots.clone(),
+            egress: config.egress(),
+            views_dir: config.data.join("views"),
+            start: request.start_positions,
+            limits: Limits {
+                memory_bytes: limits.memory_bytes.or(config.run_memory_bytes),
+                cpu_percent: limits.cpu_percent.or(config.run_cpu_percent),
+                seconds: None,
+            },
+            serve_rows: false,
+        };
+        let directory = process::directory(&config.data, &run_id, generation);
+        let token = process::prepare(&directory, &spec).map_err(|error| {
+            our_failure("process_not_started", format!("the files of the run could not be written: {error}"))
+        })?;
+        let credentials = Credentials { token: token.clone(), connections };
+        Ok((Link { directory, token }, credentials))
+    }
+
+    /// Looks at the attempt until the run has ended.
+    async fn watch(&mut self) -> Result<(), OutOfDate> {
+        let began = Instant::now();
+        let mut stop = self.live.stop.subscribe();
+        let mut stop_sent: Option<StopMode> = None;
+        let mut stop_since: Option<Instant> = None;
+        stop.mark_changed();
+        loop {
+            let asked = *stop.borrow_and_update();
+            if let Some(mode) = asked {
+                self.note_stop(mode).await?;
+                if stop_since.is_none() || stop_sent != Some(mode) {
+                    stop_since.get_or_insert_with(Instant::now);
+                }
+                if stop_sent != Some(mode)
+                    && let Some(link) = self.live.link()
+                {
+                    match link.stop(mode).await {
+                        Ok(()) => {
+                            stop_sent = Some(mode);
+                            stop_since = Some(Instant::now());
+                        }
+                        Err(error) => tracing::debug!(%error, "the process did not take the order to stop"),
+                    }
+                }
+                if mode == StopMode::Now && stop_since.is_some_and(|since| since.elapsed() > STOP_TIMEOUT) {
+                    process::kill(&self.directory());
+                }
+            }
+            if let Some(seen) = self.look(began).await {
+                self.keep_positions().await?;
+                if let Some(step) = follow(self.state(), asked, &seen) {
+                    let ends = !step.to.is_active();
+                    self.step(step, None).await?;
+                    if ends {
+                        return Ok(());
+                    }
+                }
+            }
+            self.live.looks.send_modify(|looks| *looks += 1);
+            let pause = if began.elapsed() < SOON || asked.is_some() { LOOK_SOON } else { LOOK };
+            let ended = self.child_ended();
+            let child = async {
+                match &mut self.child {
+                    Some(child) if !ended => drop(child.wait().await),
+                    _ => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                _ = stop.changed() => {}
+                // Its outcome is there: look at once.
+                () = child => {}
+            }
+        }
+    }
+
+    fn child_ended(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(Some(_)) | Err(_)))
+    }
+
+    /// What can be seen now; `None` if nothing is certain yet.
+    async fn look(&mut self, began: Instant) -> Option<Seen> {
+        let directory = self.directory();
+        // Whether it lived is asked first: if it ended in between, its outcome is there.
+        let (ended, life) = (self.child_ended(), process::life(&directory));
+        if let Some(link) = self.live.link() {
+            match link.status(false).await {
+                Ok(status) => {
+                    let phase = status.phase;
+                    self.note(status);
+                    return Some(Seen::Answer(phase));
+                }
+                Err(LinkError::Closed) => {}
+                Err(error) => tracing::debug!(%error, "an attempt did not answer"),
+            }
+        }
+        let ours = self.child.is_some();
+        let gone = if ours { ended } else { life == Life::Gone };
+        // Written before the process ends, so it may be there while the process still is.
+        if (gone || life != Life::Alive)
+            && let Some(outcome) = process::outcome(&directory)
+        {
+            let end = outcome.end.clone();
+            let status = Status {
+                phase: Phase::Stopping,
+                waiting_for: None,
+                epoch: outcome.epoch,
+                committed: outcome.committed,
+                operators: outcome.operators,
+                splits: outcome.splits,
+                start_positions: outcome.start_positions,
+                ..Status::default()
+            };
+            self.note(status);
+            return Some(Seen::Outcome(end));
+        }
+        if gone {
+            return Some(Seen::Gone(self.how_it_ended()));
+        }
+        if life == Life::Unknown && began.elapsed() > START_TIMEOUT {
+            return Some(Seen::Gone("did not begin within 30 s".into()));
+        }
+        if life == Life::Unknown && !ours && began.elapsed() > Duration::from_secs(2) {
+            return Some(Seen::Gone("was never started: the server ended before it could".into()));
+        }
+        None
+    }
+
+    fn how_it_ended(&mut self) -> String {
+        use std::os::unix::process::ExitStatusExt;
+        let Some(Ok(Some(status))) = self.child.as_mut().map(Child::try_wait) else {
+            return "ended while no server was there to see it".to_string();
+        };
+        match (status.signal(), status.code()) {
+            (Some(libc::SIGKILL), _) => "was killed (SIGKILL)".to_string(),
+            (Some(libc::SIGSEGV), _) => "crashed (SIGSEGV)".to_string(),
+            (Some(libc::SIGABRT), _) => "aborted (SIGABRT)".to_string(),
+            (Some(signal), _) => format!("was ended by signal {signal}"),
+            (None, code) => format!("ended with exit code {}", code.unwrap_or(-1)),
+        }
+    }
+
+    fn note(&self, status: Status) {
+        let status = Arc::new(status);
+        self.live.history.lock().expect("nothing panics while it holds the history").record(Utc::now(), &status);
+        *self.live.status.write().expect("nothing panics while it holds the status") = status;
+    }
+
+    /// Start positions are stored as soon as they are known: a run that fails has them too.
+    async fn keep_positions(&mut self) -> Result<(), OutOfDate> {
+        let positions: Positions = self.live.status().start_positions.clone();
+        let mut facts = RunFacts::of(&self.run);
+        if positions.is_empty() || facts.start_positions == positions {
+            return Ok(());
+        }
+        facts.start_positions = positions;
+        let facts = facts.to_json();
+        let stored = self.app.store.set_run_facts(self.run.run_id, self.run.generation, &facts).await;
+        match stored {
+            Ok(()) => self.run.facts = facts,
+            Err(MetadataError::Moved { .. } | MetadataError::NotFound { .. }) => return Err(OutOfDate),
+            Err(error) => tracing::debug!(%error, "start positions are not stored yet"),
+        }
+        Ok(())
+    }
+
+    /// Moves the run to `stopping`, with the mode, so that a later server knows it.
+    async fn note_stop(&mut self, mode: StopMode) -> Result<(), OutOfDate> {
+        if self.state() == RunState::Stopping && RunFacts::of(&self.run).stop.map(|stop| stop.mode) == Some(mode) {
+            return Ok(());
+        }
+        let mut facts = RunFacts::of(&self.run);
+        facts.stop = Some(StopRequest { mode });
+        self.run.facts = facts.to_json();
+        let cause = match mode {
+            StopMode::Now => "asked to stop now",
+            StopMode::Drain => "asked to drain",
+        };
+        if self.state().may_become(RunState::Stopping) {
+            return self.step(Step { to: RunState::Stopping, cause: Some(cause.into()), failure: None }, None).await;
+        }
+        match self.app.store.set_run_facts(self.run.run_id, self.run.generation, &self.run.facts).await {
+            Err(MetadataError::Moved { .. } | MetadataError::NotFound { .. }) => Err(OutOfDate),
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes a move durable, however long the store is away.
+    async fn step(&mut self, step: Step, new_generation: Option<i64>) -> Result<(), OutOfDate> {
+        let now = crate::time::now();
+        let mut facts = RunFacts::of(&self.run);
+        facts.since = Some(now);
+        if !step.to.is_active() {
+            facts.end(&self.live.status());
+        }
+        let failure = step.failure.map(|failure| crate::facts::failure(&failure));
+        let run_move = RunMove {
+            run_id: self.run.run_id,
+            from: step.to.sources().into_iter().map(|state| state.name().to_string()).collect(),
+            generation: self.run.generation,
+            to: step.to.name().to_string(),
+            active: step.to.is_active(),
+            at: now,
+            cause: step.cause,
+            new_generation,
+            facts: Some(facts.to_json()),
+            failure: failure.map(|failure| serde_json::to_value(failure).expect("a failure has only text keys")),
+            started_at: (step.to == RunState::Starting).then_some(now),
+            ended_at: (!step.to.is_active()).then_some(now),
+        };
+        loop {
+            match self.app.store.move_run(&run_move).await {
+                Ok(run) => {
+                    self.run = run;
+                    return Ok(());
+                }
+                Err(MetadataError::Unavailable { .. }) => tokio::time::sleep(STORE_RETRY).await,
+                Err(error) => {
+                    tracing::warn!(run = IdKind::Run.text(self.run.run_id), %error, "the run was not moved");
+                    return Err(OutOfDate);
+                }
+            }
+        }
+    }
+
+    async fn end_operations(&self) {
+        let subject = IdKind::Run.text(self.run.run_id);
+        let running = loop {
+            match self.app.store.running_operations().await {
+                Err(MetadataError::Unavailable { .. }) => tokio::time::sleep(STORE_RETRY).await,
+                other => break other.unwrap_or_default(),
+            }
+        };
+        for operation in running.into_iter().filter(|operation| operation.subject == subject) {
+            end_operation(&self.app, operation, Some(&self.run)).await;
+        }
+    }
+}
+
+/// Ends an operation on a run that has ended. A drain has succeeded only if the run finished.
+async fn end_operation(app: &App, operation: Operation, run: Option<&Run>) {
+    let run = match run {
+        Some(run) => Some(run.clone()),
+        None => match IdKind::Run.parse(&operation.subject) {
+            Some(run_id) => app.store.run(run_id).await.ok(),
+            None => None,
+        },
+    };
+    let failure = run.filter(|run| operation.kind == "stop_drain" && run.state != "finished").map(|run| {
+        run.failure.unwrap_or_else(|| {
+            let detail = format!("the run became {} before it was drained", run.state);
+            serde_json::to_value(crate::ApiError::new("invalid_state", detail).problem()).unwrap_or_default()
+        })
+    });
+    let ended = Operation {
+        state: if failure.is_some() { "failed" } else { "succeeded" }.into(),
+        failure,
+        ended_at: Some(crate::time::now()),
+        ..operation
+    };
+    while let Err(MetadataError::Unavailable { .. }) = app.store.update_operation(&ended).await {
+        tokio::time::sleep(STORE_RETRY).await;
+    }
+}
+
+fn our_failure(code: &str, message: impl Into<String>) -> Failure {
+    Failure {
+        code: code.to_string(),
+        message: message.into(),
+        hint: None,
+        operator: None,
+        fault: "external".into(),
+        retryable: true,
+    }
+}

@@ -1,0 +1,144 @@
+//! Starts the process of an attempt, and finds one again that was started before.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use control::attempt::{AttemptSpec, Credentials, Outcome, ProcessFacts};
+use serde::de::DeserializeOwned;
+use tokio::process::{Child, Command};
+
+pub const LOG: &str = "log.jsonl";
+const SPEC: &str = "spec.json";
+const TOKEN: &str = "token";
+const PROCESS: &str = "process.json";
+const OUTCOME: &str = "outcome.json";
+
+/// Where an attempt has its files.
+pub fn directory(data: &Path, run_id: &str, generation: i64) -> PathBuf {
+    data.join("runs").join(run_id).join(generation.to_string())
+}
+
+/// Makes the directory of an attempt with its specification, and a token that only the server and the process know.
+pub fn prepare(directory: &Path, spec: &AttemptSpec) -> std::io::Result<String> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    let mut random = [0; 32];
+    getrandom::fill(&mut random).map_err(std::io::Error::other)?;
+    let token = URL_SAFE_NO_PAD.encode(random);
+    write(&directory.join(TOKEN), token.as_bytes())?;
+    write(&directory.join(SPEC), &serde_json::to_vec_pretty(spec).map_err(std::io::Error::other)?)?;
+    Ok(token)
+}
+
+fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(bytes)
+}
+
+/// The token of an attempt that was prepared before.
+pub fn token(directory: &Path) -> std::io::Result<String> {
+    fs::read_to_string(directory.join(TOKEN))
+}
+
+/// Starts the leader of an attempt. It outlives this process.
+pub fn start(program: &Path, directory: &Path, credentials: &Credentials) -> std::io::Result<Child> {
+    let log = OpenOptions::new().append(true).create(true).mode(0o600).open(directory.join(LOG))?;
+    let mut child = Command::new(program)
+        .arg("attempt")
+        .arg("--directory")
+        .arg(directory)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .process_group(0)
+        .kill_on_drop(false)
+        .spawn()?;
+    let mut line = serde_json::to_vec(credentials).map_err(std::io::Error::other)?;
+    line.push(b'\n');
+    let stdin = child.stdin.take().expect("it was asked for");
+    // Credentials fit into the pipe unless they are huge; a process that has died already is seen by its end.
+    std::thread::Builder::new().name("credentials".into()).spawn(move || {
+        if let Ok(stdin) = stdin.into_owned_fd() {
+            let _ = File::from(stdin).write_all(&line);
+        }
+    })?;
+    Ok(child)
+}
+
+/// What is known of the process of an attempt from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Life {
+    Alive,
+    Gone,
+    /// It has not said who it is.
+    Unknown,
+}
+
+pub fn facts(directory: &Path) -> Option<ProcessFacts> {
+    read(&directory.join(PROCESS))
+}
+
+/// Whether the process that wrote the facts is the one that has its number now.
+pub fn life(directory: &Path) -> Life {
+    let Some(facts) = facts(directory) else { return Life::Unknown };
+    if is(&facts) { Life::Alive } else { Life::Gone }
+}
+
+fn is(facts: &ProcessFacts) -> bool {
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    if boot.trim() != facts.boot_id {
+        return false;
+    }
+    // The name in parentheses may hold anything; the numbers follow the last one.
+    let stat = fs::read_to_string(format!("/proc/{}/stat", facts.pid)).unwrap_or_default();
+    let Some((_, rest)) = stat.rsplit_once(')') else { return false };
+    let mut fields = rest.split_ascii_whitespace();
+    let state = fields.next();
+    // Field 22 of the line; the rest begins with the third.
+    let ticks = fields.nth(18).and_then(|ticks| ticks.parse::<u64>().ok());
+    state != Some("Z") && ticks == Some(facts.start_ticks)
+}
+
+/// Kills the process of an attempt, and with it its further processes. Never another one that was given its number.
+pub fn kill(directory: &Path) {
+    if let Some(facts) = facts(directory).filter(is) {
+        // SAFETY: a system call on plain numbers. The process leads a session of its own, so the group holds only what is its own.
+        unsafe { libc::kill(facts.pid as libc::pid_t, libc::SIGKILL) };
+    }
+}
+
+pub fn outcome(directory: &Path) -> Option<Outcome> {
+    read(&directory.join(OUTCOME))
+}
+
+fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
+    serde_json::from_slice(&fs::read(path).ok()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_known_by_the_time_of_its_start() {
+        let directory = tempfile::tempdir().expect("a directory");
+        assert_eq!(life(directory.path()), Life::Unknown);
+        let pid = std::process::id();
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("we are alive");
+        let rest = stat.rsplit_once(')').expect("a name").1;
+        let start_ticks = rest.split_ascii_whitespace().nth(19).expect("22 fields").parse().expect("a number");
+        let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("Linux").trim().to_string();
+        let say = |facts: ProcessFacts| {
+            fs::write(directory.path().join(PROCESS), serde_json::to_vec(&facts).expect("json")).expect("written");
+            life(directory.path())
+        };
+        let facts = ProcessFacts { pid, start_ticks, boot_id };
+        assert_eq!(say(facts.clone()), Life::Alive);
+        assert_eq!(say(ProcessFacts { start_ticks: start_ticks + 1, ..facts.clone() }), Life::Gone);
+        assert_eq!(say(ProcessFacts { boot_id: "another".into(), ..facts }), Life::Gone);
+    }
+}

@@ -1,0 +1,155 @@
+//! What the server keeps with a run, as JSON in the store; and its form in answers.
+
+use std::collections::BTreeMap;
+
+use api::IdKind;
+use chrono::{DateTime, Utc};
+use control::attempt::{self, Positions, Status, StopMode};
+use metadata::Run;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::attempts::Live;
+use crate::attempts::history::{results_watermark, sum};
+
+/// How a run was asked for.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RunRequest {
+    pub start_positions: Positions,
+}
+
+/// What became of it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RunFacts {
+    /// Where each split began.
+    pub start_positions: Positions,
+    pub stop: Option<StopRequest>,
+    /// Time of its newest move.
+    pub since: Option<DateTime<Utc>>,
+    /// Figures at its end.
+    pub last: Option<Box<Status>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StopRequest {
+    pub mode: StopMode,
+}
+
+impl RunRequest {
+    pub fn of(run: &Run) -> RunRequest {
+        serde_json::from_value(run.request.clone()).unwrap_or_default()
+    }
+
+    pub fn to_json(&self) -> Value {
+        serde_json::to_value(self).expect("positions are texts")
+    }
+}
+
+impl RunFacts {
+    pub fn of(run: &Run) -> RunFacts {
+        serde_json::from_value(run.facts.clone()).unwrap_or_default()
+    }
+
+    pub fn to_json(&self) -> Value {
+        serde_json::to_value(self).expect("figures are numbers and texts")
+    }
+
+    /// Keeps the last figures, without the ledgers, which the attempt's own files have.
+    pub fn end(&mut self, status: &Status) {
+        let (late_rows, dead_letters) = (Vec::new(), Vec::new());
+        self.last = Some(Box::new(Status { late_rows, dead_letters, ..status.clone() }));
+    }
+}
+
+/// A failure as answers show it.
+pub fn failure(failure: &attempt::Failure) -> api::RunFailure {
+    let fault = match failure.fault.as_str() {
+        "user" => api::Fault::User,
+        "external" => api::Fault::External,
+        _ => api::Fault::Internal,
+    };
+    let status = match fault {
+        api::Fault::User => 422,
+        api::Fault::External => 503,
+        api::Fault::Internal => 500,
+    };
+    api::RunFailure {
+        problem: api::Problem {
+            kind: format!("/docs/problems/{}", failure.code),
+            title: "The run failed".into(),
+            status,
+            detail: failure.message.clone(),
+            instance: None,
+            code: failure.code.clone(),
+            hint: failure.hint.clone(),
+            request_id: None,
+            errors: Vec::new(),
+        },
+        operator: failure.operator.clone(),
+        fault,
+        retryable: failure.retryable,
+    }
+}
+
+pub fn state(name: &str) -> api::RunState {
+    serde_json::from_value(Value::from(name)).expect("the store has states of runs only")
+}
+
+/// The time of a watermark; `None` for none yet and for the final one.
+pub fn time(watermark_us: Option<i64>) -> Option<DateTime<Utc>> {
+    watermark_us.filter(|us| *us != i64::MAX && *us != i64::MIN).and_then(DateTime::from_timestamp_micros)
+}
+
+/// A run with its live figures, or with its last ones.
+pub fn run(run: &Run, live: Option<&Live>) -> api::Run {
+    let facts = RunFacts::of(run);
+    let status = match live {
+        Some(live) => live.status(),
+        None => facts.last.clone().map(|last| (*last).into()).unwrap_or_default(),
+    };
+    let start_positions: BTreeMap<_, _> = match status.start_positions.is_empty() {
+        true => facts.start_positions,
+        false => status.start_positions.clone(),
+    };
+    api::Run {
+        id: IdKind::Run.text(run.run_id),
+        job_id: IdKind::Job.text(run.job_id),
+        job_name: run.job_name.clone(),
+        version: run.version,
+        state: state(&run.state),
+        since: facts.since.unwrap_or(run.created_at),
+        attempts: run.generation,
+        from: api::StartFrom::Fresh,
+        start_positions,
+        progress: progress(&status, run.ended_at),
+        waiting_for: status.waiting_for.clone().filter(|_| run.active),
+        failure: run.failure.clone().and_then(|failure| serde_json::from_value(failure).ok()),
+        created_at: run.created_at,
+        started_at: run.started_at,
+        ended_at: run.ended_at,
+    }
+}
+
+fn progress(status: &Status, ended_at: Option<DateTime<Utc>>) -> api::RunProgress {
+    let mark = results_watermark(status);
+    let watermark = time(mark);
+    let subtasks = || status.operators.iter().flat_map(|operator| &operator.subtasks);
+    let known: Vec<u64> = status.splits.iter().filter_map(|split| split.lag_records).collect();
+    api::RunProgress {
+        epoch: status.epoch,
+        committed_epoch: status.committed,
+        rows_in: sum(status, "source", |subtask| subtask.rows_out),
+        rows_out: sum(status, "sink", |subtask| subtask.rows_out),
+        expected_rows: status.expected_rows,
+        watermark,
+        final_watermark: mark == Some(i64::MAX),
+        lag_ms: watermark.filter(|_| ended_at.is_none()).map(|mark| (Utc::now() - mark).num_milliseconds()),
+        lag_records: (!known.is_empty()).then(|| known.iter().sum()),
+        late_rows: subtasks().map(|subtask| subtask.late).sum(),
+        dead_letters: subtasks().map(|subtask| subtask.dead).sum(),
+        state_bytes: subtasks().map(|subtask| subtask.state_bytes).sum(),
+        resident_bytes: status.resident_bytes,
+    }
+}

@@ -1,0 +1,42 @@
+//! The resources, one file each: parse, call one function of the domain, convert.
+
+mod access;
+mod catalogue;
+mod docs;
+mod graphs;
+mod jobs;
+mod operations;
+mod query;
+mod runs;
+mod system;
+mod views;
+
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::app::App;
+use crate::document;
+
+/// Every documented route.
+pub fn routes() -> OpenApiRouter<App> {
+    open_routes().merge(guarded_routes())
+}
+
+/// What is answered to everyone.
+pub fn open_routes() -> OpenApiRouter<App> {
+    OpenApiRouter::with_openapi(document::beginning()).merge(system::open())
+}
+
+/// What needs a caller.
+pub fn guarded_routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .merge(jobs::routes())
+        .merge(runs::routes())
+        .merge(graphs::routes())
+        .merge(views::routes())
+        .merge(query::routes())
+        .merge(catalogue::routes())
+        .merge(operations::routes())
+        .merge(access::routes())
+        .merge(system::guarded())
+        .merge(docs::routes())
+}
