@@ -236,9 +236,7 @@ impl State {
                 (_, None) => error(404, 40401, format!("Subject '{subject}' not found.")),
                 (Ok(wanted), Some(ids)) => {
                     match ids.iter().position(|id| self.schemas[*id as usize - 1].schema == wanted.schema) {
-                        Some(at) => {
-                            (200, wanted.shown(json!({"subject": subject, "version": at + 1, "id": ids[at]})))
-                        }
+                        Some(at) => (200, wanted.shown(json!({"subject": subject, "version": at + 1, "id": ids[at]}))),
                         None => error(404, 40403, "Schema not found"),
                     }
                 }
@@ -322,8 +320,10 @@ fn decoded(segment: &str) -> String {
 
 /// Whether what was written with `old` can be read with `new`: Avro's resolution, by the name of its rules.
 fn can_read(new: &Value, old: &Value) -> Result<(), String> {
-    let plain = |schema: &Value| schema.as_object().is_none_or(|object| object.len() == 1 && object.contains_key("type"));
-    let unwrapped = |schema: &Value| if plain(schema) { schema.get("type").unwrap_or(schema).clone() } else { schema.clone() };
+    let plain =
+        |schema: &Value| schema.as_object().is_none_or(|object| object.len() == 1 && object.contains_key("type"));
+    let unwrapped =
+        |schema: &Value| if plain(schema) { schema.get("type").unwrap_or(schema).clone() } else { schema.clone() };
     let (new, old) = (unwrapped(new), unwrapped(old));
     if let Some(branches) = old.as_array() {
         return branches.iter().try_for_each(|branch| can_read(&new, branch));

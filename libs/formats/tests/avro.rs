@@ -311,7 +311,11 @@ fn schemas_that_cannot_be_written_are_refused() {
 fn types_that_do_not_fit_are_refused_by_name() {
     for (writer, column, expected) in [
         (json!("long"), field("a", DataType::Int32), "column a is INT, which long cannot become; declare it BIGINT"),
-        (json!("double"), field("a", DataType::Float32), "column a is FLOAT, which double cannot become; declare it DOUBLE"),
+        (
+            json!("double"),
+            field("a", DataType::Float32),
+            "column a is FLOAT, which double cannot become; declare it DOUBLE",
+        ),
         (json!("string"), field("a", DataType::Int32), "column a is INT, which string cannot become"),
         (json!("int"), field("a", DataType::Utf8), "column a is STRING, which int cannot become"),
         (
@@ -329,7 +333,11 @@ fn types_that_do_not_fit_are_refused_by_name() {
             field("a", DataType::Utf8),
             "column a is STRING, which union [null, int, string] cannot become; of unions only one type and null can be read",
         ),
-        (json!("null"), Field::new("a", DataType::Utf8, false), "column a is STRING, which null cannot become; it is NOT NULL"),
+        (
+            json!("null"),
+            Field::new("a", DataType::Utf8, false),
+            "column a is STRING, which null cannot become; it is NOT NULL",
+        ),
         (
             json!({"type": "array", "items": "null"}),
             field("a", list(field("", DataType::Int32))),
@@ -431,7 +439,12 @@ fn bytes_that_lie_are_bad_records() {
         (json!(["null", "long"]), bigint(), vec![1], Err("malformed")),
         (json!(["null", "long"]), Field::new("a", DataType::Int64, false), vec![0], Err("null")),
         (json!({"type": "fixed", "name": "F", "size": 4}), field("a", DataType::Binary), vec![1, 2], Err("truncated")),
-        (json!({"type": "int", "logicalType": "date"}), field("a", DataType::Date32), many.to_vec(), Err("out_of_range")),
+        (
+            json!({"type": "int", "logicalType": "date"}),
+            field("a", DataType::Date32),
+            many.to_vec(),
+            Err("out_of_range"),
+        ),
         (
             json!({"type": "long", "logicalType": "timestamp-millis"}),
             field("a", timestamp(TimeUnit::Nanosecond)),
@@ -473,14 +486,24 @@ fn bytes_that_lie_are_bad_records() {
         (ints(), int_list(), many.to_vec(), Err("truncated")),
         (ints(), int_list(), [&least[..], &[2, 0]].concat(), Err("truncated")),
         (ints(), int_list(), vec![2, 2], Err("truncated")),
-        (json!({"type": "map", "values": "int"}), field("a", map(field("", DataType::Int32))), vec![2, 2, b'k', 2, 0], Ok("{k: 1}")),
+        (
+            json!({"type": "map", "values": "int"}),
+            field("a", map(field("", DataType::Int32))),
+            vec![2, 2, b'k', 2, 0],
+            Ok("{k: 1}"),
+        ),
         (
             json!({"type": "map", "values": "int"}),
             field("a", map(field("", DataType::Int32))),
             vec![4, 2, b'k', 2, 2, b'k', 4, 0],
             Err("duplicate_key"),
         ),
-        (json!({"type": "map", "values": "null"}), field("a", map(field("", DataType::Int32))), vec![2, 2, b'k', 0], Ok("{k: null}")),
+        (
+            json!({"type": "map", "values": "null"}),
+            field("a", map(field("", DataType::Int32))),
+            vec![2, 2, b'k', 0],
+            Ok("{k: null}"),
+        ),
         // The same where no column needs them.
         (ints(), field("z", DataType::Int8), vec![1, 4, 2, 0], Err("truncated")),
         (ints(), field("z", DataType::Int8), vec![1, 1, 2, 0], Err("malformed")),
@@ -522,13 +545,19 @@ fn schemas_are_asked_for_and_bad_records_leave_no_trace() {
         let bad = outcome.unwrap_err();
         format!("{} {} {} {}", bad.record, bad.offset, bad.code, bad.message)
     };
-    assert_eq!(bad(decoder.decode_record(&framed(5, &[]))), "1 6 truncated column a: the record ends too early after byte 5, by schema 5");
+    assert_eq!(
+        bad(decoder.decode_record(&framed(5, &[]))),
+        "1 6 truncated column a: the record ends too early after byte 5, by schema 5"
+    );
     assert_eq!(bad(decoder.decode_record(&[])), "2 11 empty the record is empty");
     assert_eq!(
         bad(decoder.decode_record(b"{\"a\":1}")),
         "3 11 framing the record begins with {\"a\":1}, not with a zero and the id of its schema; is it Avro of a schema registry?"
     );
-    assert_eq!(bad(decoder.decode_record(&[0, 0, 0])), "4 18 framing the record has 3 bytes; a zero and the id of its schema take 5");
+    assert_eq!(
+        bad(decoder.decode_record(&[0, 0, 0])),
+        "4 18 framing the record has 3 bytes; a zero and the id of its schema take 5"
+    );
     decoder.refuse_schema(6, "the registry does not have it");
     assert_eq!(
         bad(decoder.decode_record(&framed(6, &[2]))),

@@ -77,8 +77,9 @@ struct NotAllowed;
 impl Client {
     pub(super) fn new(options: &AvroConfluentOptions, allows: Allows) -> Result<Client, RunError> {
         let url = options.url.clone().unwrap_or_default();
-        let invalid =
-            |why: String| RunError::user("invalid_option", format!("'avro-confluent.url' is {url:?}, and that is no URL: {why}"));
+        let invalid = |why: String| {
+            RunError::user("invalid_option", format!("'avro-confluent.url' is {url:?}, and that is no URL: {why}"))
+        };
         let base = Url::parse(&url).map_err(|error| invalid(error.to_string()))?;
         let port = base.port_or_known_default().ok_or_else(|| invalid("it has no port".into()))?;
         let http = reqwest::Client::builder()
@@ -209,8 +210,11 @@ impl Client {
                 Err(Failure::Missing(format!("the registry has no such schema{said} [{}]", code.unwrap_or_default())))
             }
             404 => fatal(
-                RunError::external("registry_failed", format!("{} answered 404 and is no schema registry", self.place()))
-                    .hint("'avro-confluent.url' may lack a path, such as /apis/ccompat/v7"),
+                RunError::external(
+                    "registry_failed",
+                    format!("{} answered 404 and is no schema registry", self.place()),
+                )
+                .hint("'avro-confluent.url' may lack a path, such as /apis/ccompat/v7"),
             ),
             401 | 403 => {
                 let message = format!("the schema registry {} refused our credentials ({status}){said}", self.place());

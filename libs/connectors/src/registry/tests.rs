@@ -24,7 +24,9 @@ fn schemas(registry: &SchemaRegistry) -> Schemas {
 }
 
 fn columns(fields: &[(&str, DataType, bool)]) -> SchemaRef {
-    Arc::new(Schema::new(fields.iter().map(|(name, of, nullable)| Field::new(*name, of.clone(), *nullable)).collect::<Vec<_>>()))
+    Arc::new(Schema::new(
+        fields.iter().map(|(name, of, nullable)| Field::new(*name, of.clone(), *nullable)).collect::<Vec<_>>(),
+    ))
 }
 
 fn one_column() -> SchemaRef {
@@ -81,7 +83,10 @@ async fn ids_that_do_not_exist_are_bad_records() {
     }
     assert_eq!(registry.requests().len(), 1, "that there is none is remembered, too");
     let error = outcome(&schemas, other).await.unwrap_err();
-    assert_eq!(error, format!("record: schema_unknown schema {other} cannot be had: it is a schema of PROTOBUF, not of Avro"));
+    assert_eq!(
+        error,
+        format!("record: schema_unknown schema {other} cannot be had: it is a schema of PROTOBUF, not of Avro")
+    );
     let error = outcome(&schemas, dangling).await.unwrap_err();
     assert!(error.contains("it refers to version 3 of nowhere") && error.contains("40401"), "{error}");
 }
@@ -115,7 +120,10 @@ async fn a_registry_that_is_ill_is_asked_again() {
     // Another answer is not better the second time.
     registry.fail_with([400]);
     let error = outcome(&schemas(&registry), id).await.unwrap_err();
-    assert!(error.starts_with("run: registry_failed") && error.contains("400") && error.contains("told to fail"), "{error}");
+    assert!(
+        error.starts_with("run: registry_failed") && error.contains("400") && error.contains("told to fail"),
+        "{error}"
+    );
     assert_eq!(registry.requests().len(), 9);
     // After failures that were not its fault the schema is still to be had.
     assert_eq!(outcome(&schemas(&registry), id).await, Ok(7));
@@ -129,7 +137,10 @@ async fn who_does_not_answer_is_unreachable() {
     let schemas = Schemas::open(&options(url.clone()), everywhere()).unwrap();
     let started = std::time::Instant::now();
     let error = outcome(&schemas, 1).await.unwrap_err();
-    assert!(error.starts_with(&format!("run: registry_unreachable the schema registry {url} was asked 4 times")), "{error}");
+    assert!(
+        error.starts_with(&format!("run: registry_unreachable the schema registry {url} was asked 4 times")),
+        "{error}"
+    );
     assert!(started.elapsed().as_secs() < 8, "refused connections are bounded waits");
     let path = "/some/other/server";
     let registry = SchemaRegistry::start();
@@ -179,11 +190,17 @@ async fn only_allowed_addresses_are_connected_to() {
     for host in ["127.0.0.1", "localhost"] {
         let url = format!("http://{host}:{port}");
         let error = outcome(&Schemas::open(&options(url.clone()), none.clone()).unwrap(), id).await.unwrap_err();
-        assert_eq!(error, format!("run: location_not_allowed connections to the schema registry {url} are not allowed"));
+        assert_eq!(
+            error,
+            format!("run: location_not_allowed connections to the schema registry {url} are not allowed")
+        );
     }
     assert_eq!(registry.requests(), Vec::<String>::new());
     let seen = seen.lock().unwrap().join("; ");
-    assert!(seen.contains(&format!("127.0.0.1 {port} 127.0.0.1")) && seen.contains(&format!("localhost {port} ")), "{seen}");
+    assert!(
+        seen.contains(&format!("127.0.0.1 {port} 127.0.0.1")) && seen.contains(&format!("localhost {port} ")),
+        "{seen}"
+    );
     let url = format!("http://localhost:{port}");
     let four: Allows = Arc::new(|_, _, ip| ip.is_ipv4());
     assert_eq!(outcome(&Schemas::open(&options(url), four).unwrap(), id).await, Ok(7));
@@ -202,10 +219,8 @@ async fn a_sink_registers_its_schema_and_a_source_reads_its_rows() {
     let mut encoder = schemas.encoder(&subject, first.clone(), "my table").await.unwrap();
     let again = schemas.encoder(&subject, first.clone(), "my table").await;
     assert!(again.is_ok() && registry.latest(&subject).unwrap().contains("\"my_table\""));
-    let values: Vec<ArrayRef> = vec![
-        Arc::new(Int64Array::from(vec![1, -2])),
-        Arc::new(StringArray::from(vec![Some("x"), None])),
-    ];
+    let values: Vec<ArrayRef> =
+        vec![Arc::new(Int64Array::from(vec![1, -2])), Arc::new(StringArray::from(vec![Some("x"), None]))];
     let batch = RecordBatch::try_new(first.clone(), values).unwrap();
     let (mut bytes, mut ends) = (Vec::new(), Vec::new());
     encoder.encode_each(&batch, &mut bytes, &mut ends).unwrap();

@@ -252,7 +252,9 @@ impl RecordDecoder for MessageDecoder {
 fn unframed(message: &[u8]) -> (&'static str, String) {
     match message {
         [] => ("empty", "the record is empty".into()),
-        [0, ..] => ("framing", format!("the record has {} bytes; a zero and the id of its schema take 5", message.len())),
+        [0, ..] => {
+            ("framing", format!("the record has {} bytes; a zero and the id of its schema take 5", message.len()))
+        }
         _ => (
             "framing",
             format!(
@@ -285,6 +287,8 @@ fn describe(fault: Fault, at: usize, id: u32) -> (&'static str, String) {
             ("duplicate_key", format!("{place}the map has the key {} twice", excerpt(key.as_bytes())))
         }
         Flaw::Null => ("null", format!("column {path} ({data_type}) has a null where it is NOT NULL")),
-        Flaw::OutOfRange(value) => ("out_of_range", format!("column {path}: {value} is out of the range of {data_type}")),
+        Flaw::OutOfRange(value) => {
+            ("out_of_range", format!("column {path}: {value} is out of the range of {data_type}"))
+        }
     }
 }

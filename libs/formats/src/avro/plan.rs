@@ -356,7 +356,9 @@ fn op(schema: &Schema, id: TypeId, column: &Column, path: &str, depth: usize) ->
         (Type::Bytes | Type::Fixed { .. }, Kind::Decimal { precision, scale }) => {
             let Some(Logical::Decimal { scale: wire_scale, .. }) = logical else { return refused("") };
             let more = i64::from(scale) - i64::from(wire_scale);
-            let Ok(more @ 0..=38) = u32::try_from(more) else { return refused("; it has fewer digits after the point") };
+            let Ok(more @ 0..=38) = u32::try_from(more) else {
+                return refused("; it has fewer digits after the point");
+            };
             let size = if let Type::Fixed { size, .. } = schema.get(id) { Some(*size) } else { None };
             Op::Decimal { size, times: 10i128.pow(more), end: 10i128.pow(precision.into()) }
         }

@@ -217,7 +217,8 @@ impl Parser {
             "enum" => {
                 let name = self.name(object, namespace)?;
                 let symbols = object.get("symbols").and_then(Value::as_array);
-                let symbols = symbols.and_then(|symbols| symbols.iter().map(|s| s.as_str().map(String::from)).collect());
+                let symbols =
+                    symbols.and_then(|symbols| symbols.iter().map(|s| s.as_str().map(String::from)).collect());
                 let symbols = symbols.ok_or_else(|| format!("enum {name} without symbols"))?;
                 let id = self.add(Type::Enum { name: name.clone(), symbols }, None);
                 self.define(name, id)
