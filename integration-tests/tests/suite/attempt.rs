@@ -238,14 +238,16 @@ fn numbers(folder: &Path, rows: u64) -> String {
     let lines: String = (0..rows).map(|row| format!("{row}\n")).collect();
     std::fs::write(folder.join("in.csv"), lines).unwrap();
     format!(
-        "CREATE TABLE numbers (n BIGINT) WITH ('connector' = 'filesystem', 'path' = '{}', 'format' = 'csv');",
+        "CREATE TABLE numbers (n BIGINT) WITH ('connector' = 'filesystem', 'path' = '{}', 'format' = 'csv', 'csv.header' = 'false');",
         folder.join("in.csv").display()
     )
 }
 
 fn files_out(folder: &Path, columns: &str) -> String {
     let out = folder.join("out").display().to_string();
-    format!("CREATE TABLE result ({columns}) WITH ('connector' = 'filesystem', 'path' = '{out}', 'format' = 'csv');")
+    format!(
+        "CREATE TABLE result ({columns}) WITH ('connector' = 'filesystem', 'path' = '{out}', 'format' = 'csv', 'csv.header' = 'false');"
+    )
 }
 
 /// All committed lines.
