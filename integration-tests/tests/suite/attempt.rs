@@ -316,7 +316,8 @@ fn a_process_says_who_it_is_and_lets_nobody_else_in() {
     assert_eq!(refused("GET", "/", ""), (404, "not_found".into()));
     assert_eq!(refused("POST", "/status", ""), (405, "method_not_allowed".into()));
     assert_eq!(refused("GET", "/stop", ""), (405, "method_not_allowed".into()));
-    for body in ["", "now", "\"later\"", &format!("\"{}\"", "now".repeat(1000))] {
+    let long = format!("\"{}\"", "now".repeat(1000));
+    for body in ["", "now", "\"later\"", &long] {
         assert_eq!(refused("POST", "/stop", body), (400, "invalid_body".into()), "{body}");
     }
     assert_eq!(refused("GET", "/rows", ""), (409, "no_rows".into()));

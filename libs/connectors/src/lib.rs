@@ -21,6 +21,7 @@ pub mod kafka;
 mod not_null;
 pub mod print;
 pub mod probe;
+pub mod registry;
 pub mod replay;
 #[cfg(test)]
 mod testing;

@@ -47,6 +47,9 @@ impl PostgresStore {
     /// Fails with `Unavailable` if the server does not answer within seconds; with `Unusable` if it refuses the login, if it is older than
     /// version 13, if it holds tables of a newer program, or if a setting is off without which a crash loses what was answered.
     pub async fn connect(url: &str) -> Result<PostgresStore> {
+        if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
+            return Err(unusable("the address of the database does not begin with postgres://"));
+        }
         let options = PgConnectOptions::from_str(url).map_err(translate)?.application_name("highwater").options([
             // The server gives up before this side does, so that a slow statement ends cleanly.
             ("statement_timeout", "3500ms"),

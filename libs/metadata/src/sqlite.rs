@@ -60,8 +60,10 @@ impl SqliteStore {
     /// What durability rests on, as the writing connection has it.
     pub async fn settings(&self) -> Result<[(&'static str, String); 3]> {
         let mut writer = self.database().writer.acquire().await.map_err(translate)?;
-        let journal: String = sqlx::query_scalar("PRAGMA journal_mode").fetch_one(&mut *writer).await.map_err(translate)?;
-        let synchronous: i64 = sqlx::query_scalar("PRAGMA synchronous").fetch_one(&mut *writer).await.map_err(translate)?;
+        let journal: String =
+            sqlx::query_scalar("PRAGMA journal_mode").fetch_one(&mut *writer).await.map_err(translate)?;
+        let synchronous: i64 =
+            sqlx::query_scalar("PRAGMA synchronous").fetch_one(&mut *writer).await.map_err(translate)?;
         let keys: i64 = sqlx::query_scalar("PRAGMA foreign_keys").fetch_one(&mut *writer).await.map_err(translate)?;
         Ok([("journal_mode", journal), ("synchronous", synchronous.to_string()), ("foreign_keys", keys.to_string())])
     }

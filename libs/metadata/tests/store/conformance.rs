@@ -159,10 +159,8 @@ async fn a_job_is_updated_by_who_read_it_last(subject: &Subject) {
 async fn a_view_belongs_to_one_job_at_a_time(subject: &Subject) {
     let store = &*subject.store;
     let first = job("a");
-    let writes = |job: &Job, names: &[&str]| JobVersion {
-        views: names.iter().map(|name| view(name)).collect(),
-        ..version(job)
-    };
+    let writes =
+        |job: &Job, names: &[&str]| JobVersion { views: names.iter().map(|name| view(name)).collect(), ..version(job) };
     store.create_job(&first, &writes(&first, &["v", "w"]), &change("job.create")).await.unwrap();
     let second = job("b");
     fails!(
@@ -352,10 +350,7 @@ async fn a_run_moves_by_compare_and_set(subject: &Subject) {
         store.move_run(&step(&starting, &["pending", "running"], "stopping")).await,
         MetadataError::Moved { run_id, state, generation: 1 } if run_id == first.run_id && state == "starting"
     );
-    fails!(
-        store.move_run(&step(&first, &["starting"], "running")).await,
-        MetadataError::Moved { generation: 1, .. }
-    );
+    fails!(store.move_run(&step(&first, &["starting"], "running")).await, MetadataError::Moved { generation: 1, .. });
     let absent = Run { run_id: Uuid::now_v7(), ..first.clone() };
     fails!(store.move_run(&step(&absent, &["pending"], "failed")).await, MetadataError::NotFound { kind: "run", .. });
     assert_eq!(store.run(first.run_id).await.unwrap(), expected);
@@ -379,12 +374,8 @@ async fn a_run_moves_by_compare_and_set(subject: &Subject) {
     };
     assert_eq!(failed, expected, "what the move does not name stays");
     let events = store.run_events(first.run_id).await.unwrap();
-    let moves: Vec<_> =
-        events.iter().map(|event| (event.sequence, event.from.as_deref(), event.to.as_str())).collect();
-    assert_eq!(
-        moves,
-        [(1, None, "pending"), (2, Some("pending"), "starting"), (3, Some("starting"), "failed")]
-    );
+    let moves: Vec<_> = events.iter().map(|event| (event.sequence, event.from.as_deref(), event.to.as_str())).collect();
+    assert_eq!(moves, [(1, None, "pending"), (2, Some("pending"), "starting"), (3, Some("starting"), "failed")]);
     assert_eq!(events[1].cause.as_deref(), Some("placed"));
     assert_eq!(events[2].at, fail.at);
 }
@@ -417,14 +408,8 @@ async fn facts_are_guarded_by_the_generation(subject: &Subject) {
     store.set_run_facts(run.run_id, 0, &json!({"rows": 5})).await.unwrap();
     let seen = store.run(run.run_id).await.unwrap();
     assert_eq!((seen.facts, seen.revision), (json!({"rows": 5}), 2));
-    fails!(
-        store.set_run_facts(run.run_id, 1, &json!({"rows": 9})).await,
-        MetadataError::Moved { generation: 0, .. }
-    );
-    fails!(
-        store.set_run_facts(Uuid::now_v7(), 0, &json!({})).await,
-        MetadataError::NotFound { kind: "run", .. }
-    );
+    fails!(store.set_run_facts(run.run_id, 1, &json!({"rows": 9})).await, MetadataError::Moved { generation: 0, .. });
+    fails!(store.set_run_facts(Uuid::now_v7(), 0, &json!({})).await, MetadataError::NotFound { kind: "run", .. });
     assert_eq!(store.run(run.run_id).await.unwrap().facts, json!({"rows": 5}));
     assert_eq!(store.run_events(run.run_id).await.unwrap().len(), 1);
 }
@@ -638,8 +623,7 @@ async fn every_change_is_audited_and_failures_are_not(subject: &Subject) {
     fails!(store.delete_table("t", 1, &change("table.delete")).await, MetadataError::NotFound { .. });
 
     let log = store.audit_log(0, 100).await.unwrap();
-    let told: Vec<(&str, &str)> =
-        log.iter().map(|entry| (entry.action.as_str(), entry.outcome.as_str())).collect();
+    let told: Vec<(&str, &str)> = log.iter().map(|entry| (entry.action.as_str(), entry.outcome.as_str())).collect();
     assert_eq!(
         told,
         [
@@ -788,10 +772,9 @@ async fn of_two_at_once_one_wins(subject: &Subject) {
 
         // Two ends, one beginning; a deletion besides, which must not find the job without an active run and yet leave one.
         let ends = ["cancelled", "failed", "stopping", "starting"].map(|to| step(&run, &["pending"], to));
-        let (done, deleted) = tokio::join!(
-            join_all(ends.iter().map(|end| store.move_run(end))),
-            async { store.delete_job(job.job_id, 1, &change("job.delete")).await }
-        );
+        let (done, deleted) = tokio::join!(join_all(ends.iter().map(|end| store.move_run(end))), async {
+            store.delete_job(job.job_id, 1, &change("job.delete")).await
+        });
         if deleted.is_ok() {
             fails!(store.run(run.run_id).await, MetadataError::NotFound { .. });
         } else {
@@ -814,9 +797,9 @@ async fn of_two_at_once_one_wins(subject: &Subject) {
         let keyed: Vec<Job> = (0..3).map(|index| self::job(&format!("keyed-{round}-{index}"))).collect();
         let changes: Vec<Change> =
             keyed.iter().map(|job| with_key("job.create", &format!("key-{round}"), &job.name)).collect();
-        let done = join_all(keyed.iter().zip(&changes).map(async |(job, change)| {
-            store.create_job(job, &version(job), change).await
-        }))
+        let done = join_all(
+            keyed.iter().zip(&changes).map(async |(job, change)| store.create_job(job, &version(job), change).await),
+        )
         .await;
         let winner = one_won(&done, |error| matches!(error, MetadataError::Answered(_)));
         for outcome in &done {

@@ -38,7 +38,8 @@ async fn one_leads_and_what_it_lost_it_no_longer_changes() {
     assert_eq!(next, term + 1);
     assert!(matches!(first.renew(term).await, Err(MetadataError::Owned(by)) if by == "second"));
     let before = everything(&second).await;
-    let lost = |result: Result<()>| assert!(matches!(&result, Err(MetadataError::Owned(by)) if by == "second"), "{result:?}");
+    let lost =
+        |result: Result<()>| assert!(matches!(&result, Err(MetadataError::Owned(by)) if by == "second"), "{result:?}");
     let other = self::job("b");
     lost(first.create_job(&other, &version(&other), &change("x")).await);
     lost(first.delete_job(job.job_id, 1, &change("x")).await);
@@ -56,7 +57,8 @@ async fn one_leads_and_what_it_lost_it_no_longer_changes() {
     let again = PostgresStore::connect(&url).await.unwrap();
     assert_eq!(again.lead("second").await.unwrap(), next + 1);
     assert!(matches!(second.renew(next).await, Err(MetadataError::Owned(_))));
-    let left = Postgres::shared().sql(&url, "SELECT extract(epoch FROM expires_at - clock_timestamp())::int FROM leadership");
+    let left =
+        Postgres::shared().sql(&url, "SELECT extract(epoch FROM expires_at - clock_timestamp())::int FROM leadership");
     assert!((LEASE_SECONDS - 5..=LEASE_SECONDS).contains(&left.parse().unwrap()), "{left}");
 }
 
