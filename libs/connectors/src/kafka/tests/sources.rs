@@ -212,13 +212,13 @@ fn a_broker_that_comes_back_is_read_on() {
     let topic = kafka.topic("restart", 2);
     kafka.produce(&topic, &numbers(0..2_000, 2));
     run(async {
-        let more = json!({"scan.bounded.mode": "specific-offsets",
+        let more = json!({"scan.bounded.mode": "specific-offsets", "startup.timeout": "200s",
             "scan.bounded.specific-offsets": "partition:0,offset:2000;partition:1,offset:2000"});
         let source = open(table(&kafka, &topic, more), &["n BIGINT"]);
         let splits = source.splits().await.unwrap();
         let reading = collect(&source, starts(&splits), 100);
         let breaking = async {
-            tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+            tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
             tokio::task::block_in_place(|| {
                 kafka.kill();
                 kafka.restart();
