@@ -162,7 +162,9 @@ impl Client {
         loop {
             let answer = self.once(&request, idempotency.as_deref()).await;
             let wait = match &answer {
-                Ok(response) if is_success(response.status()) => return answer.map_err(|error| self.unreachable(&error)),
+                Ok(response) if is_success(response.status()) => {
+                    return answer.map_err(|error| self.unreachable(&error));
+                }
                 Ok(response) => retry_after(response),
                 Err(error) if error.is_connect() => Some(pause),
                 Err(error) if error.is_builder() => None,
@@ -172,9 +174,8 @@ impl Client {
                 }
                 Err(_) => None,
             };
-            let again = wait.filter(|wait| {
-                attempt < self.retries.attempts && began.elapsed() + *wait <= self.retries.within
-            });
+            let again =
+                wait.filter(|wait| attempt < self.retries.attempts && began.elapsed() + *wait <= self.retries.within);
             let Some(wait) = again else {
                 return match answer {
                     Err(error) => Err(self.unreachable(&error)),
