@@ -289,9 +289,13 @@ impl Highwater {
 
     /// The process of the newest attempt of a run.
     pub fn process_of(&self, run: &Value) -> u32 {
+        self.process_of_any(run).unwrap_or_else(|| panic!("no process of {run}"))
+    }
+
+    /// The same, if there is one.
+    pub fn process_of_any(&self, run: &Value) -> Option<u32> {
         let runs = self.data().join("runs").join(run["id"].as_str().expect("a run has an id"));
-        let pid = attempts(&runs).into_iter().find_map(|attempt| live_process(&attempt));
-        pid.unwrap_or_else(|| panic!("no process of {run}"))
+        attempts(&runs).into_iter().find_map(|attempt| live_process(&attempt))
     }
 
     /// Rows of a view as they are shown.
