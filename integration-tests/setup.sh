@@ -3,8 +3,9 @@
 #
 #   setup.sh make    make, for whoever starts without it
 #   setup.sh build   a C compiler and linker, for the crates that carry C code
-#   setup.sh test    the same, and the Python tools of the tests in an environment of their own in the cache directory,
-#                    a Kafka broker with the Java that runs it, and the Node tools that read the OpenAPI document
+#   setup.sh test    the same, PostgreSQL (its programs; no server is set up or started), a Kafka broker with the Java that runs it,
+#                    the Python tools of the tests in an environment of their own in the cache directory, and beside it the Node
+#                    tools that read the OpenAPI document
 #   setup.sh python  prints the Python that has these tools (installing nothing)
 #   setup.sh node    prints where the packages of the Node tools are (installing nothing)
 #
@@ -33,9 +34,14 @@ need() { # PACKAGE COMMAND...
 apt_install() {
   [[ ${#missing[@]} -gt 0 ]] || return 0
   command -v apt-get >/dev/null || die "missing: ${missing[*]} (the names on Debian and Ubuntu; apt-get is not here)"
-  local sudo=() line="apt-get update && apt-get install -y --no-install-recommends ${missing[*]}"
+  local sudo=() cluster='' line
+  if [[ " ${missing[*]} " == *" postgresql "* ]]; then
+    # Else the package makes a cluster and starts it, on the port that the machine's own may want.
+    cluster='mkdir -p /etc/postgresql-common && echo "create_main_cluster = false" >>/etc/postgresql-common/createcluster.conf'
+  fi
+  line="${cluster:+$cluster && }apt-get update && apt-get install -y --no-install-recommends ${missing[*]}"
   if [[ $(id -u) -ne 0 ]]; then
-    line="sudo apt-get update && sudo apt-get install -y --no-install-recommends ${missing[*]}"
+    line="sudo sh -c '$line'"
     if command -v sudo >/dev/null && sudo -n true 2>/dev/null; then
       sudo=(sudo -n)
     else
@@ -44,6 +50,9 @@ apt_install() {
     fi
   fi
   say "installing ${missing[*]} with apt"
+  if [[ -n $cluster ]] && ! grep -qs '^create_main_cluster' /etc/postgresql-common/createcluster.conf; then
+    "${sudo[@]}" sh -c "$cluster"
+  fi
   # An index that could not be refreshed may still do.
   "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get update -qq >&2 || say "apt-get update failed: see above"
   "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >&2 ||
@@ -59,6 +68,23 @@ has_cc() (
   # A compiler without the headers of libc is not enough.
   printf '#include <stdio.h>\nint main(void) { return 0; }\n' >"$dir/a.c" && cc -o "$dir/a" "$dir/a.c"
 )
+
+# Debian keeps the server's programs off PATH.
+has_postgres() (
+  for dir in /usr/lib/postgresql/*/bin; do
+    if [[ -x $dir/initdb && -x $dir/postgres && -x $dir/psql ]]; then exit 0; fi
+  done
+  command -v initdb && command -v psql
+)
+
+# A C and C++ compiler, and what librdkafka is built with.
+need_compilers() {
+  need build-essential has_cc
+  need g++ command -v g++
+  need pkg-config command -v pkg-config
+  need libssl-dev test -e /usr/include/openssl/ssl.h
+  need zlib1g-dev test -e /usr/include/zlib.h
+}
 
 check_rust() {
   command -v cargo >/dev/null || die "cargo is not in PATH: install Rust (rustup), then try again"
@@ -179,13 +205,13 @@ case ${1:-} in
     apt_install
     ;;
   build)
-    need build-essential has_cc
+    need_compilers
     need ca-certificates test -e /etc/ssl/certs/ca-certificates.crt
     apt_install
     check_rust
     ;;
   test)
-    need build-essential has_cc
+    need_compilers
     need ca-certificates test -e /etc/ssl/certs/ca-certificates.crt
     need python3 python3 -c ''
     need python3-venv python3 -c 'import ensurepip, venv'
@@ -194,6 +220,7 @@ case ${1:-} in
     need openssl command -v openssl
     need nodejs command -v node
     need npm command -v npm
+    need postgresql has_postgres
     apt_install
     check_rust
     python_tools

@@ -19,6 +19,7 @@ CREATE TABLE run (
     CHECK (active = (state IN ('pending', 'starting', 'running', 'restarting', 'stopping')))
 );
 CREATE UNIQUE INDEX run_active ON run (job_id) WHERE active;
+CREATE INDEX run_active_by_id ON run (run_id) WHERE active;
 CREATE INDEX run_by_job ON run (job_id, run_id);
 CREATE INDEX run_by_state ON run (state, run_id);
 

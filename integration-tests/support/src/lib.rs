@@ -6,3 +6,5 @@
 pub mod kafka;
 pub mod postgres;
 pub mod process;
+
+pub mod registry;

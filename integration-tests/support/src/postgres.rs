@@ -129,6 +129,10 @@ impl Postgres {
         format!("postgres://app:{PASSWORD}@127.0.0.1:{}/{database}", self.port)
     }
 
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// What stands between user and host in a URL: no message may hold it.
     pub fn password(&self) -> &'static str {
         PASSWORD

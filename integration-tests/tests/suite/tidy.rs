@@ -41,7 +41,11 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("connectors", &["graph", "expr", "state", "engine", "formats", "views"]),
     ("worker", &["graph", "expr", "engine", "connectors", "control", "views", "formats"]),
     ("server", &["graph", "expr", "sql", "formats", "views", "control", "metadata", "api"]),
-    ("cli", &["graph", "expr", "sql", "engine", "worker", "connectors", "formats", "server", "client", "api"]),
+    // The metadata store only for keys that are made before there is a server.
+    (
+        "cli",
+        &["graph", "expr", "sql", "engine", "worker", "connectors", "formats", "server", "client", "api", "metadata"],
+    ),
     ("highwater", &["cli"]),
     ("test-support", &[]),
     (

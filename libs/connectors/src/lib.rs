@@ -3,13 +3,14 @@
 //! [`Registry`] opens what a graph's nodes name. Each connector implements `engine::Source` or `engine::Sink`: it reads and stages;
 //! time, epochs and policies are the engine's. This crate knows nothing of operators.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use engine::plan::{Plan, StageKind};
 use engine::{Connectors, RunError, Sink, SinkContext, Source, SourceHints};
-use graph::{SinkConnector, SourceConnector};
+use graph::{FilesystemOptions, SinkConnector, SourceConnector};
 
 pub mod blackhole;
 mod egress;
@@ -19,6 +20,8 @@ pub mod generator;
 pub mod kafka;
 mod not_null;
 pub mod print;
+pub mod probe;
+pub mod registry;
 pub mod replay;
 #[cfg(test)]
 mod testing;
@@ -74,6 +77,12 @@ impl Registry {
         Registry { views: Some(views), ..self }
     }
 
+    /// The options of a table of files, with what its connection says, if its endpoint is allowed.
+    fn files<'a>(&self, table: &str, options: &'a FilesystemOptions) -> Result<Cow<'a, FilesystemOptions>, RunError> {
+        let kafka::Surroundings { connections, egress, restricted } = &self.kafka;
+        files::reachable(table, options, connections, egress, *restricted)
+    }
+
     /// What is wrong with the sources and sinks of a plan, as far as it can be told without reading or writing: one error for each,
     /// with its operator. What is found here would fail the run when it opens them.
     pub fn check(&self, plan: &Plan) -> Vec<RunError> {
@@ -99,7 +108,10 @@ impl Registry {
                 StageKind::Sink(node) => match &node.connector {
                     SinkConnector::Filesystem(options) => {
                         let schema = expr::arrow_schema(&stage.schema);
-                        files::check_sink(node, options, &schema, &self.roots).err().map(RunError::from)
+                        let checked = self.files(&node.table, options).and_then(|options| {
+                            files::check_sink(node, &options, &schema, &self.roots).map_err(RunError::from)
+                        });
+                        checked.err()
                     }
                     SinkConnector::Kafka(options) => {
                         let context = SinkContext {
@@ -131,10 +143,13 @@ impl Connectors for Registry {
     fn source(&self, node: &graph::Source, hints: SourceHints) -> Result<Arc<dyn Source>, RunError> {
         match &node.connector {
             SourceConnector::Filesystem(options) => {
-                Ok(Arc::new(files::FilesystemSource::open(node, options, hints, &self.roots)?))
+                let options = self.files(&node.table, options)?;
+                Ok(Arc::new(files::FilesystemSource::open(node, &options, hints, &self.roots)?))
             }
             SourceConnector::Replay(options) => {
-                Ok(Arc::new(replay::ReplaySource::open(node, options, hints, &self.roots)?))
+                let mut options = options.clone();
+                options.files = self.files(&node.table, &options.files)?.into_owned();
+                Ok(Arc::new(replay::ReplaySource::open(node, &options, hints, &self.roots)?))
             }
             SourceConnector::Datagen(options) => {
                 Ok(Arc::new(generator::datagen::DatagenSource::open(node, options, hints)?))
@@ -165,7 +180,8 @@ impl Connectors for Registry {
                 Arc::new(view::ViewSink::open(node, options, schema, context, self.views.clone())?)
             }
             SinkConnector::Filesystem(options) => {
-                Arc::new(files::FilesystemSink::open(node, options, schema, context, &self.roots)?)
+                let options = self.files(&node.table, options)?;
+                Arc::new(files::FilesystemSink::open(node, &options, schema, context, &self.roots)?)
             }
         };
         Ok(not_null::enforced(sink, node))

@@ -13,7 +13,14 @@ use crate::attempt::Egress;
 #[serde(rename_all = "snake_case")]
 pub enum Question {
     /// Whether the sources and sinks of a graph can be used, as far as that can be told without reading or writing.
-    Check { graph: Box<graph::Graph>, settings: Box<graph::Settings>, allowed_roots: Vec<PathBuf>, egress: Egress },
+    /// Connections with their secrets.
+    Check {
+        graph: Box<graph::Graph>,
+        settings: Box<graph::Settings>,
+        allowed_roots: Vec<PathBuf>,
+        connections: BTreeMap<String, BTreeMap<String, String>>,
+        egress: Egress,
+    },
     /// How far a connection leads. The options hold secrets.
     Connect { kind: String, options: BTreeMap<String, String>, egress: Egress, seconds: u64 },
 }

@@ -193,6 +193,8 @@ pub enum FormatError {
     HeaderUnwritable { column: String, reason: String },
     #[error("option {option} of the CSV format is {value}, but {reason}")]
     Option { option: &'static str, value: String, reason: &'static str },
+    #[error("the name of column {column} cannot be that of a field in {format}: {reason}")]
+    FieldName { column: String, format: &'static str, reason: &'static str },
     #[error("row {row} of column {column} cannot be written: {reason}")]
     Unwritable { row: usize, column: String, reason: String },
 }

@@ -212,6 +212,9 @@ pub struct FilesystemOptions {
     /// Default: `zstd`.
     #[serde(rename = "parquet.compression", default)]
     pub parquet_compression: Compression,
+    /// A connection of the server: its `s3.*` options hold where the table has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connection: Option<String>,
     /// For `s3://` paths: the server, such as `http://127.0.0.1:9000`. Default: Amazon's.
     #[serde(rename = "s3.endpoint", default, skip_serializing_if = "Option::is_none")]
     pub s3_endpoint: Option<String>,

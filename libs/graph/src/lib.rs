@@ -4,6 +4,7 @@
 //! reads and checks the form of a graph; what the expressions mean is found out by the `expr` crate's analysis.
 //! This crate knows nothing of SQL planning, Arrow, I/O or HTTP.
 
+mod avro;
 pub mod connector;
 mod document;
 pub mod kafka;
@@ -13,6 +14,7 @@ mod problem;
 mod settings;
 mod types;
 
+pub use avro::AvroConfluentOptions;
 pub use connector::{FileFormat, FilesystemOptions, ReplayOptions, Secret, SinkConnector, SourceConnector};
 pub use document::{GRAPH_VERSION, Graph, NODES_MAX, dead_letters_schema, json_schema, late_rows_schema};
 pub use kafka::KafkaOptions;

@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::error::{gave_up, migration, translate, unavailable, unusable};
 use crate::migrations;
-use crate::session::{PostgresSession, Session, arguments};
+use crate::session::{PostgresSession, Row, Session, arguments};
 use crate::shared::{Database, Store};
 use crate::store::{MetadataError, Result};
 
@@ -47,6 +47,9 @@ impl PostgresStore {
     /// Fails with `Unavailable` if the server does not answer within seconds; with `Unusable` if it refuses the login, if it is older than
     /// version 13, if it holds tables of a newer program, or if a setting is off without which a crash loses what was answered.
     pub async fn connect(url: &str) -> Result<PostgresStore> {
+        if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
+            return Err(unusable("the address of the database does not begin with postgres://"));
+        }
         let options = PgConnectOptions::from_str(url).map_err(translate)?.application_name("highwater").options([
             // The server gives up before this side does, so that a slow statement ends cleanly.
             ("statement_timeout", "3500ms"),
@@ -116,27 +119,15 @@ impl PostgresDatabase {
         }
     }
 
-    /// A transaction with its nonce, and with the term compared if `guarded`.
-    async fn begin(&self, guarded: bool) -> Result<Session> {
+    /// A transaction with its nonce, and the row of leadership as `sql` reads it, which takes the nonce first.
+    async fn begin(&self, sql: &'static str) -> Result<(Session, Row)> {
         let mut session = self.session().await?;
         let nonce = Uuid::new_v4();
         session.nonce = Some(nonce);
         let mut session = Session::Postgres(session);
         session.execute("BEGIN", vec![]).await?;
-        // KEY SHARE: renewing goes on meanwhile, taking over waits until this transaction has ended.
-        let row = session
-            .row(
-                "WITH mark AS (INSERT INTO recent_write (nonce) VALUES ($1))
-                 SELECT term, holder FROM leadership WHERE only_row = 1 FOR KEY SHARE",
-                arguments![nonce],
-            )
-            .await?
-            .ok_or_else(|| unusable("its row of leadership is missing"))?;
-        let term = self.term.load(Ordering::Acquire);
-        if guarded && term != 0 && row.integer("term")? != term {
-            return Err(MetadataError::Owned(row.text("holder")?));
-        }
-        Ok(session)
+        let row = session.row(sql, arguments![nonce]).await?;
+        Ok((session, row.ok_or_else(|| unusable("its row of leadership is missing"))?))
     }
 
     /// What became of a transaction whose COMMIT was not answered.
@@ -179,7 +170,18 @@ impl Database for PostgresDatabase {
     }
 
     async fn write(&self) -> Result<Session> {
-        self.begin(true).await
+        // KEY SHARE: renewing goes on meanwhile, taking over waits until this transaction has ended.
+        let (session, row) = self
+            .begin(
+                "WITH mark AS (INSERT INTO recent_write (nonce) VALUES ($1))
+                 SELECT term, holder FROM leadership WHERE only_row = 1 FOR KEY SHARE",
+            )
+            .await?;
+        let term = self.term.load(Ordering::Acquire);
+        if term != 0 && row.integer("term")? != term {
+            return Err(MetadataError::Owned(row.text("holder")?));
+        }
+        Ok(session)
     }
 
     async fn commit(&self, mut session: Session) -> Result<()> {
@@ -193,6 +195,7 @@ impl Database for PostgresDatabase {
             }
             Err(error) => {
                 inner.discard();
+                tracing::warn!(%error, "a commit was not answered: looking for what became of it");
                 self.resolve(nonce, error.to_string()).await
             }
         }
@@ -200,14 +203,12 @@ impl Database for PostgresDatabase {
 
     /// A holder takes back its own lease at once: the name should survive a restart, and be nobody else's.
     async fn lead(&self, holder: &str) -> Result<i64> {
-        let mut session = self.begin(false).await?;
-        let row = session
-            .row(
-                "SELECT holder, expires_at > clock_timestamp() AS alive FROM leadership WHERE only_row = 1 FOR UPDATE",
-                vec![],
+        let (mut session, row) = self
+            .begin(
+                "WITH mark AS (INSERT INTO recent_write (nonce) VALUES ($1))
+                 SELECT holder, expires_at > clock_timestamp() AS alive FROM leadership WHERE only_row = 1 FOR UPDATE",
             )
-            .await?
-            .ok_or_else(|| unusable("its row of leadership is missing"))?;
+            .await?;
         let owner = row.text("holder")?;
         if row.flag("alive")? && owner != holder {
             return Err(MetadataError::Owned(owner));

@@ -93,7 +93,7 @@ impl Drop for PostgresSession {
         match tokio::runtime::Handle::try_current() {
             Ok(runtime) => {
                 runtime.spawn(async move {
-                    let ended = timeout(limit, sqlx::query("ROLLBACK").execute(&mut *connection)).await;
+                    let ended = timeout(limit, sqlx::raw_sql("ROLLBACK").execute(&mut *connection)).await;
                     if !matches!(ended, Ok(Ok(_))) {
                         drop(connection.detach());
                     }
@@ -125,10 +125,15 @@ impl Session {
                 Ok(done.map_err(translate)?.rows_affected())
             }
             Session::Postgres(session) => {
-                let query = sqlx::query_with(sql, for_postgres(arguments)?);
                 let limit = session.limit;
                 session.busy = true;
-                let outcome = timeout(limit, query.execute(&mut **session.connection()?)).await;
+                let outcome = if arguments.is_empty() {
+                    // BEGIN and COMMIT: one message, not prepared first.
+                    timeout(limit, sqlx::raw_sql(sql).execute(&mut **session.connection()?)).await
+                } else {
+                    let query = sqlx::query_with(sql, for_postgres(arguments)?);
+                    timeout(limit, query.execute(&mut **session.connection()?)).await
+                };
                 Ok(session.settle(outcome)?.rows_affected())
             }
         }

@@ -57,6 +57,17 @@ impl SqliteStore {
         Ok(Store::new(SqliteDatabase { readers, writer, _lock: lock }))
     }
 
+    /// What durability rests on, as the writing connection has it.
+    pub async fn settings(&self) -> Result<[(&'static str, String); 3]> {
+        let mut writer = self.database().writer.acquire().await.map_err(translate)?;
+        let journal: String =
+            sqlx::query_scalar("PRAGMA journal_mode").fetch_one(&mut *writer).await.map_err(translate)?;
+        let synchronous: i64 =
+            sqlx::query_scalar("PRAGMA synchronous").fetch_one(&mut *writer).await.map_err(translate)?;
+        let keys: i64 = sqlx::query_scalar("PRAGMA foreign_keys").fetch_one(&mut *writer).await.map_err(translate)?;
+        Ok([("journal_mode", journal), ("synchronous", synchronous.to_string()), ("foreign_keys", keys.to_string())])
+    }
+
     /// Closes the file; what is under way ends first. Without this the file is closed a moment after the store is dropped.
     pub async fn close(self) {
         self.database().readers.close().await;

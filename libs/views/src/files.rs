@@ -2,11 +2,12 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `base-<version>-<uuid>.arrow` | the rows, an Arrow IPC file |
+//! | `base-<uuid>.arrow` | the rows of a version, an Arrow IPC file |
 //! | `<version>.json`, 20 digits | the [`Manifest`]; where it exists, the version does |
+//! | `.lock` | locked by who numbers a version and removes old ones; the lock goes with its process |
 //!
-//! A version is published by creating its manifest, which succeeds for one writer only; everything that it names is synced before, the
-//! directory after it. So whenever a publisher is stopped, readers find the version before or this one, whole. Versions ascend over all
+//! A version is published by creating its manifest, which never replaces one; everything that it names is synced before, the directory
+//! after it. So whenever a publisher is stopped, readers find the version before or this one, whole. Versions ascend over all
 //! runs. The newest two are kept: who reads one while the next comes is not disturbed, and who is slower begins again with the newest.
 //! What a publisher that was stopped has left is removed by a later one, once it is older than any publishing takes.
 
@@ -131,12 +132,15 @@ impl ViewFiles {
         if let (true, Some(parent)) = (created, self.directory.parent()) {
             sync_directory(parent)?;
         }
-        let newest = self.newest_manifest()?;
+        // A damaged one does not stand in the way of its successor.
+        let newest = self.newest_manifest().unwrap_or_default();
         if let Some(done) = newest.as_ref().filter(|done| done.by.run_id == by.run_id && done.epoch == snapshot.epoch) {
             return Ok(done.clone());
         }
-        let mut version = newest.map_or(0, |manifest| manifest.version) + 1;
-        let file = self.write_rows(snapshot, version)?;
+        let file = self.write_rows(snapshot)?;
+        // Else a number could be given again that others have given and removed meanwhile.
+        let _lock = self.lock()?;
+        let mut version = versions(&self.directory)?.pop().unwrap_or(0) + 1;
         loop {
             let manifest = Manifest {
                 format: FORMAT.into(),
@@ -245,8 +249,17 @@ impl ViewFiles {
         }
     }
 
-    fn write_rows(&self, snapshot: &ViewSnapshot, version: u64) -> Result<DataFile, ViewError> {
-        let name = format!("base-{version}-{}.arrow", Uuid::new_v4().simple());
+    /// Until it is dropped.
+    fn lock(&self) -> Result<File, ViewError> {
+        let path = self.directory.join(".lock");
+        let file = File::options().create(true).truncate(false).write(true).open(&path);
+        let file = file.map_err(io_error("open", &path))?;
+        file.lock().map_err(io_error("lock", &path))?;
+        Ok(file)
+    }
+
+    fn write_rows(&self, snapshot: &ViewSnapshot) -> Result<DataFile, ViewError> {
+        let name = format!("base-{}.arrow", Uuid::new_v4().simple());
         let path = self.directory.join(&name);
         let file = OpenOptions::new().write(true).create_new(true).open(&path).map_err(io_error("create", &path))?;
         let output = Output { file: BufWriter::with_capacity(1 << 20, file), hash: Sha256::new(), bytes: 0 };
@@ -299,7 +312,11 @@ impl ViewFiles {
         let kept: Vec<u64> = old.split_off(old.len().saturating_sub(KEPT));
         let mut named: BTreeSet<String> = BTreeSet::new();
         for version in kept {
-            named.extend(self.read_manifest(version)?.files.into_iter().map(|file| file.name));
+            match self.read_manifest(version) {
+                // What it named cannot be told; it goes when it is old enough.
+                Err(ViewError::Damaged { .. }) => {}
+                manifest => named.extend(manifest?.files.into_iter().map(|file| file.name)),
+            }
         }
         for version in old {
             let files = self.read_manifest(version).map_or(vec![], |manifest| manifest.files);

@@ -3,15 +3,16 @@
 //! Rows stay in the batches that they came in; per key there is the place of its row. What has gone is a cleared bit. Batches are joined
 //! by size, at most [`TIER_CHUNKS`] of one size, so that there are few of them and a row is copied few times.
 //!
-//! The changes of one key may come through several workers, in any order among them: a worker says that its row has gone from a key, another
-//! that its own row has come. So a retraction that names another row than the key's has no effect but this: within the epoch it cancels one
-//! coming of the row that it names. Where the key is unique at the end of an epoch, as it is declared to be, the result does not depend
-//! on the order of the workers; where it is not, the last row stays.
+//! The changes of one key may come through several workers, in any order among them: one says that its row has gone from a key, another that
+//! its own row has come. So within an epoch the rows of a key are counted, as soon as there is not at most one of them: a row that came as
+//! often as it went is not there. Where the key is unique at the end of an epoch, as it is declared to be, one row is left, whatever
+//! the order; where it is not, the last that came stays, and the others are forgotten.
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
-use arrow::array::{ArrayRef, DynComparator, RecordBatch, UInt8Array, make_comparator};
+use arrow::array::{ArrayRef, DynComparator, RecordBatch, make_comparator};
 use arrow::compute::{SortOptions, concat_batches, filter_record_batch};
 use arrow::datatypes::{Fields, SchemaRef};
 use state::KeyTable;
@@ -50,10 +51,9 @@ struct Held {
 /// What an epoch leaves open between its batches.
 #[derive(Default)]
 struct Pending {
-    /// By slot, retractions of rows that have not come.
-    debts: HashMap<u32, Vec<(RecordBatch, usize)>>,
-    /// By slot, how often the present row has come once more.
-    again: HashMap<u32, usize>,
+    /// By slot, distinct rows and how often each is there, in the order of their last coming. Chunks are not joined meanwhile, so places
+    /// stay, also of rows that do not count.
+    counted: HashMap<u32, Vec<(Place, i64)>>,
     /// Keys that may have no row any more.
     emptied: Vec<u32>,
 }
@@ -88,11 +88,21 @@ impl Keyed {
 
     pub fn apply(&mut self, changes: &[Changes]) -> Result<(), ViewError> {
         let mut pending = Pending::default();
+        let updating = changes.iter().any(|change| change.kinds.is_some());
         for change in changes.iter().filter(|change| change.rows.num_rows() > 0) {
-            self.fold(change, &mut pending)?;
+            self.fold(change, updating, &mut pending)?;
+        }
+        for (slot, rows) in pending.counted {
+            let before = self.places[slot as usize];
+            let after = rows.iter().rfind(|(_, count)| *count > 0).map_or(NOWHERE, |(place, _)| *place);
+            if after == NOWHERE {
+                pending.emptied.push(slot);
+            }
+            if after != before {
+                self.put(slot, after);
+            }
         }
         let mut emptied = pending.emptied;
-        emptied.extend(pending.debts.keys());
         emptied.retain(|slot| self.places[*slot as usize] == NOWHERE);
         emptied.sort_unstable();
         emptied.dedup();
@@ -100,72 +110,81 @@ impl Keyed {
         self.join_by_size()
     }
 
-    fn fold(&mut self, changes: &Changes, pending: &mut Pending) -> Result<(), ViewError> {
+    fn fold(&mut self, changes: &Changes, updating: bool, pending: &mut Pending) -> Result<(), ViewError> {
         let rows = &changes.rows;
         let key: Vec<ArrayRef> = self.key_columns.iter().map(|column| rows.column(*column).clone()).collect();
         let mut slots = Vec::with_capacity(rows.num_rows());
         self.keys.intern(&key, rows.num_rows(), &mut slots);
         self.places.resize(self.keys.slots_capacity().max(self.places.len()), NOWHERE);
         let at = self.hold(Held { chunk: Chunk::empty(rows.clone()), slots: vec![] });
-        match &changes.kinds {
-            None => {
-                for (row, slot) in slots.iter().enumerate() {
-                    self.put(*slot, Place { chunk: at, row: row as u32 });
-                }
+        if updating {
+            let mut compare = Comparators { rows, with: HashMap::new() };
+            for (row, slot) in slots.iter().enumerate() {
+                let adds = changes.kinds.as_ref().is_none_or(|kinds| adds(kinds.value(row)));
+                self.change(*slot, Place { chunk: at, row: row as u32 }, adds, &mut compare, pending)?;
             }
-            Some(kinds) => self.fold_kinds(at, rows, kinds, &slots, pending)?,
+        } else {
+            for (row, slot) in slots.iter().enumerate() {
+                self.put(*slot, Place { chunk: at, row: row as u32 });
+            }
         }
         let held = self.held[at as usize].as_mut().expect("the chunk was just put here");
         held.slots = slots;
         Ok(())
     }
 
-    fn fold_kinds(
+    /// A row comes to a key or goes from it.
+    fn change(
         &mut self,
-        at: u32,
-        rows: &RecordBatch,
-        kinds: &UInt8Array,
-        slots: &[u32],
+        slot: u32,
+        change: Place,
+        adds: bool,
+        compare: &mut Comparators,
         pending: &mut Pending,
     ) -> Result<(), ViewError> {
-        let mut rows_of = Comparators { rows, with: HashMap::new() };
-        for (row, (slot, kind)) in slots.iter().zip(kinds.values()).enumerate() {
-            let place = self.places[*slot as usize];
-            let same = place != NOWHERE && rows_of.same(self, row, place)?;
-            if adds(*kind) {
-                if cancel_debt(pending, *slot, rows, row)? {
-                    // It had gone before it came.
-                } else if same {
-                    *pending.again.entry(*slot).or_default() += 1;
-                } else {
-                    pending.again.remove(slot);
-                    self.put(*slot, Place { chunk: at, row: row as u32 });
-                }
-            } else if !same {
-                pending.debts.entry(*slot).or_default().push((rows.clone(), row));
-            } else if let Some(again) = pending.again.get_mut(slot).filter(|again| **again > 0) {
-                *again -= 1;
-            } else {
-                self.clear(place);
-                self.places[*slot as usize] = NOWHERE;
-                pending.emptied.push(*slot);
+        let place = self.places[slot as usize];
+        let counted = match pending.counted.entry(slot) {
+            Entry::Occupied(counted) => counted.into_mut(),
+            Entry::Vacant(_) if adds && place == NOWHERE => {
+                self.put(slot, change);
+                return Ok(());
             }
+            Entry::Vacant(_) if !adds && place != NOWHERE && compare.same(self, change, place)? => {
+                self.put(slot, NOWHERE);
+                pending.emptied.push(slot);
+                return Ok(());
+            }
+            Entry::Vacant(new) => new.insert(if place == NOWHERE { vec![] } else { vec![(place, 1)] }),
+        };
+        let mut known = None;
+        for (at, (place, _)) in counted.iter().enumerate() {
+            if compare.same(self, change, *place)? {
+                known = Some(at);
+                break;
+            }
+        }
+        match known {
+            Some(at) if adds => {
+                let (place, count) = counted.remove(at);
+                counted.push((place, count + 1));
+            }
+            Some(at) => counted[at].1 -= 1,
+            None => counted.push((change, if adds { 1 } else { -1 })),
         }
         Ok(())
     }
 
+    /// From now on, the row of a key is at this place.
     fn put(&mut self, slot: u32, place: Place) {
         let before = std::mem::replace(&mut self.places[slot as usize], place);
         if before != NOWHERE {
-            self.clear(before);
+            self.chunk_mut(before).set(before.row as usize, false);
+            self.rows -= 1;
         }
-        self.chunk_mut(place).set(place.row as usize, true);
-        self.rows += 1;
-    }
-
-    fn clear(&mut self, place: Place) {
-        self.chunk_mut(place).set(place.row as usize, false);
-        self.rows -= 1;
+        if place != NOWHERE {
+            self.chunk_mut(place).set(place.row as usize, true);
+            self.rows += 1;
+        }
     }
 
     fn chunk_mut(&mut self, place: Place) -> &mut Chunk {
@@ -253,20 +272,6 @@ impl Keyed {
     }
 }
 
-/// Whether the row had been taken back before it came.
-fn cancel_debt(pending: &mut Pending, slot: u32, rows: &RecordBatch, row: usize) -> Result<bool, ViewError> {
-    let Some(debts) = pending.debts.get_mut(&slot) else { return Ok(false) };
-    for at in 0..debts.len() {
-        let (other, other_row) = &debts[at];
-        let compare = comparators(rows, other)?;
-        if compare.iter().all(|compare| compare(row, *other_row) == Ordering::Equal) {
-            debts.swap_remove(at);
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
-
 /// Compares the rows of a batch with those that are held; made once per chunk.
 struct Comparators<'a> {
     rows: &'a RecordBatch,
@@ -274,15 +279,16 @@ struct Comparators<'a> {
 }
 
 impl Comparators<'_> {
-    fn same(&mut self, keyed: &Keyed, row: usize, place: Place) -> Result<bool, ViewError> {
+    /// Whether a row of the batch, wherever that is held, is the row at a place.
+    fn same(&mut self, keyed: &Keyed, change: Place, place: Place) -> Result<bool, ViewError> {
         let compare = match self.with.entry(place.chunk) {
-            std::collections::hash_map::Entry::Occupied(known) => known.into_mut(),
-            std::collections::hash_map::Entry::Vacant(new) => {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => {
                 let held = keyed.held[place.chunk as usize].as_ref().expect("a place is in a chunk that is held");
                 new.insert(comparators(self.rows, &held.chunk.rows)?)
             }
         };
-        Ok(compare.iter().all(|compare| compare(row, place.row as usize) == Ordering::Equal))
+        Ok(compare.iter().all(|compare| compare(change.row as usize, place.row as usize) == Ordering::Equal))
     }
 }
 

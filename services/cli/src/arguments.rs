@@ -6,11 +6,16 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use crate::remote;
+
 /// Unified batch/stream analytics: one graph, written as SQL or JSON, over files or live streams.
 #[derive(Debug, Parser)]
 #[command(name = "highwater", version, max_term_width = 100, disable_help_subcommand = true)]
-#[command(after_help = "Exit codes: 0 done; 1 the run failed; 2 the script, the graph or the arguments are wrong; \
-                  70 a bug of highwater; 130 interrupted.")]
+#[command(
+    after_help = "Exit codes: 0 done; 1 the run failed; 2 the script, the graph, the arguments or the request are wrong; \
+                  3 there is no such thing; 4 it conflicts with what is there; 5 no server, no key, or no room; \
+                  70 a bug of highwater; 130 interrupted."
+)]
 pub struct Arguments {
     /// Say more on stderr about what goes on; twice for everything.
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
@@ -34,6 +39,8 @@ pub enum Command {
     ///
     /// The first line of stdout is `listening on http://ADDRESS`. Ctrl-C or SIGTERM ends the server in order.
     Serve(ServeArguments),
+    #[command(flatten)]
+    Remote(remote::Command),
     /// Print a script that completes commands and options in a shell.
     Completion {
         #[arg(value_enum)]
@@ -153,7 +160,7 @@ pub enum Answer {
     Json,
 }
 
-fn key_value(text: &str) -> Result<(String, String), String> {
+pub fn key_value(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.trim().is_empty() => Ok((key.trim().to_string(), value.to_string())),
         _ => Err("write KEY=VALUE, such as epoch.interval=500ms or tables.bids.path=bids.jsonl".into()),

@@ -1,8 +1,8 @@
-//! The command line: reads scripts and graphs, runs them in this process, shows what comes out.
+//! The command line: reads scripts and graphs, runs them in this process, shows what comes out; serves REST, and asks who serves it.
 //!
 //! [`main`] is the whole program. Rows and answers go to stdout, everything said about them to stderr; the exit codes are [`Exit`]'s.
 //! `script` makes a file into a graph that can run, `run` runs it, `printing` shows its rows, `summary` and `progress` how it went,
-//! `problems` what is wrong, and `secrets` what must not be shown of it. This crate knows nothing of operators or of SQL's grammar.
+//! `problems` what is wrong, and `secrets` what must not be shown of it. `serve` is the server, `remote` are the commands that ask one. This crate knows nothing of operators or of SQL's grammar.
 
 mod answers;
 mod arguments;
@@ -10,6 +10,7 @@ mod output;
 mod printing;
 mod problems;
 mod progress;
+mod remote;
 mod roots;
 mod run;
 mod script;
@@ -30,8 +31,14 @@ pub enum Exit {
     Done = 0,
     /// The run failed: its input, another system, or this machine.
     Failed = 1,
-    /// The script, the graph or the arguments are wrong; nothing ran.
+    /// The script, the graph, the arguments or the request are wrong; nothing ran.
     Invalid = 2,
+    /// There is no such thing on the server.
+    NotFound = 3,
+    /// What is there on the server does not allow it: a name is taken, a run is active or has ended.
+    Conflict = 4,
+    /// The server cannot be reached, does not know who asks, or has no room now.
+    Unreachable = 5,
     /// A bug of ours.
     Internal = worker::EXIT_INTERNAL as isize,
     /// Ended by Ctrl-C or SIGTERM.
@@ -75,6 +82,7 @@ pub fn main() -> ExitCode {
     let exit = match &arguments.command {
         Command::Run(run) => run::run(run, arguments.verbose),
         Command::Serve(serve) => serve::serve(serve),
+        Command::Remote(command) => remote::run(command),
         Command::Validate(validate) => answers::validate(validate),
         Command::Explain(script) => answers::explain(script),
         Command::Completion { shell } => {

@@ -97,7 +97,7 @@ impl Running<'_> {
                 checkpoints: false,
                 stop_after: None,
             },
-            allowed_roots,
+            access: worker::Access::own(allowed_roots),
             on_print: self.on_print(verb.clone(), unprintable.clone()),
             process_arguments: process_arguments(self.verbose),
             views: None,

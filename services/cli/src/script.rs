@@ -33,6 +33,8 @@ pub struct Script {
     pub plan: Plan,
     /// The script asks for an explanation instead of a run.
     pub explain: bool,
+    /// The settings that the script itself gives.
+    pub given: Map<String, Value>,
     /// Per node id the text that it came from.
     spans: BTreeMap<String, Place>,
 }
@@ -69,6 +71,11 @@ impl Script {
     /// Reads the file that the arguments name, and plans it.
     pub fn read(arguments: &ScriptArguments) -> Result<Script, Refused> {
         plan(read(&arguments.file)?, arguments)
+    }
+
+    /// Plans what was read already.
+    pub fn of(source: Source, arguments: &ScriptArguments) -> Result<Script, Refused> {
+        plan(source, arguments)
     }
 
     pub fn workers(&self) -> usize {
@@ -125,7 +132,8 @@ fn node_of(pointer: &str) -> Option<usize> {
     pointer.strip_prefix("/nodes/")?.split('/').next()?.parse().ok()
 }
 
-fn read(path: &Path) -> Result<Source, Refused> {
+/// A script or graph as text; `-` is stdin.
+pub fn read(path: &Path) -> Result<Source, Refused> {
     let stdin = path == Path::new("-");
     let name = if stdin { "stdin".to_string() } else { path.display().to_string() };
     let unreadable = |reason: String| Refused::Unreadable(format!("cannot read {name}: {reason}"));
@@ -172,6 +180,7 @@ fn plan(mut source: Source, arguments: &ScriptArguments) -> Result<Script, Refus
         }
         Err(problems) => return Err(Refused::Wrong { problems, source }),
     };
+    let own = planned.settings.clone();
     let settings = settings(planned.settings, given)?;
     let analysis = match expr::analyze(&planned.graph, &settings) {
         Ok(analysis) => analysis,
@@ -181,7 +190,7 @@ fn plan(mut source: Source, arguments: &ScriptArguments) -> Result<Script, Refus
     let plan = engine::plan::plan(&planned.graph, &settings, workers)
         .map_err(|error| Refused::Unreadable(format!("{} cannot run: {error}", source.name)))?;
     let (graph, spans, explain) = (planned.graph, planned.spans, planned.explain);
-    Ok(Script { source, graph, settings, analysis, notes, plan, explain, spans })
+    Ok(Script { source, graph, settings, analysis, notes, plan, explain, given: own, spans })
 }
 
 type Overrides = Vec<(String, String, String)>;

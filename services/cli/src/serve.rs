@@ -99,3 +99,46 @@ fn config(arguments: &ServeArguments) -> Result<Config, String> {
     }
     Ok(config)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// What stands in `docs/service.md` is what stands in the server's configuration.
+    #[test]
+    fn the_configuration_is_documented_with_its_defaults() {
+        let read = |path: &str| std::fs::read_to_string(format!("{}/../../{path}", env!("CARGO_MANIFEST_DIR")));
+        let page = read("docs/service.md").expect("a page");
+        let list = page.split("\n## Configuration\n").nth(1).and_then(|rest| rest.split("\n## ").next());
+        let list = list.expect("a chapter");
+        let code = read("services/server/src/config.rs").expect("the code");
+        let fields = code.split("pub struct Config {").nth(1).and_then(|rest| rest.split("\n}").next());
+        let (mut comment, mut rows) = (Vec::new(), 0);
+        for line in fields.expect("a structure").lines().map(str::trim) {
+            if let Some(text) = line.strip_prefix("///") {
+                comment.push(text.trim());
+            } else if let Some((name, _)) = line.strip_prefix("pub ").and_then(|field| field.split_once(':')) {
+                let (name, text) = (name.replace('_', "-"), std::mem::take(&mut comment).join(" "));
+                let (meaning, default) = text.rsplit_once(" Default: ").expect("a default");
+                let default = default.trim_end_matches('.');
+                let row = format!("| `{name}` | {meaning} | {default} |");
+                assert!(list.contains(&row), "docs/service.md lacks\n{row}");
+                rows += 1;
+                // A default that is a value is the one that is taken.
+                let value = match default {
+                    "1 GiB" => json!(1 << 30),
+                    "none" | "no limit" => continue,
+                    text if text.contains(' ') => continue,
+                    text => {
+                        text.parse::<u64>().map_or_else(|_| Value::from(text.trim_start_matches("./")), Value::from)
+                    }
+                };
+                let given = Config::from_json(&json!({name.as_str(): value}).to_string());
+                assert_eq!(given, Ok(Config::default()), "{name} is not {default} by default");
+            }
+        }
+        assert_eq!(list.lines().filter(|line| line.starts_with("| `")).count(), rows, "a row is of no setting");
+    }
+}

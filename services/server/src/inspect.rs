@@ -21,9 +21,6 @@ const CONNECT_SECONDS: u64 = 10;
 
 /// Whether the sources and sinks of a plan can be used.
 pub async fn check(app: &App, planned: &Planned) -> ApiResult<()> {
-    for name in crate::planning::connections(&planned.graph) {
-        app.store.connection(&name).await?;
-    }
     let found = found(app, &planned.graph, &planned.settings, &app.config.allow_roots).await?;
     refuse(found, &|found| planned.place(found))
 }
@@ -39,6 +36,7 @@ async fn found(app: &App, graph: &Graph, settings: &Settings, allowed_roots: &[P
         graph: Box::new(graph.clone()),
         settings: Box::new(settings.clone()),
         allowed_roots: allowed_roots.to_vec(),
+        connections: crate::planning::credentials(app, graph).await?,
         egress: app.config.egress(),
     };
     match ask(app, &question, CHECK_TIMEOUT).await? {

@@ -6,23 +6,24 @@
 //! [`attempt_process`] is the whole life of a process that a control plane has started.
 //! This crate knows nothing of SQL and of what is shown to whom.
 
+mod access;
 mod hosted;
 mod inspect;
 mod log;
 mod panics;
 
 use std::io::{BufRead, PipeWriter, Read, Write};
-use std::path::PathBuf;
 use std::process::{ExitCode, Stdio};
 use std::sync::{Arc, Mutex};
 
-use connectors::{AllowedRoots, OnPrint, Registry, ViewHost};
+use connectors::{OnPrint, ViewHost};
 use engine::RunError;
 use engine::runtime::{Launch, Outcome, Progress, RunRequest, Surroundings, Verb, join_attempt};
 use serde::{Deserialize, Serialize};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 
+pub use access::Access;
 pub use hosted::attempt_process;
 pub use inspect::inspect_process;
 pub use log::log_lines;
@@ -34,8 +35,7 @@ pub const EXIT_INTERNAL: u8 = 70;
 /// An attempt to be led from this process.
 pub struct Attempt {
     pub request: RunRequest,
-    /// Local directories that tables may use.
-    pub allowed_roots: Vec<PathBuf>,
+    pub access: Access,
     /// Gets the rows of `print` tables.
     pub on_print: OnPrint,
     /// Arguments of this program that lead to [`job_process`].
@@ -61,8 +61,8 @@ impl Children {
 
 /// Runs an attempt to its end, with its further processes. Nothing is left running when this returns.
 pub async fn run_attempt(attempt: Attempt) -> Result<Outcome, RunError> {
-    let Attempt { request, allowed_roots, on_print, process_arguments, views, children, verb, progress } = attempt;
-    let registry = Registry::new(AllowedRoots::new(&allowed_roots)).on_print(on_print);
+    let Attempt { request, access, on_print, process_arguments, views, children, verb, progress } = attempt;
+    let registry = access.registry().on_print(on_print);
     let registry = match views {
         Some(views) => registry.with_views(views),
         None => registry,
@@ -72,7 +72,7 @@ pub async fn run_attempt(attempt: Attempt) -> Result<Outcome, RunError> {
     let (run_id, generation) = (&request.run_id, request.generation);
     tracing::info!(%run_id, generation, parallelism = request.settings.parallelism, processes = request.settings.processes, "the run begins");
     let launch = move |launch: &Launch| {
-        let instruction = Instruction { launch: launch.clone(), allowed_roots: allowed_roots.clone() };
+        let instruction = Instruction { launch: launch.clone(), access: access.clone() };
         let (child, lifeline) = start(&process_arguments, &instruction)?;
         tracing::info!(index = launch.identity.index, pid = child.id(), "started a further process");
         children.0.lock().expect("nothing panics while it holds the list").extend(child.id());
@@ -87,7 +87,7 @@ pub async fn run_attempt(attempt: Attempt) -> Result<Outcome, RunError> {
 #[derive(Serialize, Deserialize)]
 struct Instruction {
     launch: Launch,
-    allowed_roots: Vec<PathBuf>,
+    access: Access,
 }
 
 /// Starts this program once more.
@@ -129,7 +129,7 @@ pub fn job_process() -> ExitCode {
         }
     };
     let index = instruction.launch.identity.index;
-    let registry = Arc::new(Registry::new(AllowedRoots::new(&instruction.allowed_roots)));
+    let registry = Arc::new(instruction.access.registry());
     let joined = runtime.block_on(join_attempt(instruction.launch, registry));
     runtime.shutdown_background();
     match joined {

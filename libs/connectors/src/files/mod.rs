@@ -7,6 +7,7 @@ mod error;
 mod listing;
 pub mod manifest;
 mod parquet;
+mod reach;
 mod sink;
 mod source;
 mod staging;
@@ -18,6 +19,8 @@ mod upload;
 
 pub use check::{check_sink, check_source};
 pub use error::FileError;
+pub(crate) use reach::allowed;
+pub use reach::reachable;
 pub use sink::FilesystemSink;
 pub use source::{Decoded, Events, FilesystemSource};
 pub use store::{AllowedRoots, Location, Store};

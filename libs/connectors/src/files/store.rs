@@ -162,9 +162,14 @@ impl Location {
 }
 
 fn s3(options: &FilesystemOptions, bucket: &str) -> object_store::Result<Arc<dyn ObjectStore>> {
-    // from_env reads AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT_URL and their kin.
-    let mut builder =
-        AmazonS3Builder::from_env().with_bucket_name(bucket).with_conditional_put(S3ConditionalPut::ETagMatch);
+    // from_env reads AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT_URL and their kin; with a key of the table's own,
+    // only its region: a session token would belong to another key.
+    let builder = match (&options.s3_access_key, std::env::var("AWS_REGION")) {
+        (None, _) => AmazonS3Builder::from_env(),
+        (Some(_), Ok(region)) => AmazonS3Builder::new().with_region(region),
+        (Some(_), Err(_)) => AmazonS3Builder::new(),
+    };
+    let mut builder = builder.with_bucket_name(bucket).with_conditional_put(S3ConditionalPut::ETagMatch);
     if let Some(endpoint) = &options.s3_endpoint {
         builder = builder.with_endpoint(endpoint).with_virtual_hosted_style_request(false);
     }

@@ -16,6 +16,8 @@ mod tests;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use engine::RunError;
+
 use crate::Egress;
 
 pub use sink::KafkaSink;
@@ -29,4 +31,18 @@ pub struct Surroundings {
     pub egress: Egress,
     /// Properties that name local files, commands, libraries and URLs are refused.
     pub restricted: bool,
+}
+
+/// A client with the options of a connection, for trying it out.
+pub(crate) fn probe_client(options: &BTreeMap<String, String>, egress: &Egress) -> Result<native::Client, RunError> {
+    let name = "connection".to_string();
+    let around = Surroundings {
+        connections: Arc::new(BTreeMap::from([(name.clone(), options.clone())])),
+        egress: egress.clone(),
+        restricted: true,
+    };
+    let table = serde_json::json!({"topic": "none", "connection": name, "format": "json"});
+    let table = serde_json::from_value(table)
+        .map_err(|error| RunError::internal(format!("a table without more than a topic is refused: {error}")))?;
+    settings::client(&name, &table, native::Role::Consumer, &around)
 }

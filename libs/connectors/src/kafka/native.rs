@@ -309,6 +309,21 @@ impl Client {
         &self.context
     }
 
+    /// The numbers of brokers and of topics that the credentials can see.
+    ///
+    /// # Errors
+    /// The cluster cannot be reached, or refuses.
+    pub fn cluster(&self, wait: Duration) -> Result<(usize, usize), Code> {
+        // SAFETY: the metadata is given back after use, and looked at in between only.
+        unsafe {
+            let mut metadata = ptr::null();
+            checked(rd_kafka_metadata(self.rk, 1, ptr::null_mut(), &mut metadata, millis(wait)))?;
+            let found = ((*metadata).broker_cnt as usize, (*metadata).topic_cnt as usize);
+            rd_kafka_metadata_destroy(metadata);
+            Ok(found)
+        }
+    }
+
     /// The number of partitions of a topic.
     ///
     /// # Errors

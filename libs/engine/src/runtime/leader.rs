@@ -2,7 +2,8 @@
 //! effects out; the clock is an argument.
 //!
 //! Epoch E+1 begins when E is cut; that may be once E-1 is complete everywhere, so at most two epochs are open. Epochs commit in order,
-//! one at a time, when the probe has passed them and every source has reported its cut and every sink writer has prepared.
+//! one at a time, when the probe has passed them and every source has reported its cut and every sink writer has prepared. While what was
+//! prepared and is not committed is large, no epoch is cut: a slow commit then holds up the sources, and not everything in memory.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -110,7 +111,12 @@ struct CutEpoch {
     splits: Vec<(u32, SplitState)>,
     snapshots: usize,
     prepared: BTreeMap<usize, BTreeMap<usize, Committable>>,
+    /// Of what was prepared, until it is committed.
+    bytes: usize,
 }
+
+/// Bytes that may wait for their commit before the sources wait too. What a sink hands over is small, but for those that hand over rows.
+const UNCOMMITTED_BYTES_MAX: usize = 32 << 20;
 
 impl Leader {
     pub fn new(facts: Facts, now_us: i64) -> Leader {
@@ -178,6 +184,7 @@ impl Leader {
             Event::Passed { epoch } => self.passed = self.passed.max(epoch),
             Event::Prepared { sink, worker, epoch, committable } => {
                 let epoch = self.cut.get_mut(&epoch).expect("only cut epochs are prepared");
+                epoch.bytes += committable.payload.len();
                 epoch.prepared.entry(sink).or_default().insert(worker, committable);
             }
             Event::Snapshot { epoch } => self.cut.get_mut(&epoch).expect("only cut epochs are snapshot").snapshots += 1,
@@ -205,7 +212,8 @@ impl Leader {
 
     fn try_cut(&mut self, now_us: i64) -> Option<Effect> {
         let ended = self.last.is_some() || self.stop_at.is_some();
-        if ended || self.passed.saturating_add(1) < self.epoch {
+        let uncommitted: usize = self.cut.values().map(|cut| cut.bytes).sum();
+        if ended || self.passed.saturating_add(1) < self.epoch || uncommitted > UNCOMMITTED_BYTES_MAX {
             return None;
         }
         let all_finished = self.finished.len() == self.facts.sources * self.facts.workers;
@@ -231,6 +239,7 @@ impl Leader {
                 splits: Vec::new(),
                 snapshots: 0,
                 prepared: BTreeMap::new(),
+                bytes: 0,
             },
         );
         if last {
@@ -363,6 +372,25 @@ mod tests {
         assert!(matches!(effects[..], [Effect::Commit { epoch: 1, .. }]), "{effects:?}");
         assert_eq!(leader.step(Event::Committed { epoch: 1 }, 20), [Effect::Finished]);
         assert!(leader.step(Event::Tick, 99_999).is_empty());
+    }
+
+    #[test]
+    fn a_slow_commit_of_much_holds_up_the_next_cut() {
+        let mut leader = Leader::new(facts(1), 0);
+        let prepared = |epoch| {
+            let committable = Committable { rows: 1, payload: vec![0; UNCOMMITTED_BYTES_MAX / 2 + 1] };
+            Event::Prepared { sink: 0, worker: 0, epoch, committable }
+        };
+        for epoch in 1..3 {
+            assert_eq!(cuts(&leader.step(Event::Tick, epoch as i64 * 1000)), [(epoch, false)]);
+            leader.step(report(0, epoch, vec![]), epoch as i64 * 1000);
+            leader.step(prepared(epoch), epoch as i64 * 1000);
+            leader.step(Event::Passed { epoch }, epoch as i64 * 1000);
+        }
+        assert!(leader.step(Event::Tick, 9000).is_empty(), "epoch 1 is being committed, 2 waits for it");
+        let effects = leader.step(Event::Committed { epoch: 1 }, 9000);
+        assert_eq!(cuts(&effects), [(3, false)]);
+        assert!(matches!(effects[..], [_, Effect::Commit { epoch: 2, .. }]), "{effects:?}");
     }
 
     #[test]

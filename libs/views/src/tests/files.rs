@@ -66,6 +66,7 @@ fn versions_ascend_over_runs_and_two_are_kept() {
         let mut expected: Vec<String> =
             before.iter().chain([&manifest]).flat_map(|m| m.files.iter().map(|f| f.name.clone())).collect();
         expected.extend(before.iter().chain([&manifest]).map(|manifest| format!("{:020}.json", manifest.version)));
+        expected.push(".lock".into());
         expected.sort();
         assert_eq!(listed(&views_dir.join("v")), expected);
         before = Some(manifest);
@@ -138,6 +139,9 @@ fn damage_is_found_and_told_with_the_file() {
         let error = files.newest().map(drop).unwrap_err();
         assert!(error.code() == "view_damaged" && error.to_string().contains("00001.json"), "{error}");
     }
+    // Of a manifest that cannot be read, the number still counts.
+    assert_eq!(files.publish(&marked(2, 5), &run("b")).unwrap().version, 2);
+    assert_eq!(mark(&files.newest().unwrap().unwrap(), 5), 2);
 }
 
 #[test]

@@ -4,3 +4,4 @@
 mod files;
 mod fold;
 mod query;
+mod speed;

@@ -6,6 +6,7 @@
 mod cells;
 mod lines;
 mod records;
+mod stream;
 #[cfg(test)]
 mod tests;
 
@@ -25,6 +26,7 @@ use crate::output::visible;
 use cells::{cell, is_number};
 use lines::Lines;
 use records::{Format, Records};
+pub use stream::RowStream;
 
 /// Longer results are lines instead of a table, whose layout needs all cells at once.
 const TABLE_ROWS_MAX: usize = 10_000;

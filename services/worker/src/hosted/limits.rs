@@ -62,7 +62,7 @@ pub fn too_much_memory(index: usize, resident: u64, limit: u64, progress: &Progr
         message.push_str(&format!("; most state is in {}", largest.collect::<Vec<_>>().join(", ")));
     }
     let error = RunError::user("memory_limit", message)
-        .hint("raise the memory limit of the job, or keep less: shorter windows, fewer keys, lower parallelism, a smaller in_flight.bytes");
+        .hint("raise the memory limit of the job, or keep less: shorter windows, fewer keys, lower parallelism, a smaller memory.in-flight");
     match by_state.first() {
         Some(largest) => error.operator(&largest.operator),
         None => error,

@@ -20,7 +20,7 @@ use std::time::Duration;
 use connectors::ViewHost;
 use control::attempt::{AttemptSpec, Credentials, End, StopMode};
 use engine::RunError;
-use engine::runtime::{Progress, RunRequest, Verb};
+use engine::runtime::{Progress, RunRequest, Verb, node_of};
 use graph::SinkConnector;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -30,7 +30,7 @@ use views::PublishedBy;
 use self::directory::Directory;
 use self::rows::Rows;
 use self::socket::{Reader, Service};
-use crate::{Attempt, Children, EXIT_INTERNAL, io_runtime, panics, run_attempt};
+use crate::{Access, Attempt, Children, EXIT_INTERNAL, io_runtime, panics, run_attempt};
 
 const EXIT_DONE: u8 = 0;
 const EXIT_FAILED: u8 = 1;
@@ -43,6 +43,8 @@ const QUERY_EPOCH_US: i64 = 200_000;
 const QUERY_EPOCH_BYTES: u64 = 8 << 20;
 /// How long a query waits for its reader.
 const READER_PATIENCE: Duration = Duration::from_secs(30);
+/// How long a query that has failed waits for a reader to hear of it.
+const BREAK_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Runs the attempt that `directory` describes, to its end.
 pub fn attempt_process(directory: &Path) -> ExitCode {
@@ -73,17 +75,20 @@ fn begin(path: &Path) -> std::io::Result<Directory> {
     if unsafe { libc::setsid() < 0 && libc::getsid(0) != libc::getpid() } {
         tracing::warn!("no session of its own: {}", std::io::Error::last_os_error());
     }
-    // The core of a process that knows passwords must not lie about, and nobody else of this user may look into it.
+    // SAFETY: signal reads its arguments.
+    unsafe { libc::signal(libc::SIGINT, libc::SIG_IGN) };
+    Ok(directory)
+}
+
+/// The core of a process that knows passwords must not lie about, and no other process of this user may look into it. Some files of this
+/// process in `/proc` are not this user's any more afterwards.
+fn close_up() -> std::io::Result<()> {
     let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: setrlimit reads the structure that it is given; prctl and signal read their arguments.
+    // SAFETY: setrlimit reads the structure that it is given, prctl its arguments.
     let refused = unsafe {
-        libc::signal(libc::SIGINT, libc::SIG_IGN);
         libc::setrlimit(libc::RLIMIT_CORE, &none) != 0 || libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) != 0
     };
-    if refused {
-        return Err(std::io::Error::last_os_error());
-    }
-    Ok(directory)
+    if refused { Err(std::io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// An attempt that can begin.
@@ -102,6 +107,7 @@ fn prepare(last: &LastWords) -> Result<Hosted, RunError> {
         limits::share_processor(percent).map_err(|error| failed("lower the priority of the process", error))?;
     }
     let listener = last.directory.listen().map_err(|error| failed("listen at control.sock", error))?;
+    close_up().map_err(|error| failed("keep others from looking into the process", error))?;
     let mut line = String::new();
     let read = std::io::stdin().lock().read_line(&mut line);
     // The error of the parser would show a part of the secrets.
@@ -187,7 +193,7 @@ impl Hosted {
             spec.settings.epoch_max_bytes = spec.settings.epoch_max_bytes.min(QUERY_EPOCH_BYTES);
             tokio::spawn(end_without_reader(rows.clone(), reader.subscribe(), verb.clone()));
         }
-        let limits = spec.limits.clone();
+        let (limits, graph) = (spec.limits.clone(), spec.graph.clone());
         let result = match check(&spec) {
             Err(error) => Err(error),
             Ok(()) => {
@@ -202,7 +208,12 @@ impl Hosted {
                         checkpoints: false,
                         stop_after: None,
                     },
-                    allowed_roots: spec.allowed_roots,
+                    access: Access {
+                        allowed_roots: spec.allowed_roots,
+                        connections: credentials.connections,
+                        egress: spec.egress,
+                        restricted: true,
+                    },
                     on_print: rows.as_ref().map_or_else(|| Arc::new(|_| {}) as _, Rows::on_print),
                     process_arguments: vec!["job-process".into(), "--log-lines".into()],
                     children,
@@ -220,22 +231,16 @@ impl Hosted {
             }
             other => other,
         };
+        let result = result.map_err(|error| RunError {
+            operator: error.operator.as_deref().map(|stage| node_of(&graph, stage).to_string()),
+            ..error
+        });
         let end = end_of(result.map(|_| ()));
         let well = end.0 == End::Finished;
         if let Some(rows) = rows {
             // The outcome is there when the reader meets the end.
             last.say(end.clone());
-            let mut reader = reader.subscribe();
-            tokio::select! {
-                () = rows.end(well) => {}
-                () = tokio::time::sleep(READER_PATIENCE), if *reader.borrow() == Reader::Awaited => return end,
-            }
-            // An error would say that there can be no reader any more.
-            if *reader.borrow() != Reader::Awaited {
-                let _ = reader.wait_for(|reader| *reader == Reader::Done).await;
-            } else {
-                let _ = tokio::time::timeout(READER_PATIENCE, reader.wait_for(|reader| *reader == Reader::Done)).await;
-            }
+            hand_over(&rows, &mut reader.subscribe(), well).await;
         }
         end
     }
@@ -285,6 +290,25 @@ async fn end_without_reader(rows: Rows, mut reader: watch::Receiver<Reader>, ver
         rows.gone().await;
     }
     verb.send_replace(Verb::Cancel);
+}
+
+/// Waits until the reader of a query has all rows, or is gone. Of a query that has not succeeded there is nothing to wait for: the stream
+/// breaks off, at the latest with the process.
+async fn hand_over(rows: &Rows, reader: &mut watch::Receiver<Reader>, well: bool) {
+    let patience = if well { READER_PATIENCE } else { BREAK_PATIENCE };
+    let came = reader.wait_for(|reader| *reader != Reader::Awaited);
+    if tokio::time::timeout(patience, came).await.is_err() {
+        return;
+    }
+    let taken = async {
+        rows.end(well).await;
+        // An error would say that there can be no reader any more.
+        let _ = reader.wait_for(|reader| *reader == Reader::Done).await;
+    };
+    match well {
+        true => taken.await,
+        false => _ = tokio::time::timeout(BREAK_PATIENCE, taken).await,
+    }
 }
 
 /// Looks at the memory of all processes of the attempt, on a thread of its own: what is to be noticed may hold up all others.

@@ -1,0 +1,156 @@
+//! How far a connection leads: step by step, until one fails.
+
+use std::collections::BTreeMap;
+use std::net::{TcpStream, ToSocketAddrs};
+use std::time::{Duration, Instant};
+
+use engine::RunError;
+
+use crate::{Egress, files, kafka};
+
+/// A step, and what came of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    pub name: &'static str,
+    pub ok: bool,
+    /// What was found, or why not.
+    pub detail: String,
+    pub elapsed: Duration,
+}
+
+/// The steps of a connection of a kind (`kafka`, `s3`, `schema_registry`), secrets among its options, within `patience`. Blocks.
+pub fn connect(kind: &str, options: &BTreeMap<String, String>, egress: &Egress, patience: Duration) -> Vec<Step> {
+    let mut steps = Steps { steps: Vec::new(), ends: Instant::now() + patience };
+    // The first failure has said all there is to say.
+    let _ = match kind {
+        "kafka" => kafka_steps(&mut steps, options, egress),
+        "s3" => url_steps(&mut steps, options.get("s3.endpoint"), "s3.endpoint", egress),
+        "schema_registry" => url_steps(&mut steps, options.get("avro-confluent.url"), "avro-confluent.url", egress),
+        other => steps.take::<()>("options", |_| Err(format!("there is no kind of connection '{other}'"))),
+    };
+    steps.steps
+}
+
+struct Steps {
+    steps: Vec<Step>,
+    ends: Instant,
+}
+
+/// A step has failed.
+struct Failed;
+
+impl Steps {
+    fn take<T>(
+        &mut self,
+        name: &'static str,
+        step: impl FnOnce(Duration) -> Result<(T, String), String>,
+    ) -> Result<T, Failed> {
+        let began = Instant::now();
+        let result = step(self.ends.saturating_duration_since(began));
+        let elapsed = began.elapsed();
+        let (ok, detail, value) = match result {
+            Ok((value, detail)) => (true, detail, Ok(value)),
+            Err(detail) => (false, detail, Err(Failed)),
+        };
+        self.steps.push(Step { name, ok, detail, elapsed });
+        value
+    }
+}
+
+fn kafka_steps(steps: &mut Steps, options: &BTreeMap<String, String>, egress: &Egress) -> Result<(), Failed> {
+    let client = steps.take("options", |_| {
+        let client = kafka::probe_client(options, egress).map_err(said)?;
+        Ok((client, "librdkafka takes the options".into()))
+    })?;
+    let servers = options.get("properties.bootstrap.servers").cloned().unwrap_or_default();
+    for server in servers.split(',').map(str::trim).filter(|server| !server.is_empty()) {
+        // A protocol may stand before it.
+        let server = server.rsplit("://").next().unwrap_or(server);
+        let (host, port) = match server.rsplit_once(':') {
+            Some((host, port)) => (host.trim_matches(['[', ']']), port.parse().unwrap_or(9092)),
+            None => (server, 9092),
+        };
+        resolve_and_connect(steps, host, port, egress)?;
+    }
+    steps.take("authenticate and read metadata", |left| {
+        let (brokers, topics) = client.cluster(left).map_err(|code| {
+            let context = client.context();
+            let reason = context.credentials().or(context.reason()).unwrap_or_else(|| code.to_string());
+            match context.refused() {
+                Some(address) => format!("connecting to {address}, which a broker names, is not allowed here"),
+                None => reason,
+            }
+        })?;
+        Ok(((), format!("{brokers} brokers, {topics} topics")))
+    })
+}
+
+fn url_steps(steps: &mut Steps, url: Option<&String>, option: &str, egress: &Egress) -> Result<(), Failed> {
+    let (host, port) = steps.take("options", |_| {
+        let url = url.ok_or_else(|| format!("the option {option} is missing"))?;
+        let parsed = reqwest::Url::parse(url).map_err(|error| format!("{option} is no URL: {error}"))?;
+        let host =
+            parsed.host_str().ok_or_else(|| format!("{option} names no host"))?.trim_matches(['[', ']']).to_string();
+        let port = parsed.port_or_known_default().ok_or_else(|| format!("{option} is neither http nor https"))?;
+        Ok(((host.clone(), port), format!("{host}:{port}")))
+    })?;
+    resolve_and_connect(steps, &host, port, egress)
+}
+
+fn resolve_and_connect(steps: &mut Steps, host: &str, port: u16, egress: &Egress) -> Result<(), Failed> {
+    let addresses = steps.take("resolve", |_| {
+        let found: Vec<_> = (host, port).to_socket_addrs().map_err(|error| format!("{host}: {error}"))?.collect();
+        let shown = found.iter().map(|address| address.ip().to_string()).collect::<Vec<_>>().join(", ");
+        Ok((found, format!("{host} is {shown}")))
+    })?;
+    steps.take("egress", |_| {
+        files::allowed("the connection", host, port, egress).map_err(said)?;
+        Ok(((), format!("connecting to {host}:{port} is allowed")))
+    })?;
+    steps.take("connect", |left| {
+        let mut why = "it has no address".to_string();
+        for address in addresses {
+            match TcpStream::connect_timeout(&address, left.clamp(Duration::from_millis(100), Duration::from_secs(3))) {
+                Ok(_) => return Ok(((), format!("{address} answers"))),
+                Err(error) => why = format!("{address}: {error}"),
+            }
+        }
+        Err(why)
+    })
+}
+
+fn said(error: RunError) -> String {
+    match error.hint {
+        Some(hint) => format!("{}; {hint}", error.message),
+        None => error.message,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn shown(steps: &[Step]) -> Vec<(&'static str, bool)> {
+        steps.iter().map(|step| (step.name, step.ok)).collect()
+    }
+
+    #[test]
+    fn the_first_step_that_fails_is_the_last() {
+        let wait = Duration::from_secs(3);
+        let mine = Egress { loopback: true, ..Egress::default() };
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = |port: u16| BTreeMap::from([("s3.endpoint".to_string(), format!("http://127.0.0.1:{port}"))]);
+        let open = url(listener.local_addr().unwrap().port());
+        let all = [("options", true), ("resolve", true), ("egress", true), ("connect", true)];
+        assert_eq!(shown(&connect("s3", &open, &mine, wait)), all);
+        assert_eq!(shown(&connect("s3", &open, &Egress::default(), wait))[2..], [("egress", false)]);
+        drop(listener);
+        assert_eq!(shown(&connect("s3", &open, &mine, wait))[3..], [("connect", false)]);
+        assert_eq!(shown(&connect("s3", &BTreeMap::new(), &mine, wait)), [("options", false)]);
+        let broker = BTreeMap::from([("properties.bootstrap.servers".to_string(), "127.0.0.1:1".to_string())]);
+        let steps = connect("kafka", &broker, &mine, wait);
+        assert_eq!(shown(&steps)[1..], [("resolve", true), ("egress", true), ("connect", false)], "{steps:?}");
+        assert_eq!(shown(&connect("ftp", &BTreeMap::new(), &mine, wait)), [("options", false)]);
+    }
+}

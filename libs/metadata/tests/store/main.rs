@@ -1,0 +1,7 @@
+//! Both stores keep the same contract, and keep it through kills.
+
+mod conformance;
+mod durability;
+mod fixtures;
+mod postgres;
+mod sqlite;

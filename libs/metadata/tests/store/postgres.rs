@@ -1,0 +1,368 @@
+//! What only the store in PostgreSQL must do.
+
+use std::time::{Duration, Instant};
+
+use futures::future::{BoxFuture, join_all};
+use metadata::postgres::{LEASE_SECONDS, PostgresStore};
+use metadata::*;
+use serde_json::json;
+use test_support::postgres::Postgres;
+use uuid::Uuid;
+
+use crate::fixtures::*;
+
+/// Any method must have said so by then.
+const SOON: Duration = Duration::from_secs(8);
+
+fn shared_database() -> String {
+    Postgres::shared().database()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_leads_and_what_it_lost_it_no_longer_changes() {
+    let url = shared_database();
+    let first = PostgresStore::connect(&url).await.unwrap();
+    let second = PostgresStore::connect(&url).await.unwrap();
+    let term = first.lead("first").await.unwrap();
+    let job = stored(&first, "a").await;
+    let run = run(&job);
+    first.create_run(&run, &change("run.create")).await.unwrap();
+    let error = second.lead("second").await.unwrap_err();
+    assert!(matches!(&error, MetadataError::Owned(by) if by == "first"), "{error:?}");
+    first.renew(term).await.unwrap();
+    // One that leads nothing writes unguarded: `keys` beside a running server.
+    second.create_key(&key("ci"), &change("key.create")).await.unwrap();
+
+    Postgres::shared().sql(&url, "UPDATE leadership SET expires_at = clock_timestamp() - interval '1 second'");
+    let next = second.lead("second").await.unwrap();
+    assert_eq!(next, term + 1);
+    assert!(matches!(first.renew(term).await, Err(MetadataError::Owned(by)) if by == "second"));
+    let before = everything(&second).await;
+    let lost =
+        |result: Result<()>| assert!(matches!(&result, Err(MetadataError::Owned(by)) if by == "second"), "{result:?}");
+    let other = self::job("b");
+    lost(first.create_job(&other, &version(&other), &change("x")).await);
+    lost(first.delete_job(job.job_id, 1, &change("x")).await);
+    lost(first.move_run(&step(&run, &["pending"], "failed")).await.map(|_| ()));
+    lost(first.set_run_facts(run.run_id, 0, &json!({"late": 1})).await);
+    lost(first.create_operation(&operation(), &change("x")).await);
+    lost(first.put_table(&table("t"), &change("x")).await);
+    lost(first.audit(&change("x"), "denied").await);
+    lost(first.forget(now()).await);
+    assert_eq!(everything(&second).await, before);
+    // Reading harms nobody.
+    assert_eq!(first.job(job.job_id).await.unwrap().name, "a");
+    second.move_run(&step(&run, &["pending"], "failed")).await.unwrap();
+    // The same holder, started again, does not wait for its own lease.
+    let again = PostgresStore::connect(&url).await.unwrap();
+    assert_eq!(again.lead("second").await.unwrap(), next + 1);
+    assert!(matches!(second.renew(next).await, Err(MetadataError::Owned(_))));
+    let left =
+        Postgres::shared().sql(&url, "SELECT extract(epoch FROM expires_at - clock_timestamp())::int FROM leadership");
+    assert!((LEASE_SECONDS - 5..=LEASE_SECONDS).contains(&left.parse().unwrap()), "{left}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_under_way_holds_a_take_over_back() {
+    let url = shared_database();
+    let first = PostgresStore::connect(&url).await.unwrap();
+    let second = PostgresStore::connect(&url).await.unwrap();
+    first.lead("same").await.unwrap();
+    let writes = async {
+        let mut done = Vec::new();
+        for index in 0..200 {
+            let job = job(&format!("job-{index}"));
+            match first.create_job(&job, &version(&job), &change("job.create")).await {
+                Ok(()) => done.push(job),
+                Err(MetadataError::Owned(_)) => break,
+                Err(other) => panic!("{other:?}"),
+            }
+        }
+        done
+    };
+    let (done, seen) = tokio::join!(writes, async {
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        second.lead("same").await.unwrap();
+        second.jobs(&JobFilter::default(), page(1000)).await.unwrap().len()
+    });
+    assert!(done.len() < 200, "the take-over came too late to show anything");
+    assert_eq!(done.len(), seen, "what the old leader did was done before the new one looked");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_may_lose_what_it_answered_is_refused() {
+    for setting in ["fsync", "full_page_writes", "synchronous_commit"] {
+        let server = Postgres::start(&[&format!("{setting}=off")]);
+        let error = PostgresStore::connect(&server.database()).await.err().unwrap();
+        assert!(matches!(&error, MetadataError::Unusable(why) if why.contains(&format!("{setting} "))), "{error:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_hold_no_password() {
+    let url = shared_database();
+    let server = Postgres::shared();
+    let mut messages = Vec::new();
+    let secret = server.password();
+    let wrong = url.replace(secret, "CANARY-of-a-password");
+    for (bad, unusable) in [
+        (wrong.clone(), true),
+        (wrong.replace("app:", "nobody:"), true),
+        (format!("{url}_absent"), true),
+        (url.replace("postgres://", "mysql://"), true),
+        (url.replace("127.0.0.1", "127.0.0.1:x"), true),
+        (format!("postgres://app:{secret}@127.0.0.1:1/x"), false),
+        (format!("postgres://app:{secret}@does-not-exist.invalid/x"), false),
+    ] {
+        let begun = Instant::now();
+        let error = PostgresStore::connect(&bad).await.err().unwrap();
+        assert!(begun.elapsed() < SOON, "{bad}: {:?}", begun.elapsed());
+        match (&error, unusable) {
+            (MetadataError::Unusable(_), true) | (MetadataError::Unavailable { ambiguous: false, .. }, false) => {}
+            other => panic!("{bad}: {other:?}"),
+        }
+        messages.push(format!("{error} {error:?}"));
+    }
+    for message in messages {
+        assert!(!message.contains(secret) && !message.contains("CANARY"), "{message}");
+    }
+}
+
+/// A commit whose answer never came is found out, one way or the other.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_fate_of_a_commit_is_read_again() {
+    let url = shared_database();
+    let store = PostgresStore::connect(&url).await.unwrap();
+    // The server ends the connection in the middle of COMMIT: before or after it is durable, by the kind of trigger.
+    Postgres::shared().sql(
+        &url,
+        "CREATE FUNCTION hang_up() RETURNS trigger LANGUAGE plpgsql AS
+           $$ BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); PERFORM pg_sleep(1); RETURN NULL; END $$;
+         CREATE CONSTRAINT TRIGGER hang_up AFTER INSERT ON job DEFERRABLE INITIALLY DEFERRED
+           FOR EACH ROW WHEN (NEW.name LIKE 'lost%') EXECUTE FUNCTION hang_up();",
+    );
+    for index in 0..3 {
+        let lost = job(&format!("lost-{index}"));
+        let error = store.create_job(&lost, &version(&lost), &change("job.create")).await.unwrap_err();
+        assert!(matches!(error, MetadataError::Unavailable { ambiguous: false, .. }), "{error:?}");
+        assert!(matches!(store.job(lost.job_id).await, Err(MetadataError::NotFound { .. })));
+        stored(&store, &format!("kept-{index}")).await;
+    }
+    let log = store.audit_log(0, 100).await.unwrap();
+    assert_eq!(verify_audit((0, String::new()), &log).unwrap().0, 3);
+}
+
+/// A relay that loses answers: the server commits, and nobody hears of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_was_done_is_not_told_as_failed() {
+    let url = shared_database();
+    let relay = relay::Relay::to(Postgres::shared().port()).await;
+    let through = url.replace(&format!(":{}/", Postgres::shared().port()), &format!(":{}/", relay.port));
+    let store = PostgresStore::connect(&through).await.unwrap();
+    for (index, how) in [relay::Loss::HangUp, relay::Loss::Silence].into_iter().enumerate() {
+        let job = job(&format!("job-{index}"));
+        relay.lose_the_answer_to("COMMIT", how);
+        let begun = Instant::now();
+        store.create_job(&job, &version(&job), &change("job.create")).await.unwrap();
+        assert!(relay.lost(), "the answer was lost");
+        assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
+        assert_eq!(store.job(job.job_id).await.unwrap(), job);
+    }
+    assert_eq!(store.audit_log(0, 100).await.unwrap().len(), 2, "once each");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frozen_server_is_unavailable_soon_and_usable_again() {
+    let server = Postgres::start(&[]);
+    let store = PostgresStore::connect(&server.database()).await.unwrap();
+    let job = stored(&store, "a").await;
+    let run = run(&job);
+    store.create_run(&run, &change("run.create")).await.unwrap();
+    server.freeze();
+    let lost = self::job("b");
+    let (versions, x, fail) = (version(&lost), change("x"), step(&run, &["pending"], "failed"));
+    let all = JobFilter::default();
+    let (written, read, moved, pinged, listed) = tokio::join!(
+        within(store.create_job(&lost, &versions, &x)),
+        within(store.job(job.job_id)),
+        within(store.move_run(&fail)),
+        within(store.ping()),
+        within(store.jobs(&all, page(10))),
+    );
+    for error in [written.err(), read.err(), moved.err(), pinged.err(), listed.err()] {
+        assert!(matches!(error, Some(MetadataError::Unavailable { .. })), "{error:?}");
+    }
+    // Callers that did not wait leave nothing behind that hangs.
+    for _ in 0..20 {
+        let _ = tokio::time::timeout(Duration::from_millis(10), store.job(job.job_id)).await;
+    }
+    server.thaw();
+    let begun = Instant::now();
+    while store.job(job.job_id).await.is_err() {
+        assert!(begun.elapsed() < Duration::from_secs(10), "it does not come back");
+    }
+    stored(&store, "c").await;
+    let begun = Instant::now();
+    join_all((0..50).map(async |_| store.job(job.job_id).await.unwrap())).await;
+    assert!(begun.elapsed() < Duration::from_secs(2), "connections were lost for good: {:?}", begun.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_method_says_that_the_server_is_away() {
+    let server = Postgres::start(&[]);
+    let store = PostgresStore::connect(&server.database()).await.unwrap();
+    let job = stored(&store, "a").await;
+    let term = store.lead("one").await.unwrap();
+    server.stop_immediately();
+    let id = Uuid::now_v7();
+    let (versions, run, x) = (version(&job), run(&job), change("x"));
+    let (table, connection, key, operation) = (table("t"), connection("k"), key("k"), operation());
+    let step = step(&run, &["pending"], "failed");
+    let (all_jobs, all_runs) = (JobFilter::default(), RunFilter::default());
+    let (secret, facts) = (secrets("s"), json!({}));
+    macro_rules! away {
+        ($($call:expr),* $(,)?) => {
+            let calls: Vec<(&str, BoxFuture<'_, Option<MetadataError>>)> =
+                vec![$((stringify!($call), Box::pin(async { within($call).await.err() }))),*];
+            // All at once: each waits a while for the server to come back.
+            join_all(calls.into_iter().map(async |(call, done)| {
+                let error = done.await;
+                assert!(
+                    matches!(error, Some(MetadataError::Unavailable { ambiguous: false, .. })),
+                    "{call}: {error:?}"
+                );
+            }))
+            .await;
+        };
+    }
+    away![
+        store.create_job(&job, &versions, &x),
+        store.job(id),
+        store.job_named("a"),
+        store.jobs(&all_jobs, page(1)),
+        store.version(id, 1),
+        store.update_job(&job, None, &x),
+        store.delete_job(id, 1, &x),
+        store.create_run(&run, &x),
+        store.run(id),
+        store.runs(&all_runs, page(1)),
+        store.active_runs(),
+        store.move_run(&step),
+        store.set_run_facts(id, 0, &facts),
+        store.run_events(id),
+        store.create_operation(&operation, &x),
+        store.operation(id),
+        store.running_operations(),
+        store.update_operation(&operation),
+        store.forget(now()),
+        store.views(),
+        store.view("v"),
+        store.put_connection(&connection, &secret, &x),
+        store.connection("k"),
+        store.connections(),
+        store.connection_secrets("k"),
+        store.delete_connection("k", 1, &x),
+        store.put_table(&table, &x),
+        store.table("t"),
+        store.tables(),
+        store.delete_table("t", 1, &x),
+        store.create_key(&key, &x),
+        store.keys(),
+        store.revoke_key(id, now(), &x),
+        store.audit(&x, "denied"),
+        store.audit_log(0, 1),
+        store.audit_head(),
+        store.answer("a", "b", "c"),
+        store.lead("one"),
+        store.renew(term),
+        store.ping(),
+    ];
+    server.restart();
+    let begun = Instant::now();
+    while store.job(job.job_id).await.is_err() {
+        assert!(begun.elapsed() < Duration::from_secs(5), "it does not come back");
+    }
+    store.renew(term).await.unwrap();
+    stored(&store, "b").await;
+}
+
+async fn within<T>(call: impl Future<Output = Result<T>>) -> Result<T> {
+    let begun = Instant::now();
+    let result = call.await;
+    assert!(begun.elapsed() < SOON, "took {:?}", begun.elapsed());
+    result
+}
+
+/// Between the store and the server.
+mod relay {
+    use std::sync::{Arc, Mutex};
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+
+    #[derive(Clone, Copy)]
+    pub enum Loss {
+        HangUp,
+        Silence,
+    }
+
+    pub struct Relay {
+        pub port: u16,
+        wish: Arc<Mutex<Option<(&'static str, Loss)>>>,
+    }
+
+    impl Relay {
+        pub async fn to(port: u16) -> Relay {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let relay = Relay { port: listener.local_addr().unwrap().port(), wish: Arc::default() };
+            let wish = relay.wish.clone();
+            tokio::spawn(async move {
+                while let Ok((near, _)) = listener.accept().await {
+                    tokio::spawn(serve(near, port, wish.clone()));
+                }
+            });
+            relay
+        }
+
+        /// The next message with this text is sent on; what comes back is not.
+        pub fn lose_the_answer_to(&self, text: &'static str, how: Loss) {
+            *self.wish.lock().unwrap() = Some((text, how));
+        }
+
+        pub fn lost(&self) -> bool {
+            self.wish.lock().unwrap().is_none()
+        }
+    }
+
+    async fn serve(mut near: TcpStream, port: u16, wish: Arc<Mutex<Option<(&'static str, Loss)>>>) {
+        let mut far = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        let (mut up, mut down) = (vec![0; 65536], vec![0; 65536]);
+        // Statements are prepared once per connection: their text is not in later messages.
+        let mut mute = None;
+        loop {
+            tokio::select! {
+                read = near.read(&mut up) => {
+                    let Ok(1..) = read else { return };
+                    let message = &up[..read.unwrap()];
+                    let mut wish = wish.lock().unwrap().take_if(|(text, _)| contains(message, text.as_bytes()));
+                    if let Some((_, how)) = wish.take() {
+                        mute = Some(how);
+                    }
+                    if far.write_all(message).await.is_err() { return }
+                }
+                read = far.read(&mut down) => {
+                    let Ok(1..) = read else { return };
+                    match mute {
+                        None => if near.write_all(&down[..read.unwrap()]).await.is_err() { return },
+                        Some(Loss::HangUp) => return,
+                        Some(Loss::Silence) => {}
+                    }
+                }
+            }
+        }
+    }
+
+    fn contains(message: &[u8], text: &[u8]) -> bool {
+        message.windows(text.len()).any(|part| part == text)
+    }
+}

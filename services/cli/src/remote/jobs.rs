@@ -1,0 +1,68 @@
+//! `highwater jobs`: what is stored.
+
+use client::{Client, JobQuery};
+
+use super::arguments::{Form, JobsArguments, JobsVerb, SureArguments};
+use super::failure::Done;
+use super::listing::{Listing, Row, job_state, labels, left, print_record, right, time};
+use super::{connect, done, sure};
+use crate::output::say;
+
+const LIST: usize = 100;
+
+pub async fn jobs(arguments: &JobsArguments) -> Done {
+    let client = connect(&arguments.server)?;
+    let form = arguments.form.form;
+    match &arguments.verb {
+        None => list(&client, &JobQuery::default(), LIST).await?.print(form),
+        Some(JobsVerb::List { state, label, q, limit }) => {
+            let query = JobQuery { states: state.clone(), labels: label.clone(), q: q.clone() };
+            list(&client, &query, *limit).await?.print(form)
+        }
+        Some(JobsVerb::Get { job }) => get(&client, job, form).await,
+        Some(JobsVerb::Delete { job, sure: SureArguments { yes } }) => {
+            sure(*yes, &format!("deleting job '{job}' with its versions, runs and views"))?;
+            client.delete_job(job).await?;
+            say(&format!("deleted job '{job}'\n"));
+            done()
+        }
+    }
+}
+
+pub async fn list(client: &Client, query: &JobQuery, limit: usize) -> Result<Listing, super::Failure> {
+    let jobs = client.jobs(query, limit).await?;
+    let row = |job: &api::Job| {
+        let cells = vec![
+            job.name.clone(),
+            job_state(job.state),
+            job.version.to_string(),
+            labels(&job.labels),
+            time(job.updated_at),
+            job.latest_run.clone().unwrap_or_default(),
+        ];
+        Row::new(cells, job, &job.name)
+    };
+    let columns = [left("name"), left("state"), right("version"), left("labels"), left("updated"), left("latest run")];
+    Ok(Listing::new(columns, jobs.iter().map(row)))
+}
+
+async fn get(client: &Client, job: &str, form: Form) -> Done {
+    let detail = client.job(job).await?;
+    let (job, definition) = (&detail.job, &detail.definition);
+    let operators = definition.graph["nodes"].as_array().map_or(0, Vec::len);
+    let fields = vec![
+        ("name", job.name.clone()),
+        ("id", job.id.clone()),
+        ("state", job_state(job.state)),
+        ("version", job.version.to_string()),
+        ("latest run", job.latest_run.clone().unwrap_or_default()),
+        ("labels", labels(&job.labels)),
+        ("views", definition.views.join(", ")),
+        ("delivery", client::name(&definition.delivery)),
+        ("created", time(job.created_at)),
+        ("updated", time(job.updated_at)),
+        ("operators", operators.to_string()),
+        ("sql", definition.sql.clone().unwrap_or_default()),
+    ];
+    print_record(fields, &detail, &job.name, form)
+}

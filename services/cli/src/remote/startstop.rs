@@ -1,0 +1,50 @@
+//! `highwater start` and `highwater stop`.
+
+use api::{OperationState, StartRun, StopMode};
+
+use super::arguments::{StartArguments, StopArguments};
+use super::failure::{Done, Failure};
+use super::listing::{Record, json, show_record};
+use super::waiting::{self, Hints};
+use super::{connect, done, run_of, runs};
+use crate::Exit;
+use crate::output::say;
+
+pub async fn start(arguments: &StartArguments) -> Done {
+    let client = connect(&arguments.server)?;
+    let start = StartRun { start_positions_of: arguments.positions_of.clone(), ..StartRun::default() };
+    let run = client.start_run(&arguments.job, &start).await?;
+    show_record(&runs::record(&run), arguments.form.form)?;
+    if !arguments.wait {
+        return done();
+    }
+    let hints = Hints { server: arguments.server.server.clone() };
+    Ok(waiting::exit(&waiting::wait(&client, &run.id, &hints).await?))
+}
+
+pub async fn stop(arguments: &StopArguments) -> Done {
+    let client = connect(&arguments.server)?;
+    let run = run_of(&client, &arguments.run).await?;
+    let mode = if arguments.now { StopMode::Now } else { StopMode::Drain };
+    let mut operation = client.stop_run(&run, mode).await?;
+    if arguments.wait {
+        let waited = tokio::select! {
+            waited = client.wait_operation(&operation.id, None) => waited?,
+            _ = tokio::signal::ctrl_c() => {
+                say(&format!("{run} is stopping all the same; see `highwater runs get {run}`\n"));
+                return Err(Failure::Interrupted);
+            }
+        };
+        operation = waited;
+    }
+    let failure = operation.failure.as_ref().map(|failure| failure.detail.clone());
+    let fields = vec![
+        ("run", run),
+        ("operation", operation.id.clone()),
+        ("state", client::name(&operation.state)),
+        ("progress", operation.progress.clone().unwrap_or_default()),
+        ("failure", failure.unwrap_or_default()),
+    ];
+    show_record(&Record { fields, item: json(&operation), name: operation.id.clone() }, arguments.form.form)?;
+    Ok(if operation.state == OperationState::Failed { Exit::Failed } else { Exit::Done })
+}

@@ -1,0 +1,78 @@
+//! What needs a terminal: questions, secrets that are not shown, single keys, its size.
+
+use std::io::{BufRead, IsTerminal, Write};
+use std::os::fd::AsRawFd;
+
+use crate::output::say;
+
+/// Whether someone can be asked.
+pub fn can_ask() -> bool {
+    std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
+}
+
+/// Asks on stderr; `None` at the end of the input.
+pub fn ask(question: &str) -> Option<String> {
+    say(question);
+    let _ = std::io::stderr().flush();
+    line().ok().flatten()
+}
+
+/// A line of stdin without its end.
+pub fn line() -> std::io::Result<Option<String>> {
+    let mut line = String::new();
+    if std::io::stdin().lock().read_line(&mut line)? == 0 {
+        return Ok(None);
+    }
+    Ok(Some(line.trim_end_matches(['\r', '\n']).to_string()))
+}
+
+/// Asks for something that is not to be seen; without a terminal the next line of stdin.
+pub fn secret(question: &str) -> std::io::Result<Option<String>> {
+    if !can_ask() {
+        return line();
+    }
+    say(question);
+    let quiet = Mode::of_stdin(libc::ECHO);
+    let answer = line();
+    drop(quiet);
+    say("\n");
+    answer
+}
+
+/// A terminal mode that lasts until this is dropped.
+pub struct Mode {
+    before: libc::termios,
+}
+
+impl Mode {
+    /// Stdin without some of its local flags; `None` if that is no terminal.
+    pub fn of_stdin(without: libc::tcflag_t) -> Option<Mode> {
+        let descriptor = std::io::stdin().as_raw_fd();
+        // SAFETY: termios is plain data, and the call fills all of it or fails.
+        let mut mode: libc::termios = unsafe { std::mem::zeroed() };
+        // SAFETY: the descriptor is open as long as the program runs, the pointer is of a local value.
+        if unsafe { libc::tcgetattr(descriptor, &raw mut mode) } != 0 {
+            return None;
+        }
+        let before = mode;
+        mode.c_lflag &= !without;
+        // SAFETY: as above; the value was filled by tcgetattr.
+        (unsafe { libc::tcsetattr(descriptor, libc::TCSANOW, &raw const mode) } == 0).then_some(Mode { before })
+    }
+}
+
+impl Drop for Mode {
+    fn drop(&mut self) {
+        // SAFETY: the value is what tcgetattr has given. If it fails, the terminal is gone.
+        unsafe { libc::tcsetattr(std::io::stdin().as_raw_fd(), libc::TCSANOW, &raw const self.before) };
+    }
+}
+
+/// Columns and lines of the terminal at stdout.
+pub fn size() -> Option<(usize, usize)> {
+    // SAFETY: winsize is plain data, and the call fills all of it or fails.
+    let mut size: libc::winsize = unsafe { std::mem::zeroed() };
+    // SAFETY: the pointer is of a local value of the type that the request wants.
+    let got = unsafe { libc::ioctl(libc::STDOUT_FILENO, libc::TIOCGWINSZ, &raw mut size) };
+    (got == 0 && size.ws_col > 0 && size.ws_row > 0).then_some((size.ws_col.into(), size.ws_row.into()))
+}
