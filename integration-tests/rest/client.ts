@@ -32,6 +32,7 @@ while (run.state !== "finished") {
 const rows = good(await client.GET("/api/v1/views/{view}/rows", {
   params: { path: { view }, query: { order_by: ["total desc"], limit: 2 } },
 }));
+check(typeof rows === "object", "JSON is what is given unless something else is asked for");
 check(JSON.stringify(rows.rows) === '[{"auction":2,"total":400},{"auction":1,"total":60}]', JSON.stringify(rows.rows));
 
 // The graph is typed: variants are told apart by their tag.

@@ -202,9 +202,13 @@ fn endpoints_outside_are_forbidden_however_they_are_written() {
         "[fd00:ec2::254]",
         "metadata.google.internal",
     ] {
+        let connection = fresh("s3");
+        let body = json!({"name": connection, "kind": "s3",
+            "options": {"s3.endpoint": format!("http://{host}/"), "s3.region": "us-east-1"},
+            "secrets": {"s3.access-key": "a", "s3.secret-key": "b"}});
+        server.post("/api/v1/connections", &body).expect(201);
         let s3 = format!(
-            "CREATE TABLE s (l STRING) WITH ('connector' = 'filesystem', 'path' = 's3://bucket/x.csv', 'format' = 'csv',
-               's3.endpoint' = 'http://{host}/', 's3.region' = 'us-east-1');
+            "CREATE TABLE s (l STRING) WITH ('connector' = 'filesystem', 'connection' = '{connection}', 'path' = 's3://bucket/x.csv', 'format' = 'csv');
              CREATE TABLE t (l STRING) WITH ('connector' = 'blackhole'); INSERT INTO t SELECT l FROM s"
         );
         let answer = submit(&server, &s3).send();
@@ -258,7 +262,8 @@ fn secrets_do_not_stand_in_jobs() {
     // Names of what does not exist.
     let sql = "CREATE TABLE s (l STRING) WITH ('connector' = 'kafka', 'connection' = 'nobody', 'topic' = 't', 'format' = 'json');
                CREATE TABLE t (l STRING) WITH ('connector' = 'blackhole'); INSERT INTO t SELECT l FROM s";
-    submit(&server, sql).refused(404, "connection_not_found");
+    let problem = submit(&server, sql).refused(422, "invalid_graph");
+    assert_eq!(problem["errors"][0]["code"], "connection_not_found", "{problem}");
 }
 
 #[rstest]
@@ -310,7 +315,7 @@ fn a_valid_script_is_explained() {
     );
     let nodes = answer["nodes"].as_array().unwrap();
     assert!(nodes.iter().any(|node| node["changelog"] != "insert_only"), "{answer}");
-    assert_eq!(nodes[0]["time_attribute"], "ts");
+    assert!(nodes.iter().any(|node| node["time_attribute"] == "ts"), "{answer}");
     // The graph that it shows is one that can be submitted.
     let body = json!({"name": fresh("explained"), "graph": answer["graph"], "start": false});
     server.post("/api/v1/jobs", &body).expect(201);

@@ -29,7 +29,7 @@ fn a_typescript_client_submits_reads_and_meets_errors() {
     let (folder, node) = (tempfile::tempdir().unwrap(), program::node_modules());
     let sources = program::repository().join("integration-tests/rest");
     std::os::unix::fs::symlink(&node, folder.path().join("node_modules")).unwrap();
-    for file in ["client.ts", "package.json"] {
+    for file in ["client.ts", "package.json", "tsconfig.json"] {
         std::fs::copy(sources.join(file), folder.path().join(file)).unwrap();
     }
     let tool = |path: &str| {
@@ -38,21 +38,7 @@ fn a_typescript_client_submits_reads_and_meets_errors() {
         command
     };
     run(tool("openapi-typescript/bin/cli.js").arg(document(&server, folder.path())).args(["-o", "schema.d.ts"]));
-    run(tool("typescript/bin/tsc").args([
-        "--strict",
-        "--noUncheckedIndexedAccess",
-        "--target",
-        "es2022",
-        "--module",
-        "nodenext",
-        "--moduleResolution",
-        "nodenext",
-        "--lib",
-        "es2022,dom",
-        "--types",
-        "",
-        "client.ts",
-    ]));
+    run(tool("typescript/bin/tsc").args(["-p", "."]));
     let view = fresh("typescript");
     let mut client = Command::new("node");
     client
@@ -69,7 +55,7 @@ fn a_python_client_submits_reads_and_meets_errors() {
     let server = shared();
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("config.yaml");
-    std::fs::write(&config, "package_name_override: highwater_client\npost_hooks: []\n").unwrap();
+    std::fs::write(&config, "package_name_override: highwater_client\npost_hooks: []\ncontent_type_overrides: {application/openmetrics-text: text/plain}\n").unwrap();
     let generator = program::python().with_file_name("openapi-python-client");
     let said = run(Command::new(generator)
         .args(["generate", "--meta", "none", "--fail-on-warning", "--output-path", "highwater_client", "--config"])
@@ -125,7 +111,6 @@ fn a_fuzzer_finds_no_answer_that_is_not_documented() {
             "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance,\
              response_headers_conformance,unsupported_method,allow_header_conformance",
         )
-        // It would wait for runs that nobody starts.
         .arg("--url")
         .arg(format!("http://{}", server.address))
         .arg(path)

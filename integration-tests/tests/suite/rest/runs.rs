@@ -136,7 +136,7 @@ fn a_running_job_shows_what_it_does() {
     server.get(&path(&run, "/logs?lines=1")).expect(200);
     assert_eq!(moves(&server, &run), [">pending", "pending>starting", "starting>running"]);
     let metrics = server.get("/metrics").expect(200).text();
-    assert!(metrics.contains(run["job_name"].as_str().unwrap()), "{metrics}");
+    assert!(metrics.contains(run["id"].as_str().unwrap()), "{metrics}");
     assert!(metrics.ends_with("# EOF\n"));
 
     // A wait is over when the time is, also if the run is not.
@@ -240,7 +240,7 @@ fn late_rows_and_dead_letters_are_shown() {
         "SET 'source.batch-rows' = '1';
          SET 'watermark.interval' = '0s';
          CREATE TABLE rows_in (k BIGINT, ts TIMESTAMP(3), WATERMARK FOR ts AS ts)
-           WITH ('connector' = 'filesystem', 'path' = '{file}', 'format' = 'json', 'on-bad-record' = 'dead-letter');
+           WITH ('connector' = 'filesystem', 'path' = '{file}', 'format' = 'json', 'on_bad_record' = 'dead_letter');
          CREATE TABLE {view} (s TIMESTAMP(3), n BIGINT) WITH ('connector' = 'view');
          INSERT INTO {view} SELECT window_start, COUNT(*) FROM TABLE(TUMBLE(TABLE rows_in, DESCRIPTOR(ts), INTERVAL '1' MINUTE))
            GROUP BY window_start, window_end;"
