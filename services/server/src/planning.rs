@@ -373,7 +373,8 @@ pub fn outputs(graph: &Graph) -> Vec<String> {
             return path.trim_end_matches('/').to_string();
         }
         // A directory that exists has one real path; of another the text has to do.
-        let real = std::fs::canonicalize(&path).unwrap_or_else(|_| std::path::PathBuf::from(&path).components().collect());
+        let real =
+            std::fs::canonicalize(&path).unwrap_or_else(|_| std::path::PathBuf::from(&path).components().collect());
         real.display().to_string()
     };
     written.map(spelled).collect()
