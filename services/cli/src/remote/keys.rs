@@ -96,7 +96,10 @@ impl Place {
                 Failure::Wrong(format!("cannot use the data directory {}: {error}", config.data.display()))
             })?;
         }
-        let store = server::open_store(&config).await.map_err(|error| Failure::Wrong(error.to_string()))?;
+        let store = server::open_store(&config).await.map_err(|error| match error {
+            server::StartError::Store(error) => refused(error),
+            other => Failure::Wrong(other.to_string()),
+        })?;
         Ok(Place::Store(store))
     }
 
@@ -177,6 +180,7 @@ fn refused(error: metadata::MetadataError) -> Failure {
     match error {
         metadata::MetadataError::NotFound { .. } => Failure::NotThere(message),
         metadata::MetadataError::Exists { .. } => Failure::Taken(message),
+        metadata::MetadataError::Owned(_) => Failure::Taken(format!("{message}; ask that server: leave out --data")),
         metadata::MetadataError::Unavailable { .. } => Failure::Away(message),
         _ => Failure::Wrong(message),
     }

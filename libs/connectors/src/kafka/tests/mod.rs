@@ -1,6 +1,7 @@
 //! Against a real broker.
 #![allow(clippy::unwrap_used)]
 
+mod avro;
 mod failures;
 mod sinks;
 mod sources;
