@@ -34,7 +34,7 @@ static DOCUMENT: OnceLock<Document> = OnceLock::new();
 
 /// A server with a data directory of its own. It ends with this value, and so do the processes of its runs.
 pub struct Highwater {
-    folder: Arc<tempfile::TempDir>,
+    folder: tempfile::TempDir,
     process: Option<Server>,
     pub address: String,
     client: reqwest::Client,
@@ -51,32 +51,34 @@ impl Highwater {
 
     /// The same with more arguments of `highwater serve`.
     pub fn with(arguments: &[&str]) -> Highwater {
-        let folder = Arc::new(tempfile::tempdir().expect("a directory for temporary files"));
-        std::fs::create_dir(folder.path().join("files")).expect("a directory can be made");
-        let mut server = Highwater {
-            folder,
-            process: None,
-            address: String::new(),
-            client: reqwest::Client::builder().no_proxy().build().expect("a client without certificates of its own"),
-            key: None,
-            arguments: arguments.iter().map(|argument| argument.to_string()).collect(),
-            starts: 0,
-        };
+        let mut server = Highwater::new();
+        server.arguments = arguments.iter().map(|argument| argument.to_string()).collect();
         server.begin();
         server
     }
 
     /// With a configuration file; names as in `docs/service.md`.
     pub fn configured(config: &Value) -> Highwater {
-        let file = tempfile::NamedTempFile::new().expect("a temporary file");
-        std::fs::write(file.path(), config.to_string()).expect("a temporary file can be written");
-        let path = file.path().to_str().expect("the path is text").to_string();
-        let server = Highwater::with(&["--config", &path]);
-        std::fs::copy(file.path(), server.folder.path().join("config.json")).expect("a file can be copied");
-        let mut server = server;
-        server.arguments =
-            vec!["--config".into(), server.folder.path().join("config.json").to_str().expect("text").into()];
+        let mut server = Highwater::new();
+        let path = server.folder.path().join("config.json");
+        std::fs::write(&path, config.to_string()).expect("a file can be written");
+        server.arguments = vec!["--config".into(), path.to_str().expect("the path is text").into()];
+        server.begin();
         server
+    }
+
+    fn new() -> Highwater {
+        let folder = tempfile::tempdir().expect("a directory for temporary files");
+        std::fs::create_dir(folder.path().join("files")).expect("a directory can be made");
+        Highwater {
+            folder,
+            process: None,
+            address: String::new(),
+            client: reqwest::Client::builder().no_proxy().build().expect("a client without certificates of its own"),
+            key: None,
+            arguments: Vec::new(),
+            starts: 0,
+        }
     }
 
     /// The command that starts it, with its outputs in files.

@@ -59,6 +59,7 @@ const NEEDS: &[(&str, &[&str])] = &[
             "patch_job",
             "query_sql",
             "start_run",
+            "test_connection",
             "stop_run",
         ],
     ),
@@ -72,7 +73,6 @@ const NEEDS: &[(&str, &[&str])] = &[
             "list_keys",
             "replace_connection",
             "revoke_key",
-            "test_connection",
         ],
     ),
 ];

@@ -242,8 +242,12 @@ fn late_rows_and_dead_letters_are_shown() {
          CREATE TABLE rows_in (k BIGINT, ts TIMESTAMP(3), WATERMARK FOR ts AS ts)
            WITH ('connector' = 'filesystem', 'path' = '{file}', 'format' = 'json', 'on_bad_record' = 'dead_letter');
          CREATE TABLE {view} (s TIMESTAMP(3), n BIGINT) WITH ('connector' = 'view');
-         INSERT INTO {view} SELECT window_start, COUNT(*) FROM TABLE(TUMBLE(TABLE rows_in, DESCRIPTOR(ts), INTERVAL '1' MINUTE))
-           GROUP BY window_start, window_end;"
+         CREATE TABLE bin (payload BYTES) WITH ('connector' = 'blackhole');
+         EXECUTE STATEMENT SET BEGIN
+         INSERT INTO bin SELECT payload FROM highwater.dead_letters;
+         INSERT INTO {view} SELECT window_start, SUM(k) FROM TABLE(TUMBLE(TABLE rows_in, DESCRIPTOR(ts), INTERVAL '1' MINUTE))
+           GROUP BY window_start, window_end;
+         END;"
     );
     let (_, run) = server.submit(&fresh("letters"), &sql);
     let run = server.wait_for_end(&run);
