@@ -14,7 +14,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicRe
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
+use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
@@ -160,7 +160,7 @@ broker.heartbeat.interval.ms=500
 broker.session.timeout.ms=3000
 log.cleaner.dedupe.buffer.size=16777216
 log.cleaner.backoff.ms=200
-log.retention.check.interval.ms=500
+log.retention.ms=-1
 file.delete.delay.ms=100
 auto.create.topics.enable=false
 num.partitions=1
@@ -335,6 +335,23 @@ transaction.abort.timed.out.transaction.cleanup.interval.ms=1000
         flush(&producer);
     }
 
+    /// Writes a key and a value of any bytes for each record, and waits until all have arrived.
+    pub fn produce_bytes(&self, topic: &str, partition: i32, records: &[(Option<&[u8]>, Option<&[u8]>)]) {
+        let mut config = self.client();
+        let producer: BaseProducer = config.set("linger.ms", "1").create().expect("a client");
+        for (key, value) in records {
+            let mut next = BaseRecord::<[u8], [u8]>::to(topic).partition(partition);
+            if let Some(key) = key {
+                next = next.key(key);
+            }
+            if let Some(value) = value {
+                next = next.payload(value);
+            }
+            assert!(producer.send(next).is_ok(), "a few records have room");
+        }
+        flush(&producer);
+    }
+
     /// Writes records in a transaction that is committed or aborted.
     pub fn produce_in_transaction(&self, topic: &str, records: &[Record], commit: bool) {
         static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -360,6 +377,34 @@ transaction.abort.timed.out.transaction.cleanup.interval.ms=1000
 
     /// All committed records of a topic, by partition and offset.
     pub fn records(&self, topic: &str) -> Vec<Record> {
+        let text = |bytes: Option<&[u8]>| bytes.map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+        let read = |message: &BorrowedMessage<'_>| {
+            let headers = message
+                .headers()
+                .map(|headers| headers.iter().map(|header| (header.key.to_string(), text(header.value))).collect());
+            Record {
+                partition: message.partition(),
+                offset: message.offset(),
+                key: text(message.key()),
+                value: text(message.payload()),
+                timestamp: message.timestamp().to_millis(),
+                headers: headers.unwrap_or_default(),
+            }
+        };
+        let mut all = self.read(topic, read);
+        all.sort_by_key(|record| (record.partition, record.offset));
+        all
+    }
+
+    /// Keys and values of all committed records as they are, those of a partition in order.
+    pub fn messages(&self, topic: &str) -> Vec<(Option<Vec<u8>>, Option<Vec<u8>>)> {
+        self.read(topic, |message| {
+            let bytes = |bytes: Option<&[u8]>| bytes.map(<[u8]>::to_vec);
+            (bytes(message.key()), bytes(message.payload()))
+        })
+    }
+
+    fn read<T>(&self, topic: &str, each: impl Fn(&BorrowedMessage<'_>) -> T) -> Vec<T> {
         let mut config = self.client();
         config.set("group.id", "test").set("enable.auto.commit", "false").set("enable.partition.eof", "true");
         config.set("auto.offset.reset", "earliest").set("isolation.level", "read_committed");
@@ -379,23 +424,9 @@ transaction.abort.timed.out.transaction.cleanup.interval.ms=1000
                 None => {}
                 Some(Err(rdkafka::error::KafkaError::PartitionEOF(_))) => ended += 1,
                 Some(Err(error)) => panic!("topic {topic}: {error}"),
-                Some(Ok(message)) => {
-                    let text = |bytes: Option<&[u8]>| bytes.map(|bytes| String::from_utf8_lossy(bytes).into_owned());
-                    let headers = message.headers().map(|headers| {
-                        headers.iter().map(|header| (header.key.to_string(), text(header.value))).collect()
-                    });
-                    all.push(Record {
-                        partition: message.partition(),
-                        offset: message.offset(),
-                        key: text(message.key()),
-                        value: text(message.payload()),
-                        timestamp: message.timestamp().to_millis(),
-                        headers: headers.unwrap_or_default(),
-                    });
-                }
+                Some(Ok(message)) => all.push(each(&message)),
             }
         }
-        all.sort_by_key(|record| (record.partition, record.offset));
         all
     }
 }

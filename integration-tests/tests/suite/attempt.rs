@@ -681,3 +681,46 @@ fn the_rows_of_a_query_that_fails_break_off() {
     assert_eq!(outcome["end"]["state"], "failed", "the cause is there when the stream breaks");
     assert_eq!(attempt.end(), Some(1));
 }
+
+#[test]
+fn late_rows_and_dead_letters_can_be_seen_when_no_table_reads_them() {
+    let folder = folder();
+    let mut lines: Vec<String> =
+        (0..3000).map(|row| format!("{row},2020-01-01 00:{:02}:{:02}", row / 60 % 60, row % 60)).collect();
+    lines.push("bad,line,x".into());
+    std::fs::write(folder.path().join("in.csv"), lines.join("\n") + "\n").unwrap();
+    let script = format!(
+        "CREATE TABLE t (n BIGINT, ts TIMESTAMP(3), WATERMARK FOR ts AS ts - INTERVAL '1' SECOND) WITH (
+           'connector' = 'replay', 'path' = '{}', 'format' = 'csv', 'csv.header' = 'false', 'replay.disorder' = '2min',
+           'on_bad_record' = 'dead_letter');
+         CREATE TABLE sums (n BIGINT) WITH ('connector' = 'blackhole');
+         CREATE TABLE letters (code STRING) WITH ('connector' = 'blackhole');
+         INSERT INTO letters SELECT code FROM highwater.dead_letters;
+         INSERT INTO sums SELECT SUM(n) FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '10' SECOND)) GROUP BY window_start, window_end;",
+        folder.path().join("in.csv").display()
+    );
+    let mut spec = spec(folder.path(), &script);
+    spec["settings"]["watermark.interval"] = json!("0s");
+    spec["settings"]["source.batch-rows"] = json!(100);
+    spec["settings"]["processes"] = json!(2);
+    let mut attempt = start(folder, &spec);
+    assert_eq!(attempt.end(), Some(0));
+    let outcome = attempt.outcome();
+    let late = sum(operator(&outcome, "window_assign"), "late");
+    let shown = outcome["late_rows"].as_array().unwrap();
+    assert!(late > 100 && shown.len() as u64 == late.min(1000), "{late} late, {} shown", shown.len());
+    let nodes: Vec<&str> =
+        spec["graph"]["nodes"].as_array().unwrap().iter().map(|node| node["id"].as_str().unwrap()).collect();
+    for row in shown {
+        assert!(row["event_time_us"].as_i64() < row["watermark_us"].as_i64(), "{row}");
+        assert!(nodes.contains(&row["operator"].as_str().unwrap()), "{row}");
+        let values: Value = serde_json::from_str(row["row"].as_str().unwrap()).unwrap();
+        assert!(values["n"].is_u64(), "{row}");
+    }
+    for stage in outcome["operators"].as_array().unwrap() {
+        assert!(nodes.contains(&stage["operator"].as_str().unwrap()), "{stage}");
+    }
+    let letters = outcome["dead_letters"].as_array().unwrap();
+    assert_eq!(letters.len(), 1, "{letters:?}");
+    assert_eq!((&letters[0]["payload"], &letters[0]["position"]), (&json!("bad,line,x"), &json!("3000")));
+}

@@ -77,7 +77,7 @@ fn case_gives_its_golden_rows(
 pub struct Case {
     pub name: String,
     pub folder: PathBuf,
-    directives: BTreeMap<String, String>,
+    pub directives: BTreeMap<String, String>,
     pub sources: Vec<Source>,
     pub expected: Vec<Row>,
 }

@@ -171,7 +171,7 @@ fn records_that_cannot_be_read_follow_the_tables_policy() {
     for (at, parts) in [
         [format!(r#""split":"{topic}-0","position":1,"code":"truncated""#), r#""payload":"{""#.to_string()],
         [
-            format!(r#""split":"{topic}-1","position":0,"code":"out_of_range""#),
+            format!(r#""split":"{topic}-1","position":0,"code":"wrong_type""#),
             r#""payload":"{\"n\":\"x\"}""#.to_string(),
         ],
         [format!(r#""split":"{topic}-1","position":2,"code":"no_value""#), r#""payload":"""#.to_string()],
@@ -195,7 +195,7 @@ fn follow(folder: &Path, script: &str, arguments: &[&str], done: impl FnMut() ->
     command.args(["run", "script.sql"]).args(arguments).stdout(log.try_clone().unwrap()).stderr(log);
     let mut child = command.spawn().unwrap();
     let waiting = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        wait_until("the run has written what it is to write", Duration::from_secs(60), done);
+        wait_until("the run has written what it is to write", Duration::from_secs(120), done);
     }));
     send(child.id(), 2);
     let until = Instant::now() + Duration::from_secs(20);

@@ -9,6 +9,7 @@ mod flow;
 mod fuzz;
 mod kafka;
 mod ledgers;
+mod rest;
 mod restart;
 mod s3;
 mod support;

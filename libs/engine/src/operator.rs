@@ -63,6 +63,8 @@ pub struct Output {
 /// Rows that came too late, for whoever wants to see some.
 #[derive(Debug)]
 pub struct LateRows {
+    /// The operator's id in the graph.
+    pub operator: String,
     /// With memory of their own: they are kept for a while.
     pub rows: RecordBatch,
     /// Microseconds, one per row.

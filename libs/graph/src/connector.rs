@@ -692,6 +692,7 @@ mod tests {
             ("path", "pulsar", "blackhole", false),
             ("properties.sasl.password", "kafka", "blackhole", true),
             ("scan.startup.mode", "kafka", "filesystem", true),
+            ("avro-confluent.url", "kafka", "filesystem", true),
         ] {
             assert_eq!(is_left_behind(option, was, now), left, "{option} from {was} to {now}");
         }

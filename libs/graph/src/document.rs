@@ -103,6 +103,7 @@ impl Graph {
                 Operator::Source(Source { connector: SourceConnector::Kafka(kafka), .. })
                 | Operator::Sink(Sink { connector: SinkConnector::Kafka(kafka), .. }) => {
                     kafka.properties.redact();
+                    kafka.avro.secrets_mut().for_each(|secret| secret.0 = "***".to_string());
                     continue;
                 }
                 _ => continue,
@@ -466,5 +467,12 @@ mod tests {
         let text = GOOD.replace("\"format\": \"json\"", "\"format\": \"json\", \"s3.secret-key\": \"hunter2\"");
         let graph = Graph::from_json(&text).expect("good");
         assert!(!graph.to_json_redacted().contains("hunter2"));
+        let kafka = r#"{"version": 1, "nodes": [
+            {"id": "s", "type": "source", "table": "r", "columns": [{"name": "x", "type": "INT"}], "connector": {"type": "kafka",
+             "topic": "t", "properties.bootstrap.servers": "b:1", "properties.sasl.password": "hunter2", "format": "avro-confluent",
+             "avro-confluent.url": "http://r:1", "avro-confluent.basic-auth.user-info": "u:hunter2"}},
+            {"id": "o", "type": "sink", "inputs": ["s"], "table": "o", "connector": {"type": "print"}}]}"#;
+        let shown = Graph::from_json(kafka).expect("good").to_json_redacted();
+        assert!(shown.contains("http://r:1") && !shown.contains("hunter2"), "{shown}");
     }
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::{Map, Value};
 
 use crate::connector::{JsonTimestamps, Lenient, boolean, optional_number, timestamps};
-use crate::{DataType, Period, Problem};
+use crate::{AvroConfluentOptions, DataType, Period, Problem};
 
 /// How a record's value or key is read and written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -19,6 +19,9 @@ pub enum RecordFormat {
     Json,
     /// The bytes of the one column, which is BYTES or STRING.
     Raw,
+    /// One record of Avro behind the id of its schema, which is in a registry.
+    #[serde(rename = "avro-confluent")]
+    AvroConfluent,
 }
 
 /// Where the reading of a topic's partitions begins.
@@ -217,6 +220,9 @@ pub struct KafkaOptions {
     /// Whether a sink sends rows only when their epoch is complete, also where it could send them at once. Default: false.
     #[serde(rename = "sink.whole-epochs", default, deserialize_with = "boolean")]
     pub whole_epochs: bool,
+    /// The schema registry of the format `avro-confluent`.
+    #[serde(flatten)]
+    pub avro: AvroConfluentOptions,
     /// Any property of librdkafka, as `properties.NAME`: `properties.bootstrap.servers`, `properties.security.protocol`...
     #[serde(flatten)]
     pub properties: Properties,
@@ -255,14 +261,22 @@ impl KafkaOptions {
         self.key_fields.split(';').map(str::trim).filter(|name| !name.is_empty()).map(str::to_string).collect()
     }
 
+    /// Whether values or keys have their schemas in a registry.
+    pub fn uses_registry(&self) -> bool {
+        [self.format, self.key_format].contains(&RecordFormat::AvroConfluent)
+    }
+
     pub fn is_bounded(&self) -> bool {
         self.bounded_mode != BoundedMode::Unbounded
     }
 
-    /// Flink's other names for the same: `value.format` and `value.json.*`.
+    /// Flink's other names for the same: `value.format`, `value.json.*` and `value.avro-confluent.*`.
     pub(crate) fn renamed(options: &Map<String, Value>) -> Map<String, Value> {
         let name = |name: &String| match name.strip_prefix("value.") {
-            Some(short) if (short == "format" || short.starts_with("json.")) && !options.contains_key(short) => {
+            Some(short)
+                if (short == "format" || short.starts_with("json.") || short.starts_with("avro-confluent."))
+                    && !options.contains_key(short) =>
+            {
                 short.to_string()
             }
             _ => name.clone(),
@@ -362,6 +376,10 @@ impl KafkaOptions {
                 );
             }
         }
+        // A connection fills in what is missing, and is known only when the table is opened.
+        if self.uses_registry() && self.connection.is_none() {
+            problems.extend(self.avro.problems(at));
+        }
         problems
     }
 
@@ -433,6 +451,38 @@ mod tests {
         // A graph is shipped as JSON.
         let text = serde_json::to_value(&read.as_ref().expect("read")).expect("plain data");
         assert_eq!(SourceConnector::from_options(text.as_object().expect("an object"), "").as_ref(), read.as_ref());
+    }
+
+    #[test]
+    fn a_registry_stands_beside_the_properties() {
+        let avro = json!({"value.format": "avro-confluent", "key.format": "avro-confluent",
+            "value.avro-confluent.url": "http://r:8081", "key.avro-confluent.subject": "k",
+            "avro-confluent.basic-auth.user-info": "u:hunter2", "properties.fetch.min.bytes": 7});
+        let read = SourceConnector::from_options(&options(avro), "");
+        let Ok(SourceConnector::Kafka(kafka)) = &read else { panic!("{read:?}") };
+        assert_eq!((kafka.format, kafka.key_format), (RecordFormat::AvroConfluent, RecordFormat::AvroConfluent));
+        assert_eq!(kafka.avro.url.as_deref(), Some("http://r:8081"));
+        assert_eq!(kafka.avro.key_subject.as_deref(), Some("k"));
+        let names: Vec<&str> = kafka.properties.0.keys().map(String::as_str).collect();
+        assert_eq!(names, ["properties.bootstrap.servers", "properties.fetch.min.bytes"], "each option has one place");
+        let shipped = serde_json::to_value(&read.as_ref().expect("read")).expect("plain data");
+        assert_eq!(SourceConnector::from_options(shipped.as_object().expect("an object"), "").as_ref(), read.as_ref());
+        for (more, expected) in [
+            (json!({"format": "avro-confluent"}), "/avro-confluent.url: the format avro-confluent needs the URL"),
+            (json!({"key.format": "avro-confluent", "avro-confluent.url": "r:1"}), "the URL of the schema registry"),
+            (
+                json!({"format": "avro-confluent", "avro-confluent.ulr": "http://r:1"}),
+                "did you mean avro-confluent.url?",
+            ),
+            (json!({"format": "avro"}), "did you mean avro-confluent?"),
+        ] {
+            assert!(wrong(more.clone()).contains(expected), "{more}: {}", wrong(more));
+        }
+        let of_connection = json!({"connection": "main", "format": "avro-confluent"});
+        assert!(SinkConnector::from_options(&options(of_connection), "").is_ok());
+        let schema = crate::connector::option_schema("kafka", true);
+        assert!(schema["properties"]["avro-confluent.url"].is_object(), "{schema}");
+        assert!(schema["additionalProperties"].is_object(), "{schema}");
     }
 
     #[test]

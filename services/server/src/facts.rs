@@ -17,6 +17,8 @@ use crate::attempts::history::{results_watermark, sum};
 #[serde(default)]
 pub struct RunRequest {
     pub start_positions: Positions,
+    /// Directories that it writes, which no other active run may.
+    pub outputs: Vec<String>,
 }
 
 /// What became of it.

@@ -360,6 +360,26 @@ fn differences(one: &Value, other: &Value, at: &str, found: &mut Vec<String>) {
     }
 }
 
+/// Directories that a graph writes, in one spelling.
+pub fn outputs(graph: &Graph) -> Vec<String> {
+    let written = graph.nodes.iter().filter_map(|node| match &node.operator {
+        Operator::Sink(graph::Sink { connector: SinkConnector::Filesystem(files), .. }) => Some(&files.path),
+        _ => None,
+    });
+    let spelled = |path: &String| {
+        let path = path.strip_prefix("file://").unwrap_or(path);
+        let path = path.strip_prefix("s3a://").map_or_else(|| path.to_string(), |rest| format!("s3://{rest}"));
+        if path.starts_with("s3://") {
+            return path.trim_end_matches('/').to_string();
+        }
+        // A directory that exists has one real path; of another the text has to do.
+        let real =
+            std::fs::canonicalize(&path).unwrap_or_else(|_| std::path::PathBuf::from(&path).components().collect());
+        real.display().to_string()
+    };
+    written.map(spelled).collect()
+}
+
 /// Names of the connections that a graph uses.
 pub fn connections(graph: &Graph) -> BTreeSet<String> {
     let named = |connector: Value| connector.get("connection").and_then(Value::as_str).map(str::to_string);

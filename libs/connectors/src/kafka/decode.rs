@@ -11,6 +11,7 @@ use arrow::compute;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use engine::{BadRecord, RowPositions, RunError, SourceHints};
 use expr::arrow_schema;
+use formats::avro::MessageDecoder;
 use formats::json::{JsonOptions, Scanner};
 use formats::{FULL, RecordDecoder};
 use graph::KafkaOptions;
@@ -18,6 +19,7 @@ use graph::kafka::{FieldsInclude, RecordFormat};
 
 use crate::files::columns::{batch, coerced};
 use crate::files::timestamp_format;
+use crate::registry::Schemas;
 
 /// A record, wherever it comes from.
 pub trait Incoming {
@@ -154,6 +156,9 @@ impl Layout {
             RecordFormat::Json => Scanner::new(schema.clone(), self.json.clone())
                 .map(|scanner| Part::Records(Box::new(scanner)))
                 .map_err(|error| error.to_string()),
+            RecordFormat::AvroConfluent => MessageDecoder::new(schema.clone())
+                .map(|decoder| Part::Messages(Box::new(decoder)))
+                .map_err(|error| error.to_string()),
             RecordFormat::Raw => {
                 let field = schema.fields().first();
                 let nullable = field.is_none_or(|field| field.is_nullable());
@@ -235,7 +240,12 @@ impl Plain {
 /// The columns of a value or a key.
 enum Part {
     Records(Box<dyn RecordDecoder>),
-    Raw { column: Plain, nullable: bool },
+    /// Their schemas are told before: see [`Rows::needs_schema`].
+    Messages(Box<MessageDecoder>),
+    Raw {
+        column: Plain,
+        nullable: bool,
+    },
 }
 
 /// Why a record did not become a row.
@@ -253,34 +263,44 @@ impl Refused {
 
 impl Part {
     fn push(&mut self, bytes: Option<&[u8]>, what: &str) -> Result<(), Refused> {
-        match self {
-            Part::Records(decoder) => {
-                let Some(bytes) = bytes else {
-                    let message = format!("the record has no {what}: it is a tombstone or was written without one");
-                    return Err(Refused::new(&format!("no_{what}"), message));
-                };
-                decoder.decode_record(bytes).map_err(|bad| Refused {
-                    full: bad.code == FULL,
-                    code: bad.code.to_string(),
-                    message: match what {
-                        "key" => format!("in the key: {}", bad.message),
-                        _ => bad.message,
-                    },
-                })
+        let decoder: &mut dyn RecordDecoder = match self {
+            Part::Records(decoder) => &mut **decoder,
+            Part::Messages(decoder) => &mut **decoder,
+            Part::Raw { nullable: false, .. } if bytes.is_none() => {
+                let message = format!("the record has no {what}, and the column is NOT NULL");
+                return Err(Refused::new(&format!("no_{what}"), message));
             }
-            Part::Raw { nullable: false, .. } if bytes.is_none() => Err(Refused::new(
-                &format!("no_{what}"),
-                format!("the record has no {what}, and the column is NOT NULL"),
-            )),
             Part::Raw { column, .. } => {
-                column.push(bytes).map_err(|()| Refused::new("invalid_utf8", format!("the {what} is not UTF-8")))
+                let pushed = column.push(bytes);
+                return pushed.map_err(|()| Refused::new("invalid_utf8", format!("the {what} is not UTF-8")));
             }
+        };
+        let Some(bytes) = bytes else {
+            let message = format!("the record has no {what}: it is a tombstone or was written without one");
+            return Err(Refused::new(&format!("no_{what}"), message));
+        };
+        decoder.decode_record(bytes).map_err(|bad| Refused {
+            full: bad.code == FULL,
+            code: bad.code.to_string(),
+            message: match what {
+                "key" => format!("in the key: {}", bad.message),
+                _ => bad.message,
+            },
+        })
+    }
+
+    /// The decoder, if it does not know the schema of this message yet.
+    fn without_schema(&mut self, message: Option<&[u8]>) -> Option<&mut MessageDecoder> {
+        match (self, message) {
+            (Part::Messages(decoder), Some(message)) if decoder.needs(message).is_some() => Some(decoder),
+            _ => None,
         }
     }
 
     fn finish(&mut self) -> Vec<ArrayRef> {
         match self {
             Part::Records(decoder) => decoder.flush().batch.columns().to_vec(),
+            Part::Messages(decoder) => decoder.flush().batch.columns().to_vec(),
             Part::Raw { column, .. } => vec![column.finish()],
         }
     }
@@ -312,6 +332,26 @@ pub struct Rows {
 }
 
 impl Rows {
+    /// Whether a schema is to be fetched before this record can be added.
+    pub fn needs_schema(&mut self, record: &impl Incoming) -> bool {
+        self.value.without_schema(record.value()).is_some()
+            || self.key.as_mut().is_some_and(|key| key.without_schema(record.key()).is_some())
+    }
+
+    /// Fetches what [`needs_schema`](Self::needs_schema) has found missing. A schema that does not exist makes bad records.
+    ///
+    /// # Errors
+    /// The registry cannot be asked, or refuses us.
+    pub async fn fetch_schemas(&mut self, record: &impl Incoming, schemas: &Schemas) -> Result<(), RunError> {
+        let key = self.key.as_mut();
+        for (part, message) in [(Some(&mut self.value), record.value()), (key, record.key())] {
+            if let (Some(decoder), Some(message)) = (part.and_then(|part| part.without_schema(message)), message) {
+                schemas.supply(decoder, message).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Adds a record; false: there is no room, take the rows and give it again.
     pub fn push(&mut self, record: &impl Incoming) -> bool {
         match self.add(record) {

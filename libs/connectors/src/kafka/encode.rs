@@ -6,6 +6,7 @@ use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Schema, SchemaRef, TimeUnit, TimestampMillisecondType};
 use engine::{Batch, RunError};
 use formats::RecordEncoder;
+use formats::avro::MessageEncoder;
 use formats::json::{JsonOptions, Writer};
 use graph::KafkaOptions;
 use graph::kafka::{FieldsInclude, RecordFormat};
@@ -26,9 +27,58 @@ struct Part {
     /// Positions of its columns.
     columns: Vec<usize>,
     schema: SchemaRef,
-    /// `None`: the bytes of the one column.
-    json: Option<Writer>,
+    writes: Writes,
     scratch: Vec<u8>,
+}
+
+enum Writes {
+    Json(Writer),
+    /// The bytes of the one column.
+    Raw,
+    /// Behind a zero instead of the schema's id: see [`Ids`].
+    Messages {
+        encoder: MessageEncoder,
+        ends: Vec<usize>,
+    },
+}
+
+/// The ids that a registry gave to the schemas of keys and values.
+///
+/// A worker encodes as soon as it has rows, and must not wait for a registry: the ids are filled in by the thread that sends, which has asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ids {
+    pub key: Option<u32>,
+    pub value: Option<u32>,
+}
+
+impl Ids {
+    /// Fills them into the messages of all frames of a log.
+    pub fn fill_in(self, mut log: &mut [u8]) {
+        fn take<'a>(log: &mut &'a mut [u8], count: usize) -> &'a mut [u8] {
+            let (front, behind) = std::mem::take(log).split_at_mut(count);
+            *log = behind;
+            front
+        }
+        fn word(log: &mut &mut [u8]) -> u32 {
+            let bytes = take(log, 4);
+            u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
+        }
+        while !log.is_empty() {
+            let length = word(&mut log) as usize;
+            let mut frame = take(&mut log, length);
+            take(&mut frame, 8);
+            for id in [self.key, self.value] {
+                let length = word(&mut frame);
+                if length == NONE {
+                    continue;
+                }
+                let message = take(&mut frame, length as usize);
+                if let Some(id) = id {
+                    message[1..5].copy_from_slice(&id.to_be_bytes());
+                }
+            }
+        }
+    }
 }
 
 impl Encoder {
@@ -66,27 +116,38 @@ impl Encoder {
             .filter(|at| options.value_fields == FieldsInclude::All || !key_columns.contains(at))
             .collect();
         // Under the table's names: what stands in the records is what the table says.
-        let renamed = |at: usize| schema.field(at).clone().with_name(names[at]);
+        // A schema in a registry must not depend on what the query is known not to make NULL.
+        let renamed = |at: usize| {
+            let field = schema.field(at).clone().with_name(names[at]);
+            match node.columns.get(at) {
+                Some(column) => field.with_nullable(column.nullable),
+                None => field,
+            }
+        };
         let part = |columns: Vec<usize>, format: RecordFormat, option: &str| {
             let fields: Vec<_> = columns.iter().map(|at| renamed(*at)).collect();
             let own = Arc::new(Schema::new(fields));
-            let json = match format {
+            let writes = match format {
+                RecordFormat::AvroConfluent => {
+                    let encoder = MessageEncoder::new(own.clone(), 0).map_err(|error| invalid(error.to_string()))?;
+                    Writes::Messages { encoder, ends: Vec::new() }
+                }
                 RecordFormat::Json => {
                     let options = JsonOptions {
                         timestamp_format: timestamp_format(options.json_timestamps),
                         ..JsonOptions::default()
                     };
-                    Some(Writer::new(own.clone(), options).map_err(|error| invalid(error.to_string()))?)
+                    Writes::Json(Writer::new(own.clone(), options).map_err(|error| invalid(error.to_string()))?)
                 }
                 RecordFormat::Raw => match columns[..] {
-                    [one] if matches!(schema.field(one).data_type(), DataType::Utf8 | DataType::Binary) => None,
+                    [one] if matches!(schema.field(one).data_type(), DataType::Utf8 | DataType::Binary) => Writes::Raw,
                     _ => {
                         let reason = format!("'{option}' is raw, which is one column of BYTES or STRING");
                         return Err(invalid(reason).hint("leave the columns of the key out with 'value.fields-include' = 'EXCEPT_KEY', or write json"));
                     }
                 },
             };
-            Ok(Part { columns, schema: own, json, scratch: Vec::new() })
+            Ok(Part { columns, schema: own, writes, scratch: Vec::new() })
         };
         Ok(Encoder {
             table: node.table.clone(),
@@ -95,6 +156,12 @@ impl Encoder {
             timestamp: beside("timestamp"),
             headers: beside("headers"),
         })
+    }
+
+    /// The columns of keys and values that are to have a schema in a registry.
+    pub fn registered(&self) -> (Option<SchemaRef>, Option<SchemaRef>) {
+        let own = |part: &Part| matches!(part.writes, Writes::Messages { .. }).then(|| part.schema.clone());
+        (self.key.as_ref().and_then(own), own(&self.value))
     }
 
     /// Appends a frame for each row. A row that is taken back becomes a tombstone.
@@ -138,19 +205,32 @@ impl Encoder {
 enum Cells<'a> {
     Lines(std::slice::Split<'a, u8, fn(&u8) -> bool>),
     Plain(ArrayRef),
+    /// All of them, and where each ends.
+    Messages(&'a [u8], &'a [usize]),
 }
 
 impl Part {
     fn cells(&mut self, rows: &RecordBatch) -> Result<PartCells<'_>, String> {
-        let Some(writer) = &mut self.json else {
+        if let Writes::Raw = self.writes {
             return Ok(PartCells { cells: Cells::Plain(rows.column(self.columns[0]).clone()) });
-        };
+        }
         let columns: Vec<ArrayRef> = self.columns.iter().map(|at| rows.column(*at).clone()).collect();
         self.scratch.clear();
         let batch = crate::files::columns::batch(&self.schema, columns, rows.num_rows());
-        writer.encode(&batch, &mut self.scratch).map_err(|error| error.to_string())?;
-        let is_end: fn(&u8) -> bool = |byte| *byte == b'\n';
-        Ok(PartCells { cells: Cells::Lines(self.scratch.split(is_end)) })
+        let cells = match &mut self.writes {
+            Writes::Json(writer) => {
+                writer.encode(&batch, &mut self.scratch).map_err(|error| error.to_string())?;
+                let is_end: fn(&u8) -> bool = |byte| *byte == b'\n';
+                Cells::Lines(self.scratch.split(is_end))
+            }
+            Writes::Messages { encoder, ends } => {
+                ends.clear();
+                encoder.encode_each(&batch, &mut self.scratch, ends).map_err(|error| error.to_string())?;
+                Cells::Messages(&self.scratch, ends)
+            }
+            Writes::Raw => unreachable!("it was told apart before"),
+        };
+        Ok(PartCells { cells })
     }
 }
 
@@ -163,6 +243,10 @@ impl PartCells<'_> {
     fn next(&mut self, row: usize) -> Option<&[u8]> {
         match &mut self.cells {
             Cells::Lines(lines) => Some(lines.next().expect("there is a line for every row")),
+            Cells::Messages(bytes, ends) => {
+                let start = if row == 0 { 0 } else { ends[row - 1] };
+                Some(&bytes[start..ends[row]])
+            }
             Cells::Plain(column) if column.is_null(row) => None,
             Cells::Plain(column) => Some(match column.data_type() {
                 DataType::Utf8 => column.as_string::<i32>().value(row).as_bytes(),

@@ -1,13 +1,15 @@
 //! From a table's options to librdkafka's.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use engine::RunError;
-use graph::KafkaOptions;
 use graph::kafka::is_secret_property;
+use graph::{AvroConfluentOptions, KafkaOptions};
 
 use super::Surroundings;
 use super::native::{Client, Role};
+use crate::registry::Schemas;
 
 /// Parts of the names of properties through which librdkafka opens files, runs commands, loads libraries, or calls URLs by itself.
 const DANGEROUS: &[&str] = &[
@@ -121,6 +123,34 @@ pub fn client(table: &str, options: &KafkaOptions, role: Role, around: &Surround
     })
 }
 
+/// The registry's options, with what the connection says.
+pub fn registry_options(options: &KafkaOptions, around: &Surroundings) -> AvroConfluentOptions {
+    let connection = options.connection.as_ref().and_then(|name| around.connections.get(name));
+    match connection {
+        Some(connection) => options.avro.clone().filled_from(connection),
+        None => options.avro.clone(),
+    }
+}
+
+/// The schemas of a table's registry; `None` if its formats have none. Nothing is connected to.
+///
+/// # Errors
+/// Options that cannot be used.
+pub fn schemas(table: &str, options: &KafkaOptions, around: &Surroundings) -> Result<Option<Schemas>, RunError> {
+    if !options.uses_registry() {
+        return Ok(None);
+    }
+    let egress = around.egress.clone();
+    let allows = Arc::new(move |host: &str, port, ip| egress.allows(host, port, ip));
+    match Schemas::open(&registry_options(options, around), allows) {
+        Ok(schemas) => Ok(Some(schemas)),
+        Err(error) => {
+            let message = format!("cannot open table {table}: {}", error.message);
+            Err(RunError { message, ..error })
+        }
+    }
+}
+
 /// Where the broker is said to be, for messages.
 pub fn servers(options: &KafkaOptions, around: &Surroundings) -> String {
     let of_connection = || {
@@ -137,7 +167,6 @@ mod tests {
     use crate::Egress;
     use graph::SourceConnector;
     use serde_json::{Value, json};
-    use std::sync::Arc;
 
     fn around(restricted: bool) -> Surroundings {
         let main = [("properties.bootstrap.servers", "b:9092"), ("properties.sasl.password", "hunter2")];

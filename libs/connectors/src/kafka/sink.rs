@@ -24,9 +24,10 @@ use state::{SnapshotReader, SnapshotWriter};
 
 use super::Surroundings;
 use super::connect::{Opening, said};
-use super::encode::{Encoder, Frame};
+use super::encode::{Encoder, Frame, Ids};
 use super::native::{Client, Code, Outgoing, Role, Target};
-use super::settings::{client, client_options, servers};
+use super::settings::{client, client_options, registry_options, schemas, servers};
+use crate::registry::{Part, Schemas, subject};
 
 /// Bytes of a log in memory; what is beyond goes to disk.
 const MEMORY_BYTES: usize = 32 << 20;
@@ -59,6 +60,7 @@ impl KafkaSink {
                 .hint("declare PRIMARY KEY (...) NOT ENFORCED: the records are then upserts by key"));
         }
         Encoder::new(node, options, &schema)?;
+        schemas(&node.table, options, &around)?;
         client_options(&node.table, options, Role::Producer, &around)?;
         Ok(KafkaSink { node: node.clone(), options: options.clone(), schema, context, around })
     }
@@ -67,6 +69,8 @@ impl KafkaSink {
 impl Sink for KafkaSink {
     fn writer(&self, context: WriterContext) -> Result<Box<dyn SinkWriter>, RunError> {
         let encoder = Encoder::new(&self.node, &self.options, &self.schema)?;
+        let schemas = schemas(&self.node.table, &self.options, &self.around)?;
+        let registering = schemas.map(|schemas| Registering::new(schemas, self, &encoder));
         let client = Arc::new(client(&self.node.table, &self.options, Role::Producer, &self.around)?);
         let at_once = self.context.stateless && !self.context.updating && !self.options.whole_epochs;
         let (orders, received) = channel();
@@ -79,6 +83,7 @@ impl Sink for KafkaSink {
             worker: context.worker,
             at_once,
             log: Log::new(self.context.updating),
+            registering,
             client,
             partitions: 0,
             turn: 0,
@@ -248,6 +253,42 @@ fn unreadable(error: std::io::Error) -> RunError {
     )
 }
 
+/// What is to be registered before anything is sent.
+struct Registering {
+    schemas: Schemas,
+    table: String,
+    /// Subject, name of the record, and columns.
+    key: Option<(String, String, SchemaRef)>,
+    value: Option<(String, String, SchemaRef)>,
+}
+
+impl Registering {
+    fn new(schemas: Schemas, sink: &KafkaSink, encoder: &Encoder) -> Registering {
+        let (avro, topic) = (registry_options(&sink.options, &sink.around), sink.options.topic.trim());
+        let table = &sink.node.table;
+        let (key, value) = encoder.registered();
+        Registering {
+            key: key.map(|columns| (subject(&avro, topic, Part::Key), format!("{table}_key"), columns)),
+            value: value.map(|columns| (subject(&avro, topic, Part::Value), table.clone(), columns)),
+            table: table.clone(),
+            schemas,
+        }
+    }
+
+    async fn ids(self) -> Result<Ids, RunError> {
+        let mut ids = Ids::default();
+        for (registered, id) in [(&self.key, &mut ids.key), (&self.value, &mut ids.value)] {
+            if let Some((subject, record, columns)) = registered {
+                let given = self.schemas.register(subject, columns, record).await;
+                let named =
+                    |error: RunError| RunError { message: format!("table {}: {}", self.table, error.message), ..error };
+                *id = Some(given.map_err(named)?);
+            }
+        }
+        Ok(ids)
+    }
+}
+
 /// The thread that sends.
 struct Sending {
     table: String,
@@ -258,6 +299,7 @@ struct Sending {
     worker: usize,
     at_once: bool,
     log: Log,
+    registering: Option<Registering>,
     client: Arc<Client>,
     partitions: i32,
     turn: i32,
@@ -267,8 +309,9 @@ struct Sending {
 
 impl Sending {
     fn run(mut self, orders: &Receiver<Order>, fail: &dyn Fn(RunError)) {
-        let target = match self.open() {
-            Ok(target) => target,
+        let opened = self.open().and_then(|target| Ok((target, self.register()?)));
+        let (target, ids) = match opened {
+            Ok(opened) => opened,
             Err(error) => {
                 fail(error.clone());
                 return refuse(orders, &error);
@@ -290,7 +333,10 @@ impl Sending {
             self.client.poll(Duration::ZERO);
             let done = match order {
                 None => self.look(),
-                Some(Order::Write(frames, permit)) => {
+                Some(Order::Write(mut frames, permit)) => {
+                    if let Some(ids) = ids {
+                        ids.fill_in(&mut frames);
+                    }
                     let done = self.write(&target, &frames);
                     drop(permit);
                     done
@@ -323,6 +369,14 @@ impl Sending {
             other => other,
         })?;
         self.client.target(&self.topic).map_err(|code| RunError::internal(said(code)))
+    }
+
+    /// The ids of the schemas, if there are any.
+    fn register(&mut self) -> Result<Option<Ids>, RunError> {
+        let Some(registering) = self.registering.take() else { return Ok(None) };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| RunError::internal(format!("cannot make a runtime: {error}")))?;
+        runtime.block_on(registering.ids()).map(Some)
     }
 
     fn write(&mut self, target: &Target, frames: &[u8]) -> Result<(), RunError> {

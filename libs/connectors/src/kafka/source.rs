@@ -30,6 +30,7 @@ use super::connect::{Opening, is_missing, said};
 use super::decode::{Layout, Rows};
 use super::native::{Client, Code, Fetched, Record, Role};
 use super::settings::{client, servers};
+use crate::registry::Schemas;
 
 /// How long a reader waits for records before it looks whether it is still wanted.
 const WAIT: Duration = Duration::from_millis(100);
@@ -46,11 +47,14 @@ const LAG: Duration = Duration::from_secs(1);
 /// Splits for partitions that do not exist yet, per topic.
 const ABSENT_MIN: i32 = 16;
 
+#[derive(Clone)]
 pub struct KafkaSource {
     table: String,
     options: KafkaOptions,
     layout: Arc<Layout>,
     around: Surroundings,
+    /// Of a table whose format asks a registry.
+    schemas: Option<Schemas>,
 }
 
 /// What a split's `spec` says.
@@ -86,7 +90,8 @@ impl KafkaSource {
     ) -> Result<KafkaSource, RunError> {
         let layout = Arc::new(Layout::new(node, options, &hints)?);
         super::settings::client_options(&node.table, options, Role::Consumer, &around)?;
-        Ok(KafkaSource { table: node.table.clone(), options: options.clone(), layout, around })
+        let schemas = super::settings::schemas(&node.table, options, &around)?;
+        Ok(KafkaSource { table: node.table.clone(), options: options.clone(), layout, around, schemas })
     }
 
     fn client(&self) -> Result<Arc<Client>, RunError> {
@@ -227,12 +232,7 @@ impl Source for KafkaSource {
 
     fn list<'a>(&'a self, waiting: &'a Waiting) -> BoxFuture<'a, Result<Vec<Split>, RunError>> {
         async move {
-            let source = KafkaSource {
-                table: self.table.clone(),
-                options: self.options.clone(),
-                layout: self.layout.clone(),
-                around: self.around.clone(),
-            };
+            let source = self.clone();
             let dropped = GiveUp::default();
             let given_up = dropped.0.clone();
             let waiting = waiting.clone();
@@ -291,14 +291,28 @@ impl Sender {
         next: i64,
     ) -> Result<(), RunError> {
         let Sender { out, runtime, gone } = self;
-        runtime.block_on(async {
-            tokio::select! {
-                biased;
-                _ = gone => Err(RunError::internal("the reader was dropped")),
-                sent = out.rows(split, rows, positions, bad, Position::At(next.to_string())) => sent,
-            }
-        })
+        wait(runtime, gone, out.rows(split, rows, positions, bad, Position::At(next.to_string())))
     }
+
+    /// Waits for something else than the engine.
+    fn wait(&mut self, done: impl Future<Output = Result<(), RunError>>) -> Result<(), RunError> {
+        wait(&self.runtime, &mut self.gone, done)
+    }
+}
+
+/// Blocks this thread, which is none of the runtime's workers, until something is done or the reader is not wanted any more.
+fn wait(
+    runtime: &tokio::runtime::Handle,
+    gone: &mut oneshot::Receiver<()>,
+    done: impl Future<Output = Result<(), RunError>>,
+) -> Result<(), RunError> {
+    runtime.block_on(async {
+        tokio::select! {
+            biased;
+            _ = gone => Err(RunError::internal("the reader was dropped")),
+            done = done => done,
+        }
+    })
 }
 
 /// A partition that is read.
@@ -513,6 +527,11 @@ impl Reader {
             one.next = offset;
             return self.finish_at_end(at);
         }
+        if let Some(schemas) = self.source.schemas.as_ref().filter(|_| one.rows.needs_schema(record)) {
+            let fetching = one.rows.fetch_schemas(record, schemas);
+            let table = &self.source.table;
+            self.out.wait(fetching).map_err(|error| named(error, table))?;
+        }
         if !one.rows.push(record) {
             self.send(at)?;
             let taken = self.partitions[at].rows.push(record);
@@ -655,6 +674,11 @@ impl KafkaSource {
         };
         data_loss(message)
     }
+}
+
+/// What a registry's refusal does not know.
+fn named(error: RunError, table: &str) -> RunError {
+    RunError { message: format!("table {table}: {}", error.message), ..error }
 }
 
 fn data_loss(message: String) -> RunError {

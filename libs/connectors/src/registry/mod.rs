@@ -15,7 +15,8 @@
 //! A sink registers the schema of its columns when it opens, and writes with the id that it was given:
 //!
 //! ```text
-//! let mut encoder = schemas.encoder(&registry::subject(&options, topic, Part::Value), columns, table).await?;
+//! let id = schemas.register(&registry::subject(&options, topic, Part::Value), &columns, table).await?;
+//! let mut encoder = MessageEncoder::new(columns, id)?;
 //! encoder.encode_each(&batch, &mut bytes, &mut ends)?;               // message i ends at ends[i]
 //! ```
 
@@ -29,7 +30,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::datatypes::SchemaRef;
 use engine::RunError;
-use formats::avro::{MessageDecoder, MessageEncoder, derived_schema};
+use formats::avro::{MessageDecoder, derived_schema};
 use graph::AvroConfluentOptions;
 
 use client::{Client, Failure};
@@ -161,28 +162,22 @@ impl Schemas {
         Ok(Known::Found { text: found.text, references })
     }
 
-    /// Registers the schema of these columns under a subject (nothing happens if it is there already), and makes the encoder that writes by
-    /// it. `table` names the record.
+    /// Registers the schema of these columns under a subject (nothing happens if it is there already), and gives its id. `record` is its name.
     ///
     /// # Errors
     /// Columns that Avro cannot carry (`invalid_option`), a schema that the subject's others are not compatible with
     /// (`schema_incompatible`), and those of [`supply`](Self::supply).
-    pub async fn encoder(&self, subject: &str, columns: SchemaRef, table: &str) -> Result<MessageEncoder, RunError> {
-        let refused = |error: formats::FormatError| {
-            RunError::user("invalid_option", format!("cannot write table {table} as Avro: {error}"))
-        };
-        let text = derived_schema(&columns, table).map_err(refused)?;
-        let id = match self.client.register(subject, &text).await {
-            Ok(id) => id,
+    pub async fn register(&self, subject: &str, columns: &SchemaRef, record: &str) -> Result<u32, RunError> {
+        let text = derived_schema(columns, record)
+            .map_err(|error| RunError::user("invalid_option", format!("cannot write {record} as Avro: {error}")))?;
+        match self.client.register(subject, &text).await {
+            Ok(id) => Ok(id),
             Err(Failure::Missing(why)) => {
-                return Err(RunError::external(
-                    "registry_failed",
-                    format!("cannot register the schema of table {table} under {subject}: {why}"),
-                ));
+                let message = format!("cannot register the schema of {record} under {subject}: {why}");
+                Err(RunError::external("registry_failed", message))
             }
-            Err(Failure::Fatal(error)) => return Err(error),
-        };
-        MessageEncoder::new(columns, id).map_err(refused)
+            Err(Failure::Fatal(error)) => Err(error),
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use formats::RecordDecoder;
-use formats::avro::SCHEMA_NEEDED;
+use formats::avro::{MessageEncoder, SCHEMA_NEEDED};
 use graph::Secret;
 use test_support::registry::SchemaRegistry;
 
@@ -216,9 +216,10 @@ async fn a_sink_registers_its_schema_and_a_source_reads_its_rows() {
     let options = options(registry.url());
     let subject = subject(&options, "topic", Part::Value);
     assert_eq!(subject, "topic-value");
-    let mut encoder = schemas.encoder(&subject, first.clone(), "my table").await.unwrap();
-    let again = schemas.encoder(&subject, first.clone(), "my table").await;
-    assert!(again.is_ok() && registry.latest(&subject).unwrap().contains("\"my_table\""));
+    let id = schemas.register(&subject, &first, "my table").await.unwrap();
+    let mut encoder = MessageEncoder::new(first.clone(), id).unwrap();
+    let again = schemas.register(&subject, &first, "my table").await;
+    assert!(again.unwrap() == id && registry.latest(&subject).unwrap().contains("\"my_table\""));
     let values: Vec<ArrayRef> =
         vec![Arc::new(Int64Array::from(vec![1, -2])), Arc::new(StringArray::from(vec![Some("x"), None]))];
     let batch = RecordBatch::try_new(first.clone(), values).unwrap();
@@ -234,23 +235,23 @@ async fn a_sink_registers_its_schema_and_a_source_reads_its_rows() {
     assert_eq!(decoder.flush().batch, batch);
     // A nullable column more is a version more; one that is NOT NULL is refused, and so is another type.
     let more = columns(&[("a", DataType::Int64, false), ("s", DataType::Utf8, true), ("n", DataType::Int32, true)]);
-    schemas.encoder(&subject, more, "my table").await.unwrap();
+    schemas.register(&subject, &more, "my table").await.unwrap();
     for breaking in [
         columns(&[("a", DataType::Int64, false), ("s", DataType::Utf8, true), ("m", DataType::Int32, false)]),
         columns(&[("a", DataType::Utf8, false)]),
     ] {
-        let error = schemas.encoder(&subject, breaking.clone(), "my table").await.err().unwrap();
+        let error = schemas.register(&subject, &breaking, "my table").await.err().unwrap();
         assert_eq!(error.code, "schema_incompatible", "{error:?}");
         assert!(error.message.contains("topic-value") && error.message.contains("incompatible"), "{error:?}");
         assert!(error.hint.unwrap().contains("nullable"));
         registry.let_anything_into("free");
-        schemas.encoder("free", breaking, "my table").await.unwrap();
+        schemas.register("free", &breaking, "my table").await.unwrap();
     }
     // Names with any characters are one segment of the path.
-    schemas.encoder("a/b ü-value", one_column(), "t").await.unwrap();
+    schemas.register("a/b ü-value", &one_column(), "t").await.unwrap();
     assert!(registry.latest("a/b ü-value").is_some());
-    let error = schemas.encoder("t", columns(&[("my col", DataType::Int64, true)]), "t").await.err().unwrap();
+    let error = schemas.register("t", &columns(&[("my col", DataType::Int64, true)]), "t").await.err().unwrap();
     assert!(error.code == "invalid_option" && error.message.contains("my col"), "{error:?}");
     registry.fail_with([422]);
-    assert_eq!(schemas.encoder("t", one_column(), "t").await.err().unwrap().code, "schema_refused");
+    assert_eq!(schemas.register("t", &one_column(), "t").await.err().unwrap().code, "schema_refused");
 }

@@ -55,7 +55,12 @@ impl Ledger {
         let newest = late.rows.len().saturating_sub(NEWEST);
         let numbers = UInt32Array::from(late.rows[newest..].to_vec());
         let rows = take_record_batch(&self.shown(&batch.rows)?, &numbers)?;
-        out.late.push(LateRows { rows, event_times: late.event_times[newest..].to_vec(), stamp });
+        out.late.push(LateRows {
+            operator: self.operator.clone(),
+            rows,
+            event_times: late.event_times[newest..].to_vec(),
+            stamp,
+        });
         if self.is_read {
             let rows = batch.take(&UInt32Array::from(late.rows))?;
             out.send_side(self.entries(&rows, late.event_times, stamp, late.missed)?);

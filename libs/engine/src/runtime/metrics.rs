@@ -150,14 +150,12 @@ impl Metrics {
         workers[worker % workers.len()].clone()
     }
 
-    /// What stages have put aside since the last call, the newest of it; `operators` are theirs.
-    pub fn tails<'a>(&self, operators: impl Iterator<Item = &'a str>) -> Tails {
+    /// What stages have put aside since the last call, the newest of it.
+    pub fn tails(&self) -> Tails {
         let mut tails = Tails::default();
-        for (workers, operator) in self.stages.iter().zip(operators) {
-            for worker in workers {
-                worker.tail.take(operator, &mut tails);
-                tails.trim();
-            }
+        for worker in self.stages.iter().flatten() {
+            worker.tail.take(&mut tails);
+            tails.trim();
         }
         tails
     }

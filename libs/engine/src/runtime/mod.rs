@@ -33,7 +33,7 @@ pub(crate) use metrics::Pressure;
 pub use metrics::{OperatorCounts, SubtaskCounts};
 pub use net::Identity;
 pub use process::join_attempt;
-pub use progress::{Positions, Progress, SplitProgress, StageFacts};
+pub use progress::{Positions, Progress, SplitProgress, StageFacts, node_of};
 pub use run::{Checkpoint, Launch, Outcome, RunRequest, Surroundings, Verb, run};
 pub use tail::{DeadRecord, LateRow, NEWEST};
 pub use time::{WM_FINAL, WM_MIN};

@@ -17,11 +17,9 @@ use super::messages::{FromWorker, ToWorker};
 use super::metrics::Metrics;
 use super::net::{ControlReader, ControlWriter, HEARTBEAT, Heard, rendezvous};
 use super::run::{FromProcess, Launch, Start, ToProcess, open};
-use super::tail::Tails;
 use super::worker::{Shared, Workers};
 use crate::Connectors;
 use crate::error::{Result, RunError};
-use crate::plan::Plan;
 
 /// Hands connected sockets to timely and starts the workers of this process.
 pub(crate) fn start_networked(shared: Shared, sockets: Vec<Option<TcpStream>>, index: usize) -> Result<Workers> {
@@ -73,12 +71,12 @@ pub async fn join_attempt(launch: Launch, connectors: Arc<dyn Connectors>) -> Re
             return Err(lost_leader(end));
         }
     };
-    let counts = Counting { metrics: shared.metrics.clone(), plan: shared.plan.clone() };
+    let counts = shared.metrics.clone();
     let workers = match met.and_then(|sockets| start_networked(shared, sockets, launch.identity.index)) {
         Ok(workers) => workers,
         Err(error) => return Err(report(error, &say, &mut leader).await),
     };
-    metrics.set(counts.clone()).ok().expect("set once");
+    metrics.set(counts.clone()).expect("set once");
     loop {
         tokio::select! {
             order = orders.recv() => match order {
@@ -86,7 +84,7 @@ pub async fn join_attempt(launch: Launch, connectors: Arc<dyn Connectors>) -> Re
                     workers.order(&ToWorker::Leave);
                     // A leader that is gone has been noticed by the listener, and needs no last words.
                     let _ = say.send(FromProcess::Tails(counts.tails()));
-                    let _ = say.send(FromProcess::Left(counts.metrics.counts()));
+                    let _ = say.send(FromProcess::Left(counts.counts()));
                     drop(say);
                     let _ = tokio::time::timeout(LEADER_PATIENCE, &mut speaking).await;
                     // Connections that are closed with data under way are resets to the peers: let them end by themselves.
@@ -138,24 +136,11 @@ fn prepare(start: Start, launch: &Launch, connectors: &Arc<dyn Connectors>) -> R
 /// With every so many heartbeats go late rows and dead letters: they may be megabytes.
 const TAILS_EVERY: u32 = 5;
 
-/// What a process reports with its heartbeat.
-#[derive(Clone)]
-struct Counting {
-    metrics: Arc<Metrics>,
-    plan: Arc<Plan>,
-}
-
-impl Counting {
-    fn tails(&self) -> Tails {
-        self.metrics.tails(self.plan.stages.iter().map(|stage| stage.operator.as_str()))
-    }
-}
-
 /// Says what is to be said, in order, and now and then that this process is there: with its counters, once it takes part.
 async fn speak(
     mut writer: ControlWriter,
     mut words: UnboundedReceiver<FromProcess>,
-    counting: Arc<OnceLock<Counting>>,
+    counting: Arc<OnceLock<Arc<Metrics>>>,
 ) {
     let mut beat = tokio::time::interval(HEARTBEAT);
     let mut beats = 0;
@@ -166,14 +151,14 @@ async fn speak(
                 Some(word) => word,
                 None => return,
             },
-            _ = beat.tick() => FromProcess::Counts(counting.get().map(|now| now.metrics.counts()).unwrap_or_default()),
+            _ = beat.tick() => FromProcess::Counts(counting.get().map(|now| now.counts()).unwrap_or_default()),
         };
         beats += u32::from(matches!(message, FromProcess::Counts(_)));
         let due = beats == TAILS_EVERY;
         if due {
             beats = 0;
         }
-        let tails = counting.get().filter(|_| due).map(Counting::tails).filter(|tails| !tails.is_empty());
+        let tails = counting.get().filter(|_| due).map(|now| now.tails()).filter(|tails| !tails.is_empty());
         for message in std::iter::once(message).chain(tails.map(FromProcess::Tails)) {
             if writer.send(&message).await.is_err() {
                 return; // The listening side reports the loss.

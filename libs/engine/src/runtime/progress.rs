@@ -64,12 +64,24 @@ pub struct SplitProgress {
     pub state: SplitState,
 }
 
+/// The node of a graph that a stage serves, by the name of the stage: that is the node's, perhaps with more behind a dot.
+pub fn node_of<'a>(graph: &graph::Graph, stage: &'a str) -> &'a str {
+    let mut name = stage;
+    while !graph.nodes.iter().any(|node| node.id == name) {
+        match name.rsplit_once('.') {
+            Some((before, _)) => name = before,
+            None => return stage,
+        }
+    }
+    name
+}
+
 /// The stages of a plan, in its order.
-pub fn stages(plan: &Plan) -> Arc<[StageFacts]> {
+pub fn stages(plan: &Plan, graph: &graph::Graph) -> Arc<[StageFacts]> {
     let fact = |stage: &Stage| {
         let mut inputs: Vec<usize> = stage.inputs.iter().map(|edge| edge.stage).collect();
         inputs.dedup();
-        StageFacts { operator: stage.operator.clone(), kind: kind(&stage.kind), inputs }
+        StageFacts { operator: node_of(graph, &stage.operator).to_string(), kind: kind(&stage.kind), inputs }
     };
     plan.stages.iter().map(fact).collect()
 }
@@ -146,9 +158,10 @@ pub fn side_by_side(
             continue;
         }
         for worker in 0..threads * processes {
-            let before = stage.inputs.iter().map(|edge| all[edge.stage][worker]);
-            let (rows, watermark) = before.fold((0, WM_FINAL), |(rows, watermark), input| {
-                (rows + input.rows_out, watermark.min(input.watermark))
+            let before = stage.inputs.iter().map(|edge| (edge.side, all[edge.stage][worker]));
+            let (rows, watermark) = before.fold((0, WM_FINAL), |(rows, watermark), (side, input)| {
+                let more = if side { input.dead + input.late + input.partially_late } else { input.rows_out };
+                (rows + more, watermark.min(input.watermark))
             });
             let counts = &mut all[position][worker];
             counts.watermark = watermark;

@@ -155,7 +155,7 @@ pub async fn run(request: RunRequest, around: Surroundings) -> Result<Outcome> {
     let plan = Arc::new(crate::plan::plan(&request.graph, settings, workers)?);
     let opened = open(&plan, &around.connectors, &request.run_id)?;
     let mut committers = opened.sinks.iter().map(|sink| sink.committer()).collect::<Result<Vec<_>>>()?;
-    around.progress.send_modify(|progress| progress.stages = progress::stages(&plan));
+    around.progress.send_modify(|progress| progress.stages = progress::stages(&plan, &request.graph));
     let frozen = freeze(&plan, &opened.sources, &request, &around.progress);
     let assignment = tokio::select! {
         frozen = frozen => frozen?,
@@ -169,7 +169,13 @@ pub async fn run(request: RunRequest, around: Surroundings) -> Result<Outcome> {
         .map(|(split, _)| split.rows)
         .sum::<Option<u64>>();
     let splits = progress::splits(&assignment, &BTreeMap::new());
-    let begun = Progress { expected_rows, splits, start, stages: progress::stages(&plan), ..Progress::default() };
+    let begun = Progress {
+        expected_rows,
+        splits,
+        start,
+        stages: progress::stages(&plan, &request.graph),
+        ..Progress::default()
+    };
     around.progress.send_replace(begun.clone());
 
     let (inputs, mut input) = unbounded_channel();
@@ -719,7 +725,7 @@ impl Led {
         let stages = self.plan.stages.iter().zip(&progress.subtasks);
         progress.counts = stages.map(|(stage, subtasks)| OperatorCounts::of(&stage.operator, subtasks)).collect();
         self.published.show(progress);
-        let newer = self.metrics.tails(self.plan.stages.iter().map(|stage| stage.operator.as_str()));
+        let newer = self.metrics.tails();
         if !newer.is_empty() {
             self.tails.add(newer);
             self.tails_moved = true;

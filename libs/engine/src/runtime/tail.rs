@@ -64,7 +64,7 @@ impl Tail {
     }
 
     /// Adds to `tails` what came since the last call.
-    pub fn take(&self, operator: &str, tails: &mut Tails) {
+    pub fn take(&self, tails: &mut Tails) {
         if !self.any.swap(false, Relaxed) {
             return;
         }
@@ -75,7 +75,7 @@ impl Tail {
             let Ok(lines) = json_lines(&rows.rows) else { continue };
             let times = rows.event_times.into_iter().zip(lines);
             tails.late.extend(times.map(|(event_time_us, row)| LateRow {
-                operator: operator.to_string(),
+                operator: rows.operator.clone(),
                 event_time_us,
                 watermark_us: rows.stamp,
                 epoch,
@@ -148,7 +148,7 @@ mod tests {
     fn late(from: i64, rows: i64) -> LateRows {
         let column: ArrayRef = Arc::new(Int64Array::from_iter_values(from..from + rows));
         let rows = RecordBatch::try_from_iter([("a", column)]).expect("one column");
-        LateRows { event_times: (from..from + rows.num_rows() as i64).collect(), rows, stamp: 7 }
+        LateRows { operator: "op".into(), event_times: (from..from + rows.num_rows() as i64).collect(), rows, stamp: 7 }
     }
 
     #[test]
@@ -163,7 +163,7 @@ mod tests {
             &[BadRecord { position: 3, code: "c".into(), message: "m".into(), payload: vec![b'x'; 9000] }],
         );
         let mut tails = Tails::default();
-        tail.take("op", &mut tails);
+        tail.take(&mut tails);
         assert_eq!(tails.late.len(), NEWEST);
         let last = tails.late.last().expect("there are some");
         assert_eq!(
@@ -172,10 +172,10 @@ mod tests {
         );
         assert_eq!((tails.dead.len(), tails.dead[0].payload.len()), (1, PAYLOAD_BYTES));
         let mut again = Tails::default();
-        tail.take("op", &mut again);
+        tail.take(&mut again);
         assert!(again.is_empty());
         tail.late(50, vec![late(5000, 2)]);
-        tail.take("op", &mut again);
+        tail.take(&mut again);
         tails.add(again);
         assert_eq!((tails.late.len(), tails.late[0].event_time_us), (NEWEST, 4002));
     }

@@ -49,6 +49,9 @@ pub struct Attempts {
 
 /// What is known of an active run beside the store.
 pub struct Live {
+    pub job_name: String,
+    /// Directories that the run writes.
+    pub outputs: Vec<String>,
     pub link: Mutex<Option<Link>>,
     pub status: RwLock<Arc<Status>>,
     pub history: Mutex<History>,
@@ -127,6 +130,8 @@ pub async fn stop(app: &App, operation: &Operation, mode: StopMode) {
 /// Follows a run from where it stands to its end, in a task of its own.
 pub fn begin(app: &App, run: Run) {
     let live = Arc::new(Live {
+        job_name: run.job_name.clone(),
+        outputs: RunRequest::of(&run).outputs,
         link: Mutex::new(None),
         status: RwLock::default(),
         history: Mutex::default(),

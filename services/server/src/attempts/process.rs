@@ -54,7 +54,6 @@ pub fn start(program: &Path, directory: &Path, credentials: &Credentials) -> std
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(log)
-        .process_group(0)
         .kill_on_drop(false)
         .spawn()?;
     let mut line = serde_json::to_vec(credentials).map_err(std::io::Error::other)?;

@@ -25,7 +25,7 @@ use crate::facts::{self, RunFacts, RunRequest};
 use crate::http::creation::{Answer, Begun};
 use crate::http::precondition::{IfMatch, etag};
 use crate::http::{Body, Creation, Params, paging};
-use crate::planning::{Input, Planned, Stored, plan, wrong_graph};
+use crate::planning::{Input, Planned, Stored, outputs, plan, wrong_graph};
 use crate::problem::{ApiError, ApiResult};
 use crate::time::now;
 
@@ -194,6 +194,9 @@ async fn create_job(
         room_for_a_run(&app)?;
     }
     let planned = planned(&app, &spec).await?;
+    if start {
+        no_other_writer(&app, &outputs(&planned.graph))?;
+    }
     let created = create(name, labels, &spec, &planned, start)?;
     let Created { job, version, run } = &created;
     let mut shown = detail(job, version);
@@ -252,7 +255,8 @@ fn create(
         created_at: now,
         updated_at: now,
     };
-    let run = start.then(|| new_run(&job, RunRequest::default()));
+    let outputs = outputs(&planned.graph);
+    let run = start.then(|| new_run(&job, RunRequest { outputs, ..RunRequest::default() }));
     Ok(Created { job, version, run })
 }
 
@@ -282,6 +286,17 @@ fn room_for_a_run(app: &App) -> ApiResult<()> {
         return Ok(());
     }
     Err(ApiError::new("too_many_runs", format!("{active} runs are active, and the server allows {most}")))
+}
+
+/// Two runs that write one directory would take turns there, in no order.
+fn no_other_writer(app: &App, outputs: &[String]) -> ApiResult<()> {
+    for (_, live) in app.attempts.all() {
+        if let Some(shared) = outputs.iter().find(|output| live.outputs.contains(output)) {
+            let detail = format!("a run of job '{}' writes {shared} already", live.job_name);
+            return Err(ApiError::new("sink_conflict", detail));
+        }
+    }
+    Ok(())
 }
 
 /// Get a job
@@ -555,6 +570,7 @@ async fn start_run(
     let job = find(&app, &job).await?;
     room_for_a_run(&app)?;
     let request = start_request(&app, &job, body.value).await?;
+    no_other_writer(&app, &request.outputs)?;
     let run = new_run(&job, request);
     let object = IdKind::Run.text(run.run_id);
     let answer = Answer::new(StatusCode::ACCEPTED, &facts::run(&run, None))
@@ -607,5 +623,5 @@ async fn start_request(app: &App, job: &metadata::Job, start: StartRun) -> ApiRe
     for (operator, splits) in start.start_positions {
         start_positions.entry(operator).or_default().extend(splits);
     }
-    Ok(RunRequest { start_positions })
+    Ok(RunRequest { start_positions, outputs: outputs(&stored.graph) })
 }

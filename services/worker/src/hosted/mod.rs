@@ -20,7 +20,7 @@ use std::time::Duration;
 use connectors::ViewHost;
 use control::attempt::{AttemptSpec, Credentials, End, StopMode};
 use engine::RunError;
-use engine::runtime::{Progress, RunRequest, Verb};
+use engine::runtime::{Progress, RunRequest, Verb, node_of};
 use graph::SinkConnector;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -193,7 +193,7 @@ impl Hosted {
             spec.settings.epoch_max_bytes = spec.settings.epoch_max_bytes.min(QUERY_EPOCH_BYTES);
             tokio::spawn(end_without_reader(rows.clone(), reader.subscribe(), verb.clone()));
         }
-        let limits = spec.limits.clone();
+        let (limits, graph) = (spec.limits.clone(), spec.graph.clone());
         let result = match check(&spec) {
             Err(error) => Err(error),
             Ok(()) => {
@@ -231,6 +231,10 @@ impl Hosted {
             }
             other => other,
         };
+        let result = result.map_err(|error| RunError {
+            operator: error.operator.as_deref().map(|stage| node_of(&graph, stage).to_string()),
+            ..error
+        });
         let end = end_of(result.map(|_| ()));
         let well = end.0 == End::Finished;
         if let Some(rows) = rows {

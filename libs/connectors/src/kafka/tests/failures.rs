@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 use test_support::kafka::{Kafka, PLAIN_LOGIN, Record, SCRAM_LOGIN, shared};
 use test_support::process::free_port;
 
-use super::{Surroundings, around, numbers, open, open_in, table};
+use super::{Surroundings, around, numbers, open, open_in, run, table};
 use crate::Egress;
-use crate::testing::{by_split, collect, run, starts, texts};
+use crate::testing::{by_split, collect, starts, texts};
 
 fn listed(options: Value, around: Surroundings) -> Result<usize, RunError> {
     listed_and_heard(options, around, &Waiting::new(|_| {}))

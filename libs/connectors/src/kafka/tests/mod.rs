@@ -1,6 +1,7 @@
 //! Against a real broker.
 #![allow(clippy::unwrap_used)]
 
+mod avro;
 mod failures;
 mod sinks;
 mod sources;
@@ -16,6 +17,15 @@ use test_support::kafka::{Kafka, Record};
 use super::{KafkaSource, Surroundings};
 use crate::Egress;
 use crate::testing::{all_columns, source_node};
+
+/// As the other tests do it, with the patience that starting a broker takes on a busy machine.
+fn run<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let limit = std::time::Duration::from_secs(240);
+    let result = runtime.block_on(async { tokio::time::timeout(limit, future).await.expect("it takes too long") });
+    runtime.shutdown_background();
+    result
+}
 
 fn around() -> Surroundings {
     Surroundings { connections: Arc::default(), egress: Egress::everywhere(), restricted: false }

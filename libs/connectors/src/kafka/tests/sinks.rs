@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 use test_support::kafka::{Kafka, Record, shared};
 
 use super::super::KafkaSink;
-use super::{Surroundings, around};
+use super::{Surroundings, around, run};
 use crate::Egress;
+use crate::testing::column;
 use crate::testing::sinks::{LAST, prepare, sink_node, writer};
-use crate::testing::{column, run};
 
 const EPOCH: CommitKind = CommitKind { checkpoint: false, last: false };
 
