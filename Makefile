@@ -1,4 +1,4 @@
-# Everything a newcomer needs; `make help` lists it. What needs more than a line is in integration-tests/setup.sh and examples/demo.sh.
+# Everything a newcomer needs; `make help` lists it. What needs more than a line is in integration-tests/setup.sh and examples/.
 CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/highwater/target
 # Whole, so that paths into it hold anywhere.
 override export CARGO_TARGET_DIR := $(if $(filter /%,$(CARGO_TARGET_DIR)),,$(CURDIR)/)$(CARGO_TARGET_DIR)
@@ -11,7 +11,7 @@ SETUP := integration-tests/setup.sh
 BUILD := cargo build --package highwater --package integration-tests --bins --locked
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort
 
 build: ## compile everything
 	@$(SETUP) build
@@ -22,9 +22,13 @@ bin: ## build the program; with -s its path is all that goes to stdout
 	$(BUILD)
 	@echo '$(PROGRAMS)/highwater'
 
-demo: ## flights from Parquet, then the same SQL as a stream, and a comparison of both
+demo: ## flights from Parquet, then the same SQL as a stream and as a job of a server, and comparisons
 	@$(SETUP) build
 	@examples/demo.sh
+
+demo-kafka: ## the same with a real Kafka broker in between, which it starts and stops
+	@$(SETUP) test
+	@examples/demo-kafka.sh
 
 test: ## install what the tests need, check format and lints, run every test
 	@$(SETUP) test
@@ -53,4 +57,4 @@ bench: ## build the released profile, measure it, write docs/bench.md
 clean: ## remove what was built (the cache of tools stays)
 	cargo clean
 
-.PHONY: help build bin demo test check fmt lint bless bench clean
+.PHONY: help build bin demo demo-kafka test check fmt lint bless bench clean

@@ -4,8 +4,10 @@
 #   setup.sh make    make, for whoever starts without it
 #   setup.sh build   a C compiler and linker, for the crates that carry C code
 #   setup.sh test    the same, PostgreSQL (its programs; no server is set up or started), a Kafka broker with the Java that runs it,
-#                    and the Python tools of the tests in an environment of their own in the cache directory
+#                    the Python tools of the tests in an environment of their own in the cache directory, and beside it the Node
+#                    tools that read the OpenAPI document
 #   setup.sh python  prints the Python that has these tools (installing nothing)
+#   setup.sh node    prints where the packages of the Node tools are (installing nothing)
 #
 # System packages come through apt when that is allowed (root, or sudo without a password); otherwise this prints the
 # line to run and stops. Nothing is written into the repository.
@@ -16,6 +18,7 @@ cache=${XDG_CACHE_HOME:-${HOME:?HOME is not set}/.cache}/highwater
 requirements=$here/requirements.txt
 # The environment is named by its contents: another list of versions is another environment.
 venv=$cache/python-$(cksum <"$requirements" | cut -d' ' -f1)
+node=$cache/node-$(cksum <"$here/rest/package-lock.json" | cut -d' ' -f1)
 
 say() { printf '\033[2m[set-up]\033[0m %s\n' "$*" >&2; }
 die() { printf '[set-up] %s\n' "$*" >&2; exit 1; }
@@ -104,6 +107,24 @@ python_tools() {
       touch "$venv/complete"
   ) 9>"$cache/python.lock" || true
   [[ -f $venv/complete ]] || die "the Python tools could not be installed: see the message above"
+}
+
+# What lints the OpenAPI document and makes a TypeScript client of it (integration-tests/rest/): exactly what its lock file names.
+node_tools() {
+  if [[ -f $node/complete ]]; then return; fi
+  node -e 'process.exit(process.versions.node.split(".")[0] < 18 ? 1 : 0)' ||
+    die "the tests need Node 18 or newer, and node is $(node --version 2>&1): put a newer one first in PATH, then try again"
+  say "installing the Node tools of the tests into $node"
+  mkdir -p "$cache"
+  (
+    if command -v flock >/dev/null; then flock 9; fi
+    if [[ -f $node/complete ]]; then exit 0; fi
+    rm -rf "$node"
+    mkdir -p "$node" && cp "$here/rest/package.json" "$here/rest/package-lock.json" "$node/" &&
+      npm ci --prefix "$node" --ignore-scripts --no-audit --no-fund >&2 &&
+      touch "$node/complete"
+  ) 9>"$cache/node.lock" || true
+  [[ -f $node/complete ]] || die "the Node tools could not be installed: see the message above"
 }
 
 # A Kafka broker: its jars from Maven, and an archive of the classes that it loads, with which it starts in half the time.
@@ -197,13 +218,17 @@ case ${1:-} in
     need openjdk-17-jre-headless command -v java
     need maven command -v mvn
     need openssl command -v openssl
+    need nodejs command -v node
+    need npm command -v npm
     need postgresql has_postgres
     apt_install
     check_rust
     python_tools
+    node_tools
     kafka_broker
     ;;
   python) echo "$venv/bin/python" ;;
+  node) echo "$node/node_modules" ;;
   *)
     awk 'NR > 1 && !/^#/ { exit } NR > 1 { sub(/^# ?/, ""); print }' "$0" >&2
     exit 2

@@ -36,6 +36,15 @@ pub fn python() -> PathBuf {
     path
 }
 
+/// The packages of the tests' Node tools; see `integration-tests/setup.sh`.
+pub fn node_modules() -> PathBuf {
+    let setup = repository().join("integration-tests/setup.sh");
+    let output = Command::new(&setup).arg("node").output().expect("bash starts");
+    let path = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
+    assert!(path.exists(), "the Node tools of the tests are missing; run: {} test", setup.display());
+    path
+}
+
 /// What a finished child left.
 #[derive(Debug)]
 pub struct Finished {

@@ -93,7 +93,7 @@ fn case_gives_its_golden_rows_from_topics(#[files("cases/*/query.sql")] query: P
 pub struct Case {
     pub name: String,
     pub folder: PathBuf,
-    directives: BTreeMap<String, String>,
+    pub directives: BTreeMap<String, String>,
     pub sources: Vec<Source>,
     pub expected: Vec<Row>,
 }

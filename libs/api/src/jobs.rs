@@ -77,6 +77,7 @@ pub struct CreateJob {
     #[schema(inline)]
     pub spec: JobSpec,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(schema_with = crate::given_labels)]
     pub labels: Labels,
     /// Start a run at once. Default: true.
     #[serde(default = "yes")]
@@ -95,6 +96,7 @@ pub struct ApplyJob {
     #[schema(inline)]
     pub spec: JobSpec,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(schema_with = crate::given_labels)]
     pub labels: Labels,
 }
 
@@ -107,6 +109,7 @@ pub struct PatchJob {
     pub name: Option<String>,
     /// Replaces all labels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = crate::given_labels)]
     pub labels: Option<Labels>,
 }
 
@@ -132,6 +135,7 @@ pub struct Job {
     pub id: String,
     pub name: String,
     pub state: JobState,
+    #[schema(schema_with = crate::labels)]
     pub labels: Labels,
     /// The version that the next run takes, from 1.
     pub version: i64,

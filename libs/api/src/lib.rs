@@ -28,5 +28,23 @@ pub use views::*;
 
 use std::collections::BTreeMap;
 
+use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
+
 /// Names and values that mean something to the user only.
 pub type Labels = BTreeMap<String, String>;
+
+/// Labels as they are shown.
+pub fn labels() -> Schema {
+    let text = ObjectBuilder::new().schema_type(Type::String).build();
+    let labels = ObjectBuilder::new().schema_type(Type::Object).additional_properties(Some(Schema::Object(text)));
+    Schema::Object(labels.description(Some("Names and values that mean something to the user only")).build())
+}
+
+/// What labels may be given: at most 64, names of 128 characters and values of 1024.
+pub fn given_labels() -> Schema {
+    let text = |most| ObjectBuilder::new().schema_type(Type::String).max_length(Some(most)).build();
+    let name = ObjectBuilder::new().schema_type(Type::String).min_length(Some(1)).max_length(Some(128)).build();
+    let labels = ObjectBuilder::new().schema_type(Type::Object).max_properties(Some(64));
+    let labels = labels.property_names(Some(name)).additional_properties(Some(Schema::Object(text(1024))));
+    Schema::Object(labels.description(Some("Names and values that mean something to the user only")).build())
+}

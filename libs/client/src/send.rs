@@ -267,3 +267,7 @@ fn innermost(error: &reqwest::Error) -> String {
     }
     if cause.to_string().is_empty() { chain(error) } else { cause.to_string() }
 }
+
+#[cfg(test)]
+#[path = "send_tests.rs"]
+mod tests;

@@ -4,10 +4,12 @@
 //! defines them; variants of tagged unions get names and a discriminator, or generators make `NodeOneOf1` of them; what is the same for
 //! every operation is added to every operation.
 
+use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
 use serde_json::{Map, Value, json};
 use utoipa::openapi::{InfoBuilder, LicenseBuilder, OpenApiBuilder};
+use utoipa::{PartialSchema, ToSchema};
 
 /// The types of bodies, which are validated by their schemas.
 pub const BODIES: &[&str] = &[
@@ -107,6 +109,9 @@ fn finish(mut document: Value) -> Value {
         {"name": "access", "description": "Keys and the audit log"},
         {"name": "system", "description": "The server itself"},
     ]);
+    // Named by a parameter only, which is where utoipa does not look for types.
+    document["components"]["schemas"][api::Consistency::name().as_ref()] =
+        serde_json::to_value(api::Consistency::schema()).expect("a schema is JSON");
     add_graph(&mut document);
     let schemas = document["components"]["schemas"].as_object().cloned().unwrap_or_default();
     let merged = schemas.iter().map(|(name, schema)| (name.clone(), merge(schema, &schemas))).collect::<Map<_, _>>();
@@ -117,7 +122,31 @@ fn finish(mut document: Value) -> Value {
     });
     document["security"] = json!([{"api_key": []}, {}]);
     add_common_answers(&mut document);
+    remove_unused(&mut document);
     document
+}
+
+/// Removes schemas that nothing leads to any more: what variants have drawn in.
+fn remove_unused(document: &mut Value) {
+    let prefix = "#/components/schemas/";
+    let names = |value: &mut Value| {
+        let mut found = Vec::new();
+        walk(value, &mut |object| {
+            let name = object.get("$ref").and_then(Value::as_str).and_then(|path| path.strip_prefix(prefix));
+            found.extend(name.map(str::to_string));
+        });
+        found
+    };
+    let mut left = names(&mut document["paths"]);
+    let mut used = BTreeSet::new();
+    while let Some(name) = left.pop() {
+        if used.insert(name.clone()) {
+            left.extend(names(&mut document["components"]["schemas"][&name]));
+        }
+    }
+    if let Some(schemas) = document["components"]["schemas"].as_object_mut() {
+        schemas.retain(|name, _| used.contains(name));
+    }
 }
 
 /// The schema of graphs with all its parts as components.
@@ -272,6 +301,12 @@ fn add_common_answers(document: &mut Value) {
             "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
         })
     };
+    walk(&mut document["paths"], &mut |object| {
+        // utoipa makes a list of numbers of bytes.
+        if let Some(stream) = object.get_mut("application/vnd.apache.arrow.stream") {
+            *stream = json!({"schema": {"type": "string", "format": "binary"}});
+        }
+    });
     for (path, item) in document["paths"].as_object_mut().into_iter().flatten() {
         for (method, operation) in item.as_object_mut().into_iter().flatten() {
             let has_body = operation["requestBody"].is_object();
@@ -311,7 +346,7 @@ fn add_common_answers(document: &mut Value) {
                     "schema": {"type": "string", "minLength": 1, "maxLength": 256},
                 }));
             }
-            if let Some(parameters) = operation["parameters"].as_array_mut() {
+            if let Some(parameters) = operation.get_mut("parameters").and_then(Value::as_array_mut) {
                 parameters.sort_by_key(|parameter| (parameter["in"].to_string(), parameter["name"].to_string()));
             }
         }
@@ -370,4 +405,36 @@ fn down_convert(value: &mut Value) {
             object.insert("allOf".into(), json!([{"$ref": reference}]));
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect_file;
+
+    use super::*;
+
+    /// The documents that people read and generate clients from, without a server. `make bless` rewrites them.
+    #[test]
+    fn the_committed_documents_are_current() {
+        expect_file!["../../../openapi/openapi.json"].assert_eq(&text());
+        expect_file!["../../../openapi/openapi-3.0.json"].assert_eq(&text_3_0());
+    }
+
+    #[test]
+    fn every_body_is_a_component() {
+        let schemas = &value()["components"]["schemas"];
+        let missing: Vec<&str> = BODIES.iter().copied().filter(|name| !schemas[name].is_object()).collect();
+        assert_eq!(missing, [""; 0]);
+    }
+
+    #[test]
+    fn the_document_for_older_tools_has_nothing_of_3_1() {
+        let mut document: Value = serde_json::from_str(&text_3_0()).expect("JSON");
+        walk(&mut document["components"]["schemas"], &mut |object| {
+            assert!(!object.get("type").is_some_and(Value::is_array), "{object:?}");
+            for keyword in ["const", "propertyNames", "$defs"] {
+                assert!(!object.get(keyword).is_some_and(|value| !value.is_object()), "{keyword}: {object:?}");
+            }
+        });
+    }
 }

@@ -77,15 +77,16 @@ pub fn failure(failure: &attempt::Failure) -> api::RunFailure {
         api::Fault::External => 503,
         api::Fault::Internal => 500,
     };
+    let (detail, hint) = crate::problem::told(&failure.code, &failure.message, failure.hint.as_deref());
     api::RunFailure {
         problem: api::Problem {
             kind: format!("/docs/problems/{}", failure.code),
             title: "The run failed".into(),
             status,
-            detail: failure.message.clone(),
+            detail,
             instance: None,
             code: failure.code.clone(),
-            hint: failure.hint.clone(),
+            hint,
             request_id: None,
             errors: Vec::new(),
         },

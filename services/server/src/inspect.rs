@@ -13,7 +13,7 @@ use tokio::process::Command;
 
 use crate::app::App;
 use crate::planning::{Planned, wrong_graph};
-use crate::problem::{ApiError, ApiResult};
+use crate::problem::{ApiError, ApiResult, told};
 
 const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
 /// A connection that leads nowhere within this time leads nowhere.
@@ -32,11 +32,23 @@ pub async fn check_graph(app: &App, graph: &Graph, settings: &Settings, allowed_
 }
 
 async fn found(app: &App, graph: &Graph, settings: &Settings, allowed_roots: &[PathBuf]) -> ApiResult<Vec<Found>> {
+    let connections = match crate::planning::credentials(app, graph).await {
+        // It is the script that is wrong, not the path of the request.
+        Err(error) if error.code() == "connection_not_found" => {
+            return Ok(vec![Found {
+                operator: None,
+                code: "connection_not_found".into(),
+                message: error.problem().detail.clone(),
+                hint: Some("create it: POST /api/v1/connections; GET lists those that are there".into()),
+            }]);
+        }
+        other => other?,
+    };
     let question = Question::Check {
         graph: Box::new(graph.clone()),
         settings: Box::new(settings.clone()),
         allowed_roots: allowed_roots.to_vec(),
-        connections: crate::planning::credentials(app, graph).await?,
+        connections,
         egress: app.config.egress(),
     };
     match ask(app, &question, CHECK_TIMEOUT).await? {
@@ -49,19 +61,15 @@ fn refuse(found: Vec<Found>, place: &dyn Fn(&Found) -> ProblemItem) -> ApiResult
     if found.is_empty() {
         return Ok(());
     }
+    let item = |found: &Found| {
+        let (message, hint) = told(&found.code, &found.message, found.hint.as_deref());
+        ProblemItem { code: found.code.clone(), message, hint, ..place(found) }
+    };
+    let items: Vec<ProblemItem> = found.iter().map(item).collect();
     // What is forbidden comes before what is wrong.
     let denied = ["location_not_allowed", "endpoint_not_allowed"]
         .into_iter()
-        .find_map(|code| found.iter().find(|found| found.code == code).map(|found| (code, found.message.clone())));
-    let items: Vec<ProblemItem> = found
-        .iter()
-        .map(|found| ProblemItem {
-            code: found.code.clone(),
-            message: found.message.clone(),
-            hint: found.hint.clone(),
-            ..place(found)
-        })
-        .collect();
+        .find_map(|code| items.iter().find(|item| item.code == code).map(|item| (code, item.message.clone())));
     Err(match denied {
         Some((code, detail)) => ApiError::new(code, detail).errors(items),
         None => wrong_graph(items),

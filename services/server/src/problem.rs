@@ -214,6 +214,17 @@ impl From<MetadataError> for ApiError {
     }
 }
 
+/// What a process has found, as it is told over REST: neither the directories of this machine nor how its program is started.
+pub fn told(code: &str, message: &str, hint: Option<&str>) -> (String, Option<String>) {
+    match message.split_once(" the allowed directories ") {
+        Some((outside, _)) if code == "location_not_allowed" => (
+            format!("{outside} the directories that the server allows"),
+            Some("whoever runs the server can allow a directory".to_string()),
+        ),
+        _ => (message.to_string(), hint.map(str::to_string)),
+    }
+}
+
 /// Problems of scripts and graphs, with places.
 pub fn items(problems: &[graph::Problem], sql: Option<&str>, prefix: &str) -> Vec<ProblemItem> {
     problems.iter().map(|problem| item(problem, sql, prefix)).collect()
@@ -242,6 +253,15 @@ fn item(problem: &graph::Problem, sql: Option<&str>, prefix: &str) -> ProblemIte
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn directories_of_the_machine_are_not_told() {
+        let message = "cannot use /etc/passwd: it is outside of the allowed directories /data/runs/1, /data/files";
+        let (told, hint) = told("location_not_allowed", message, Some("allow it with --allow-root DIR"));
+        assert_eq!(told, "cannot use /etc/passwd: it is outside of the directories that the server allows");
+        assert!(hint.is_some_and(|hint| !hint.contains("--allow-root")));
+        assert_eq!(super::told("a", "b", Some("c")), ("b".to_string(), Some("c".to_string())));
+    }
 
     #[test]
     fn every_kind_stands_once_and_has_a_status_of_an_error() {

@@ -316,3 +316,36 @@ fn a_job_has_one_active_run() {
     server.delete(&path).header("if-match", "*").expect(204);
     server.get(&format!("/api/v1/runs/{}", second["id"].as_str().unwrap())).refused(404, "run_not_found");
 }
+
+#[test]
+fn two_runs_do_not_write_one_directory() {
+    let server = shared();
+    let directory = server.files().join(fresh("written"));
+    let sql = |path: &std::path::Path| {
+        format!(
+            "CREATE TABLE s (n BIGINT) WITH ('connector' = 'datagen', 'rows-per-second' = '10');
+             CREATE TABLE t (n BIGINT) WITH ('connector' = 'filesystem', 'path' = '{}', 'format' = 'json');
+             INSERT INTO t SELECT n FROM s;",
+            path.display()
+        )
+    };
+    let (job, run) = server.submit(&fresh("writer"), &sql(&directory));
+    // The same directory, however it is spelled.
+    let spelled = server.files().join(".").join(directory.file_name().unwrap()).join("");
+    for path in [&directory, &spelled] {
+        let body = json!({"name": fresh("writer"), "sql": sql(path)});
+        let problem = server.post("/api/v1/jobs", &body).refused(409, "sink_conflict");
+        assert!(problem["detail"].as_str().unwrap().contains(job["name"].as_str().unwrap()), "{problem}");
+        server.get(&format!("/api/v1/jobs/{}", body["name"].as_str().unwrap())).refused(404, "job_not_found");
+    }
+    // Stored it may be; started not before the other one has ended.
+    let waiting = json!({"name": fresh("writer"), "sql": sql(&directory), "start": false});
+    let name = waiting["name"].as_str().unwrap();
+    server.post("/api/v1/jobs", &waiting).expect(201);
+    server.post(&format!("/api/v1/jobs/{name}/runs"), &json!({})).refused(409, "sink_conflict");
+    server.post(&format!("/api/v1/runs/{}/stop", run["id"].as_str().unwrap()), &json!({"mode": "now"})).expect(202);
+    server.wait_for_end(&run);
+    let second = server.post(&format!("/api/v1/jobs/{name}/runs"), &json!({})).expect(202).json();
+    server.post(&format!("/api/v1/runs/{}/stop", second["id"].as_str().unwrap()), &json!({"mode": "now"})).expect(202);
+    server.wait_for_end(&second);
+}

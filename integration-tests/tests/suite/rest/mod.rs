@@ -1,16 +1,16 @@
 //! The service over REST, against the real program. Every answer in here is checked against the served OpenAPI document.
 
-//mod access;
+mod access;
 mod bad_requests;
-//mod bad_scripts;
-//mod cases;
-//mod clients;
-//mod document;
+mod bad_scripts;
+mod cases;
+mod clients;
+mod document;
 mod jobs;
-//mod queries;
-//mod restarts;
-//mod runs;
-//mod views;
+mod queries;
+mod restarts;
+mod runs;
+mod views;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, Weak};
@@ -22,7 +22,8 @@ fn shared() -> Arc<Highwater> {
     static SERVER: Mutex<Weak<Highwater>> = Mutex::new(Weak::new());
     let mut server = SERVER.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     server.upgrade().unwrap_or_else(|| {
-        let new = Arc::new(Highwater::start());
+        let cases = integration_tests::program::repository().join("integration-tests/cases");
+        let new = Arc::new(Highwater::with(&["--allow-root", cases.to_str().expect("the path is text")]));
         *server = Arc::downgrade(&new);
         new
     })

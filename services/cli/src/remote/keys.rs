@@ -32,7 +32,7 @@ pub async fn keys(arguments: &KeysArguments) -> Done {
             let columns = [left("id"), left("name"), left("role"), left("created"), left("expires"), left("revoked")];
             Listing::new(columns, store.list().await?.iter().map(row)).print(form)
         }
-        KeysVerb::Revoke { key, sure: SureArguments { yes } } => {
+        KeysVerb::Revoke { id: key, sure: SureArguments { yes } } => {
             sure(*yes, &format!("revoking key {key}"))?;
             let revoked = store.revoke(key).await?;
             let fields = vec![
@@ -96,7 +96,10 @@ impl Place {
                 Failure::Wrong(format!("cannot use the data directory {}: {error}", config.data.display()))
             })?;
         }
-        let store = server::open_store(&config).await.map_err(|error| Failure::Wrong(error.to_string()))?;
+        let store = server::open_store(&config).await.map_err(|error| match error {
+            server::StartError::Store(error) => refused(error),
+            other => Failure::Wrong(other.to_string()),
+        })?;
         Ok(Place::Store(store))
     }
 
@@ -177,6 +180,7 @@ fn refused(error: metadata::MetadataError) -> Failure {
     match error {
         metadata::MetadataError::NotFound { .. } => Failure::NotThere(message),
         metadata::MetadataError::Exists { .. } => Failure::Taken(message),
+        metadata::MetadataError::Owned(_) => Failure::Taken(format!("{message}; ask that server: leave out --data")),
         metadata::MetadataError::Unavailable { .. } => Failure::Away(message),
         _ => Failure::Wrong(message),
     }

@@ -63,7 +63,10 @@ impl Listing {
             Form::Json => self.rows.iter().for_each(|row| text.push_str(&format!("{}\n", row.item))),
             Form::Csv => {
                 csv(self.columns.iter().map(|(name, _)| *name), &mut text);
-                self.rows.iter().for_each(|row| csv(row.cells.iter().map(String::as_str), &mut text));
+                for row in &self.rows {
+                    let cells: Vec<String> = row.cells.iter().map(|cell| ungrouped(cell)).collect();
+                    csv(cells.iter().map(String::as_str), &mut text);
+                }
             }
             Form::Name => self.rows.iter().for_each(|row| text.push_str(&format!("{}\n", visible(&row.name)))),
         }
@@ -114,12 +117,20 @@ impl Record {
             Form::Json => text = format!("{}\n", self.item),
             Form::Csv => {
                 csv(self.fields.iter().map(|(name, _)| *name), &mut text);
-                csv(self.fields.iter().map(|(_, value)| value.as_str()), &mut text);
+                let values: Vec<String> = self.fields.iter().map(|(_, value)| ungrouped(value)).collect();
+                csv(values.iter().map(String::as_str), &mut text);
             }
             Form::Name => text = format!("{}\n", visible(&self.name)),
         }
         text
     }
+}
+
+/// `1,234` as programs read it; everything else as it is.
+fn ungrouped(cell: &str) -> String {
+    let is_number =
+        cell.starts_with(|c: char| c.is_ascii_digit()) && cell.chars().all(|c| c.is_ascii_digit() || c == ',');
+    if is_number { cell.replace(',', "") } else { cell.to_string() }
 }
 
 /// A record of RFC 4180.
@@ -234,6 +245,7 @@ mod tests {
 
     #[test]
     fn figures_are_for_people() {
+        assert_eq!([ungrouped("1,234"), ungrouped("a,1"), ungrouped("")], ["1234", "a,1", ""]);
         assert_eq!([span(7), span(1500), span(600_000), span(-4)], ["7 ms", "1.5 s", "10 min", "0 ms"]);
         assert_eq!([bytes(10), bytes(1536), bytes(5 << 20), bytes(3 << 30)], ["10 B", "1.5 KiB", "5.0 MiB", "3.0 GiB"]);
     }

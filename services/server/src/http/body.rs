@@ -176,6 +176,20 @@ fn explain(schema: &str, error: &ValidationError<'_>) -> Vec<ProblemItem> {
             };
             vec![item(at, "unknown_value", format!("{} is none of the values known here", shown()), Some(hint))]
         }
+        // Of what may be left out, only what it is otherwise is worth telling.
+        ValidationErrorKind::OneOfNotValid { context } | ValidationErrorKind::AnyOf { context } => {
+            let told: Vec<_> = context.iter().filter(|errors| !only_null(errors)).collect();
+            match told.as_slice() {
+                [errors] => errors.iter().flat_map(|error| explain(schema, error)).collect(),
+                _ => vec![item(at, "invalid_value", error.masked_with(shown()).to_string(), None)],
+            }
+        }
         _ => vec![item(at, "invalid_value", error.masked_with(shown()).to_string(), None)],
     }
+}
+
+/// Whether nothing is wrong but that the value is not null.
+fn only_null(errors: &[ValidationError<'_>]) -> bool {
+    let null = |kind: &TypeKind| matches!(kind, TypeKind::Single(kind) if kind.to_string() == "null");
+    matches!(errors, [error] if matches!(error.kind(), ValidationErrorKind::Type { kind } if null(kind)))
 }

@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use utoipa::IntoParams;
 
+use crate::document;
 use crate::problem::{ApiError, ApiResult};
 
 /// The query of a request as a type that derives `IntoParams` and `Deserialize`. Lists are given by repeating the name.
@@ -24,7 +25,8 @@ fn read<T: DeserializeOwned + IntoParams>(query: &str) -> ApiResult<T> {
     let known: Vec<(String, Value, bool)> = T::into_params(|| None)
         .into_iter()
         .map(|parameter| {
-            let schema = serde_json::to_value(&parameter.schema).unwrap_or_default();
+            let mut schema = resolved(serde_json::to_value(&parameter.schema).unwrap_or_default());
+            schema["items"] = resolved(schema["items"].take());
             let required = matches!(parameter.required, utoipa::openapi::Required::True);
             (parameter.name, schema, required)
         })
@@ -70,6 +72,16 @@ fn read<T: DeserializeOwned + IntoParams>(query: &str) -> ApiResult<T> {
     }
     serde_json::from_value(Value::Object(values))
         .map_err(|error| ApiError::new("validation_failed", format!("the parameters cannot be read: {error}")))
+}
+
+/// A named type as the document defines it.
+fn resolved(schema: Value) -> Value {
+    let options = schema["oneOf"].as_array().or(schema["anyOf"].as_array());
+    let named = options.and_then(|all| all.iter().find(|one| one["$ref"].is_string())).unwrap_or(&schema);
+    match named["$ref"].as_str().and_then(|path| path.strip_prefix('#')) {
+        Some(pointer) => document::value().pointer(pointer).cloned().unwrap_or(schema),
+        None => schema,
+    }
 }
 
 fn has_type(schema: &Value, name: &str) -> bool {

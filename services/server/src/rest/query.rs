@@ -34,7 +34,7 @@ use crate::auth::Operator as OperatorRole;
 use crate::http::Body;
 use crate::inspect;
 use crate::planning::{self, Input, Planned, plan_with, wrong_graph};
-use crate::problem::{ApiError, ApiResult};
+use crate::problem::{ApiError, ApiResult, told};
 
 /// A table of this path stands for a view until the query is planned.
 const VIEW_PATH: &str = "highwater-view:";
@@ -79,8 +79,10 @@ async fn query_sql(
     let truncate = query.limit.unwrap_or(u64::MAX);
     let (pieces, body) = mpsc::channel::<Result<Bytes, std::io::Error>>(4);
     let stream = Stream { running, form, columns, left: truncate, pieces };
-    stream.begin().await?;
-    let body = futures::stream::unfold(body, |mut body| async move { Some((body.recv().await?, body)) });
+    let listener = stream.begin().await?;
+    let body = futures::stream::unfold((body, listener), |(mut body, listener)| async move {
+        Some((body.recv().await?, (body, listener)))
+    });
     Ok(([(header::CONTENT_TYPE, form.media_type())], HttpBody::from_stream(body)).into_response())
 }
 
@@ -261,10 +263,11 @@ impl Running {
             }
             _ => "query_failed",
         };
-        let mut item = api::ProblemItem { code: failure.code, message: failure.message.clone(), ..Default::default() };
-        item.hint = failure.hint.clone();
-        let error = ApiError::new(code, failure.message).errors([item]);
-        match failure.hint {
+        let (message, hint) = told(&failure.code, &failure.message, failure.hint.as_deref());
+        let item =
+            api::ProblemItem { code: failure.code, message: message.clone(), hint: hint.clone(), ..Default::default() };
+        let error = ApiError::new(code, message).errors([item]);
+        match hint {
             Some(hint) => error.hint(hint),
             None => error,
         }
@@ -287,6 +290,9 @@ async fn snapshots(app: &App, graph: &mut Graph, directory: &std::path::Path) ->
     Ok(())
 }
 
+/// Whoever waits for the rows. When this is dropped nobody does, and the process ends, also one that has no rows to give yet.
+struct Listener(#[expect(dead_code, reason = "its drop is what it is for")] oneshot::Sender<()>);
+
 /// Rows on their way from the process to the caller, on a thread that may block.
 struct Stream {
     running: Running,
@@ -299,17 +305,26 @@ struct Stream {
 
 impl Stream {
     /// Waits for the first rows, or the end: what fails until then is a problem with a status of its own.
-    async fn begin(mut self) -> ApiResult<()> {
+    async fn begin(mut self) -> ApiResult<Listener> {
         let response = self.running.rows().await?;
         let (chunks, received) = mpsc::channel(2);
         let ends = self.running.ends;
+        let directory = self.running.link.directory.clone();
+        let (listener, mut left) = oneshot::channel();
+        let listener = Listener(listener);
         tokio::spawn(async move {
             let mut body = HttpBody::new(response.into_body()).into_data_stream();
             loop {
-                let chunk = match tokio::time::timeout_at(ends, body.next()).await {
-                    Ok(Some(Ok(chunk))) => Chunk::Bytes(chunk),
-                    Ok(None) => Chunk::End,
-                    Ok(Some(Err(_))) | Err(_) => Chunk::Broken,
+                let chunk = tokio::select! {
+                    chunk = tokio::time::timeout_at(ends, body.next()) => match chunk {
+                        Ok(Some(Ok(chunk))) => Chunk::Bytes(chunk),
+                        Ok(None) => Chunk::End,
+                        Ok(Some(Err(_))) | Err(_) => Chunk::Broken,
+                    },
+                    _ = &mut left => {
+                        process::kill(&directory);
+                        Chunk::Broken
+                    }
                 };
                 let last = !matches!(chunk, Chunk::Bytes(_));
                 if chunks.send(chunk).await.is_err() || last {
@@ -319,7 +334,10 @@ impl Stream {
         });
         let (begun, answer) = oneshot::channel();
         tokio::task::spawn_blocking(move || self.run(Batches::new(received), begun));
-        answer.await.unwrap_or_else(|_| Err(ApiError::internal("the thread of a query's rows has ended")))
+        match answer.await {
+            Ok(begun) => begun.map(|()| listener),
+            Err(_) => Err(ApiError::internal("the thread of a query's rows has ended")),
+        }
     }
 
     fn run(mut self, mut batches: Batches, begun: oneshot::Sender<ApiResult<()>>) {
@@ -330,8 +348,10 @@ impl Stream {
             let _ = begun.send(Err(tokio.block_on(self.running.failure())));
             return;
         };
+        // Behind its end a stream looks as if it had broken off: it is not asked again.
+        let rest = if first.is_some() { usize::MAX } else { 0 };
         let mut rows = Limited {
-            batches: first.into_iter().chain(&mut batches),
+            batches: first.into_iter().chain(batches.by_ref().take(rest)),
             left: self.left,
             truncated: false,
             broken: false,

@@ -1,0 +1,392 @@
+//! Who may do what, and who did: keys and roles, the audit log, secrets, limits of rate, where a server may listen.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use integration_tests::program;
+use integration_tests::rest::{Document, Highwater};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::{counts, fresh, totals};
+
+/// What each operation needs. One that is not in here fails the test: whoever adds an operation decides it.
+const NEEDS: &[(&str, &[&str])] = &[
+    ("nothing", &["livez", "readyz"]),
+    (
+        "viewer",
+        &[
+            "docs",
+            "get_connection",
+            "get_job",
+            "get_operation",
+            "get_run",
+            "get_run_dead_letters",
+            "get_run_errors",
+            "get_run_events",
+            "get_run_graph",
+            "get_run_late_rows",
+            "get_run_logs",
+            "get_run_metrics",
+            "get_run_watermarks",
+            "get_table",
+            "get_view",
+            "get_view_rows",
+            "list_connections",
+            "list_connectors",
+            "list_jobs",
+            "list_runs",
+            "list_tables",
+            "list_views",
+            "metrics",
+            "openapi",
+            "problem_page",
+            "validate_graph",
+            "version",
+            "whoami",
+        ],
+    ),
+    (
+        "operator",
+        &[
+            "apply_job",
+            "create_job",
+            "create_table",
+            "delete_job",
+            "delete_table",
+            "patch_job",
+            "query_sql",
+            "start_run",
+            "test_connection",
+            "stop_run",
+        ],
+    ),
+    (
+        "admin",
+        &[
+            "create_connection",
+            "create_key",
+            "delete_connection",
+            "list_audit",
+            "list_keys",
+            "replace_connection",
+            "revoke_key",
+        ],
+    ),
+];
+
+fn create_key(server: &Highwater, role: &str) -> Value {
+    server.post("/api/v1/keys", &json!({"name": fresh(role), "role": role})).expect(201).json()
+}
+
+/// A server with keys: it, and a key for each role.
+fn guarded() -> (Highwater, BTreeMap<&'static str, String>) {
+    let mut server = Highwater::start();
+    let admin = create_key(&server, "admin")["secret"].as_str().unwrap().to_string();
+    server.use_key(Some(&admin));
+    let mut keys = BTreeMap::from([("admin", admin)]);
+    for role in ["viewer", "operator"] {
+        keys.insert(role, create_key(&server, role)["secret"].as_str().unwrap().to_string());
+    }
+    (server, keys)
+}
+
+#[test]
+fn each_operation_needs_its_role() {
+    let (server, keys) = guarded();
+    let document = Document::served();
+    let ranks = ["nothing", "viewer", "operator", "admin"];
+    let rank = |role: &str| ranks.iter().position(|known| *known == role).unwrap();
+    let mut seen = 0;
+    for (template, item) in document.json["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let id = operation["operationId"].as_str().unwrap();
+            let needed = NEEDS.iter().find(|(_, ids)| ids.contains(&id));
+            let (needed, _) = needed.unwrap_or_else(|| panic!("say in NEEDS which role {id} needs"));
+            // Things that are not there: who may ask learns that, and who may not learns nothing.
+            let path = template
+                .replace("{run}", "run_0193456789ab7def8123456789abcdef")
+                .replace("{operation}", "op_0193456789ab7def8123456789abcdef")
+                .replace("{key}", "key_0193456789ab7def8123456789abcdef")
+                .replace("{code}", "internal");
+            let path = path
+                .split('/')
+                .map(|part| if part.starts_with('{') { "none" } else { part })
+                .collect::<Vec<_>>()
+                .join("/");
+            for role in ranks {
+                let method = Method::from_bytes(method.to_uppercase().as_bytes()).unwrap();
+                let mut request = server.request(method, &path);
+                if operation["requestBody"].is_object() {
+                    request = request.json(&json!({"nonsense": true}));
+                }
+                request = match keys.get(role) {
+                    Some(key) => request.key(key),
+                    None => request.header("authorization", "Basic eDp5"),
+                };
+                let answer = request.send();
+                let refused = if role == "nothing" { 401 } else { 403 };
+                let may = rank(role) >= rank(needed);
+                assert_eq!(answer.status != refused, may, "{role} {id}: {} {}", answer.status, answer.text());
+            }
+            seen += 1;
+        }
+    }
+    assert_eq!(seen, NEEDS.iter().map(|(_, ids)| ids.len()).sum::<usize>(), "NEEDS names operations that are gone");
+}
+
+#[test]
+fn a_key_counts_until_it_is_revoked_or_expires() {
+    let (server, keys) = guarded();
+    let who = |key: &str| server.get("/api/v1/whoami").key(key);
+    assert_eq!(who(&keys["viewer"]).expect(200).json()["role"], "viewer");
+    let bare = server.get("/api/v1/jobs").header("authorization", "").send();
+    assert_eq!((bare.status, bare.header("www-authenticate")), (401, Some("Bearer")));
+    for wrong in ["hw_", "hw_x", &keys["viewer"].to_uppercase(), &format!("{}x", keys["viewer"]), "' OR 1=1 --"] {
+        who(wrong).refused(401, "unauthenticated");
+    }
+    let listed = server.get("/api/v1/keys").expect(200);
+    assert_eq!(listed.json()["items"].as_array().unwrap().len(), 3);
+    assert!(keys.values().all(|key| !listed.text().contains(key.as_str())));
+    let viewer = listed.json()["items"].as_array().unwrap().iter().find(|key| key["role"] == "viewer").unwrap().clone();
+    let path = format!("/api/v1/keys/{}", viewer["id"].as_str().unwrap());
+    assert!(server.delete(&path).expect(200).json()["revoked_at"].is_string());
+    who(&keys["viewer"]).refused(401, "unauthenticated");
+    server.delete("/api/v1/keys/key_0193456789ab7def8123456789abcdef").refused(404, "key_not_found");
+
+    let soon = json!({"name": "short", "role": "viewer", "expires_at": in_two_seconds()});
+    let short = server.post("/api/v1/keys", &soon).expect(201).json();
+    let secret = short["secret"].as_str().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while who(secret).send().status != 401 {
+        assert!(Instant::now() < deadline);
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    for wrong in [
+        json!({"name": "", "role": "viewer"}),
+        json!({"name": "n", "role": "root"}),
+        json!({"name": "n", "role": "viewer", "expires_at": "tomorrow"}),
+    ] {
+        server.post("/api/v1/keys", &wrong).refused(422, "validation_failed");
+    }
+}
+
+fn in_two_seconds() -> String {
+    let at = Command::new("date").args(["-u", "-d", "+2 seconds", "+%Y-%m-%dT%H:%M:%SZ"]).output().unwrap();
+    String::from_utf8(at.stdout).unwrap().trim().to_string()
+}
+
+fn log(server: &Highwater) -> Vec<Value> {
+    let (mut all, mut token) = (Vec::new(), String::new());
+    loop {
+        let page = server.get(&format!("/api/v1/audit?page_size=50{token}")).expect(200).json();
+        all.extend(page["items"].as_array().unwrap().iter().cloned());
+        match page["next_page_token"].as_str() {
+            Some(next) => token = format!("&page_token={next}"),
+            None => return all,
+        }
+    }
+}
+
+#[test]
+fn every_change_and_every_denial_is_recorded_once() {
+    let (server, keys) = guarded();
+    let operator = &keys["operator"];
+    let principal = server.get("/api/v1/whoami").key(operator).expect(200).json()["principal"].clone();
+    let before = log(&server).len();
+    let mut expected: Vec<(String, &str)> = Vec::new();
+    let mut did = |action: &str, outcome: &'static str| expected.push((action.to_string(), outcome));
+    let mark = |request: integration_tests::rest::Request| request.key(operator).header("x-request-id", "marked");
+
+    let body = json!({"name": "a", "sql": totals(&server, "audited"), "start": false});
+    mark(server.post("/api/v1/jobs", &body)).header("idempotency-key", "k").expect(201);
+    did("job.create", "done");
+    mark(server.post("/api/v1/jobs", &body)).header("idempotency-key", "k").expect(201); // replayed: no change
+    mark(server.post("/api/v1/jobs", &body)).refused(409, "name_taken");
+    mark(server.put("/api/v1/jobs/a?dry_run=true", &json!({"sql": totals(&server, "audited"), "parallelism": 2})))
+        .expect(200);
+    mark(server.put("/api/v1/jobs/a", &json!({"sql": totals(&server, "audited"), "parallelism": 2}))).expect(200);
+    did("job.apply", "done");
+    mark(server.put("/api/v1/jobs/a", &json!({"sql": totals(&server, "audited"), "parallelism": 2}))).expect(200); // nothing differs
+    mark(server.patch("/api/v1/jobs/a", &json!({"labels": {"x": "y"}}))).header("if-match", "*").expect(200);
+    did("job.patch", "done");
+    let run = mark(server.post("/api/v1/jobs/a/runs", &json!({}))).expect(202).json();
+    did("run.start", "done");
+    server.wait_for_end(&run);
+    let (_, streaming) = {
+        let created = mark(server.post("/api/v1/jobs", &json!({"name": "b", "sql": counts("audited_counts")})))
+            .expect(201)
+            .json();
+        (created["job"].clone(), created["run"].clone())
+    };
+    did("job.create", "done");
+    server.wait_until_running(&streaming);
+    mark(server.post(&format!("/api/v1/runs/{}/stop", streaming["id"].as_str().unwrap()), &json!({"mode": "now"})))
+        .expect(202);
+    did("run.stop", "done");
+    server.wait_for_end(&streaming);
+    mark(server.post("/api/v1/sql/query", &json!({"sql": "SELECT total FROM audited"}))).expect(200);
+    did("sql.query", "done");
+    mark(server.delete("/api/v1/jobs/b")).header("if-match", "*").expect(204);
+    did("job.delete", "done");
+    mark(server.get("/api/v1/keys")).refused(403, "forbidden");
+    did("GET /api/v1/keys", "denied");
+    mark(server.post("/api/v1/connections", &json!({}))).refused(403, "forbidden");
+    did("POST /api/v1/connections", "denied");
+
+    let entries: Vec<Value> =
+        log(&server).into_iter().skip(before).filter(|entry| entry["request_id"] == "marked").collect();
+    let found: Vec<(String, &str)> = entries
+        .iter()
+        .map(|entry| {
+            (entry["action"].as_str().unwrap().to_string(), if entry["outcome"] == "done" { "done" } else { "denied" })
+        })
+        .collect();
+    assert_eq!(found, expected);
+    assert!(entries.iter().all(|entry| entry["principal"] == principal));
+    let all = log(&server);
+    let sequences: Vec<i64> = all.iter().map(|entry| entry["sequence"].as_i64().unwrap()).collect();
+    assert!(sequences.windows(2).all(|pair| pair[1] == pair[0] + 1), "{sequences:?}");
+    let mut hashes: Vec<&str> = all.iter().map(|entry| entry["hash"].as_str().unwrap()).collect();
+    hashes.sort_unstable();
+    hashes.dedup();
+    assert_eq!(hashes.len(), all.len());
+}
+
+#[test]
+fn a_secret_is_nowhere_but_sealed() {
+    const SECRET: &str = "canary-5f0c9a-secret";
+    let server = Highwater::start();
+    let connection = json!({
+        "name": "broker", "kind": "kafka",
+        "options": {"properties.bootstrap.servers": "127.0.0.1:9", "properties.security.protocol": "SASL_PLAINTEXT",
+            "properties.sasl.mechanism": "PLAIN", "properties.sasl.username": "user"},
+        "secrets": {"properties.sasl.password": SECRET},
+    });
+    let mut answers = Vec::new();
+    let mut keep = |answer: integration_tests::rest::Answer| {
+        let headers = format!("{:?}", answer.headers);
+        answers.push(format!("{headers}{}", answer.text()));
+        answer
+    };
+    let created = keep(server.post("/api/v1/connections", &connection).header("idempotency-key", "c").expect(201));
+    assert_eq!(created.json()["secrets"], json!(["properties.sasl.password"]));
+    keep(server.post("/api/v1/connections", &connection).header("idempotency-key", "c").expect(201));
+    keep(server.post("/api/v1/connections", &connection).expect(409));
+    keep(server.get("/api/v1/connections").expect(200));
+    let test = keep(server.post("/api/v1/connections/broker/test", &json!({})).send());
+    assert!(test.status == 200 && test.json()["ok"] == false, "{}", test.text());
+    let replaced = json!({"kind": "kafka", "options": connection["options"], "secrets": connection["secrets"]});
+    keep(server.put("/api/v1/connections/broker", &replaced).header("if-match", "*").expect(200));
+    // A run that is given it, and fails for want of a broker.
+    let sql = "CREATE TABLE s (l STRING) WITH ('connector' = 'kafka', 'connection' = 'broker', 'topic' = 't', 'format' = 'json');
+               CREATE TABLE t (l STRING) WITH ('connector' = 'blackhole'); INSERT INTO t SELECT l FROM s";
+    let job = keep(server.post("/api/v1/jobs", &json!({"name": "uses-it", "sql": sql})).send());
+    if job.status == 201 {
+        let run = job.json()["run"].clone();
+        std::thread::sleep(Duration::from_secs(2));
+        for part in ["", "/logs?lines=5000", "/errors", "/graph", "/watermarks", "/events", "/metrics"] {
+            keep(server.get(&format!("/api/v1/runs/{}{part}", run["id"].as_str().unwrap())).expect(200));
+        }
+        let pid = server.process_of_any(&run);
+        if let Some(pid) = pid {
+            for file in ["environ", "cmdline"] {
+                let text = std::fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+                assert!(!String::from_utf8_lossy(&text).contains(SECRET), "{file} of the process");
+            }
+        }
+        server.delete("/api/v1/connections/broker").header("if-match", "*").refused(409, "in_use");
+        keep(
+            server.post(&format!("/api/v1/runs/{}/stop", run["id"].as_str().unwrap()), &json!({"mode": "now"})).send(),
+        );
+        server.wait_for_end(&run);
+    }
+    for path in ["/api/v1/connections/broker", "/api/v1/jobs/uses-it", "/api/v1/audit", "/metrics", "/api/v1/runs"] {
+        keep(server.get(path).send());
+    }
+    for answer in &answers {
+        assert!(!answer.contains(SECRET), "{answer}");
+    }
+    assert!(!server.log().contains(SECRET));
+    let mut files = 0;
+    search(&server.data(), SECRET.as_bytes(), &mut files);
+    assert!(files > 3, "{files} files were looked at");
+}
+
+fn search(folder: &Path, secret: &[u8], files: &mut usize) {
+    for entry in std::fs::read_dir(folder).unwrap().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            search(&path, secret, files);
+        } else if let Ok(bytes) = std::fs::read(&path) {
+            *files += 1;
+            assert!(!bytes.windows(secret.len()).any(|window| window == secret), "{}", path.display());
+        }
+    }
+}
+
+#[test]
+fn a_caller_has_a_rate_and_others_do_not_feel_it() {
+    let mut server = Highwater::configured(&json!({"requests-per-second": 20}));
+    let greedy = create_key(&server, "admin")["secret"].as_str().unwrap().to_string();
+    let modest =
+        server.post("/api/v1/keys", &json!({"name": "modest", "role": "viewer"})).key(&greedy).expect(201).json();
+    server.use_key(None);
+    let ask = |key: &str| server.get("/api/v1/whoami").key(key).send();
+    let refused = (0..200).map(|_| ask(&greedy)).find(|answer| answer.status == 429);
+    let refused = refused.expect("200 requests at once are too many");
+    assert_eq!(refused.json()["code"], "too_many_requests");
+    let wait: f64 = refused.header("retry-after").unwrap().parse().unwrap();
+    assert!((1.0..=2.0).contains(&wait));
+    assert_eq!(ask(modest["secret"].as_str().unwrap()).status, 200);
+    std::thread::sleep(Duration::from_secs_f64(wait));
+    assert_eq!(ask(&greedy).status, 200);
+    // Guessing is slowed down, too.
+    let guess = |number: usize| server.get("/api/v1/whoami").key(&format!("hw_{number}")).send().status;
+    assert!((0..200).any(|number| guess(number) == 429));
+    server.get("/livez").expect(200);
+}
+
+#[test]
+fn a_server_that_others_can_reach_needs_a_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = Command::new(program::path());
+    command.args(["serve", "--listen", "0.0.0.0:0", "--data"]).arg(folder.path().join("data")).stdin(Stdio::null());
+    let finished = program::finish(&mut command, Duration::from_secs(60));
+    assert!(finished.code.is_some_and(|code| code != 0), "{}", finished.report());
+    assert!(finished.stderr.contains("API key") && finished.stderr.contains("keys create"), "{}", finished.report());
+    assert!(finished.stdout.is_empty(), "it never listened");
+}
+
+#[test]
+fn a_configuration_that_is_wrong_is_told_before_anything_is_listened_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("config.json");
+    for (text, says) in
+        [("{\"query-timeot\": \"5s\"}", "query-timeot"), ("{\"query-timeout\": 5}", "query-timeout"), ("{", "line 1")]
+    {
+        std::fs::write(&file, text).unwrap();
+        let mut command = Command::new(program::path());
+        command
+            .args(["serve", "--listen", "127.0.0.1:0", "--config"])
+            .arg(&file)
+            .arg("--data")
+            .arg(folder.path().join("data"));
+        let finished = program::finish(&mut command, Duration::from_secs(60));
+        assert!(finished.code.is_some_and(|code| code != 0), "{}", finished.report());
+        // serde names the field where it knows it.
+        assert!(finished.stderr.contains(says) || finished.stderr.contains("config.json"), "{}", finished.report());
+    }
+    let mut command = Command::new(program::path());
+    command
+        .args(["serve", "--listen", "127.0.0.1:0", "--allow-root", "/nothing/here", "--data"])
+        .arg(folder.path().join("data"));
+    let finished = program::finish(&mut command, Duration::from_secs(60));
+    assert!(
+        finished.code.is_some_and(|code| code != 0) && finished.stderr.contains("/nothing/here"),
+        "{}",
+        finished.report()
+    );
+}
