@@ -404,6 +404,10 @@ fn down_convert(value: &mut Value) {
             let reference = object.remove("$ref").expect("it is there");
             object.insert("allOf".into(), json!([{"$ref": reference}]));
         }
+        // Only what has a type can be null in 3.0; the rest may be left out instead.
+        if object.get("nullable") == Some(&Value::Bool(true)) && !object.get("type").is_some_and(Value::is_string) {
+            object.remove("nullable");
+        }
     });
 }
 
