@@ -382,13 +382,15 @@ fn down_convert(value: &mut Value) {
             let Some(options) = object.get(union).and_then(Value::as_array).cloned() else { continue };
             let rest: Vec<Value> = options.iter().filter(|one| one["type"] != "null").cloned().collect();
             if rest.len() < options.len() {
-                object.insert("nullable".into(), true.into());
                 match rest.as_slice() {
-                    [one] if one.get("$ref").is_some() => {
+                    [Value::Object(one)] if one.contains_key("$ref") => {
                         object.remove(union);
-                        object.insert("allOf".into(), rest.into());
+                        object.extend(one.clone());
                     }
-                    _ => drop(object.insert(union.into(), rest.into())),
+                    _ => {
+                        object.insert("nullable".into(), true.into());
+                        object.insert(union.into(), rest.into());
+                    }
                 }
             }
         }
