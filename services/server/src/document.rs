@@ -382,13 +382,15 @@ fn down_convert(value: &mut Value) {
             let Some(options) = object.get(union).and_then(Value::as_array).cloned() else { continue };
             let rest: Vec<Value> = options.iter().filter(|one| one["type"] != "null").cloned().collect();
             if rest.len() < options.len() {
-                object.insert("nullable".into(), true.into());
                 match rest.as_slice() {
-                    [one] if one.get("$ref").is_some() => {
+                    [Value::Object(one)] if one.contains_key("$ref") => {
                         object.remove(union);
-                        object.insert("allOf".into(), rest.into());
+                        object.extend(one.clone());
                     }
-                    _ => drop(object.insert(union.into(), rest.into())),
+                    _ => {
+                        object.insert("nullable".into(), true.into());
+                        object.insert(union.into(), rest.into());
+                    }
                 }
             }
         }
@@ -403,6 +405,10 @@ fn down_convert(value: &mut Value) {
         if object.contains_key("$ref") && object.len() > 1 {
             let reference = object.remove("$ref").expect("it is there");
             object.insert("allOf".into(), json!([{"$ref": reference}]));
+        }
+        // Only what has a type can be null in 3.0; the rest may be left out instead.
+        if object.get("nullable") == Some(&Value::Bool(true)) && !object.get("type").is_some_and(Value::is_string) {
+            object.remove("nullable");
         }
     });
 }

@@ -92,6 +92,8 @@ fn everything_that_is_wrong_is_told_at_once_up_to_fifty() {
     let mut pointers: Vec<&str> =
         problem["errors"].as_array().unwrap().iter().filter_map(|error| error["pointer"].as_str()).collect();
     pointers.sort_unstable();
+    // A number where a word is expected is of the wrong type, and none of the words.
+    pointers.dedup();
     assert_eq!(pointers, ["/colour", "/delivery", "/name", "/parallelism"]);
     let many: serde_json::Map<String, Value> = (0..1000).map(|number| (format!("f{number}"), json!(1))).collect();
     let problem = server.post("/api/v1/jobs", &Value::Object(many)).refused(422, "validation_failed");

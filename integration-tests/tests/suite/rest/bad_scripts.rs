@@ -167,12 +167,16 @@ fn locations_outside_are_forbidden_however_they_are_written() {
             assert!(!answer.text().contains("root:x:"), "{problem}");
         }
     }
-    // The table of the catalogue, and validation of what exists, are no way round.
+    // A table of the catalogue is no way round: what uses it is refused.
     let table = format!(
         "CREATE TABLE passwords (l STRING) WITH ('connector' = 'filesystem', 'path' = '{}', 'format' = 'csv')",
         outside[0]
     );
-    server.post("/api/v1/tables", &json!({"sql": table})).refused(403, "location_not_allowed");
+    server.post("/api/v1/tables", &json!({"sql": table})).expect(201);
+    let sql = "CREATE TABLE t (l STRING) WITH ('connector' = 'blackhole'); INSERT INTO t SELECT l FROM passwords";
+    submit(&server, sql).refused(403, "location_not_allowed");
+    server.post("/api/v1/sql/query", &json!({"sql": "SELECT l FROM passwords"})).refused(403, "location_not_allowed");
+    server.delete("/api/v1/tables/passwords").header("if-match", "*").expect(204);
     let missing = format!("CREATE TABLE s (l STRING) WITH ('connector' = 'filesystem', 'path' = '{inside}/missing.csv', 'format' = 'csv');
                            CREATE TABLE t (l STRING) WITH ('connector' = 'blackhole'); INSERT INTO t SELECT l FROM s");
     let problem = submit(&server, &missing).refused(422, "invalid_graph");
@@ -275,6 +279,9 @@ fn secrets_do_not_stand_in_jobs() {
     let sql = "CREATE TABLE s (l STRING) WITH ('connector' = 'kafka', 'connection' = 'nobody', 'topic' = 't', 'format' = 'json');
                CREATE TABLE t (l STRING) WITH ('connector' = 'blackhole'); INSERT INTO t SELECT l FROM s";
     let problem = submit(&server, sql).refused(422, "invalid_graph");
+    assert_eq!(problem["errors"][0]["code"], "connection_not_found", "{problem}");
+    let table = "CREATE TABLE s (l STRING) WITH ('connector' = 'kafka', 'connection' = 'nobody', 'topic' = 't', 'format' = 'json')";
+    let problem = server.post("/api/v1/tables", &json!({"sql": table})).refused(422, "invalid_graph");
     assert_eq!(problem["errors"][0]["code"], "connection_not_found", "{problem}");
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use api::{
     Connection, ConnectionKind, ConnectionTest, Connections, Connector, ConnectorRole, Connectors, CreateConnection,
-    CreateTable, Delivery, IdKind, Problem, ReplaceConnection, Table, Tables,
+    CreateTable, Delivery, IdKind, Problem, ProblemItem, ReplaceConnection, Table, Tables,
 };
 use axum::Json;
 use axum::extract::{Path, State};
@@ -294,7 +294,7 @@ async fn list_tables(Viewer(_): Viewer, State(app): State<App>) -> ApiResult<Jso
     request_body(content = CreateTable, description = "The statement"), responses(
         (status = 201, description = "Stored", body = Table,
             headers(("location" = String, description = "Path of the table"), ("etag" = String, description = "Revision of the table"))),
-        (status = 403, description = "It uses a location or an endpoint that is not allowed, or the key does not allow it", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "The key does not allow it", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "The name is taken", body = Problem, content_type = "application/problem+json")))]
 async fn create_table(
     Operator(caller): Operator,
@@ -316,7 +316,16 @@ async fn create_table(
         return Err(error.hint("store it in a connection and name that: 'connection' = 'name'"));
     }
     for connection in &described.connections {
-        find(&app, connection).await?;
+        find(&app, connection).await.map_err(|error| match error.code() {
+            // It is the statement that is wrong, not the path of the request.
+            "connection_not_found" => wrong_graph(vec![ProblemItem {
+                code: "connection_not_found".into(),
+                message: error.problem().detail.clone(),
+                hint: Some("create it: POST /api/v1/connections; GET lists those that are there".into()),
+                ..ProblemItem::default()
+            }]),
+            _ => error,
+        })?;
     }
     let now = now();
     let table = metadata::Table {

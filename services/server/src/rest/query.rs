@@ -55,6 +55,7 @@ pub fn routes() -> OpenApiRouter<App> {
         (status = 200, description = "The rows", content(
             (QueryRows = "application/json"), (String = "text/csv"), (Vec<u8> = "application/vnd.apache.arrow.stream"))),
         (status = 403, description = "A table uses a location or an endpoint that is not allowed, or the key does not allow it", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "A view that it reads has published nothing yet", body = Problem, content_type = "application/problem+json"),
         (status = 406, description = "None of the accepted media types can be given", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "The query cannot run, never ends, or failed", body = Problem, content_type = "application/problem+json"),
         (status = 504, description = "The query took too long", body = Problem, content_type = "application/problem+json")))]
