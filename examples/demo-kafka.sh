@@ -6,7 +6,16 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/highwater/target}
 programs=$CARGO_TARGET_DIR/${CARGO_BUILD_TARGET:+$CARGO_BUILD_TARGET/}debug
 say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
-show() { printf '\033[2m$ %s\033[0m\n' "${*//$results/\$results}" >&2; "$@"; }
+# Shows a command as it would be typed, and runs it.
+show() {
+  local word line=
+  for word in "$@"; do
+    if [[ $word == *[\ \(\;]* ]]; then word="\"$word\""; fi
+    line+=" $word"
+  done
+  printf '\033[2m$%s\033[0m\n' "${line//$results/\$results}" >&2
+  "$@"
+}
 highwater() { "$programs/highwater" "$@"; }
 
 say "Building (a first build takes some minutes)"
@@ -56,7 +65,7 @@ until highwater runs get streamed -o json | grep -q '"rows_in":508239,'; do
   highwater runs list --job streamed --state failed -o name | grep -q run_ && { highwater runs get streamed >&2; exit 1; }
   sleep 0.5
 done
-show highwater runs watermarks streamed
+show highwater runs list --job streamed
 
 say "Drained: the topic counts as ended, and open windows fire"
 show highwater stop streamed --drain --wait

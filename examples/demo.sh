@@ -7,7 +7,16 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/highwater/target}
 programs=$CARGO_TARGET_DIR/${CARGO_BUILD_TARGET:+$CARGO_BUILD_TARGET/}debug
 say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
-show() { printf '\033[2m$ %s\033[0m\n' "${*//$results/\$results}" >&2; "$@"; }
+# Shows a command as it would be typed, and runs it.
+show() {
+  local word line=
+  for word in "$@"; do
+    if [[ $word == *[\ \(\;]* ]]; then word="\"$word\""; fi
+    line+=" $word"
+  done
+  printf '\033[2m$%s\033[0m\n' "${line//$results/\$results}" >&2
+  "$@"
+}
 highwater() { "$programs/highwater" "$@"; }
 
 say "Building (a first build takes some minutes)"

@@ -157,7 +157,6 @@ mod tests {
                 bounded: true,
                 updating: false,
                 stateless: true,
-                stateless: true,
                 operator: "sink out".into(),
             };
             crate::testing::run(async {

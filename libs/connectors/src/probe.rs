@@ -5,7 +5,9 @@ use std::net::{TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
 use engine::RunError;
+use graph::AvroConfluentOptions;
 
+use crate::registry::{Schemas, allowed_by};
 use crate::{Egress, files, kafka};
 
 /// A step, and what came of it.
@@ -25,7 +27,7 @@ pub fn connect(kind: &str, options: &BTreeMap<String, String>, egress: &Egress, 
     let _ = match kind {
         "kafka" => kafka_steps(&mut steps, options, egress),
         "s3" => url_steps(&mut steps, options.get("s3.endpoint"), "s3.endpoint", egress),
-        "schema_registry" => url_steps(&mut steps, options.get("avro-confluent.url"), "avro-confluent.url", egress),
+        "schema_registry" => registry_steps(&mut steps, options, egress),
         other => steps.take::<()>("options", |_| Err(format!("there is no kind of connection '{other}'"))),
     };
     steps.steps
@@ -85,6 +87,25 @@ fn kafka_steps(steps: &mut Steps, options: &BTreeMap<String, String>, egress: &E
     })
 }
 
+fn registry_steps(steps: &mut Steps, options: &BTreeMap<String, String>, egress: &Egress) -> Result<(), Failed> {
+    url_steps(steps, options.get("avro-confluent.url"), "avro-confluent.url", egress)?;
+    steps.take("authenticate and list subjects", |left| {
+        let options = AvroConfluentOptions::default().filled_from(options);
+        let schemas = Schemas::open(&options, allowed_by(egress)).map_err(said)?;
+        let asking = || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let runtime = runtime.map_err(|error| error.to_string())?;
+            let asked = runtime.block_on(async { tokio::time::timeout(left, schemas.subjects()).await });
+            let late = |_| format!("the registry did not answer within {} s", left.as_secs());
+            asked.map_err(late)?.map_err(said)
+        };
+        // On a thread of its own, for the caller's may be a runtime's.
+        let subjects = std::thread::scope(|scope| scope.spawn(asking).join());
+        let subjects = subjects.unwrap_or_else(|_| Err("asking the registry was broken off".into()))?;
+        Ok(((), format!("{subjects} subjects")))
+    })
+}
+
 fn url_steps(steps: &mut Steps, url: Option<&String>, option: &str, egress: &Egress) -> Result<(), Failed> {
     let (host, port) = steps.take("options", |_| {
         let url = url.ok_or_else(|| format!("the option {option} is missing"))?;
@@ -133,6 +154,32 @@ mod tests {
 
     fn shown(steps: &[Step]) -> Vec<(&'static str, bool)> {
         steps.iter().map(|step| (step.name, step.ok)).collect()
+    }
+
+    #[test]
+    fn a_registry_is_asked_with_its_credentials() {
+        let wait = Duration::from_secs(5);
+        let mine = Egress { loopback: true, ..Egress::default() };
+        // Base64 of u:right.
+        let registry = test_support::registry::SchemaRegistry::start_closed("Basic dTpyaWdodA==");
+        registry.put("one", r#"{"type":"record","name":"R","fields":[]}"#);
+        let asked = |info: &str| {
+            let options =
+                [("avro-confluent.url", registry.url()), ("avro-confluent.basic-auth.user-info", info.into())];
+            let options = options.map(|(name, value)| (name.to_string(), value)).into();
+            connect("schema_registry", &options, &mine, wait).pop().unwrap()
+        };
+        let (good, bad) = (asked("u:right"), asked("u:hunter2"));
+        assert!(good.ok && good.name == "authenticate and list subjects" && good.detail == "1 subjects", "{good:?}");
+        assert!(
+            !bad.ok && bad.detail.contains("refused our credentials") && !bad.detail.contains("hunter2"),
+            "{bad:?}"
+        );
+        let none = asked("hunter2");
+        assert!(!none.ok && none.detail.contains("user:password"), "{none:?}");
+        registry.fail_with([503; 4]);
+        let failing = asked("u:right");
+        assert!(!failing.ok && failing.detail.contains("503"), "{failing:?}");
     }
 
     #[test]

@@ -37,6 +37,13 @@ pub trait Source: Send + Sync {
         None
     }
 
+    /// Whether a split that was listed is there. One that is not may come into being during the run: its reader says that it is absent,
+    /// and nobody needs to hear of it before.
+    fn exists(&self, split: &Split) -> bool {
+        let _ = split;
+        true
+    }
+
     /// Reads the given splits until all have ended, or for ever. Returns when every split was reported finished, or on failure.
     /// Dropping the future stops the reading.
     fn read(self: Arc<Self>, context: SourceContext, out: SourceOutput) -> BoxFuture<'static, Result<()>>;

@@ -476,7 +476,7 @@ mod tests {
             ),
             (json!({"format": "avro"}), "did you mean avro-confluent?"),
         ] {
-            assert!(wrong(more.clone()).contains(expected), "{more}: {}", wrong(more));
+            assert!(wrong(more.clone()).contains(expected), "{more}: {}", wrong(more.clone()));
         }
         let of_connection = json!({"connection": "main", "format": "avro-confluent"});
         assert!(SinkConnector::from_options(&options(of_connection), "").is_ok());
@@ -502,7 +502,7 @@ mod tests {
             (json!({"scan.startup.mod": "timestamp"}), "did you mean scan.startup.mode?"),
             (json!({"property.x": "y"}), "there is no option \"property.x\""),
         ] {
-            assert!(wrong(more.clone()).contains(expected), "{more}: {}", wrong(more));
+            assert!(wrong(more.clone()).contains(expected), "{more}: {}", wrong(more.clone()));
         }
         let mut none = options(json!({}));
         none.remove("properties.bootstrap.servers");

@@ -634,7 +634,9 @@ fn the_shell_reads_completes_and_remembers() {
     again.shows("> ");
     again.types("\x1b[A");
     again.shows("\\q");
-    again.types("\x03\x04");
+    again.types("\x03");
+    again.shows("> ");
+    again.types("\x04");
     again.ends(0);
 }
 

@@ -1,7 +1,6 @@
 //! From a table's options to librdkafka's.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use engine::RunError;
 use graph::kafka::is_secret_property;
@@ -9,7 +8,7 @@ use graph::{AvroConfluentOptions, KafkaOptions};
 
 use super::Surroundings;
 use super::native::{Client, Role};
-use crate::registry::Schemas;
+use crate::registry::{Schemas, allowed_by};
 
 /// Parts of the names of properties through which librdkafka opens files, runs commands, loads libraries, or calls URLs by itself.
 const DANGEROUS: &[&str] = &[
@@ -140,9 +139,7 @@ pub fn schemas(table: &str, options: &KafkaOptions, around: &Surroundings) -> Re
     if !options.uses_registry() {
         return Ok(None);
     }
-    let egress = around.egress.clone();
-    let allows = Arc::new(move |host: &str, port, ip| egress.allows(host, port, ip));
-    match Schemas::open(&registry_options(options, around), allows) {
+    match Schemas::open(&registry_options(options, around), allowed_by(&around.egress)) {
         Ok(schemas) => Ok(Some(schemas)),
         Err(error) => {
             let message = format!("cannot open table {table}: {}", error.message);
@@ -167,6 +164,7 @@ mod tests {
     use crate::Egress;
     use graph::SourceConnector;
     use serde_json::{Value, json};
+    use std::sync::Arc;
 
     fn around(restricted: bool) -> Surroundings {
         let main = [("properties.bootstrap.servers", "b:9092"), ("properties.sasl.password", "hunter2")];

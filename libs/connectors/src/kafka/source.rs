@@ -230,6 +230,10 @@ impl Source for KafkaSource {
         (!spec.absent()).then(|| spec.start.to_string())
     }
 
+    fn exists(&self, split: &Split) -> bool {
+        serde_json::from_value(split.spec.clone()).is_ok_and(|spec: PartitionSplit| !spec.absent())
+    }
+
     fn list<'a>(&'a self, waiting: &'a Waiting) -> BoxFuture<'a, Result<Vec<Split>, RunError>> {
         async move {
             let source = self.clone();

@@ -104,6 +104,12 @@ impl Client {
         found(&self.send(Method::GET, &["subjects", subject, "versions", &version.to_string()], None).await?)
     }
 
+    pub(super) async fn subjects(&self) -> Result<usize, Failure> {
+        let answer = self.send(Method::GET, &["subjects"], None).await?;
+        let subjects = answer.as_array().map(Vec::len);
+        subjects.ok_or_else(|| self.failed("its answer is no list of subjects".into()))
+    }
+
     /// Gives the id, new or not.
     pub(super) async fn register(&self, subject: &str, schema: &str) -> Result<u32, Failure> {
         let body = json!({"schema": schema});

@@ -35,8 +35,15 @@ use graph::AvroConfluentOptions;
 
 use client::{Client, Failure};
 
+use crate::Egress;
+
 /// Whether a connection to an address that a host was resolved to is allowed at a port.
 pub type Allows = Arc<dyn Fn(&str, u16, IpAddr) -> bool + Send + Sync>;
+
+pub fn allowed_by(egress: &Egress) -> Allows {
+    let egress = egress.clone();
+    Arc::new(move |host, port, ip| egress.allows(host, port, ip))
+}
 
 /// Schemas that are remembered; more, and all are forgotten.
 const MAX_KNOWN: usize = 10_000;
@@ -115,6 +122,18 @@ impl Schemas {
             Known::Refused(why) => decoder.refuse_schema(id, why),
         }
         Ok(())
+    }
+
+    /// How many subjects there are: whether the registry can be asked at all.
+    ///
+    /// # Errors
+    /// Those of [`supply`](Self::supply).
+    pub async fn subjects(&self) -> Result<usize, RunError> {
+        match self.client.subjects().await {
+            Ok(count) => Ok(count),
+            Err(Failure::Missing(why)) => Err(RunError::external("registry_failed", why)),
+            Err(Failure::Fatal(error)) => Err(error),
+        }
     }
 
     fn remembered(&self) -> std::sync::MutexGuard<'_, HashMap<u32, Arc<Known>>> {

@@ -2,7 +2,7 @@
 
 use std::net::TcpListener;
 
-use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray};
+use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use formats::RecordDecoder;
 use formats::avro::{MessageEncoder, SCHEMA_NEEDED};

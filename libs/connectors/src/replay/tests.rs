@@ -176,7 +176,9 @@ fn a_factor_paces_and_idle_stays_open() {
                 SourceEvent::Rows { rows: batch, .. } => rows += batch.num_rows(),
                 SourceEvent::Idle { .. } => break,
                 SourceEvent::Lag { .. } => {}
-                SourceEvent::Finished { .. } => panic!("an idle replay does not end"),
+                SourceEvent::Finished { .. } | SourceEvent::Absent { .. } => {
+                    panic!("an idle replay neither ends nor waits for splits")
+                }
             }
         }
         // Seven seconds of times, twenty times as fast.

@@ -34,7 +34,7 @@ fn open(
 ) -> Result<Arc<dyn Sink>, RunError> {
     let mut node = sink_node(options, &[]);
     node.primary_key = key.iter().map(|name| name.to_string()).collect();
-    let context = SinkContext { run_id: "r1".into(), bounded, updating, operator: "o".into() };
+    let context = SinkContext { run_id: "r1".into(), bounded, updating, stateless: false, operator: "o".into() };
     registry.sink(&node, sample::rows(0, 0).schema(), context)
 }
 

@@ -25,6 +25,9 @@ pub struct SplitState {
     /// It was ended from outside, at its position.
     #[serde(default)]
     pub drained: bool,
+    /// It did not exist when the splits were listed, and nothing has come of it yet.
+    #[serde(default)]
+    pub absent: bool,
 }
 
 impl Default for SplitState {
@@ -37,6 +40,7 @@ impl Default for SplitState {
             read: 0,
             lag: None,
             drained: false,
+            absent: false,
         }
     }
 }
@@ -109,6 +113,7 @@ impl SourceClock {
         let split = self.split(number);
         split.last_event_us = now_us;
         split.state.idle = false;
+        split.state.absent = false;
         split.state.position = Some(next);
         split.state.read += records;
         split.state.lag = split.state.lag.map(|lag| lag.saturating_sub(records));
@@ -223,13 +228,16 @@ mod tests {
     #[test]
     fn splits_that_do_not_exist_yet_hold_nothing_back() {
         let mut clock = clock(false, None, &[None, None]);
+        clock.split(1).state.absent = true;
         clock.rows(0, Some(1_000), 1, Position::At("1".into()), 0);
         assert_eq!(clock.watermark(), WM_MIN);
         clock.absent(1);
+        assert!(clock.states()[1].1.absent);
         let alone = clock.watermark();
         assert!(alone > WM_MIN && !clock.finished());
         clock.rows(1, Some(5_000), 1, Position::At("1".into()), 0);
         assert_eq!(clock.watermark(), alone, "the new split counts from its first row on");
+        assert!(!clock.states()[1].1.absent);
         clock.rows(0, Some(9_000), 1, Position::At("2".into()), 0);
         assert!(clock.watermark() > alone);
     }

@@ -119,7 +119,8 @@ pub fn start_positions(assignment: &Assignment, sources: &[Arc<dyn Source>]) -> 
     assignment.sources.iter().zip(sources).map(of).collect()
 }
 
-/// The splits of a run by number, in their latest known states; those not heard of are as they began.
+/// The splits of a run by number, in their latest known states; those not heard of are as they began. Those that do not exist yet are left
+/// out.
 pub fn splits(assignment: &Assignment, known: &BTreeMap<u32, SplitState>) -> Arc<[SplitProgress]> {
     let of = |source: &super::messages::SourceSplits| {
         let (operator, table) = (source.operator.clone(), source.table.clone());
@@ -129,7 +130,7 @@ pub fn splits(assignment: &Assignment, known: &BTreeMap<u32, SplitState>) -> Arc
             split: split.id.clone(),
             state: known.get(number).unwrap_or(begin).clone(),
         };
-        source.splits.iter().map(one).collect::<Vec<_>>()
+        source.splits.iter().map(one).filter(|split| !split.state.absent).collect::<Vec<_>>()
     };
     assignment.sources.iter().flat_map(of).collect()
 }
@@ -171,4 +172,36 @@ pub fn side_by_side(
         }
     }
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Split;
+    use crate::runtime::messages::SourceSplits;
+
+    #[test]
+    fn splits_are_shown_once_they_exist() {
+        let split = |id: &str| Split {
+            id: id.into(),
+            spec: serde_json::Value::Null,
+            min_time_us: None,
+            rows: None,
+            bytes: None,
+        };
+        let absent = SplitState { absent: true, ..SplitState::default() };
+        let begun = [(0, (split("t-0"), SplitState::default())), (1, (split("t-1"), absent))];
+        let source = SourceSplits {
+            operator: "s".into(),
+            table: "t".into(),
+            splits: begun.into(),
+            watermark: super::super::WM_MIN,
+        };
+        let assignment = Assignment { sources: vec![source] };
+        let shown = |known: &BTreeMap<u32, SplitState>| {
+            splits(&assignment, known).iter().map(|one| one.split.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(shown(&BTreeMap::new()), ["t-0"]);
+        assert_eq!(shown(&[(1, SplitState::default())].into()), ["t-0", "t-1"]);
+    }
 }

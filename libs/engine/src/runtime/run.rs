@@ -344,7 +344,12 @@ async fn freeze(
             None => {
                 let listed = opened.list(&waiting).await.map_err(|error| error.operator(&operator))?;
                 waiting.over();
-                begin_at(listed, request.start.get(&operator), &table).map_err(|error| error.operator(&operator))?
+                let begun = begin_at(listed, request.start.get(&operator), &table);
+                let mut begun = begun.map_err(|error| error.operator(&operator))?;
+                for (split, state) in begun.iter_mut().filter(|(_, state)| state.position.is_none()) {
+                    state.absent = !opened.exists(split);
+                }
+                begun
             }
         };
         let watermark = restored.map_or(WM_MIN, |restored| restored.watermark);

@@ -23,7 +23,7 @@ pub struct ServerArguments {
 #[derive(Clone, Copy, Debug, Args)]
 pub struct FormArguments {
     /// How the answer is printed.
-    #[arg(short, long = "output", value_enum, default_value_t = Form::Table, global = true)]
+    #[arg(short = 'o', long = "output", value_enum, default_value_t = Form::Table, global = true)]
     pub form: Form,
 }
 
@@ -333,7 +333,8 @@ pub enum KeysVerb {
     /// Refuse a key from now on.
     Revoke {
         /// Its id.
-        key: String,
+        #[arg(value_name = "KEY")]
+        id: String, // an argument called `key` would be the API key of the request
         #[command(flatten)]
         sure: SureArguments,
     },

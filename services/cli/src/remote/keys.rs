@@ -32,7 +32,7 @@ pub async fn keys(arguments: &KeysArguments) -> Done {
             let columns = [left("id"), left("name"), left("role"), left("created"), left("expires"), left("revoked")];
             Listing::new(columns, store.list().await?.iter().map(row)).print(form)
         }
-        KeysVerb::Revoke { key, sure: SureArguments { yes } } => {
+        KeysVerb::Revoke { id: key, sure: SureArguments { yes } } => {
             sure(*yes, &format!("revoking key {key}"))?;
             let revoked = store.revoke(key).await?;
             let fields = vec![

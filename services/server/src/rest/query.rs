@@ -349,8 +349,10 @@ impl Stream {
             let _ = begun.send(Err(tokio.block_on(self.running.failure())));
             return;
         };
+        // Behind its end a stream looks as if it had broken off: it is not asked again.
+        let rest = if first.is_some() { usize::MAX } else { 0 };
         let mut rows = Limited {
-            batches: first.into_iter().chain(&mut batches),
+            batches: first.into_iter().chain(batches.by_ref().take(rest)),
             left: self.left,
             truncated: false,
             broken: false,

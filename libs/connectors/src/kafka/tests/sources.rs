@@ -150,6 +150,17 @@ fn what_stands_beside_a_record_can_be_a_column() {
 }
 
 #[test]
+fn partitions_that_may_come_are_listed_as_such() {
+    let kafka = shared();
+    let topic = kafka.topic("places", 3);
+    let source = open(table(kafka, &topic, json!({"scan.bounded.mode": "unbounded"})), &["n BIGINT"]);
+    let splits = run(source.splits()).unwrap();
+    let there: Vec<bool> = splits.iter().map(|split| source.exists(split)).collect();
+    assert_eq!((there.len(), &there[..4]), (19, &[true, true, true, false][..]));
+    assert!(there[3..].iter().all(|there| !there));
+}
+
+#[test]
 fn raw_values_are_one_column() {
     let kafka = shared();
     let topic = kafka.topic("raw", 1);
