@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use integration_tests::program;
-use integration_tests::rest::Highwater;
+use integration_tests::rest::{Document, Highwater};
 
 use super::{fresh, shared, totals};
 
@@ -83,7 +83,7 @@ fn a_fuzzer_finds_no_answer_that_is_not_documented() {
     let folder = tempfile::tempdir().unwrap();
     let path = document(&server, folder.path());
     let fuzzer = program::python().with_file_name("schemathesis");
-    run(Command::new(fuzzer)
+    let said = run(Command::new(fuzzer)
         .args([
             "run",
             "--no-color",
@@ -115,6 +115,10 @@ fn a_fuzzer_finds_no_answer_that_is_not_documented() {
         .arg(format!("http://{}", server.address))
         .arg(path)
         .current_dir(folder.path()));
+    // It has asked, and of every operation.
+    let operations = Document::served().json["paths"].as_object().unwrap();
+    let operations: usize = operations.values().map(|item| item.as_object().unwrap().len()).sum();
+    assert!(said.contains(&format!("Tested: {operations}")) && said.contains("No issues found"), "{said}");
     server.get("/readyz").expect(200);
     assert!(!server.log().contains("panicked"), "{}", server.log());
 }
