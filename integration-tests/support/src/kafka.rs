@@ -31,6 +31,11 @@ const START_PATIENCE: Duration = Duration::from_secs(90);
 pub const PLAIN_LOGIN: (&str, &str) = ("alice", "alice-canary-5c1d");
 pub const SCRAM_LOGIN: (&str, &str) = ("bob", "bob-canary-77aa");
 
+/// Bytes of a key or a value, if there are some.
+pub type Cell<'a> = Option<&'a [u8]>;
+/// Key and value of a record.
+pub type KeyValue = (Option<Vec<u8>>, Option<Vec<u8>>);
+
 /// A broker.
 pub struct Kafka {
     folder: tempfile::TempDir,
@@ -336,7 +341,7 @@ transaction.abort.timed.out.transaction.cleanup.interval.ms=1000
     }
 
     /// Writes a key and a value of any bytes for each record, and waits until all have arrived.
-    pub fn produce_bytes(&self, topic: &str, partition: i32, records: &[(Option<&[u8]>, Option<&[u8]>)]) {
+    pub fn produce_bytes(&self, topic: &str, partition: i32, records: &[(Cell<'_>, Cell<'_>)]) {
         let mut config = self.client();
         let producer: BaseProducer = config.set("linger.ms", "1").create().expect("a client");
         for (key, value) in records {
@@ -397,7 +402,7 @@ transaction.abort.timed.out.transaction.cleanup.interval.ms=1000
     }
 
     /// Keys and values of all committed records as they are, those of a partition in order.
-    pub fn messages(&self, topic: &str) -> Vec<(Option<Vec<u8>>, Option<Vec<u8>>)> {
+    pub fn messages(&self, topic: &str) -> Vec<KeyValue> {
         self.read(topic, |message| {
             let bytes = |bytes: Option<&[u8]>| bytes.map(<[u8]>::to_vec);
             (bytes(message.key()), bytes(message.payload()))

@@ -295,6 +295,8 @@ fn milliseconds(text: &str) -> u64 {
 fn lines_of(path: &Path) -> Vec<String> {
     if path.is_dir() {
         let mut files: Vec<PathBuf> = std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()).collect();
+        // As a reader of a directory does.
+        files.retain(|file| !file.file_name().unwrap().to_string_lossy().starts_with(['.', '_']));
         files.sort();
         return files.iter().flat_map(|file| lines_of(file)).collect();
     }

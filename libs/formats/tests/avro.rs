@@ -415,7 +415,8 @@ fn bytes_that_lie_are_bad_records() {
     let many = [0xfe, 0xff, 0xff, 0xff, 0x0f]; // 2^31 - 1
     let huge = [0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01]; // 2^63 - 1
     let least = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01]; // -2^63
-    let cases: Vec<(Value, Field, Vec<u8>, Result<&str, &str>)> = vec![
+    type Case = (Value, Field, Vec<u8>, Result<&'static str, &'static str>);
+    let cases: Vec<Case> = vec![
         (long(), bigint(), vec![], Err("truncated")),
         (long(), bigint(), vec![0x80], Err("truncated")),
         (long(), bigint(), vec![0x80; 9], Err("truncated")),
@@ -709,7 +710,7 @@ fn mutated_messages_keep_the_contract() {
         }
     }
     assert!(accepted > 500 && refused > 500 && compared > 500, "{accepted} {refused} {compared}");
-    println!("{accepted} accepted, {refused} refused, {compared} compared");
+    eprintln!("{accepted} accepted, {refused} refused, {compared} compared");
 }
 
 #[test]

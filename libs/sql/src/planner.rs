@@ -797,7 +797,9 @@ pub fn describe(text: &str) -> Result<TableDescription, Vec<Problem>> {
         let option = |name: &str| {
             table.definition.options.iter().find(|option| option.key == name).map(|option| option.value.clone())
         };
-        let secret = |name: &str| ["secret", "password", "token", "access-key"].iter().any(|word| name.contains(word));
+        let secret = |name: &str| {
+            ["secret", "password", "token", "access-key", "user-info"].iter().any(|word| name.contains(word))
+        };
         Some(TableDescription {
             name: table.definition.name.value.clone(),
             connector: option("connector").unwrap_or_default().trim().to_lowercase(),

@@ -141,7 +141,9 @@ impl Plan {
             let options = arrow::compute::SortOptions { descending: *descending, nulls_first: *nulls_first };
             let field = SortField::new_with_options(arrow.field(*column).data_type().clone(), options);
             let known = &columns.columns[*column];
-            if matches!(known.data_type, DataType::Map(..)) || !RowConverter::supports_fields(&[field.clone()]) {
+            if matches!(known.data_type, DataType::Map(..))
+                || !RowConverter::supports_fields(std::slice::from_ref(&field))
+            {
                 let (view, column) = (definition.name.clone(), known.name.clone());
                 return Err(ViewError::NoOrder { view, column, data_type: known.data_type.to_string() });
             }

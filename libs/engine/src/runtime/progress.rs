@@ -158,6 +158,7 @@ pub fn side_by_side(
         if !union && stage.kind.has_state() || stage.inputs.is_empty() {
             continue;
         }
+        #[expect(clippy::needless_range_loop, reason = "a worker's place is the same in several stages")]
         for worker in 0..threads * processes {
             let before = stage.inputs.iter().map(|edge| (edge.side, all[edge.stage][worker]));
             let (rows, watermark) = before.fold((0, WM_FINAL), |(rows, watermark), (side, input)| {

@@ -102,7 +102,8 @@ fn a_version_that_is_open_can_be_read_after_it_was_removed() {
 
 #[test]
 fn damage_is_found_and_told_with_the_file() {
-    let damage: [(&str, fn(&Path)); 4] = [
+    type Damage = (&'static str, fn(&Path));
+    let damage: [Damage; 4] = [
         ("it has", |path| {
             let mut bytes = fs::read(path).unwrap();
             let middle = bytes.len() / 2;
@@ -319,7 +320,7 @@ fn all_types_are_kept_as_they_are() {
     let view = files.newest().unwrap().unwrap();
     assert_eq!((&view.manifest.definition, view.schema()), (&definition, schema));
     let read: Vec<_> = view.batches().unwrap().map(Result::unwrap).collect();
-    assert_eq!(read, [rows.clone()]);
+    assert_eq!(read, std::slice::from_ref(&rows));
     assert_eq!(view.query(&Query::default()).unwrap().rows, rows);
     let error = view.query(&serde_json::from_str(r#"{"order_by": [{"column": "c19"}]}"#).unwrap()).unwrap_err();
     assert_eq!(error.to_string(), "view types has no order by c19: it is a MAP<STRING, INT>");

@@ -21,7 +21,7 @@ fn folding_and_asking_take_time_in_proportion_to_their_rows() {
         }
         let took = begun.elapsed();
         let rate = made.len() as f64 * 8192.0 / took.as_secs_f64();
-        println!("key {key:?}: {rate:.0} rows/s folded; {} rows, {} bytes held", table.rows(), table.bytes());
+        eprintln!("key {key:?}: {rate:.0} rows/s folded; {} rows, {} bytes held", table.rows(), table.bytes());
         let snapshot = table.snapshot();
         let order = vec![OrderBy { column: "x".into(), descending: true, nulls_first: None }];
         let filter = Some("x > 1 AND s <> 's1'".to_string());
@@ -33,7 +33,7 @@ fn folding_and_asking_take_time_in_proportion_to_their_rows() {
         ] {
             let begun = Instant::now();
             let answer = snapshot.query(&query).unwrap();
-            println!("  {what}: {} rows in {:?}", answer.rows.num_rows(), begun.elapsed());
+            eprintln!("  {what}: {} rows in {:?}", answer.rows.num_rows(), begun.elapsed());
             assert!(begun.elapsed() < Duration::from_secs(5), "{what}");
         }
         assert!(took < Duration::from_secs(20), "{took:?}");

@@ -101,7 +101,9 @@ async fn find(app: &App, connection: &str) -> ApiResult<metadata::Connection> {
 /// Options that hold a secret, whatever they are called with.
 fn looks_secret(option: &str) -> bool {
     let option = option.to_ascii_lowercase();
-    ["password", "secret", "token", "private.key", "ssl.key.pem", "jaas"].iter().any(|word| option.contains(word))
+    ["password", "secret", "token", "private.key", "ssl.key.pem", "jaas", "user-info"]
+        .iter()
+        .any(|word| option.contains(word))
 }
 
 /// Refuses secrets among the options, and options that stand in both.
