@@ -106,7 +106,7 @@ fn a_wrong_statement_is_refused_where_it_is_wrong(#[case] marked: &str, #[case] 
 #[case::unknown_connector("CREATE TABLE t (a BIGINT) WITH ('connector' = 'filesystm', 'path' = 'x', 'format' = 'json'); SELECT a FROM t;", "unknown_connector", &["filesystem"])]
 #[case::unknown_option("CREATE TABLE t (a BIGINT) WITH ('connector' = 'filesystem', 'path' = 'x', 'formt' = 'json'); SELECT a FROM t;", "unknown_option", &["format"])]
 #[case::unknown_type("CREATE TABLE t (a BIGGINT) WITH ('connector' = 'filesystem', 'path' = 'x', 'format' = 'json'); SELECT a FROM t;", "unknown_type", &["BIGINT"])]
-#[case::connector_of_later("CREATE TABLE t (a BIGINT) WITH ('connector' = 'kafka', 'topic' = 'x', 'format' = 'json'); SELECT a FROM t;", "unknown_connector", &["kafka"])]
+#[case::connector_of_later("CREATE TABLE t (a BIGINT) WITH ('connector' = 'kinesis', 'stream' = 'x', 'format' = 'json'); SELECT a FROM t;", "unknown_connector", &["kinesis"])]
 fn a_wrong_script_is_refused(#[case] script: &str, #[case] code: &str, #[case] words: &[&str]) {
     let tables = if script.contains("result") { TABLES } else { "" };
     let (folder, finished) = run(&format!("{tables}{script}"), &[("bids.jsonl", BIDS.as_bytes())], &[]);

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BooleanArray, Int64Array, RecordBatch, UInt8Array, UInt32Array};
+use arrow::array::{
+    Array, ArrayRef, BooleanArray, Int64Array, RecordBatch, RecordBatchOptions, UInt8Array, UInt32Array,
+};
 use arrow::compute;
 use arrow::error::ArrowError;
 
@@ -118,7 +120,12 @@ impl Batch {
     /// The rows at `indices`, in that order.
     pub fn take(&self, indices: &UInt32Array) -> Result<Batch, ArrowError> {
         Ok(Batch {
-            rows: compute::take_record_batch(&self.rows, indices)?,
+            rows: RecordBatch::try_new_with_options(
+                self.rows.schema(),
+                compute::take_arrays(self.rows.columns(), indices, None)?,
+                // Also of rows without columns there are as many.
+                &RecordBatchOptions::new().with_row_count(Some(indices.len())),
+            )?,
             kinds: self.kinds.as_ref().map(|kinds| taken(kinds, indices)).transpose()?,
             origin: match &self.origin {
                 Some(origin) => Some(Origin {

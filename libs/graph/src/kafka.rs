@@ -474,7 +474,7 @@ mod tests {
                 json!({"format": "avro-confluent", "avro-confluent.ulr": "http://r:1"}),
                 "did you mean avro-confluent.url?",
             ),
-            (json!({"format": "avro"}), "did you mean avro-confluent?"),
+            (json!({"format": "avro"}), "there is avro-confluent, json, raw"),
         ] {
             assert!(wrong(more.clone()).contains(expected), "{more}: {}", wrong(more.clone()));
         }

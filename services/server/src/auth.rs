@@ -128,6 +128,7 @@ pub async fn identify(State(app): State<App>, mut request: Request, next: Next) 
         key: bearer(request.headers()).map(str::to_string),
         host: host(&request),
     };
+    let guesses = asked.key.is_some();
     match caller(&app, asked).await {
         Ok(caller) => match app.rates.take(&caller.principal) {
             Ok(()) => {
@@ -136,13 +137,12 @@ pub async fn identify(State(app): State<App>, mut request: Request, next: Next) 
             }
             Err(wait) => too_many(wait),
         },
-        Err(error) => {
-            // Guessing is slow, whoever does it; keys that are right are not held up by it.
-            match app.rates.take_failure() {
-                Ok(()) => error.into_response(),
-                Err(wait) => too_many(wait),
-            }
-        }
+        // Guessing is slow, whoever does it; keys that are right are not held up by it.
+        Err(error) if guesses => match app.rates.take_failure() {
+            Ok(()) => error.into_response(),
+            Err(wait) => too_many(wait),
+        },
+        Err(error) => error.into_response(),
     }
 }
 

@@ -135,7 +135,7 @@ fn locations_outside_are_forbidden_however_they_are_written() {
         "file:///etc/passwd".into(),
         "file:///proc/self/environ".into(),
         "/proc/self/environ".into(),
-        "/root/.ssh/id_rsa".into(),
+        "/home/someone/.ssh/id_rsa".into(),
         "/etc/*".into(),
         format!("{inside}/link.csv"),
         format!("{inside}/linked/passwd"),

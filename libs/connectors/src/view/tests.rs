@@ -184,7 +184,7 @@ fn counting(path: &Path, connector: &str) -> Graph {
     let graph = json!({"version": 1, "nodes": [
         {"id": "s", "type": "source", "table": "t", "connector": {"type": connector, "path": path.to_str().unwrap(), "format": "json"},
             "columns": [{"name": "id", "type": "BIGINT", "nullable": false}]},
-        {"id": "p", "type": "project", "inputs": ["s"], "columns": [{"name": "k", "expr": "MOD(id, 7)"}]},
+        {"id": "p", "type": "project", "inputs": ["s"], "columns": [{"name": "k", "expr": "CAST(MOD(id, 7) AS BIGINT)"}]},
         {"id": "a", "type": "aggregate", "inputs": ["p"], "keys": [{"name": "k", "expr": "k"}],
             "aggregates": [{"name": "n", "function": "count"}]},
         {"id": "v", "type": "sink", "inputs": ["a"], "table": "counts", "connector": {"type": "view"}, "primary_key": ["k"]}

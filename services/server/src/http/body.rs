@@ -127,7 +127,14 @@ pub fn prepare() {
 /// Everything that is wrong with a value, by the schema of that name.
 pub fn check(schema: &str, value: &Value) -> Vec<ProblemItem> {
     let validator = VALIDATORS.get(schema).expect("every type of a body is in document::BODIES");
-    validator.iter_errors(value).take(api::PROBLEM_ERRORS_MAX).flat_map(|error| explain(schema, &error)).collect()
+    let mut items: Vec<ProblemItem> = Vec::new();
+    for item in validator.iter_errors(value).take(api::PROBLEM_ERRORS_MAX).flat_map(|error| explain(schema, &error)) {
+        // A value that has the wrong type is none of the known values either: once is enough.
+        if !items.iter().any(|known| known.pointer == item.pointer) {
+            items.push(item);
+        }
+    }
+    items
 }
 
 fn explain(schema: &str, error: &ValidationError<'_>) -> Vec<ProblemItem> {

@@ -23,7 +23,7 @@ use crate::auth::{Admin, Operator, Viewer};
 use crate::http::creation::{Answer, Begun};
 use crate::http::precondition::{IfMatch, etag};
 use crate::http::{Body, Creation};
-use crate::planning::{self, secret_name};
+use crate::planning::{self, Input, plan, secret_name};
 use crate::problem::{ApiError, ApiResult, items};
 use crate::time::now;
 use crate::{inspect, planning::wrong_graph};
@@ -326,6 +326,13 @@ async fn create_table(
             }]),
             _ => error,
         })?;
+    }
+    if SOURCE_CONNECTORS.contains(&described.connector.as_str()) {
+        // What reads it may not go elsewhere than what any script may.
+        let name = graph::quoted(&described.name);
+        let reading = Input { sql: Some(format!("{sql}\n;\nSELECT * FROM {name}")), ..Input::default() };
+        let planned = plan(&app, reading).await?.map_err(wrong_graph)?;
+        inspect::check(&app, &planned).await?;
     }
     let now = now();
     let table = metadata::Table {

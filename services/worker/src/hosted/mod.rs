@@ -41,6 +41,8 @@ const EXIT_CANCELLED: u8 = 130;
 /// epochs, so the first come soon, and what is in memory of them stays small.
 const QUERY_EPOCH_US: i64 = 200_000;
 const QUERY_EPOCH_BYTES: u64 = 8 << 20;
+/// What of a query may be on its way at once.
+const QUERY_IN_FLIGHT_BYTES: u64 = 64 << 20;
 /// How long a query waits for its reader.
 const READER_PATIENCE: Duration = Duration::from_secs(30);
 /// How long a query that has failed waits for a reader to hear of it.
@@ -191,6 +193,7 @@ impl Hosted {
         if let Some(rows) = &rows {
             spec.settings.epoch_interval.us = spec.settings.epoch_interval.us.min(QUERY_EPOCH_US);
             spec.settings.epoch_max_bytes = spec.settings.epoch_max_bytes.min(QUERY_EPOCH_BYTES);
+            spec.settings.in_flight_bytes = spec.settings.in_flight_bytes.min(QUERY_IN_FLIGHT_BYTES);
             tokio::spawn(end_without_reader(rows.clone(), reader.subscribe(), verb.clone()));
         }
         let (limits, graph) = (spec.limits.clone(), spec.graph.clone());
