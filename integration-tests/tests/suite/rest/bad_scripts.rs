@@ -167,16 +167,12 @@ fn locations_outside_are_forbidden_however_they_are_written() {
             assert!(!answer.text().contains("root:x:"), "{problem}");
         }
     }
-    // A table of the catalogue is no way round: what uses it is refused.
+    // A table of the catalogue is no way round.
     let table = format!(
         "CREATE TABLE passwords (l STRING) WITH ('connector' = 'filesystem', 'path' = '{}', 'format' = 'csv')",
         outside[0]
     );
-    server.post("/api/v1/tables", &json!({"sql": table})).expect(201);
-    let sql = "CREATE TABLE t (l STRING) WITH ('connector' = 'blackhole'); INSERT INTO t SELECT l FROM passwords";
-    submit(&server, sql).refused(403, "location_not_allowed");
-    server.post("/api/v1/sql/query", &json!({"sql": "SELECT l FROM passwords"})).refused(403, "location_not_allowed");
-    server.delete("/api/v1/tables/passwords").header("if-match", "*").expect(204);
+    server.post("/api/v1/tables", &json!({"sql": table})).refused(403, "location_not_allowed");
     let missing = format!("CREATE TABLE s (l STRING) WITH ('connector' = 'filesystem', 'path' = '{inside}/missing.csv', 'format' = 'csv');
                            CREATE TABLE t (l STRING) WITH ('connector' = 'blackhole'); INSERT INTO t SELECT l FROM s");
     // What is not there yet may be when the run begins; if it is not, the run says so.
