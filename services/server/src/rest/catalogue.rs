@@ -296,7 +296,7 @@ async fn list_tables(Viewer(_): Viewer, State(app): State<App>) -> ApiResult<Jso
     request_body(content = CreateTable, description = "The statement"), responses(
         (status = 201, description = "Stored", body = Table,
             headers(("location" = String, description = "Path of the table"), ("etag" = String, description = "Revision of the table"))),
-        (status = 403, description = "The key does not allow it", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "It uses a location or an endpoint that is not allowed, or the key does not allow it", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "The name is taken", body = Problem, content_type = "application/problem+json")))]
 async fn create_table(
     Operator(caller): Operator,
