@@ -121,6 +121,7 @@ pub fn wait_until(what: &str, patience: Duration, mut done: impl FnMut() -> bool
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]

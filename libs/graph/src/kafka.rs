@@ -449,7 +449,7 @@ mod tests {
         assert_eq!(kafka.properties.0["properties.fetch.min.bytes"], "7");
         assert!(read.as_ref().is_ok_and(SourceConnector::is_bounded), "an end makes the source bounded");
         // A graph is shipped as JSON.
-        let text = serde_json::to_value(&read.as_ref().expect("read")).expect("plain data");
+        let text = serde_json::to_value(read.as_ref().expect("read")).expect("plain data");
         assert_eq!(SourceConnector::from_options(text.as_object().expect("an object"), "").as_ref(), read.as_ref());
     }
 
@@ -465,7 +465,7 @@ mod tests {
         assert_eq!(kafka.avro.key_subject.as_deref(), Some("k"));
         let names: Vec<&str> = kafka.properties.0.keys().map(String::as_str).collect();
         assert_eq!(names, ["properties.bootstrap.servers", "properties.fetch.min.bytes"], "each option has one place");
-        let shipped = serde_json::to_value(&read.as_ref().expect("read")).expect("plain data");
+        let shipped = serde_json::to_value(read.as_ref().expect("read")).expect("plain data");
         assert_eq!(SourceConnector::from_options(shipped.as_object().expect("an object"), "").as_ref(), read.as_ref());
         for (more, expected) in [
             (json!({"format": "avro-confluent"}), "/avro-confluent.url: the format avro-confluent needs the URL"),

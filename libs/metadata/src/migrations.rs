@@ -44,6 +44,7 @@ fn migrator(
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::STEPS;
 
     #[test]

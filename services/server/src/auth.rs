@@ -76,10 +76,12 @@ pub fn role_name(role: Role) -> &'static str {
     }
 }
 
+type ByHash = HashMap<Vec<u8>, ApiKey>;
+
 /// The keys, by hash, as the store had them a moment ago.
 #[derive(Default)]
 pub struct Keys {
-    known: RwLock<Option<(Instant, HashMap<Vec<u8>, ApiKey>)>>,
+    known: RwLock<Option<(Instant, ByHash)>>,
 }
 
 impl Keys {
@@ -92,7 +94,7 @@ impl Keys {
     async fn with<T: Send>(
         &self,
         store: &dyn MetadataStore,
-        look: impl Fn(&HashMap<Vec<u8>, ApiKey>) -> T + Send + Sync,
+        look: impl Fn(&ByHash) -> T + Send + Sync,
     ) -> ApiResult<T> {
         if let Some((at, keys)) = &*self.known.read().expect("nothing panics while it holds the keys")
             && at.elapsed() < KEYS_FRESH
@@ -102,7 +104,7 @@ impl Keys {
         match store.keys().await {
             Ok(keys) => {
                 let valid = keys.into_iter().filter(|key| key.revoked_at.is_none());
-                let map: HashMap<Vec<u8>, ApiKey> = valid.map(|key| (key.hash.clone(), key)).collect();
+                let map: ByHash = valid.map(|key| (key.hash.clone(), key)).collect();
                 let seen = look(&map);
                 *self.known.write().expect("nothing panics while it holds the keys") = Some((Instant::now(), map));
                 Ok(seen)

@@ -226,7 +226,7 @@ fn name_variants(document: &mut Value) {
     let mut finished = schemas.clone();
     for (union, schema) in &schemas {
         let Some(options) = schema["oneOf"].as_array() else { continue };
-        let tags: Vec<Option<(String, String)>> = options.iter().map(|option| tag(option)).collect();
+        let tags: Vec<Option<(String, String)>> = options.iter().map(tag).collect();
         let Some(Some((property, _))) = tags.first() else { continue };
         if !tags.iter().all(|tag| tag.as_ref().is_some_and(|(other, _)| other == property)) {
             continue;
@@ -439,7 +439,7 @@ mod tests {
         walk(&mut document["components"]["schemas"], &mut |object| {
             assert!(!object.get("type").is_some_and(Value::is_array), "{object:?}");
             for keyword in ["const", "propertyNames", "$defs"] {
-                assert!(!object.get(keyword).is_some_and(|value| !value.is_object()), "{keyword}: {object:?}");
+                assert!(object.get(keyword).is_none_or(Value::is_object), "{keyword}: {object:?}");
             }
         });
     }

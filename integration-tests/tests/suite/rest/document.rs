@@ -51,7 +51,11 @@ fn every_operation_says_what_it_is_and_what_it_answers() {
         let at = format!("{method} {path}");
         let id = operation["operationId"].as_str().unwrap_or_else(|| panic!("{at}: no operationId"));
         assert!(ids.insert(id.to_string()), "{at}: {id} is taken");
-        assert!(Regex::new("^[a-z][a-z0-9_]*$").unwrap().is_match(id), "{at}: {id}");
+        assert!(
+            id.starts_with(|first: char| first.is_ascii_lowercase())
+                && id.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_')),
+            "{at}: {id}"
+        );
         assert!(operation["summary"].as_str().is_some_and(|summary| !summary.is_empty()), "{at}: no summary");
         let tags: Vec<&Value> = document["tags"].as_array().unwrap().iter().map(|tag| &tag["name"]).collect();
         assert!(
@@ -182,7 +186,7 @@ fn every_problem_and_every_operation_has_its_page() {
     let page = server.get("/docs").expect(200).text();
     for (path, _, operation) in operations(&Document::served().json) {
         assert!(page.contains(&path), "{path}");
-        assert!(page.contains(&operation["summary"].as_str().unwrap().replace('\'', "'")), "{path}");
+        assert!(page.contains(operation["summary"].as_str().unwrap()), "{path}");
     }
     // It needs nothing from elsewhere.
     for outside in ["src=\"http", "href=\"http", "url(http", "<script", "@import"] {

@@ -69,7 +69,7 @@ fn two_hundred_and_fifty_jobs_come_page_by_page_and_filtered() {
     assert_eq!(names(&second), all[100..200]);
 
     // A token is good for its own list, unchanged.
-    let tampered = if token.starts_with('A') { format!("B{}", &token[1..]) } else { format!("A{}", &token[1..]) };
+    let tampered = format!("{}{}", if token.starts_with('A') { 'B' } else { 'A' }, &token[1..]);
     for (path, token) in [
         ("/api/v1/jobs?page_size=100", tampered.as_str()),
         ("/api/v1/jobs?page_size=100", "x"),

@@ -317,7 +317,7 @@ impl<'a> Frame<'a> {
 
     /// The frame at the front, and what is behind it; `None` at the end.
     pub fn read(log: &'a [u8]) -> Option<(Frame<'a>, &'a [u8])> {
-        fn word<'a>(log: &mut &'a [u8]) -> Option<u32> {
+        fn word(log: &mut &[u8]) -> Option<u32> {
             let (word, rest) = log.split_first_chunk::<4>()?;
             *log = rest;
             Some(u32::from_le_bytes(*word))

@@ -211,15 +211,16 @@ impl Log {
         if let Some(mut disk) = self.disk.take() {
             disk.seek(SeekFrom::Start(0)).map_err(unreadable)?;
             let mut reader = BufReader::with_capacity(1 << 20, disk);
-            let mut bytes = Vec::new();
+            let (mut head, mut bytes) = ([0; 4], Vec::new());
             loop {
-                bytes.resize(4, 0);
-                match reader.read_exact(&mut bytes) {
+                match reader.read_exact(&mut head) {
                     Ok(()) => {}
                     Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => break,
                     Err(error) => return Err(unreadable(error)),
                 }
-                let length = Frame::length([bytes[0], bytes[1], bytes[2], bytes[3]]);
+                let length = Frame::length(head);
+                bytes.clear();
+                bytes.extend(head);
                 bytes.resize(4 + length, 0);
                 reader.read_exact(&mut bytes[4..]).map_err(unreadable)?;
                 let (frame, _) = Frame::read(&bytes).ok_or_else(|| RunError::internal("a frame is damaged"))?;

@@ -16,11 +16,11 @@ pub type Done = Result<Exit, Failure>;
 #[derive(Debug)]
 pub enum Failure {
     /// The server, or the way to it; perhaps with the script that it is about.
-    Server { error: client::Error, source: Option<Source> },
+    Server { error: client::Error, source: Option<Box<Source>> },
     /// An argument, or what it names.
     Wrong(String),
     /// The script cannot be planned.
-    Refused(Refused),
+    Refused(Box<Refused>),
     /// What is asked for is not there, though the server is.
     NotThere(String),
     /// What is there does not allow it.
@@ -43,6 +43,12 @@ impl From<client::Error> for Failure {
     }
 }
 
+impl From<Refused> for Failure {
+    fn from(refused: Refused) -> Failure {
+        Failure::Refused(Box::new(refused))
+    }
+}
+
 impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Failure {
         Failure::Output(error)
@@ -52,14 +58,14 @@ impl From<std::io::Error> for Failure {
 impl Failure {
     /// With the script that the server was given.
     pub fn about(error: client::Error, source: &Source) -> Failure {
-        Failure::Server { error, source: Some(source.clone()) }
+        Failure::Server { error, source: Some(Box::new(source.clone())) }
     }
 
     /// Says it on stderr.
     pub fn show(&self) -> Exit {
         match self {
             Failure::Server { error, source } => {
-                show_error(error, source.as_ref());
+                show_error(error, source.as_deref());
                 exit(error)
             }
             Failure::Wrong(message) => {

@@ -29,7 +29,7 @@ pub async fn runs(arguments: &RunsArguments) -> Done {
             let hints = Hints { server: arguments.server.server.clone() };
             let run = if *wait { waiting::wait(&client, &id, &hints).await? } else { client.run(&id).await? };
             let shown = record(&run).print(form);
-            if *wait { shown.and_then(|_| Ok(waiting::exit(&run))) } else { shown }
+            if *wait { shown.map(|_| waiting::exit(&run)) } else { shown }
         }
         RunsVerb::Graph { run } => graph(&client, &run_of(&client, run).await?).await?.print(form),
         RunsVerb::Watermarks { run } => watermarks(&client, &run_of(&client, run).await?, form).await,

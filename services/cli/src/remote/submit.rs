@@ -84,8 +84,7 @@ async fn start_applied(client: &Client, name: &str, applied: &AppliedJob) -> Res
 
 /// What the file says, as the server takes it.
 fn spec(arguments: &SubmitArguments) -> Result<(JobSpec, Source), Failure> {
-    let refused = Failure::Refused;
-    let source = script::read(&arguments.file).map_err(refused)?;
+    let source = script::read(&arguments.file)?;
     let is_graph = is_graph(&arguments.file, &source.text);
     let (overrides, settings): (Vec<_>, Vec<_>) =
         arguments.set.iter().cloned().partition(|(key, _)| key.starts_with("tables."));
@@ -108,7 +107,7 @@ fn spec(arguments: &SubmitArguments) -> Result<(JobSpec, Source), Failure> {
             // Options of tables are no settings: they are set in here, and what comes out is sent.
             let planned =
                 ScriptArguments { file: arguments.file.clone(), parallelism: None, processes: None, set: overrides };
-            let planned = Script::of(source.clone(), &planned).map_err(refused)?;
+            let planned = Script::of(source.clone(), &planned)?;
             for (name, value) in given_settings(&planned) {
                 spec.settings.entry(name).or_insert(value);
             }

@@ -24,7 +24,7 @@ pub async fn tables(arguments: &TablesArguments) -> Done {
             print_record(fields, &table, &table.name, form)
         }
         Some(TablesVerb::Create { file }) => {
-            let source = script::read(file).map_err(Failure::Refused)?;
+            let source = script::read(file)?;
             let table = client.create_table(&source.text).await.map_err(|error| Failure::about(error, &source))?;
             let fields = vec![("name", table.name.clone()), ("columns", columns(&table.columns))];
             print_record(fields, &table, &table.name, form)

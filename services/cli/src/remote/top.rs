@@ -179,9 +179,10 @@ fn plain(listing: &Listing) -> Vec<String> {
 fn keys() -> tokio::sync::mpsc::Receiver<u8> {
     let (sender, keys) = tokio::sync::mpsc::channel(16);
     std::thread::spawn(move || {
-        for byte in std::io::stdin().bytes() {
-            let Ok(byte) = byte else { return };
-            if sender.blocking_send(byte).is_err() {
+        let mut byte = [0];
+        // A byte at a time: a key is obeyed when it is pressed.
+        while std::io::stdin().read_exact(&mut byte).is_ok() {
+            if sender.blocking_send(byte[0]).is_err() {
                 return;
             }
         }

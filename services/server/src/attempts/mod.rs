@@ -142,7 +142,7 @@ pub fn begin(app: &App, run: Run) {
     app.attempts.live.write().expect("nothing panics while it holds the map").insert(run_id, live.clone());
     tokio::spawn(async move {
         let follower = Follower { app: app.clone(), live: live.clone(), run, child: None };
-        follower.to_its_end().await;
+        follower.follow().await;
         app.attempts.live.write().expect("nothing panics while it holds the map").remove(&run_id);
         live.looks.send_modify(|looks| *looks += 1);
     });
@@ -160,7 +160,7 @@ struct Follower {
 struct OutOfDate;
 
 impl Follower {
-    async fn to_its_end(mut self) {
+    async fn follow(mut self) {
         let id = IdKind::Run.text(self.run.run_id);
         let ended = match self.state() {
             RunState::Pending => match self.place().await {

@@ -106,12 +106,12 @@ fn operation_part(path: &str, method: &str, operation: &Value) -> String {
         part.push_str("</table>");
     }
     let schema = |content: &Value| {
-        let references = content.as_object().into_iter().flatten().filter_map(|(media, content)| {
+        let references = content.as_object().into_iter().flatten().map(|(media, content)| {
             let name = content["schema"]["$ref"].as_str().and_then(|path| path.rsplit('/').next());
-            Some(match name {
+            match name {
                 Some(name) => format!("{} <a href=\"#{name}\">{name}</a>", escape(media)),
                 None => escape(media),
-            })
+            }
         });
         references.collect::<Vec<_>>().join(", ")
     };

@@ -62,7 +62,7 @@ pub fn attempt_process(directory: &Path) -> ExitCode {
     let for_panics = last.clone();
     panics::report_panics_with(false, move |message| for_panics.panicked(message));
     let end = match prepare(&last) {
-        Ok(hosted) => hosted.to_its_end(progress, &last),
+        Ok(hosted) => hosted.host(progress, &last),
         Err(error) => end_of(Err(error)),
     };
     // Whoever was first has written; this one only waits then.
@@ -120,7 +120,7 @@ fn prepare(last: &LastWords) -> Result<Hosted, RunError> {
 }
 
 impl Hosted {
-    fn to_its_end(self, progress: watch::Sender<Progress>, last: &Arc<LastWords>) -> Ending {
+    fn host(self, progress: watch::Sender<Progress>, last: &Arc<LastWords>) -> Ending {
         let runtime = match io_runtime() {
             Ok(runtime) => runtime,
             Err(error) => {

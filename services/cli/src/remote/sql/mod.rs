@@ -10,7 +10,7 @@ use std::io::IsTerminal;
 use std::path::Path;
 
 use super::arguments::SqlArguments;
-use super::failure::{Done, Failure};
+use super::failure::Done;
 use super::{connect, done};
 use crate::problems::Source;
 use crate::script;
@@ -21,11 +21,11 @@ pub async fn sql(arguments: &SqlArguments) -> Done {
     let session = Session::new(client, arguments.output, arguments.timeout);
     let source = match (&arguments.execute, &arguments.file) {
         (Some(sql), _) => Source::new("-e", sql.clone()),
-        (None, Some(file)) => script::read(file).map_err(Failure::Refused)?,
+        (None, Some(file)) => script::read(file)?,
         (None, None) if std::io::stdin().is_terminal() && std::io::stdout().is_terminal() => {
             return shell::shell(session).await;
         }
-        (None, None) => script::read(Path::new("-")).map_err(Failure::Refused)?,
+        (None, None) => script::read(Path::new("-"))?,
     };
     session.script(&source).await?;
     done()
