@@ -103,6 +103,12 @@ impl Registry {
                         }
                     };
                     let opened = self.source(&source.node, hints).err();
+                    let opened = opened.or_else(|| match &source.node.connector {
+                        SourceConnector::Kafka(options) => {
+                            kafka::check_servers(&source.node.table, options, &self.kafka).err()
+                        }
+                        _ => None,
+                    });
                     opened.or_else(|| files::check_source(files?, &self.roots).err().map(RunError::from))
                 }
                 StageKind::Sink(node) => match &node.connector {
@@ -122,7 +128,8 @@ impl Registry {
                             operator: stage.operator.clone(),
                         };
                         let schema = expr::arrow_schema(&stage.schema);
-                        kafka::KafkaSink::open(node, options, schema, context, self.kafka.clone()).err()
+                        let opened = kafka::KafkaSink::open(node, options, schema, context, self.kafka.clone()).err();
+                        opened.or_else(|| kafka::check_servers(&node.table, options, &self.kafka).err())
                     }
                     SinkConnector::View(options) => {
                         let defined = view::definition(node, options, &stage.schema);

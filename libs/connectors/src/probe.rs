@@ -66,12 +66,7 @@ fn kafka_steps(steps: &mut Steps, options: &BTreeMap<String, String>, egress: &E
     })?;
     let servers = options.get("properties.bootstrap.servers").cloned().unwrap_or_default();
     for server in servers.split(',').map(str::trim).filter(|server| !server.is_empty()) {
-        // A protocol may stand before it.
-        let server = server.rsplit("://").next().unwrap_or(server);
-        let (host, port) = match server.rsplit_once(':') {
-            Some((host, port)) => (host.trim_matches(['[', ']']), port.parse().unwrap_or(9092)),
-            None => (server, 9092),
-        };
+        let (host, port) = kafka::host_and_port(server);
         resolve_and_connect(steps, host, port, egress)?;
     }
     steps.take("authenticate and read metadata", |left| {
