@@ -350,8 +350,9 @@ fn a_stream(processes: u64) {
     let mut attempt = start(folder, &spec);
     let far = |status: &Value| {
         let windows = operator(status, "window_aggregate");
-        let all =
-            |counter: &str| windows["subtasks"].as_array().unwrap().iter().all(|one| one[counter].as_u64() > Some(0));
+        let all = |counter: &str| {
+            windows["subtasks"].as_array().is_some_and(|all| all.iter().all(|one| one[counter].as_u64() > Some(0)))
+        };
         all("rows_in") && all("watermark_us") && sum(operator(status, "sink"), "rows_out") > 0
     };
     let status = attempt.status_when("windows", far);

@@ -42,11 +42,9 @@ fn a_bounded_job_runs_to_its_end_and_leaves_its_figures() {
         "finished"
     );
     let moves = moves(&server, &run);
-    assert_eq!(
-        (moves.first().unwrap().as_str(), moves.last().unwrap().as_str()),
-        (">pending", "running>finished"),
-        "{moves:?}"
-    );
+    // A run this short may have ended before anyone saw it run.
+    assert_eq!(moves.first().unwrap(), ">pending", "{moves:?}");
+    assert!(["running>finished", "starting>finished"].contains(&moves.last().unwrap().as_str()), "{moves:?}");
     // What could be seen of it can still be.
     let graph = server.get(&path(&run, "/graph")).expect(200).json();
     assert!(!graph["operators"].as_array().unwrap().is_empty() && !graph["edges"].as_array().unwrap().is_empty());

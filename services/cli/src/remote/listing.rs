@@ -229,13 +229,13 @@ mod tests {
     fn a_listing_has_four_forms() {
         let text = |form| String::from_utf8(listing().text(form, false)).expect("text");
         expect![[r#"
-            ┌──────────┬────┐
-            │ name     ┆  n │
-            ╞══════════╪════╡
-            │ a        ┆  1 │
-            │ b,"c"    ┆ 22 │
-            │ d�[2J    ┆    │
-            └──────────┴────┘
+            ┌───────┬────┐
+            │ name  ┆  n │
+            ╞═══════╪════╡
+            │ a     ┆  1 │
+            │ b,"c" ┆ 22 │
+            │ d�[2J ┆    │
+            └───────┴────┘
         "#]]
         .assert_eq(&text(Form::Table));
         assert_eq!(text(Form::Json), "{\"n\":\"1\"}\n{\"n\":\"22\"}\n{\"n\":\"\"}\n");

@@ -125,6 +125,7 @@ mod tests {
     use super::*;
 
     #[derive(Debug, PartialEq, Deserialize, IntoParams)]
+    #[into_params(parameter_in = Query)]
     struct Wanted {
         #[serde(default)]
         state: Vec<String>,
