@@ -178,8 +178,11 @@ impl Hosted {
             reader: reader.clone(),
         };
         tokio::spawn(socket::serve(listener, Arc::new(service)));
-        if let Some(limit) = spec.limits.memory_bytes {
-            watch_memory(limit, children.clone(), last.clone());
+        if let Some(limit) = spec.limits.memory_bytes
+            && let Err(error) = watch_memory(limit, children.clone(), last.clone())
+        {
+            let message = format!("cannot start the thread that watches the memory limit: {error}");
+            return end_of(Err(RunError::external("process_failed", message)));
         }
         let out_of_time = Arc::new(AtomicBool::new(false));
         if let Some(seconds) = spec.limits.seconds {
@@ -315,7 +318,7 @@ async fn hand_over(rows: &Rows, reader: &mut watch::Receiver<Reader>, well: bool
 }
 
 /// Looks at the memory of all processes of the attempt, on a thread of its own: what is to be noticed may hold up all others.
-fn watch_memory(limit: u64, children: Children, last: Arc<LastWords>) {
+fn watch_memory(limit: u64, children: Children, last: Arc<LastWords>) -> std::io::Result<()> {
     let watch = move || {
         loop {
             std::thread::sleep(limits::LOOK);
@@ -330,9 +333,7 @@ fn watch_memory(limit: u64, children: Children, last: Arc<LastWords>) {
             }
         }
     };
-    if let Err(error) = std::thread::Builder::new().name("memory".into()).spawn(watch) {
-        panic!("cannot start the thread that watches the memory limit: {error}");
-    }
+    std::thread::Builder::new().name("memory".into()).spawn(watch).map(drop)
 }
 
 fn too_long(seconds: Option<u64>) -> RunError {
