@@ -6,15 +6,11 @@ use arrow::array::{RecordBatch, UInt8Array};
 use arrow::compute::concat_batches;
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
-use engine::{
-    Batch, CommitKind, Commits, Committable, Prepared, RunError, Sink, SinkCommitter, SinkContext, SinkWriter,
-    WriterContext,
-};
+use engine::{CommitKind, Commits, Committable, RunError, Sink, SinkCommitter, SinkContext, SinkWriter, WriterContext};
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use state::{SnapshotReader, SnapshotWriter};
 
-use crate::epoch_rows::{decode, encode};
+use crate::epoch_rows::{EpochRows, decode};
 
 /// What one epoch of one print table shows.
 #[derive(Clone, Debug)]
@@ -46,7 +42,7 @@ pub struct PrintSink {
 
 impl Sink for PrintSink {
     fn writer(&self, _: WriterContext) -> Result<Box<dyn SinkWriter>, RunError> {
-        Ok(Box::new(PrintWriter { schema: self.schema.clone(), batches: vec![] }))
+        Ok(EpochRows::writer(self.schema.clone()))
     }
 
     fn committer(&self) -> Result<Box<dyn SinkCommitter>, RunError> {
@@ -67,38 +63,6 @@ impl Sink for PrintSink {
 
     fn commits(&self) -> Commits {
         Commits::EveryEpoch
-    }
-}
-
-struct PrintWriter {
-    schema: SchemaRef,
-    /// Of the epoch that is open.
-    batches: Vec<Batch>,
-}
-
-impl SinkWriter for PrintWriter {
-    fn write(&mut self, batch: Batch) -> Result<(), RunError> {
-        self.batches.push(batch);
-        Ok(())
-    }
-
-    fn prepare(&mut self, _: u64, _: CommitKind, reply: Prepared) -> Result<(), RunError> {
-        let batches = std::mem::take(&mut self.batches);
-        let rows = batches.iter().map(|batch| batch.num_rows() as u64).sum();
-        let payload = encode(&self.schema, &batches)
-            .map_err(|error| RunError::internal(format!("cannot hand over rows to print: {error}")));
-        reply.done(payload.map(|payload| Committable { rows, payload }));
-        Ok(())
-    }
-
-    /// Every epoch's rows are handed over with it, so nothing is left.
-    fn snapshot(&mut self, _: u64, _: &mut SnapshotWriter) -> Result<(), RunError> {
-        assert!(self.batches.is_empty(), "a snapshot follows the prepare of its epoch");
-        Ok(())
-    }
-
-    fn restore(&mut self, _: &SnapshotReader) -> Result<(), RunError> {
-        Ok(())
     }
 }
 
@@ -159,6 +123,7 @@ mod tests {
     use super::*;
     use crate::testing::sinks::{LAST, prepare, writer};
     use crate::testing::{run, sample, texts};
+    use engine::Batch;
     use std::sync::Mutex;
 
     #[test]

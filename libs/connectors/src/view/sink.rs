@@ -5,18 +5,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
-use engine::{
-    Batch, CommitKind, Commits, Committable, Prepared, RunError, Sink, SinkCommitter, SinkContext, SinkWriter,
-    WriterContext,
-};
+use engine::{CommitKind, Commits, Committable, RunError, Sink, SinkCommitter, SinkContext, SinkWriter, WriterContext};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use graph::connector::ViewOptions;
-use state::{SnapshotReader, SnapshotWriter};
 use views::{Changes, LiveView, PublishedBy, ViewDefinition, ViewFiles, ViewTable};
 
 use super::{ViewHost, definition, no_host, run_error};
-use crate::epoch_rows::{decode, encode};
+use crate::epoch_rows::{EpochRows, decode};
 
 pub struct ViewSink {
     definition: ViewDefinition,
@@ -54,7 +50,7 @@ impl ViewSink {
 
 impl Sink for ViewSink {
     fn writer(&self, _: WriterContext) -> Result<Box<dyn SinkWriter>, RunError> {
-        Ok(Box::new(ViewWriter { schema: self.schema.clone(), batches: vec![] }))
+        Ok(EpochRows::writer(self.schema.clone()))
     }
 
     /// Only here the host matters: the processes that only write have none.
@@ -70,38 +66,6 @@ impl Sink for ViewSink {
 
     fn commits(&self) -> Commits {
         Commits::EveryEpoch
-    }
-}
-
-struct ViewWriter {
-    schema: SchemaRef,
-    /// Of the epoch that is open.
-    batches: Vec<Batch>,
-}
-
-impl SinkWriter for ViewWriter {
-    fn write(&mut self, batch: Batch) -> Result<(), RunError> {
-        self.batches.push(batch);
-        Ok(())
-    }
-
-    fn prepare(&mut self, _: u64, _: CommitKind, reply: Prepared) -> Result<(), RunError> {
-        let batches = std::mem::take(&mut self.batches);
-        let rows = batches.iter().map(|batch| batch.num_rows() as u64).sum();
-        let payload = encode(&self.schema, &batches)
-            .map_err(|error| RunError::internal(format!("cannot hand over rows of a view: {error}")));
-        reply.done(payload.map(|payload| Committable { rows, payload }));
-        Ok(())
-    }
-
-    /// Every epoch's rows are handed over with it, so nothing is left.
-    fn snapshot(&mut self, _: u64, _: &mut SnapshotWriter) -> Result<(), RunError> {
-        assert!(self.batches.is_empty(), "a snapshot follows the prepare of its epoch");
-        Ok(())
-    }
-
-    fn restore(&mut self, _: &SnapshotReader) -> Result<(), RunError> {
-        Ok(())
     }
 }
 
