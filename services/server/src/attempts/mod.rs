@@ -56,8 +56,8 @@ pub struct Live {
     pub status: RwLock<Arc<Status>>,
     pub history: Mutex<History>,
     stop: watch::Sender<Option<StopMode>>,
-    /// Counts looks, for whoever waits for something to change.
-    pub looks: watch::Sender<u64>,
+    /// Counts moves of the run, for whoever waits for its end.
+    pub moves: watch::Sender<u64>,
 }
 
 impl Attempts {
@@ -136,7 +136,7 @@ pub fn begin(app: &App, run: Run) {
         status: RwLock::default(),
         history: Mutex::default(),
         stop: watch::Sender::new(RunFacts::of(&run).stop.map(|stop| stop.mode)),
-        looks: watch::Sender::new(0),
+        moves: watch::Sender::new(0),
     });
     let (run_id, app) = (run.run_id, app.clone());
     app.attempts.live.write().expect("nothing panics while it holds the map").insert(run_id, live.clone());
@@ -144,7 +144,7 @@ pub fn begin(app: &App, run: Run) {
         let follower = Follower { app: app.clone(), live: live.clone(), run, child: None };
         follower.follow().await;
         app.attempts.live.write().expect("nothing panics while it holds the map").remove(&run_id);
-        live.looks.send_modify(|looks| *looks += 1);
+        live.moves.send_modify(|moves| *moves += 1);
     });
 }
 
@@ -321,7 +321,6 @@ impl Follower {
                     }
                 }
             }
-            self.live.looks.send_modify(|looks| *looks += 1);
             let pause = if began.elapsed() < SOON || asked.is_some() { LOOK_SOON } else { LOOK };
             let ended = self.child_ended();
             let child = async {
@@ -477,6 +476,7 @@ impl Follower {
             match self.app.store.move_run(&run_move).await {
                 Ok(run) => {
                     self.run = run;
+                    self.live.moves.send_modify(|moves| *moves += 1);
                     return Ok(());
                 }
                 Err(MetadataError::Unavailable { .. }) => tokio::time::sleep(STORE_RETRY).await,

@@ -12,6 +12,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
+use super::parse_id;
 use crate::app::App;
 use crate::auth::{Admin, Viewer, new_key, role, role_name};
 use crate::http::{Body, Params};
@@ -86,10 +87,7 @@ async fn create_key(Admin(caller): Admin, State(app): State<App>, body: Body<Cre
         (status = 200, description = "Revoked", body = ApiKey),
         (status = 404, description = "There is no such key", body = Problem, content_type = "application/problem+json")))]
 async fn revoke_key(Admin(caller): Admin, State(app): State<App>, Path(key): Path<String>) -> ApiResult<Json<ApiKey>> {
-    let key_id = IdKind::Key.parse(&key).ok_or_else(|| {
-        let shown: String = key.chars().take(100).collect();
-        ApiError::new("invalid_id", format!("{shown:?} is not the id of a key"))
-    })?;
+    let key_id = parse_id(IdKind::Key, &key)?;
     let change = caller.change("key.revoke", &key, json!({}));
     let revoked = app.store.revoke_key(key_id, now(), &change).await?;
     app.keys.changed();

@@ -590,7 +590,7 @@ async fn start_request(app: &App, job: &metadata::Job, start: StartRun) -> ApiRe
     let mut start_positions = match start.start_positions_of {
         None => BTreeMap::new(),
         Some(run) => {
-            let run_id = super::runs::id(&run)?;
+            let run_id = super::parse_id(IdKind::Run, &run)?;
             let run = app.store.run(run_id).await?;
             if run.job_id != job.job_id {
                 let detail =

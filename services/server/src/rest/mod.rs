@@ -11,10 +11,13 @@ mod runs;
 mod system;
 mod views;
 
+use api::IdKind;
 use utoipa_axum::router::OpenApiRouter;
+use uuid::Uuid;
 
 use crate::app::App;
 use crate::document;
+use crate::problem::{ApiError, ApiResult};
 
 /// Every documented route.
 pub fn routes() -> OpenApiRouter<App> {
@@ -39,4 +42,12 @@ pub fn guarded_routes() -> OpenApiRouter<App> {
         .merge(access::routes())
         .merge(system::guarded())
         .merge(docs::routes())
+}
+
+/// The UUID of an identifier in a path.
+fn parse_id(kind: IdKind, text: &str) -> ApiResult<Uuid> {
+    kind.parse(text).ok_or_else(|| {
+        let shown: String = text.chars().take(100).collect();
+        ApiError::new("invalid_id", format!("{shown:?} is not the id of a {kind}"))
+    })
 }

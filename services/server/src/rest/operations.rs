@@ -6,11 +6,12 @@ use api::{IdKind, Operation, OperationKind, OperationState, Problem};
 use axum::Json;
 use axum::extract::{Path, State};
 use serde::Deserialize;
+use tokio::time::Instant;
 use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-use uuid::Uuid;
 
+use super::parse_id;
 use crate::app::App;
 use crate::auth::Viewer;
 use crate::http::Params;
@@ -18,7 +19,7 @@ use crate::problem::{ApiError, ApiResult};
 
 const WAIT_MAX: Duration = Duration::from_secs(60);
 /// How often the store is read while someone waits: another server may end the operation.
-const WAIT_STEP: Duration = Duration::from_millis(500);
+pub const WAIT_STEP: Duration = Duration::from_millis(500);
 
 pub fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(get_operation))
@@ -44,20 +45,23 @@ pub fn shown(operation: &metadata::Operation) -> Operation {
     }
 }
 
-/// The duration in a parameter, at most `most`.
-pub fn wait_time(text: Option<&str>, most: Duration) -> ApiResult<Duration> {
-    let Some(text) = text else { return Ok(Duration::ZERO) };
-    let wait = humantime::parse_duration(text)
-        .map_err(|error| ApiError::new("validation_failed", format!("wait is {text:?}: {error}; write 30s")))?;
-    Ok(wait.min(most))
-}
-
+/// How long the answer may wait for an end.
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-struct Wait {
-    /// Answer when the operation has ended, or after this time: `30s`; at most 60s. Default: at once.
+pub struct Wait {
+    /// Answer when it has ended, or after this time: `30s`; at most 60s. Default: at once.
     #[param(max_length = 32)]
     wait: Option<String>,
+}
+
+impl Wait {
+    /// When to answer in any case.
+    pub fn until(&self) -> ApiResult<Instant> {
+        let Some(text) = &self.wait else { return Ok(Instant::now()) };
+        let wait = humantime::parse_duration(text)
+            .map_err(|error| ApiError::new("validation_failed", format!("wait is {text:?}: {error}; write 30s")))?;
+        Ok(Instant::now() + wait.min(WAIT_MAX))
+    }
 }
 
 /// Get an operation
@@ -71,31 +75,28 @@ async fn get_operation(
     Viewer(_): Viewer,
     State(app): State<App>,
     Path(operation): Path<String>,
-    Params(Wait { wait }): Params<Wait>,
+    Params(wait): Params<Wait>,
 ) -> ApiResult<Json<Operation>> {
-    let operation_id: Uuid = IdKind::Operation.parse(&operation).ok_or_else(|| {
-        let shown: String = operation.chars().take(100).collect();
-        ApiError::new("invalid_id", format!("{shown:?} is not the id of an operation"))
-    })?;
-    let until = tokio::time::Instant::now() + wait_time(wait.as_deref(), WAIT_MAX)?;
+    let operation_id = parse_id(IdKind::Operation, &operation)?;
+    let until = wait.until()?;
     let mut stopping = app.stopping.subscribe();
     loop {
         let operation = app.store.operation(operation_id).await?;
-        let now = tokio::time::Instant::now();
+        let now = Instant::now();
         if operation.state != "running" || now >= until || app.is_stopping() {
             return Ok(Json(shown(&operation)));
         }
         // The run that it is about ends: look at once.
         let live = IdKind::Run.parse(&operation.subject).and_then(|run_id| app.attempts.get(run_id));
-        let looked = async {
+        let moved = async {
             match &live {
-                Some(live) => drop(live.looks.subscribe().changed().await),
+                Some(live) => drop(live.moves.subscribe().changed().await),
                 None => std::future::pending().await,
             }
         };
         tokio::select! {
             () = tokio::time::sleep(WAIT_STEP.min(until - now)) => {}
-            () = looked => {}
+            () = moved => {}
             _ = stopping.changed() => {}
         }
     }

@@ -17,12 +17,14 @@ use metadata::RunFilter;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use tokio::time::Instant;
 use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
-use super::operations;
+use super::operations::{self, WAIT_STEP, Wait};
+use super::parse_id;
 use crate::app::App;
 use crate::attempts::history::{RUN_FIGURES, STAGE_FIGURES};
 use crate::attempts::{self, process};
@@ -51,15 +53,8 @@ pub fn routes() -> OpenApiRouter<App> {
         .routes(routes!(get_run_logs))
 }
 
-pub fn id(run: &str) -> ApiResult<Uuid> {
-    IdKind::Run.parse(run).ok_or_else(|| {
-        let shown: String = run.chars().take(100).collect();
-        ApiError::new("invalid_id", format!("{shown:?} is not the id of a run"))
-    })
-}
-
 async fn find(app: &App, run: &str) -> ApiResult<metadata::Run> {
-    Ok(app.store.run(id(run)?).await?)
+    Ok(app.store.run(parse_id(IdKind::Run, run)?).await?)
 }
 
 /// The newest status of a run, alive or not.
@@ -126,41 +121,30 @@ async fn list_runs(
     Ok(Json(RunPage { items, next_page_token }))
 }
 
-#[derive(Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-struct WaitForEnd {
-    /// Answer when the run has ended, or after this time: `30s`; at most 60s. Default: at once.
-    #[param(max_length = 32)]
-    wait: Option<String>,
-}
-
 /// Get a run
 ///
 /// With `wait` the answer comes when it has ended, or when the time is over.
 #[utoipa::path(get, path = "/api/v1/runs/{run}", operation_id = "get_run", tag = "runs",
-    params(("run" = String, Path, description = "Id of a run"), WaitForEnd), responses(
+    params(("run" = String, Path, description = "Id of a run"), Wait), responses(
         (status = 200, description = "The run", body = Run),
         (status = 404, description = "There is no such run", body = Problem, content_type = "application/problem+json")))]
 async fn get_run(
     Viewer(_): Viewer,
     State(app): State<App>,
     Path(run): Path<String>,
-    Params(WaitForEnd { wait }): Params<WaitForEnd>,
+    Params(wait): Params<Wait>,
 ) -> ApiResult<Json<Run>> {
-    let run_id = id(&run)?;
-    let until =
-        tokio::time::Instant::now() + operations::wait_time(wait.as_deref(), std::time::Duration::from_secs(60))?;
+    let run_id = parse_id(IdKind::Run, &run)?;
+    let until = wait.until()?;
     loop {
-        // Asked before the store: a run that ends in between has its end in the store.
-        let live = app.attempts.get(run_id);
+        // Asked before the store: a run that moves in between is seen to.
+        let moves = app.attempts.get(run_id).map(|live| live.moves.subscribe());
         let run = app.store.run(run_id).await?;
-        let now = tokio::time::Instant::now();
-        let Some(live) = live.filter(|_| run.active && now < until && !app.is_stopping()) else {
+        let now = Instant::now();
+        let Some(mut moves) = moves.filter(|_| run.active && now < until && !app.is_stopping()) else {
             return Ok(Json(facts::run(&run, app.attempts.get(run_id).filter(|_| run.active).as_deref())));
         };
-        let mut looks = live.looks.subscribe();
-        let pause = std::time::Duration::from_millis(500).min(until - now);
-        let _ = tokio::time::timeout(pause, looks.changed()).await;
+        let _ = tokio::time::timeout(WAIT_STEP.min(until - now), moves.changed()).await;
     }
 }
 
