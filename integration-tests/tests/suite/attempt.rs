@@ -517,6 +517,22 @@ fn a_killed_process_leaves_no_outcome_and_no_children() {
 }
 
 #[test]
+fn a_process_that_was_given_up_does_not_begin() {
+    let folder = folder();
+    let script = numbers(folder.path(), 10)
+        + &files_out(folder.path(), "n BIGINT")
+        + "INSERT INTO result SELECT n FROM numbers;";
+    let spec = spec(folder.path(), &script);
+    let directory = write_spec(folder.path(), &spec);
+    // As a server does that has waited too long for it, and has told its run failed.
+    std::fs::write(directory.join("process.json"), "").unwrap();
+    let child = command(&directory).spawn().unwrap();
+    let mut attempt = Attempt { folder, directory, child };
+    assert_eq!(attempt.end(), Some(2));
+    assert!(attempt.read("outcome.json").is_none() && lines_out(attempt.folder.path()).is_empty());
+}
+
+#[test]
 fn the_cause_of_a_failure_is_in_the_outcome() {
     let folder = folder();
     let script = numbers(folder.path(), 10)

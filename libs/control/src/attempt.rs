@@ -5,7 +5,7 @@
 //! | file | written by | what |
 //! |---|---|---|
 //! | `spec.json` | the control plane, before it starts the process | [`AttemptSpec`]; no secrets |
-//! | `process.json` | the process, first of all | [`ProcessFacts`], to find it again and never kill another |
+//! | `process.json` | the process, first of all | [`ProcessFacts`], to find it again and never kill another; empty if the control plane has given the attempt up instead: whoever makes the file first has it |
 //! | `control.sock` | the process | HTTP/1.1 over a Unix socket; every request carries `authorization: Bearer TOKEN` |
 //! | `log.jsonl` | the process (its stderr) | lines of JSON |
 //! | `outcome.json` | the process, synced, before it exits | [`Outcome`] |

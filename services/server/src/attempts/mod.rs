@@ -36,6 +36,8 @@ const LOOK: Duration = Duration::from_millis(500);
 const SOON: Duration = Duration::from_secs(2);
 /// A process that has started says so within this time.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
+/// The same of one that a server before this one may have started.
+const FOUND_TIMEOUT: Duration = Duration::from_secs(5);
 /// A process that was told to stop now, and has not, is killed.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// After a change of the store failed for want of a database.
@@ -110,11 +112,7 @@ pub async fn take_up(app: &App) -> Result<(), MetadataError> {
             "stop_now" => StopMode::Now,
             _ => StopMode::Drain,
         };
-        match IdKind::Run.parse(&operation.subject).filter(|run_id| app.attempts.get(*run_id).is_some()) {
-            Some(run_id) => app.attempts.stop(run_id, mode),
-            // Its run had ended, and the server before it could say so.
-            None => end_operation(app, operation, None).await,
-        }
+        stop(app, &operation, mode).await;
     }
     Ok(())
 }
@@ -250,9 +248,12 @@ impl Follower {
             }
         };
         let stored = planning::Stored::of(&version).map_err(|error| our_failure("invalid_graph", error))?;
-        let connections = planning::credentials(&self.app, &stored.graph)
-            .await
-            .map_err(|error| our_failure(error.code(), error.problem().detail.clone()))?;
+        let connections = loop {
+            match planning::credentials(&self.app, &stored.graph).await {
+                Err(error) if error.code() == "metadata_unavailable" => tokio::time::sleep(STORE_RETRY).await,
+                other => break other.map_err(|error| our_failure(error.code(), error.problem().detail.clone()))?,
+            }
+        };
         let request = RunRequest::of(&self.run);
         let config = &self.app.config;
         let run_id = IdKind::Run.text(self.run.run_id);
@@ -293,21 +294,19 @@ impl Follower {
             let asked = *stop.borrow_and_update();
             if let Some(mode) = asked {
                 self.note_stop(mode).await?;
-                if stop_since.is_none() || stop_sent != Some(mode) {
-                    stop_since.get_or_insert_with(Instant::now);
-                }
+                let since = stop_since.get_or_insert_with(Instant::now);
                 if stop_sent != Some(mode)
                     && let Some(link) = self.live.link()
                 {
                     match link.stop(mode).await {
                         Ok(()) => {
                             stop_sent = Some(mode);
-                            stop_since = Some(Instant::now());
+                            *since = Instant::now();
                         }
                         Err(error) => tracing::debug!(%error, "the process did not take the order to stop"),
                     }
                 }
-                if mode == StopMode::Now && stop_since.is_some_and(|since| since.elapsed() > STOP_TIMEOUT) {
+                if mode == StopMode::Now && since.elapsed() > STOP_TIMEOUT {
                     process::kill(&self.directory());
                 }
             }
@@ -381,11 +380,13 @@ impl Follower {
         if gone {
             return Some(Seen::Gone(self.how_it_ended()));
         }
-        if life == Life::Unknown && began.elapsed() > START_TIMEOUT {
-            return Some(Seen::Gone("did not begin within 30 s".into()));
+        // From then on it cannot begin, so that no run goes on that is said to have failed.
+        let silent = |patience: Duration| life == Life::Unknown && began.elapsed() > patience;
+        if ours && silent(START_TIMEOUT) && process::give_up(&directory) {
+            return Some(Seen::Gone(format!("did not begin within {START_TIMEOUT:?}")));
         }
-        if life == Life::Unknown && !ours && began.elapsed() > Duration::from_secs(2) {
-            return Some(Seen::Gone("was never started: the server ended before it could".into()));
+        if !ours && silent(FOUND_TIMEOUT) && process::give_up(&directory) {
+            return Some(Seen::Gone("was not started: the server ended before it could".into()));
         }
         None
     }

@@ -81,6 +81,11 @@ pub fn facts(directory: &Path) -> Option<ProcessFacts> {
     read(&directory.join(PROCESS))
 }
 
+/// Gives an attempt up whose process has not said who it is: it cannot begin any more. False if it has begun after all.
+pub fn give_up(directory: &Path) -> bool {
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(directory.join(PROCESS)).is_ok()
+}
+
 /// Whether the process that wrote the facts is the one that has its number now.
 pub fn life(directory: &Path) -> Life {
     let Some(facts) = facts(directory) else { return Life::Unknown };
@@ -125,6 +130,8 @@ mod tests {
     #[test]
     fn a_process_is_known_by_the_time_of_its_start() {
         let directory = tempfile::tempdir().expect("a directory");
+        assert_eq!(life(directory.path()), Life::Unknown);
+        assert!(give_up(directory.path()) && !give_up(directory.path()), "one of two gets the name");
         assert_eq!(life(directory.path()), Life::Unknown);
         let pid = std::process::id();
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("we are alive");

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use control::attempt::{AttemptSpec, ProcessFacts};
 use serde::Serialize;
 
-/// Held open, so that its files are reached through it whatever happens to its path, and however long that is.
+/// Held open, so that its socket can be bound however long its path is, and its entries synced.
 pub struct Directory {
     path: PathBuf,
     held: File,
@@ -33,6 +33,19 @@ impl Directory {
         file.write_all(&serde_json::to_vec(content).map_err(Error::other)?)?;
         file.sync_all()?;
         std::fs::rename(&unfinished, self.path.join(name))?;
+        self.held.sync_all()
+    }
+
+    /// Says in `process.json` whose the directory is. Only one can: a server that has waited too long for this process takes the name itself.
+    ///
+    /// # Errors
+    /// `AlreadyExists` if the server has given the attempt up.
+    pub fn claim(&self) -> std::io::Result<()> {
+        self.write("process.claim", &facts()?)?;
+        let claim = self.path.join("process.claim");
+        let claimed = std::fs::hard_link(&claim, self.path.join("process.json"));
+        std::fs::remove_file(&claim)?;
+        claimed?;
         self.held.sync_all()
     }
 
@@ -59,7 +72,7 @@ impl Directory {
 }
 
 /// How this process can be found again.
-pub fn facts() -> std::io::Result<ProcessFacts> {
+fn facts() -> std::io::Result<ProcessFacts> {
     let stat = std::fs::read_to_string("/proc/self/stat")?;
     let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_string();
     // The name, in parentheses, may hold anything; field 22 is the twentieth after it.

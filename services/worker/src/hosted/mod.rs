@@ -72,7 +72,7 @@ pub fn attempt_process(directory: &Path) -> ExitCode {
 /// What must be before there is a second thread.
 fn begin(path: &Path) -> std::io::Result<Directory> {
     let directory = Directory::open(path)?;
-    directory.write("process.json", &directory::facts()?)?;
+    directory.claim()?;
     // SAFETY: setsid and getsid read and set numbers of this process.
     if unsafe { libc::setsid() < 0 && libc::getsid(0) != libc::getpid() } {
         tracing::warn!("no session of its own: {}", std::io::Error::last_os_error());
