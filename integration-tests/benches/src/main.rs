@@ -6,10 +6,13 @@
 //! checked first, on a smaller input.
 #![allow(clippy::print_stdout)]
 
+mod kafka;
 mod measure;
 #[cfg(feature = "datafusion")]
 mod peer;
 mod report;
+mod service;
+mod topics;
 mod workloads;
 
 use std::path::{Path, PathBuf};
@@ -45,6 +48,11 @@ fn main() -> ExitCode {
     #[cfg(feature = "datafusion")]
     if arguments.first().is_some_and(|first| first == "datafusion") {
         return peer::main(&arguments[1..]);
+    }
+    match arguments.split_first() {
+        Some((first, rest)) if first == "drain" => return topics::drain(rest),
+        Some((first, rest)) if first == "echo" => return topics::echo(rest),
+        _ => {}
     }
     match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
@@ -90,6 +98,10 @@ impl Bench {
         report.sections.push(self.scaling(&data)?);
         report.sections.push(self.memory(&data)?);
         report.sections.push(self.start_up()?);
+        report.sections.extend(self.kafka(&data)?);
+        if self.wanted("the service") {
+            report.sections.extend(service::sections(self.pairs)?);
+        }
         Ok(report)
     }
 

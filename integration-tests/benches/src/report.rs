@@ -156,16 +156,39 @@ impl Section {
 
     /// A figure that should be at most `wanted`.
     pub fn figure(&mut self, name: &str, values: Vec<f64>, wanted: Option<f64>) {
+        self.value(name, values, wanted, false);
+    }
+
+    pub fn figure_at_least(&mut self, name: &str, values: Vec<f64>, wanted: f64) {
+        self.value(name, values, Some(wanted), true);
+    }
+
+    fn value(&mut self, name: &str, values: Vec<f64>, wanted: Option<f64>, at_least: bool) {
         let values = spread(values.into_iter());
-        let met = wanted.map(|wanted| values.median <= wanted);
+        let met = wanted.map(|wanted| if at_least { values.median >= wanted } else { values.median <= wanted });
         self.rows.push(vec![
             name.into(),
             short(values.median),
             format!("{}..{}", short(values.min), short(values.max)),
-            wanted.map_or(String::new(), |wanted| format!("≤ {wanted}")),
+            wanted.map_or(String::new(), |wanted| format!("{} {wanted}", if at_least { "≥" } else { "≤" })),
             verdict(met),
         ]);
         self.raw.push(json!({"name": name, "median": values.median, "min": values.min, "max": values.max, "wanted": wanted, "met": met}));
+    }
+
+    /// Milliseconds on a way: the median, the 99th and the 99.9th percentile, of which the second should be at most `wanted`.
+    pub fn latencies(&mut self, name: &str, [p50, p99, p999]: [f64; 3], wanted: Option<f64>) {
+        let met = wanted.map(|wanted| p99 <= wanted);
+        self.rows.push(vec![
+            name.into(),
+            short(p50),
+            short(p99),
+            short(p999),
+            wanted.map_or(String::new(), |wanted| format!("≤ {}", short(wanted))),
+            verdict(met),
+        ]);
+        self.raw
+            .push(json!({"name": name, "p50_ms": p50, "p99_ms": p99, "p999_ms": p999, "wanted": wanted, "met": met}));
     }
 }
 

@@ -17,6 +17,18 @@ impl Thresholds {
     pub const MEMORY: f64 = 1.5;
     pub const START_MS: f64 = 150.0;
     pub const START_MB: f64 = 80.0;
+    /// Events per CPU-second from Kafka: filters and projections, and counts per window and key.
+    pub const KAFKA_LIGHT: f64 = 1.5e6;
+    pub const KAFKA_WINDOWS: f64 = 1.2e6;
+    pub const READY_MS: f64 = 200.0;
+    pub const SERVER_MB: f64 = 60.0;
+    pub const IDLE_JOB_MB: f64 = 40.0;
+    pub const FIRST_ROW_MS: f64 = 300.0;
+    pub const GETS_PER_SECOND: f64 = 5_000.0;
+    pub const GET_MS: f64 = 25.0;
+    pub const PAGE_MS: f64 = 50.0;
+    /// 6 GiB.
+    pub const SMALL_JOBS_MB: f64 = 6_442.0;
 }
 
 pub struct Query {
@@ -43,14 +55,28 @@ impl Query {
     }
 }
 
-/// The table of bids.
+/// The table of bids in a file.
 pub fn bids(folder: &Path, file: &str, format: &str) -> String {
+    bids_from(&format!("'connector' = 'filesystem', 'path' = '{}', 'format' = '{format}'", folder.join(file).display()))
+}
+
+/// The table of bids, wherever they are.
+pub fn bids_from(source: &str) -> String {
     format!(
         "CREATE TABLE bids (auction BIGINT, bidder BIGINT, price BIGINT, channel STRING, url STRING, `dateTime` TIMESTAMP(3), extra STRING,\n\
          WATERMARK FOR `dateTime` AS `dateTime` - INTERVAL '4' SECOND)\n\
-         WITH ('connector' = 'filesystem', 'path' = '{}', 'format' = '{format}');",
-        folder.join(file).display()
+         WITH ({source});"
     )
+}
+
+/// What is measured over a topic, and the events per CPU-second that are wanted.
+pub fn kafka() -> Vec<(Query, f64)> {
+    let windows = bounded().into_iter().filter(|query| query.streams && query.name.ends_with("count per auction"));
+    json()
+        .into_iter()
+        .map(|query| (query, Thresholds::KAFKA_LIGHT))
+        .chain(windows.map(|query| (query, Thresholds::KAFKA_WINDOWS)))
+        .collect()
 }
 
 pub fn bounded() -> Vec<Query> {

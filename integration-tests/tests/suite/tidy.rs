@@ -18,7 +18,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("parquet", &["formats", "connectors", "integration-tests"]),
     ("sqlx", &["metadata"]),
     ("axum", &["server"]),
-    ("rdkafka", &["connectors", "integration-tests", "test-support"]),
+    ("rdkafka", &["benches", "connectors", "integration-tests", "test-support"]),
     ("clap", &["cli"]),
     ("indicatif", &["cli"]),
     ("miette", &["cli"]),
@@ -64,7 +64,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "client",
         ],
     ),
-    ("benches", &["connectors", "integration-tests"]),
+    ("benches", &["connectors", "integration-tests", "test-support"]),
 ];
 
 /// What a crate must not reach, however indirectly.
