@@ -237,6 +237,7 @@ pub async fn run(request: RunRequest, around: Surroundings) -> Result<Outcome> {
         snapshots: BTreeMap::new(),
         counts: BTreeMap::new(),
         progress: Progress { running: true, ..begun },
+        waiting: BTreeMap::new(),
         published: Published::new(&plan, workers),
         metrics,
         plan,
@@ -346,8 +347,14 @@ async fn freeze(
                 waiting.over();
                 let begun = begin_at(listed, request.start.get(&operator), &table);
                 let mut begun = begun.map_err(|error| error.operator(&operator))?;
-                for (split, state) in begun.iter_mut().filter(|(_, state)| state.position.is_none()) {
-                    state.absent = !opened.exists(split);
+                for (split, state) in &mut begun {
+                    // One that does not exist yet may be given its own beginning, as the start of an earlier run.
+                    let from_start = match &state.position {
+                        None => true,
+                        Some(Position::At(position)) => opened.start(split).as_ref() == Some(position),
+                        Some(Position::End) => false,
+                    };
+                    state.absent = from_start && !opened.exists(split);
                 }
                 begun
             }
@@ -553,6 +560,8 @@ struct Led {
     snapshots: BTreeMap<u64, MemoryStore>,
     counts: BTreeMap<usize, ProcessCounts>,
     progress: Progress,
+    /// By sink and worker, what its writer waits for.
+    waiting: BTreeMap<(usize, usize), String>,
     published: Published,
     metrics: Arc<Metrics>,
     plan: Arc<Plan>,
@@ -673,6 +682,14 @@ impl Led {
                     self.snapshots.retain(|other, _| *other + 2 > epoch);
                     self.snapshots.entry(epoch).or_default().put(&operator, worker, snapshot);
                     Event::Snapshot { epoch }
+                }
+                FromWorker::Waiting { sink, worker, what } => {
+                    match what {
+                        Some(what) => drop(self.waiting.insert((sink, worker), what)),
+                        None => drop(self.waiting.remove(&(sink, worker))),
+                    }
+                    self.progress.waiting_for = self.waiting.values().next().cloned();
+                    return Ok(None);
                 }
                 FromWorker::Failed(error) => return Err(error),
                 FromWorker::Ended { .. } => {

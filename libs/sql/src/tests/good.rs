@@ -674,8 +674,9 @@ fn a_table_of_files_can_be_sent_to_nowhere() {
         vec![("out".into(), "connector".into(), "blackhole".into()), ("out".into(), "path".into(), "x".into())];
     let problems = plan(text, &Options { overrides: mistaken, ..Options::default() }).unwrap_err();
     assert_eq!(problems[0].code, "unknown_option", "what is asked for by name is not left out: {problems:?}");
-    let topic = "CREATE TABLE out (price BIGINT) WITH ('connector' = 'Kafka ', 'topic' = 't', 'value.format' = 'json',
-        'properties.bootstrap.servers' = 'h:1'); INSERT INTO out VALUES (1);";
+    let topic = "CREATE TABLE bid (price BIGINT) WITH ('connector' = 'datagen', 'number-of-rows' = '3');
+        CREATE TABLE out (price BIGINT) WITH ('connector' = 'Kafka ', 'topic' = 't', 'value.format' = 'json',
+        'properties.bootstrap.servers' = 'h:1'); INSERT INTO out SELECT price FROM bid;";
     for now in ["blackhole", " Print"] {
         let overrides = vec![("out".into(), "connector".into(), now.into())];
         plan(topic, &Options { overrides, ..Options::default() }).unwrap_or_else(|problems| panic!("{problems:?}"));
