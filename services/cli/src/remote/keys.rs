@@ -12,6 +12,8 @@ use super::{connect, done, sure};
 use crate::Exit;
 use crate::output::say;
 
+const NAME_CHARS_MAX: usize = 128;
+
 pub async fn keys(arguments: &KeysArguments) -> Done {
     let form = arguments.form.form;
     let store = Place::of(arguments).await?;
@@ -36,9 +38,9 @@ pub async fn keys(arguments: &KeysArguments) -> Done {
             sure(*yes, &format!("revoking key {key}"))?;
             let revoked = store.revoke(key).await?;
             let fields = vec![
-                ("id", revoked.id.clone()),
-                ("name", revoked.name.clone()),
-                ("revoked", maybe_time(revoked.revoked_at)),
+                (left("id"), revoked.id.clone()),
+                (left("name"), revoked.name.clone()),
+                (left("revoked"), maybe_time(revoked.revoked_at)),
             ];
             print_record(fields, &revoked, &revoked.id, form)
         }
@@ -61,10 +63,10 @@ fn row(key: &ApiKey) -> Row {
 fn print_created(created: &CreatedKey, form: Form) -> Done {
     if form != Form::Table {
         let fields = vec![
-            ("id", created.key.id.clone()),
-            ("name", created.key.name.clone()),
-            ("role", client::name(&created.key.role)),
-            ("secret", created.secret.clone()),
+            (left("id"), created.key.id.clone()),
+            (left("name"), created.key.name.clone()),
+            (left("role"), client::name(&created.key.role)),
+            (left("secret"), created.secret.clone()),
         ];
         let record = Record { fields, item: json(created), name: created.secret.clone() };
         show_record(&record, form)?;
@@ -107,6 +109,10 @@ impl Place {
         match self {
             Place::Server(client) => Ok(client.create_key(&key).await?),
             Place::Store(store) => {
+                // What a server requires by its document; here is none.
+                if !(1..=NAME_CHARS_MAX).contains(&key.name.chars().count()) {
+                    return Err(Failure::Wrong(format!("the name of a key has 1 to {NAME_CHARS_MAX} characters")));
+                }
                 let (secret, hash) = server::new_key();
                 let stored = metadata::ApiKey {
                     key_id: uuid::Uuid::now_v7(),
