@@ -117,9 +117,9 @@ fn split(split: &SplitProgress) -> SplitStatus {
         Some(Position::End) | None => None,
     };
     SplitStatus {
-        operator: split.operator.clone(),
-        table: split.table.clone(),
-        split: split.split.clone(),
+        operator: split.operator.to_string(),
+        table: split.table.to_string(),
+        split: split.split.to_string(),
         position,
         watermark_us: watermark(split.state.watermark),
         idle: split.state.idle,
