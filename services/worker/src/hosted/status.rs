@@ -142,7 +142,7 @@ fn dead_letter(dead: &DeadRecord) -> DeadLetter {
     DeadLetter {
         source: dead.source.clone(),
         split: dead.split.clone(),
-        position: dead.position.to_string(),
+        position: dead.position.map(|position| position.to_string()),
         code: dead.code.clone(),
         message: dead.message.clone(),
         payload: text(&dead.payload),
