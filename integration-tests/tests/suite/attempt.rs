@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -334,6 +334,38 @@ fn a_process_says_who_it_is_and_lets_nobody_else_in() {
     attempt.signal("TERM");
     assert_eq!(attempt.end(), Some(130));
     assert_eq!(attempt.outcome()["end"], json!({ "state": "cancelled" }));
+}
+
+#[test]
+fn all_processes_of_a_run_are_closed_to_others_and_as_nice_as_its_share() {
+    let folder = folder();
+    let script = per_second(100)
+        + "CREATE TABLE b (n BIGINT) WITH ('connector' = 'blackhole'); INSERT INTO b SELECT id FROM clicks;";
+    let mut spec = spec(folder.path(), &script);
+    spec["settings"]["processes"] = json!(2);
+    spec["limits"]["cpu_percent"] = json!(25);
+    let directory = write_spec(folder.path(), &spec);
+    let mut command = command(&directory);
+    if std::fs::metadata("/proc/self").unwrap().uid() == 0 {
+        // Files of a closed process are of group 0: another group of its own shows the difference.
+        std::os::unix::process::CommandExt::gid(&mut command, 1);
+    }
+    let mut child = command.spawn().unwrap();
+    give_credentials(child.stdin.take());
+    let mut attempt = Attempt { folder, directory, child };
+    attempt.status_when("a run", |status| status["phase"] == "running");
+    let mut all = children_of(attempt.child.id());
+    all.push(attempt.child.id());
+    assert_eq!(all.len(), 2);
+    for pid in all {
+        let files = std::fs::metadata(format!("/proc/{pid}/environ")).unwrap();
+        assert_eq!((files.uid(), files.gid()), (0, 0), "of {pid}");
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        // Field 19, the seventeenth behind the name.
+        assert_eq!(stat.rsplit_once(") ").unwrap().1.split(' ').nth(16), Some("6"), "{stat}");
+    }
+    attempt.stop("now");
+    assert_eq!(attempt.end(), Some(130));
 }
 
 /// A stream over two threads: per worker counters, watermarks, splits.
@@ -725,6 +757,29 @@ fn a_query_without_its_reader_ends_and_a_slow_one_costs_no_memory() {
     drop(stream);
     assert_eq!(attempt.end(), Some(130));
     assert!(gone.elapsed() < Duration::from_secs(1), "{:?}", gone.elapsed());
+}
+
+#[test]
+fn a_query_that_runs_out_of_time_while_its_last_rows_are_read_has_failed() {
+    let folder = folder();
+    let script = clicks("'number-of-rows' = '200000',", "")
+        + "CREATE TABLE p (id BIGINT, k BIGINT) WITH ('connector' = 'print'); INSERT INTO p SELECT id, k FROM clicks ORDER BY id;";
+    let mut spec = spec(folder.path(), &script);
+    spec["serve_rows"] = json!(true);
+    spec["limits"]["seconds"] = json!(6);
+    let mut attempt = start(folder, &spec);
+    let stream = wait_for("a socket", || dial(&attempt.directory));
+    send(&stream, "GET", "/rows", Some(TOKEN), "");
+    // Sorted rows come at the end, all at once; nobody reads on.
+    let mut first = [0; 1000];
+    (&stream).read_exact(&mut first).unwrap();
+    assert!(attempt.read("outcome.json").is_none());
+    let outcome = wait_for("an outcome", || attempt.read("outcome.json"));
+    assert_eq!((&outcome["end"]["state"], &outcome["end"]["code"]), (&json!("failed"), &json!("time_limit")));
+    let mut rest = Vec::new();
+    let _ = (&stream).read_to_end(&mut rest);
+    assert!(!rest.ends_with(b"0\r\n\r\n"), "the end of the body would say that this was all");
+    assert_eq!(attempt.end(), Some(1));
 }
 
 #[test]
