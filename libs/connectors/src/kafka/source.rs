@@ -235,6 +235,12 @@ impl Source for KafkaSource {
         serde_json::from_value(split.spec.clone()).is_ok_and(|spec: PartitionSplit| !spec.absent())
     }
 
+    fn is_nothing(&self, split: &str, position: &str) -> bool {
+        // A partition that did not exist would have been read from there.
+        let topic = split.rsplit_once('-').filter(|(_, partition)| partition.parse::<i32>().is_ok());
+        position == "0" && topic.is_some_and(|(topic, _)| self.options.topics().contains(&topic))
+    }
+
     fn list<'a>(&'a self, waiting: &'a Waiting) -> BoxFuture<'a, Result<Vec<Split>, RunError>> {
         async move {
             let source = self.clone();
