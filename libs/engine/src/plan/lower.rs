@@ -727,12 +727,12 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    /// The line of the sink in a plan for so many workers of a sum by `a`, which is written to a table whose key is `n`.
+    /// How rows reach the sink in a plan for so many workers of an endless sum by `a`, which is written to a table whose key is `n`.
     fn sink_line(connector: serde_json::Value, workers: usize) -> String {
         let column = |name: &str| json!({"name": name, "type": "BIGINT"});
         let graph = json!({"version": 1, "nodes": [
             {"id": "s", "type": "source", "table": "s", "columns": [column("a"), column("b")],
-                "connector": {"type": "datagen", "number-of-rows": 1}},
+                "connector": {"type": "datagen"}},
             {"id": "sum", "type": "aggregate", "inputs": ["s"], "keys": [{"name": "a", "expr": "a"}],
                 "aggregates": [{"name": "n", "function": "sum", "args": ["b"]}]},
             {"id": "out", "type": "sink", "inputs": ["sum"], "table": "out", "connector": connector,
