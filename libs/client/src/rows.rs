@@ -97,7 +97,7 @@ impl Client {
         let response = self.send(request).await?;
         let headers = response.headers();
         Ok(Rows {
-            version: text(headers, "etag").unwrap_or_default().trim_matches('"').to_string(),
+            version: text(headers, "etag").unwrap_or_default().trim_start_matches("W/").trim_matches('"').to_string(),
             durable: text(headers, "highwater-durable").as_deref() == Some("true"),
             watermark: text(headers, "highwater-watermark"),
             lag_ms: text(headers, "highwater-lag-ms").and_then(|lag| lag.parse().ok()).unwrap_or(0),

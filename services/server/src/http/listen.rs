@@ -1,6 +1,5 @@
 //! Accepts connections until told to stop, then lets what is under way end.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -58,15 +57,14 @@ pub async fn serve(listener: TcpListener, router: Router, mut stop: watch::Recei
             builder.max_buf_size(BUFFER_BYTES).max_headers(FIELDS_MAX);
             let connection = builder.serve_connection(TokioIo::new(stream), service);
             let mut connection = std::pin::pin!(connection);
-            let ended: Result<Infallible, ()> = tokio::select! {
-                _ = connection.as_mut() => Err(()),
+            tokio::select! {
+                _ = connection.as_mut() => {}
                 () = told(&mut stop) => {
                     connection.as_mut().graceful_shutdown();
                     let _ = connection.await;
-                    Err(())
                 }
-            };
-            drop((ended, permit));
+            }
+            drop(permit);
         });
     }
     drop(listener);
