@@ -263,6 +263,7 @@ async fn ten_thousand_jobs_are_paged_at_any_depth(subject: &Subject) {
             let jobs = store.jobs(&filter, Page { after, limit: 100 }).await.unwrap();
             slowest = slowest.max(begun.elapsed());
             seen.extend(jobs.iter().map(|job| job.job_id));
+            assert!(seen.len() <= expected, "the pages come to an end");
             match jobs.last() {
                 Some(last) => after = Some(last.job_id),
                 None => break,
@@ -387,6 +388,10 @@ async fn the_state_of_a_job_is_that_of_its_newest_run(subject: &Subject) {
     store.create_run(&second, &change("run.create")).await.unwrap();
     let seen = store.job(job.job_id).await.unwrap();
     assert_eq!((seen.state.as_str(), seen.latest_run), ("pending", Some(second.run_id)));
+    // Late news of an older one are its own.
+    store.move_run(&step(&first, &["cancelled"], "failed")).await.unwrap();
+    assert_eq!(store.run(first.run_id).await.unwrap().state, "failed");
+    assert_eq!(store.job(job.job_id).await.unwrap().state, "pending");
     // A change of the job in between does not take the state back to what its writer had read.
     let moved = step(&second, &["pending"], "running");
     store.move_run(&moved).await.unwrap();
@@ -684,6 +689,7 @@ async fn every_change_is_audited_and_failures_are_not(subject: &Subject) {
     let page = store.audit_log(5, 3).await.unwrap();
     assert_eq!(page, log[5..8]);
     assert_eq!(verify_audit((5, log[4].hash.clone()), &page), Ok((8, log[7].hash.clone())));
+    assert_eq!(verify_audit((5, log[3].hash.clone()), &page), Err(6), "a line follows one line only");
 }
 
 async fn a_gap_in_the_audit_log_shows(subject: &Subject) {

@@ -96,6 +96,63 @@ async fn a_write_under_way_holds_a_take_over_back() {
     assert_eq!(done.len(), seen, "what the old leader did was done before the new one looked");
 }
 
+/// The same at the narrowest place: the old leader has compared its term and not yet written.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_take_over_waits_for_who_has_compared_the_term() {
+    let url = shared_database();
+    let first = PostgresStore::connect(&url).await.unwrap();
+    let second = PostgresStore::connect(&url).await.unwrap();
+    first.lead("same").await.unwrap();
+    let holding = hold_writes(&url);
+    let job = job("a");
+    let (versions, create) = (version(&job), change("job.create"));
+    let write = first.create_job(&job, &versions, &create);
+    let (written, seen) = tokio::join!(write, async {
+        let waits =
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        while !holding.is_finished() && Postgres::shared().sql(&url, waits) != "1" {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        second.lead("same").await.unwrap();
+        second.job(job.job_id).await
+    });
+    written.unwrap();
+    assert_eq!(seen.unwrap(), job, "it was written before the new one looked");
+    holding.await.unwrap();
+}
+
+/// Holds all changes back for a while; returns when they are held.
+fn hold_writes(url: &str) -> tokio::task::JoinHandle<()> {
+    let another = url.to_owned();
+    let holding = tokio::task::spawn_blocking(move || {
+        let hold = "BEGIN; SELECT FROM audit_head FOR UPDATE; SELECT pg_sleep(2.5); COMMIT";
+        Postgres::shared().sql(&another, hold);
+    });
+    let held = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";
+    while !holding.is_finished() && Postgres::shared().sql(url, held) != "1" {}
+    holding
+}
+
+/// A caller that goes away in the middle of an exchange leaves no connection to others that is still busy with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_goes_away_keeps_nobody_waiting() {
+    let url = shared_database();
+    let store = PostgresStore::connect(&url).await.unwrap();
+    let job = stored(&store, "a").await;
+    let holding = hold_writes(&url);
+    let leaving = (0..8).map(async |index| {
+        let job = self::job(&format!("job-{index}"));
+        let (versions, create) = (version(&job), change("job.create"));
+        let left = tokio::time::timeout(Duration::from_millis(500), store.create_job(&job, &versions, &create)).await;
+        assert!(left.is_err(), "it was held");
+    });
+    join_all(leaving).await;
+    assert_eq!(store.job(job.job_id).await.unwrap(), job);
+    assert!(!holding.is_finished(), "it was read while those who left would still wait");
+    holding.await.unwrap();
+    assert_eq!(store.jobs(&JobFilter::default(), page(100)).await.unwrap(), [job], "nothing happened behind them");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_may_lose_what_it_answered_is_refused() {
     for setting in ["fsync", "full_page_writes", "synchronous_commit"] {
