@@ -23,16 +23,6 @@ async fn a_file_belongs_to_one_control_plane() {
     second.close().await;
 }
 
-/// Full WAL durability cannot be seen by killing a process: the settings are looked at.
-#[tokio::test]
-async fn commits_reach_the_disk() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("metadata.db");
-    let store = SqliteStore::open(&file).await.unwrap();
-    let settings = store.settings().await.unwrap();
-    assert_eq!(settings, [("journal_mode", "wal".into()), ("synchronous", "2".into()), ("foreign_keys", "1".into())]);
-}
-
 #[tokio::test]
 async fn what_is_no_store_is_refused_and_left_alone() {
     let folder = tempfile::tempdir().unwrap();

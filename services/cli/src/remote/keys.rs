@@ -37,9 +37,9 @@ pub async fn keys(arguments: &KeysArguments) -> Done {
             sure(*yes, &format!("revoking key {key}"))?;
             let revoked = store.revoke(key).await?;
             let fields = vec![
-                ("id", revoked.id.clone()),
-                ("name", revoked.name.clone()),
-                ("revoked", maybe_time(revoked.revoked_at)),
+                (left("id"), revoked.id.clone()),
+                (left("name"), revoked.name.clone()),
+                (left("revoked"), maybe_time(revoked.revoked_at)),
             ];
             print_record(fields, &revoked, &revoked.id, form)
         }
@@ -62,10 +62,10 @@ fn row(key: &ApiKey) -> Row {
 fn print_created(created: &CreatedKey, form: Form) -> Done {
     if form != Form::Table {
         let fields = vec![
-            ("id", created.key.id.clone()),
-            ("name", created.key.name.clone()),
-            ("role", client::name(&created.key.role)),
-            ("secret", created.secret.clone()),
+            (left("id"), created.key.id.clone()),
+            (left("name"), created.key.name.clone()),
+            (left("role"), client::name(&created.key.role)),
+            (left("secret"), created.secret.clone()),
         ];
         let record = Record { fields, item: json(created), name: created.secret.clone() };
         show_record(&record, form)?;

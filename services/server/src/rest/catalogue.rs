@@ -260,8 +260,7 @@ async fn test_connection(
     State(app): State<App>,
     Path(connection): Path<String>,
 ) -> ApiResult<Json<ConnectionTest>> {
-    let connection = find(&app, &connection).await?;
-    let sealed = app.store.connection_secrets(&connection.name).await?;
+    let (connection, sealed) = app.store.connection_with_secrets(&connection).await?;
     let kind = connection.kind.clone();
     let options = planning::options(&app, connection, &sealed)?;
     Ok(Json(inspect::test_connection(&app, &kind, options).await?))
@@ -353,7 +352,7 @@ async fn create_table(
         .header(header::ETAG, etag(1));
     let object = IdKind::Table.text(table.table_id);
     let change = creation.change(&caller, "table.create", &object, json!({"name": table.name}), &answer, &body.hash);
-    let stored = app.store.put_table(&table, &change).await;
+    let stored = app.store.create_table(&table, &change).await;
     creation.finish(stored, answer, &body.hash)
 }
 
