@@ -34,26 +34,29 @@ impl Egress {
     }
 }
 
-/// An IPv4 address that is written as an IPv6 one (mapped, compatible, or behind NAT64) is that address.
+/// An IPv4 address that is written as an IPv6 one (mapped, compatible, behind NAT64, or of 6to4) is that address.
 fn plain(ip: IpAddr) -> IpAddr {
     let IpAddr::V6(six) = ip else { return ip };
-    let [.., a, b] = six.segments();
-    let four = Ipv4Addr::new((a >> 8) as u8, a as u8, (b >> 8) as u8, b as u8);
+    let four = |a: u16, b: u16| IpAddr::V4(Ipv4Addr::new((a >> 8) as u8, a as u8, (b >> 8) as u8, b as u8));
     match six.segments() {
-        [0, 0, 0, 0, 0, 0xffff, _, _] | [0x64, 0xff9b, 0, 0, 0, 0, _, _] => IpAddr::V4(four),
-        [0, 0, 0, 0, 0, 0, _, _] if six != Ipv6Addr::LOCALHOST && six != Ipv6Addr::UNSPECIFIED => IpAddr::V4(four),
+        [0, 0, 0, 0, 0, 0xffff, a, b] | [0x64, 0xff9b, 0, 0, 0, 0, a, b] => four(a, b),
+        // As RFC 6052 has it for a prefix of 48 bits: two bytes, a byte of zeros, and the other two.
+        [0x64, 0xff9b, 1, a, b, c, ..] => four(a, (b << 8) | (c >> 8)),
+        [0x2002, a, b, ..] => four(a, b),
+        [0, 0, 0, 0, 0, 0, a, b] if six != Ipv6Addr::LOCALHOST && six != Ipv6Addr::UNSPECIFIED => four(a, b),
         _ => ip,
     }
 }
+
+/// Services of a cloud to its machines: metadata of Alibaba and Oracle, and Azure's agent.
+const OTHER_METADATA: [Ipv4Addr; 3] =
+    [Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(192, 0, 0, 192), Ipv4Addr::new(168, 63, 129, 16)];
 
 /// Link-local addresses, among them the metadata services of clouds, and the ones of those that have others.
 fn is_never_allowed(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(four) => {
-            four.is_link_local()
-                || four.is_broadcast()
-                || four.is_multicast()
-                || [Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(192, 0, 0, 192)].contains(&four)
+            four.is_link_local() || four.is_broadcast() || four.is_multicast() || OTHER_METADATA.contains(&four)
         }
         IpAddr::V6(six) => {
             six.is_unicast_link_local()
@@ -64,8 +67,8 @@ fn is_never_allowed(ip: IpAddr) -> bool {
     }
 }
 
-/// `host` or `host:port`; a host in brackets is an IPv6 address.
-fn split_port(rule: &str) -> (&str, Option<u16>) {
+/// `host` or `host:port`; a host in brackets is an IPv6 address. What is no port belongs to the host.
+pub(crate) fn split_port(rule: &str) -> (&str, Option<u16>) {
     if let Some((host, rest)) = rule.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         return (host, rest.strip_prefix(':').and_then(|port| port.parse().ok()));
     }
@@ -132,6 +135,11 @@ mod tests {
             (&all, "metadata", 80, "fd00:ec2::254", false),
             (&all, "metadata", 80, "fe80::1", false),
             (&all, "metadata", 80, "100.100.100.200", false),
+            (&all, "metadata", 80, "168.63.129.16", false),
+            (&all, "metadata", 80, "64:ff9b:1:a9fe:a9:fe00::", false),
+            (&all, "metadata", 80, "2002:a9fe:a9fe::1", false),
+            (&none, "a.example", 80, "2002:7f00:1::1", false),
+            (&all, "a.example", 80, "2002:808:808::1", true),
             (&some, "broker.example", 1, "8.8.8.8", true),
             (&some, "Broker.Example.", 1, "8.8.8.8", true),
             (&some, "xbroker.example", 1, "8.8.8.8", false),

@@ -17,6 +17,7 @@ mod egress;
 mod epoch_rows;
 pub mod files;
 pub mod generator;
+mod http;
 pub mod kafka;
 mod not_null;
 pub mod print;
@@ -77,6 +78,10 @@ impl Registry {
         Registry { views: Some(views), ..self }
     }
 
+    fn reach(&self) -> files::Reach {
+        files::Reach { roots: self.roots.clone(), egress: self.kafka.egress.clone() }
+    }
+
     /// The options of a table of files, with what its connection says, if its endpoint is allowed.
     fn files<'a>(&self, table: &str, options: &'a FilesystemOptions) -> Result<Cow<'a, FilesystemOptions>, RunError> {
         let kafka::Surroundings { connections, egress, restricted } = &self.kafka;
@@ -109,13 +114,13 @@ impl Registry {
                         }
                         _ => None,
                     });
-                    opened.or_else(|| files::check_source(files?, &self.roots).err().map(RunError::from))
+                    opened.or_else(|| files::check_source(files?, &self.reach()).err().map(RunError::from))
                 }
                 StageKind::Sink(node) => match &node.connector {
                     SinkConnector::Filesystem(options) => {
                         let schema = expr::arrow_schema(&stage.schema);
                         let checked = self.files(&node.table, options).and_then(|options| {
-                            files::check_sink(node, &options, &schema, &self.roots).map_err(RunError::from)
+                            files::check_sink(node, &options, &schema, &self.reach()).map_err(RunError::from)
                         });
                         checked.err()
                     }
@@ -151,12 +156,12 @@ impl Connectors for Registry {
         match &node.connector {
             SourceConnector::Filesystem(options) => {
                 let options = self.files(&node.table, options)?;
-                Ok(Arc::new(files::FilesystemSource::open(node, &options, hints, &self.roots)?))
+                Ok(Arc::new(files::FilesystemSource::open(node, &options, hints, &self.reach())?))
             }
             SourceConnector::Replay(options) => {
                 let mut options = options.clone();
                 options.files = self.files(&node.table, &options.files)?.into_owned();
-                Ok(Arc::new(replay::ReplaySource::open(node, &options, hints, &self.roots)?))
+                Ok(Arc::new(replay::ReplaySource::open(node, &options, hints, &self.reach())?))
             }
             SourceConnector::Datagen(options) => {
                 Ok(Arc::new(generator::datagen::DatagenSource::open(node, options, hints)?))
@@ -188,7 +193,7 @@ impl Connectors for Registry {
             }
             SinkConnector::Filesystem(options) => {
                 let options = self.files(&node.table, options)?;
-                Arc::new(files::FilesystemSink::open(node, &options, schema, context, &self.roots)?)
+                Arc::new(files::FilesystemSink::open(node, &options, schema, context, &self.reach())?)
             }
         };
         Ok(not_null::enforced(sink, node))

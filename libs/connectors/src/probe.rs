@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use engine::RunError;
 use graph::AvroConfluentOptions;
 
-use crate::registry::{Schemas, allowed_by};
+use crate::http::allowed_by;
+use crate::registry::Schemas;
 use crate::{Egress, files, kafka};
 
 /// A step, and what came of it.
@@ -114,14 +115,23 @@ fn url_steps(steps: &mut Steps, url: Option<&String>, option: &str, egress: &Egr
 }
 
 fn resolve_and_connect(steps: &mut Steps, host: &str, port: u16, egress: &Egress) -> Result<(), Failed> {
-    let addresses = steps.take("resolve", |_| {
+    // One list for all steps: a name may have other addresses when it is asked again.
+    let (addresses, allowed) = steps.take("resolve", |_| {
         let found: Vec<_> = (host, port).to_socket_addrs().map_err(|error| format!("{host}: {error}"))?.collect();
-        let shown = found.iter().map(|address| address.ip().to_string()).collect::<Vec<_>>().join(", ");
-        Ok((found, format!("{host} is {shown}")))
+        let allowed = found.iter().all(|address| egress.allows(host, port, address.ip()));
+        // Where nobody may connect to is not told either.
+        let detail = match allowed {
+            true => {
+                let shown = found.iter().map(|address| address.ip().to_string()).collect::<Vec<_>>();
+                format!("{host} is {}", shown.join(", "))
+            }
+            false => format!("{host} is known"),
+        };
+        Ok(((found, allowed), detail))
     })?;
-    steps.take("egress", |_| {
-        files::allowed("the connection", host, port, egress).map_err(said)?;
-        Ok(((), format!("connecting to {host}:{port} is allowed")))
+    steps.take("egress", |_| match allowed {
+        true => Ok(((), format!("connecting to {host}:{port} is allowed"))),
+        false => Err(said(files::refused("the connection", host, port))),
     })?;
     steps.take("connect", |left| {
         let mut why = "it has no address".to_string();
@@ -186,7 +196,9 @@ mod tests {
         let open = url(listener.local_addr().unwrap().port());
         let all = [("options", true), ("resolve", true), ("egress", true), ("connect", true)];
         assert_eq!(shown(&connect("s3", &open, &mine, wait)), all);
-        assert_eq!(shown(&connect("s3", &open, &Egress::default(), wait))[2..], [("egress", false)]);
+        let refused = connect("s3", &open, &Egress::default(), wait);
+        assert_eq!(shown(&refused)[2..], [("egress", false)]);
+        assert_eq!(refused[1].detail, "127.0.0.1 is known");
         drop(listener);
         assert_eq!(shown(&connect("s3", &open, &mine, wait))[3..], [("connect", false)]);
         assert_eq!(shown(&connect("s3", &BTreeMap::new(), &mine, wait)), [("options", false)]);

@@ -267,8 +267,9 @@ pub mod sinks {
         workers: usize,
     ) -> Box<dyn SinkWriter> {
         let (failed, _) = tokio::sync::mpsc::unbounded_channel();
-        let tokio = tokio::runtime::Handle::current();
-        sink.writer(WriterContext { worker, workers, generation: 1, schema: schema.clone(), tokio, failed }).unwrap()
+        let (tokio, waiting) = (tokio::runtime::Handle::current(), engine::Waiting::new(|_| {}));
+        let schema = schema.clone();
+        sink.writer(WriterContext { worker, workers, generation: 1, schema, tokio, failed, waiting }).unwrap()
     }
 
     pub async fn prepare(

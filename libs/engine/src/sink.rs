@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 
 use crate::batch::Batch;
 use crate::error::{Result, RunError};
+use crate::source::Waiting;
 
 /// A kind of output, opened with its options.
 pub trait Sink: Send + Sync {
@@ -62,6 +63,8 @@ pub struct WriterContext {
     pub tokio: tokio::runtime::Handle,
     /// A task that fails says so here, once; the run then fails with it.
     pub failed: mpsc::UnboundedSender<RunError>,
+    /// What the writer waits for while it opens.
+    pub waiting: Waiting,
 }
 
 /// Why an epoch's output is asked for.

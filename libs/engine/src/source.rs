@@ -44,6 +44,12 @@ pub trait Source: Send + Sync {
         true
     }
 
+    /// Whether nothing is to be read of a split that an earlier run may have had and that is not listed, if it begins at this position: so may be
+    /// one that did not exist then, and does not now.
+    fn is_nothing(&self, _split: &str, _position: &str) -> bool {
+        false
+    }
+
     /// Reads the given splits until all have ended, or for ever. Returns when every split was reported finished, or on failure.
     /// Dropping the future stops the reading.
     fn read(self: Arc<Self>, context: SourceContext, out: SourceOutput) -> BoxFuture<'static, Result<()>>;

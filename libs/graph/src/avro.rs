@@ -13,6 +13,9 @@ pub struct AvroConfluentOptions {
     /// Where the registry is: `http://host:8081`, with a path if it has one. Required.
     #[serde(rename = "avro-confluent.url", default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
+    /// A connection of the service to a registry, whose options are used. Default: the table's connection.
+    #[serde(rename = "avro-confluent.connection", default, skip_serializing_if = "Option::is_none")]
+    pub connection: Option<String>,
     /// Under which name a sink registers the schema of its values. Default: the topic and `-value`.
     #[serde(rename = "avro-confluent.subject", default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<String>,

@@ -134,6 +134,12 @@ impl SinkConnector {
         }
     }
 
+    /// Whether each writer by itself makes changes of rows upserts by key, so that all changes of a key must come to the same one. Other sinks
+    /// that take changes bring those of all writers together first, or show every one.
+    pub fn writers_upsert(&self) -> bool {
+        matches!(self, SinkConnector::Kafka(_))
+    }
+
     /// Reads `{"type": ..., option: value, ...}`; reports every problem, with pointers below `at`.
     pub fn from_options(options: &Map<String, Value>, at: &str) -> Result<SinkConnector, Vec<Problem>> {
         let name = connector_name(options, SINK_CONNECTORS, "sink", at)?;
@@ -372,6 +378,36 @@ pub struct ViewSnapshotOptions {
     pub path: String,
 }
 
+/// Parts of the names of options whose values are secrets, with one sign between the words.
+const SECRET_WORDS: &[&str] = &[
+    "access.key",
+    "accesskey",
+    "api.key",
+    "apikey",
+    "credential",
+    "jaas",
+    "key.pem",
+    "keystore.key",
+    "passphrase",
+    "passwd",
+    "password",
+    "private.key",
+    "privatekey",
+    "sasl.oauthbearer.config",
+    "secret",
+    "token",
+    "user.info",
+    "userinfo",
+];
+
+/// Whether the value of an option must not be shown, nor stand where it is stored in the open: by the option's name, in any connector or connection.
+pub fn is_secret_option(name: &str) -> bool {
+    let sign = |c: char| if c.is_alphanumeric() { c } else { '.' };
+    let name: String = name.chars().flat_map(char::to_lowercase).map(sign).collect();
+    // Those of generated columns carry the columns' names.
+    !name.starts_with("fields.") && SECRET_WORDS.iter().any(|word| name.contains(word))
+}
+
 /// A text that is never shown. It is serialised as it is, because graphs are shipped to processes; whoever prints a graph redacts it first.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
@@ -425,14 +461,21 @@ pub fn is_left_behind(option: &str, was: &str, now: &str) -> bool {
     knows(was, option) && !knows(now, option)
 }
 
+/// A connector's name as it is known, however it is written in a table.
+pub fn plain_name(connector: &str) -> String {
+    connector.trim().to_lowercase()
+}
+
 fn knows(connector: &str, option: &str) -> bool {
-    match connector {
+    match plain_name(connector).as_str() {
         "filesystem" => names_of::<FilesystemOptions>().contains(option),
         "replay" => names_of::<ReplayOptions>().contains(option),
         "datagen" => option.starts_with("fields.") || names_of::<DatagenOptions>().contains(option),
         "print" => names_of::<PrintOptions>().contains(option),
         "blackhole" => names_of::<BlackholeOptions>().contains(option),
-        "kafka" => option.starts_with("properties.") || names_of::<KafkaOptions>().contains(option),
+        "kafka" => {
+            option.starts_with("properties.") || names_of::<KafkaOptions>().contains(KafkaOptions::short(option))
+        }
         "view" => names_of::<ViewOptions>().contains(option),
         _ => false,
     }
@@ -693,6 +736,10 @@ mod tests {
             ("properties.sasl.password", "kafka", "blackhole", true),
             ("scan.startup.mode", "kafka", "filesystem", true),
             ("avro-confluent.url", "kafka", "filesystem", true),
+            ("value.format", "Kafka ", "blackhole", true),
+            ("value.avro-confluent.url", "kafka", "blackhole", true),
+            ("value.fields-include", "kafka", "blackhole", true),
+            ("format", "KAFKA", " Filesystem", false),
         ] {
             assert_eq!(is_left_behind(option, was, now), left, "{option} from {was} to {now}");
         }
@@ -752,6 +799,41 @@ mod tests {
         }
         for name in ["", ".", "..", ".hidden", "a/b", "a b", "a\0", "é", "a\n", &"a".repeat(129)] {
             assert!(!is_view_name(name), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn options_with_secrets_are_known_by_their_names() {
+        for (option, secret) in [
+            ("s3.access-key", true),
+            ("S3.Secret-Key", true),
+            ("avro-confluent.basic-auth.user-info", true),
+            ("avro-confluent.bearer-auth.token", true),
+            ("properties.sasl.password", true),
+            ("properties.sasl.jaas.config", true),
+            ("properties.sasl.oauthbearer.config", true),
+            ("properties.sasl.oauthbearer.client.secret", true),
+            ("properties.sasl.oauthbearer.assertion.private.key.pem", true),
+            ("properties.sasl.oauthbearer.assertion.private.key.passphrase", true),
+            ("properties.ssl.key.pem", true),
+            ("properties.ssl.key.password", true),
+            ("properties.ssl.keystore.password", true),
+            ("properties.schema.registry.basic.auth.user.info", true),
+            ("gcs.credentials", true),
+            ("api_key", true),
+            ("topic", false),
+            ("key.fields", false),
+            ("key.format", false),
+            ("value.fields-include", false),
+            ("key.avro-confluent.subject", false),
+            ("s3.endpoint", false),
+            ("properties.ssl.ca.pem", false),
+            ("properties.ssl.certificate.pem", false),
+            ("properties.ssl.key.location", false),
+            ("properties.sasl.username", false),
+            ("fields.token.kind", false),
+        ] {
+            assert_eq!(is_secret_option(option), secret, "{option}");
         }
     }
 

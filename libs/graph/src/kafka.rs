@@ -1,13 +1,13 @@
 //! The options of Kafka tables, in Flink's names.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::{Map, Value};
 
-use crate::connector::{JsonTimestamps, Lenient, boolean, optional_number, timestamps};
+use crate::connector::{JsonTimestamps, Lenient, boolean, is_secret_option, optional_number, timestamps};
 use crate::{AvroConfluentOptions, DataType, Period, Problem};
 
 /// How a record's value or key is read and written.
@@ -128,18 +128,10 @@ impl<'de> Deserialize<'de> for Properties {
     }
 }
 
-/// Whether the value of a librdkafka property must not be shown.
-pub fn is_secret_property(name: &str) -> bool {
-    let name = name.to_lowercase();
-    ["password", "secret", "jaas", ".key.pem", "token", "sasl.oauthbearer.config", "credential"]
-        .iter()
-        .any(|part| name.contains(part))
-}
-
 impl Properties {
     /// Replaces the values that must not be shown.
     pub fn redact(&mut self) {
-        for (_, value) in self.0.iter_mut().filter(|(name, _)| is_secret_property(name)) {
+        for (_, value) in self.0.iter_mut().filter(|(name, _)| is_secret_option(name)) {
             *value = "***".into();
         }
     }
@@ -251,10 +243,11 @@ const METADATA: &[(&str, &[&str])] = &[
 const WRITABLE: &[&str] = &["timestamp", "headers"];
 
 impl KafkaOptions {
+    /// The topics in their order, each once.
     pub fn topics(&self) -> Vec<&str> {
-        let mut topics: Vec<&str> = self.topic.split(';').map(str::trim).filter(|topic| !topic.is_empty()).collect();
-        topics.dedup();
-        topics
+        let mut seen = BTreeSet::new();
+        let topics = self.topic.split(';').map(str::trim).filter(|topic| !topic.is_empty());
+        topics.filter(|topic| seen.insert(*topic)).collect()
     }
 
     pub fn key_columns(&self) -> Vec<String> {
@@ -271,17 +264,27 @@ impl KafkaOptions {
     }
 
     /// Flink's other names for the same: `value.format`, `value.json.*` and `value.avro-confluent.*`.
-    pub(crate) fn renamed(options: &Map<String, Value>) -> Map<String, Value> {
-        let name = |name: &String| match name.strip_prefix("value.") {
-            Some(short)
-                if (short == "format" || short.starts_with("json.") || short.starts_with("avro-confluent."))
-                    && !options.contains_key(short) =>
-            {
-                short.to_string()
+    pub(crate) fn short(option: &str) -> &str {
+        match option.strip_prefix("value.") {
+            Some(short) if short == "format" || short.starts_with("json.") || short.starts_with("avro-confluent.") => {
+                short
             }
-            _ => name.clone(),
+            _ => option,
+        }
+    }
+
+    /// The options by their short names; one that is given under both keeps its own.
+    pub(crate) fn renamed(options: &Map<String, Value>) -> Map<String, Value> {
+        let name = |name: &String| match Self::short(name) {
+            short if options.contains_key(short) => name.clone(),
+            short => short.to_string(),
         };
         options.iter().map(|(key, value)| (name(key), value.clone())).collect()
+    }
+
+    /// Names of the connections that the table uses.
+    pub fn connections(&self) -> impl Iterator<Item = &str> {
+        self.connection.iter().chain(&self.avro.connection).map(String::as_str)
     }
 
     /// Values that can be read, and make no sense.
@@ -377,7 +380,7 @@ impl KafkaOptions {
             }
         }
         // A connection fills in what is missing, and is known only when the table is opened.
-        if self.uses_registry() && self.connection.is_none() {
+        if self.uses_registry() && self.connections().next().is_none() {
             problems.extend(self.avro.problems(at));
         }
         problems
@@ -510,6 +513,13 @@ mod tests {
         none.insert("connection".into(), "main".into());
         assert!(SinkConnector::from_options(&none, "").is_ok());
         assert!(SinkConnector::from_options(&options(json!({"topic": "a;b"})), "").is_err(), "a sink has one topic");
+    }
+
+    #[test]
+    fn a_topic_is_read_once() {
+        let read = SourceConnector::from_options(&options(json!({"topic": "b; a;b ;c;a"})), "");
+        let Ok(SourceConnector::Kafka(kafka)) = &read else { panic!("{read:?}") };
+        assert_eq!(kafka.topics(), ["b", "a", "c"]);
     }
 
     #[test]

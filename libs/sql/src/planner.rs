@@ -6,7 +6,8 @@ use datafusion_sql::sqlparser::ast::{Expr, Ident, ObjectName, Query, Spanned, Va
 use datafusion_sql::sqlparser::tokenizer::Span;
 use graph::{
     Column, DataType, DeadLetters, Graph, LateRows, NODES_MAX, Operator, Period, Place, Problem, Project, Schema,
-    Settings, Sink, SinkConnector, Union, connector::PrintOptions,
+    Settings, Sink, SinkConnector, Union,
+    connector::{PrintOptions, is_secret_option},
 };
 use serde_json::{Map, Value};
 
@@ -54,6 +55,8 @@ pub struct Planner<'a> {
     result: Option<(NodeRef, Span)>,
     /// Whether some statement, be it refused, reads `highwater.dead_letters`.
     reads_dead_letters: bool,
+    /// Tables of the catalogue that the script does not name.
+    unnamed: Vec<String>,
 }
 
 pub fn plan(text: &str, options: &Options) -> Result<Script, Vec<Problem>> {
@@ -86,6 +89,16 @@ pub fn plan(text: &str, options: &Options) -> Result<Script, Vec<Problem>> {
     planner.finish(explain)
 }
 
+/// The name that a statement gives.
+fn created(kind: &Kind) -> Option<&str> {
+    match kind {
+        Kind::CreateTable(table) => Some(table.name.value.as_str()),
+        Kind::CreateView(view) => Some(view.name.value.as_str()),
+        Kind::Broken { creates } => creates.as_deref(),
+        _ => None,
+    }
+}
+
 impl<'a> Planner<'a> {
     fn new(options: &'a Options, problems: Vec<Problem>) -> Planner<'a> {
         Planner {
@@ -103,22 +116,25 @@ impl<'a> Planner<'a> {
             insert_spans: BTreeMap::new(),
             result: None,
             reads_dead_letters: false,
+            unnamed: Vec::new(),
         }
     }
 
-    /// Tables of the catalogue, but for those whose names the script gives itself.
+    /// Tables of the catalogue that the script names, but for those whose names it gives itself. What is wrong with another one is no matter of
+    /// this script.
     fn know(&mut self, catalog: &[String], statements: &[Statement]) {
-        let own: Vec<&str> = statements
-            .iter()
-            .filter_map(|statement| match &statement.kind {
-                Kind::CreateTable(table) => Some(table.name.value.as_str()),
-                Kind::CreateView(view) => Some(view.name.value.as_str()),
-                Kind::Broken { creates } => creates.as_deref(),
-                _ => None,
-            })
-            .collect();
+        let own: Vec<&str> = statements.iter().filter_map(|statement| created(&statement.kind)).collect();
         for text in catalog {
             let (known, problems) = script::read_elsewhere(text);
+            let names: Vec<&str> = known.iter().filter_map(|statement| created(&statement.kind)).collect();
+            let named = |name: &&str| {
+                let name = name.to_lowercase();
+                statements.iter().any(|statement| statement.words.binary_search(&name).is_ok())
+            };
+            if !names.iter().any(named) {
+                self.unnamed.extend(names.into_iter().map(String::from));
+                continue;
+            }
             self.problems.extend(problems);
             for statement in known {
                 let Kind::CreateTable(definition) = statement.kind else { continue };
@@ -270,7 +286,7 @@ impl<'a> Planner<'a> {
             let message = format!("{name} names a catalogue or a database, of which there is none");
             return Err(self.problem("unsupported", message, hint, span));
         };
-        let names: Vec<&str> = self.entries.keys().map(String::as_str).collect();
+        let names: Vec<&str> = self.entries.keys().chain(&self.unnamed).map(String::as_str).collect();
         match find(part, names.iter().copied()) {
             Ok(at) => Ok(names[at].to_string()),
             Err(NotFound::Ambiguous(hint)) => {
@@ -797,15 +813,20 @@ pub fn describe(text: &str) -> Result<TableDescription, Vec<Problem>> {
         let option = |name: &str| {
             table.definition.options.iter().find(|option| option.key == name).map(|option| option.value.clone())
         };
-        let secret = |name: &str| {
-            ["secret", "password", "token", "access-key", "user-info"].iter().any(|word| name.contains(word))
-        };
         Some(TableDescription {
             name: table.definition.name.value.clone(),
             connector: option("connector").unwrap_or_default().trim().to_lowercase(),
             columns: graph::Schema { columns: table.physical.clone() },
-            connections: option("connection").into_iter().collect(),
-            secret_option: table.definition.options.iter().map(|option| option.key.clone()).find(|name| secret(name)),
+            connections: ["connection", "avro-confluent.connection", "value.avro-confluent.connection"]
+                .into_iter()
+                .filter_map(option)
+                .collect(),
+            secret_option: table
+                .definition
+                .options
+                .iter()
+                .map(|option| option.key.clone())
+                .find(|name| is_secret_option(name)),
         })
     });
     match described {

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use datafusion_sql::sqlparser::ast::{BinaryOperator, Expr, Ident, Spanned};
 use datafusion_sql::sqlparser::tokenizer::Span;
-use graph::connector::{SINK_CONNECTORS, SOURCE_CONNECTORS, is_left_behind};
+use graph::connector::{SINK_CONNECTORS, SOURCE_CONNECTORS, is_left_behind, plain_name};
+use graph::kafka::FieldsInclude;
 use graph::{
     Column, DataType, OnBad, Operator, Period, Place, Problem, Schema, Sink, SinkConnector, Source, SourceConnector,
     Watermark, nearest,
@@ -68,6 +69,18 @@ impl Table {
     }
 }
 
+/// A topic's key columns are the primary key, unless the table says otherwise: what a sink leaves out of the values is read from the keys.
+fn keyed(mut connector: SourceConnector, definition: &TableDefinition) -> SourceConnector {
+    if let SourceConnector::Kafka(options) = &mut connector
+        && options.key_columns().is_empty()
+        && options.value_fields == FieldsInclude::ExceptKey
+    {
+        let names: Vec<&str> = definition.primary_key.iter().map(|name| name.value.as_str()).collect();
+        options.key_fields = names.join(";");
+    }
+    connector
+}
+
 impl Planner<'_> {
     /// A table that is given another connector from outside leaves behind the options that only its own one has a meaning for.
     fn leave_behind(&self, definition: &mut TableDefinition) {
@@ -77,7 +90,7 @@ impl Planner<'_> {
         let Some((was, now)) = own.map(|own| own.value.clone()).zip(given.map(|(_, _, now)| now.as_str())) else {
             return;
         };
-        let reads = SOURCE_CONNECTORS.contains(&now);
+        let reads = SOURCE_CONNECTORS.contains(&plain_name(now).as_str());
         definition.options.retain(|option| {
             let of_sources = GENERIC.contains(&option.key.as_str());
             !is_left_behind(&option.key, &was, now) && (reads || !of_sources)
@@ -170,7 +183,7 @@ impl Planner<'_> {
             let hint = format!("write WITH ('connector' = ...); there is {}", known.join(", "));
             return Err(self.problem("missing_option", message, hint, definition.options_span));
         };
-        let name = option.value.trim().to_lowercase();
+        let name = plain_name(&option.value);
         if known.contains(&name.as_str()) {
             return Ok(name);
         }
@@ -191,7 +204,7 @@ impl Planner<'_> {
         let options = table.definition.options.iter().filter(|option| !GENERIC.contains(&option.key.as_str()));
         options
             .map(|option| match option.key.as_str() {
-                "connector" => ("type".to_string(), Value::String(option.value.trim().to_lowercase())),
+                "connector" => ("type".to_string(), Value::String(plain_name(&option.value))),
                 _ => (option.key.clone(), Value::String(option.value.clone())),
             })
             .collect()
@@ -301,7 +314,7 @@ impl Planner<'_> {
         let definition = &table.definition;
         let policies = self.policies(table);
         let connector = match SourceConnector::from_options(&Self::connector_options(table), "") {
-            Ok(connector) => Some(connector),
+            Ok(connector) => Some(keyed(connector, definition)),
             Err(found) => {
                 self.option_problems(table, found);
                 None

@@ -3,9 +3,10 @@
 //! The value of an option whose name speaks of a secret is one, also where the name is misspelt or the script cannot be parsed: what is
 //! wrong with a script is shown with its lines, and such a line goes to logs and tickets.
 
+use graph::connector::is_secret_option;
 use graph::{Problem, nearest};
 
-/// Words that make an option's name that of a secret.
+/// Words that make an option's name that of a secret beside those of [`is_secret_option`], also misspelt: here hiding too much does no harm.
 const SECRET_WORDS: [&str; 5] = ["credential", "key", "password", "secret", "token"];
 /// Shorter values are hidden in excerpts only: in a message they could be a part of any word.
 const MESSAGE_CHARS_MIN: usize = 4;
@@ -92,7 +93,8 @@ enum Expected {
 /// Whether an option's name speaks of a secret, spelling aside.
 fn is_secret(name: &str) -> bool {
     let name = name.to_lowercase();
-    SECRET_WORDS.iter().any(|word| name.contains(word))
+    is_secret_option(&name)
+        || SECRET_WORDS.iter().any(|word| name.contains(word))
         || name.split(|c: char| !c.is_alphanumeric()).any(|word| nearest(word, SECRET_WORDS).is_some())
 }
 

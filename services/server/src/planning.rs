@@ -387,13 +387,16 @@ fn spelled(path: &str) -> String {
 
 /// Names of the connections that a graph uses.
 pub fn connections(graph: &Graph) -> BTreeSet<String> {
-    let named = |connector: Value| connector.get("connection").and_then(Value::as_str).map(str::to_string);
+    let named = |connector: Value| {
+        let named = ["connection", "avro-confluent.connection"].map(|option| connector.get(option).cloned());
+        named.into_iter().flatten().filter_map(|name| name.as_str().map(str::to_string)).collect::<Vec<_>>()
+    };
     let connector = |node: &graph::Node| match &node.operator {
         Operator::Source(source) => serde_json::to_value(&source.connector).ok(),
         Operator::Sink(sink) => serde_json::to_value(&sink.connector).ok(),
         _ => None,
     };
-    graph.nodes.iter().filter_map(connector).filter_map(named).collect()
+    graph.nodes.iter().filter_map(connector).flat_map(named).collect()
 }
 
 /// The options of the connections that a graph uses, secrets included: for the process of a run, and nobody else.

@@ -7,14 +7,15 @@ use graph::FilesystemOptions;
 
 use super::encode::Encoder;
 use super::error::{FileError, Result};
-use super::store::{AllowedRoots, Location};
+use super::reach::Reach;
+use super::store::Location;
 
 /// Looks at the directory of a pattern, which opening a source leaves to its listing.
 ///
 /// # Errors
 /// The location is not allowed.
-pub fn check_source(options: &FilesystemOptions, roots: &AllowedRoots) -> Result<()> {
-    let Location { store, path } = Location::open(options, roots)?;
+pub fn check_source(options: &FilesystemOptions, reach: &Reach) -> Result<()> {
+    let Location { store, path } = Location::open(options, reach)?;
     let Some((directory, _)) = path.find(['*', '?', '[']).and_then(|pattern| path[..pattern].rsplit_once('/')) else {
         return Ok(());
     };
@@ -77,13 +78,8 @@ pub fn divided(
 
 /// # Errors
 /// The location is not allowed, is a pattern or a file, or its directories or the format do not take a column.
-pub fn check_sink(
-    node: &graph::Sink,
-    options: &FilesystemOptions,
-    schema: &SchemaRef,
-    roots: &AllowedRoots,
-) -> Result<()> {
-    let location = Location::open(options, roots)?;
+pub fn check_sink(node: &graph::Sink, options: &FilesystemOptions, schema: &SchemaRef, reach: &Reach) -> Result<()> {
+    let location = Location::open(options, reach)?;
     check_path(&location)?;
     divided(&location, node, options, schema).map(drop)
 }

@@ -25,6 +25,8 @@ pub enum FileError {
     Option { option: String, reason: String },
     #[error("{action} {shown} was refused: {reason}")]
     AccessDenied { action: &'static str, shown: String, reason: String },
+    #[error("{action} {shown} is not allowed here: no address of its server is one to connect to")]
+    EndpointNotAllowed { action: &'static str, shown: String },
     #[error("{action} {shown} failed: {reason}")]
     Unreachable { action: &'static str, shown: String, reason: String },
     #[error("cannot write to {shown}: it holds files that are not ours, such as {file}")]
@@ -56,6 +58,9 @@ impl From<FileError> for RunError {
             Option { .. } => (Fault::User, "invalid_option", None),
             AccessDenied { .. } => {
                 (Fault::User, "access_denied", Some("check permissions, or the credentials of the table"))
+            }
+            EndpointNotAllowed { .. } => {
+                (Fault::User, "endpoint_not_allowed", Some("ask the operator to allow it: --allow-endpoint HOST:PORT"))
             }
             Unreachable { .. } => (Fault::External, "storage_unreachable", None),
             OutputExists { .. } => {

@@ -19,8 +19,8 @@ mod upload;
 
 pub use check::{check_sink, check_source};
 pub use error::FileError;
-pub(crate) use reach::allowed;
-pub use reach::reachable;
+pub use reach::{Reach, reachable};
+pub(crate) use reach::{allowed, refused};
 pub use sink::FilesystemSink;
 pub use source::{Decoded, Events, FilesystemSource};
 pub use store::{AllowedRoots, Location, Store};

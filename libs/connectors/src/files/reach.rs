@@ -7,7 +7,25 @@ use std::net::ToSocketAddrs;
 use engine::RunError;
 use graph::{FilesystemOptions, Secret};
 
+use super::store::AllowedRoots;
 use crate::Egress;
+use crate::egress::split_port;
+
+/// What tables of files may touch.
+#[derive(Clone, Debug)]
+pub struct Reach {
+    /// Local files.
+    pub roots: AllowedRoots,
+    /// Object stores.
+    pub egress: Egress,
+}
+
+impl Reach {
+    /// As for a user's own command line.
+    pub fn everywhere(roots: AllowedRoots) -> Reach {
+        Reach { roots, egress: Egress::everywhere() }
+    }
+}
 
 /// The options of a table with those of the connection that it names, where the table has none of its own.
 ///
@@ -45,16 +63,14 @@ pub fn reachable<'a>(
         return Err(RunError::user("access_denied", message)
             .hint("name a connection that has s3.access-key and s3.secret-key: 'connection' = 'name'"));
     }
-    if *egress != Egress::everywhere() {
-        let bucket = rest.split('/').next().unwrap_or_default();
-        let (host, port) = endpoint(&options, bucket);
-        allowed(table, &host, port, egress)?;
-    }
+    let bucket = rest.split('/').next().unwrap_or_default();
+    let (host, port) = endpoint(&options, bucket);
+    allowed(&format!("table {table}"), &host, port, egress)?;
     Ok(options)
 }
 
 /// Where requests go.
-fn endpoint(options: &FilesystemOptions, bucket: &str) -> (String, u16) {
+pub(super) fn endpoint(options: &FilesystemOptions, bucket: &str) -> (String, u16) {
     let Some(endpoint) = &options.s3_endpoint else {
         let region = options.s3_region.as_deref().unwrap_or("us-east-1");
         return (format!("{bucket}.s3.{region}.amazonaws.com"), 443);
@@ -66,29 +82,25 @@ fn endpoint(options: &FilesystemOptions, bucket: &str) -> (String, u16) {
     };
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
     let authority = authority.rsplit('@').next().unwrap_or_default();
-    match authority.rsplit_once(':') {
-        Some((host, port)) if !host.contains(':') || host.ends_with(']') => {
-            (host.trim_matches(['[', ']']).to_string(), port.parse().unwrap_or(default))
-        }
-        _ => (authority.trim_matches(['[', ']']).to_string(), default),
+    let (host, port) = split_port(authority);
+    (host.to_string(), port.unwrap_or(default))
+}
+
+/// Whether every address that the host has now may be connected to. A name that is not known now is no matter of this: each connection is looked
+/// at again.
+pub fn allowed(what: &str, host: &str, port: u16, egress: &Egress) -> Result<(), RunError> {
+    let mut addresses = (host, port).to_socket_addrs().into_iter().flatten();
+    if addresses.all(|address| egress.allows(host, port, address.ip())) {
+        Ok(())
+    } else {
+        Err(refused(what, host, port))
     }
 }
 
-/// Whether every address that the host has now may be connected to.
-pub fn allowed(what: &str, host: &str, port: u16, egress: &Egress) -> Result<(), RunError> {
-    let unresolved = |reason: String| {
-        let message = format!("cannot open {what}: the host {host} is not known: {reason}");
-        RunError::external("storage_unreachable", message)
-    };
-    let addresses = (host, port).to_socket_addrs().map_err(|error| unresolved(error.to_string()))?;
-    for address in addresses {
-        if !egress.allows(host, port, address.ip()) {
-            let message = format!("cannot open {what}: connecting to {host}:{port} is not allowed here");
-            return Err(RunError::user("endpoint_not_allowed", message)
-                .hint("ask the operator to allow it: --allow-endpoint HOST:PORT"));
-        }
-    }
-    Ok(())
+/// The error of an address that must not be connected to.
+pub fn refused(what: &str, host: &str, port: u16) -> RunError {
+    let message = format!("cannot open {what}: connecting to {host}:{port} is not allowed here");
+    RunError::user("endpoint_not_allowed", message).hint("ask the operator to allow it: --allow-endpoint HOST:PORT")
 }
 
 #[cfg(test)]
@@ -124,6 +136,14 @@ mod tests {
         assert_eq!(code(&connections, &Egress::default(), true), "endpoint_not_allowed");
         let bare = BTreeMap::from([("store".to_string(), BTreeMap::new())]);
         assert_eq!(code(&bare, &mine, true), "access_denied");
+        let metadata =
+            options(serde_json::json!({"path": "s3://b/x", "format": "json", "s3.endpoint": "http://169.254.169.254"}));
+        let error = reachable("t", &metadata, &BTreeMap::new(), &Egress::everywhere(), false).unwrap_err();
+        assert_eq!(error.code, "endpoint_not_allowed", "not even for one's own command line");
+        let unknown = options(
+            serde_json::json!({"path": "s3://b/x", "format": "json", "s3.endpoint": "http://no-such-host.invalid"}),
+        );
+        assert!(reachable("t", &unknown, &BTreeMap::new(), &Egress::everywhere(), false).is_ok());
         let local = options(serde_json::json!({"path": "/tmp/x", "format": "json"}));
         assert!(reachable("t", &local, &BTreeMap::new(), &Egress::default(), true).is_ok());
     }

@@ -29,8 +29,9 @@ use super::encode::{Encoder, extension};
 use super::error::{FileError, Result};
 use super::listing::{self, below, escaped, join, partition_directory};
 use super::manifest::{self, DataFile, FILE_PREFIX, FORMAT, Manifest, STAGING};
+use super::reach::Reach;
 use super::staging;
-use super::store::{AllowedRoots, Location, Store, blocking, output_failed};
+use super::store::{Location, Store, blocking, output_failed};
 use super::upload::{self, Command};
 use crate::types::type_word;
 
@@ -135,9 +136,9 @@ impl FilesystemSink {
         options: &FilesystemOptions,
         schema: SchemaRef,
         context: SinkContext,
-        roots: &AllowedRoots,
+        reach: &Reach,
     ) -> Result<FilesystemSink> {
-        FilesystemSink::over(|| Location::open(options, roots), node, options, schema, context)
+        FilesystemSink::over(|| Location::open(options, reach), node, options, schema, context)
     }
 
     /// A sink over a store that `location` opens: once for the sink, once for the checks, which use a runtime of their own.

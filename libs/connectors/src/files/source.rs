@@ -24,7 +24,8 @@ use super::columns::{Constant, Predicate, batch};
 use super::error::{FileError, Result};
 use super::listing::{self, partition_value};
 use super::parquet::{FetchedGroup, Footer, starts};
-use super::store::{AllowedRoots, FileMeta, Location};
+use super::reach::Reach;
+use super::store::{FileMeta, Location};
 use super::text::{self, TextDecoder, TextPiece};
 use expr::arrow_schema;
 
@@ -101,9 +102,9 @@ impl FilesystemSource {
         node: &graph::Source,
         options: &FilesystemOptions,
         hints: SourceHints,
-        roots: &AllowedRoots,
+        reach: &Reach,
     ) -> Result<FilesystemSource> {
-        let location = Location::open(options, roots)?;
+        let location = Location::open(options, reach)?;
         // A local path is resolved for its check alone: it may be a pattern.
         if location.store.is_local() && !location.path.contains(['*', '?', '[']) {
             location.store.local(&location.path)?;

@@ -23,6 +23,9 @@ use serde::{Deserialize, Serialize};
 use super::error::{FileError, Result};
 use super::listing::join;
 use super::manifest::STAGING;
+use super::reach::{Reach, endpoint};
+use crate::Egress;
+use crate::http::{StoreConnector, is_not_allowed};
 
 /// The local directories that jobs may use, links followed.
 #[derive(Clone, Debug)]
@@ -131,7 +134,7 @@ pub struct Location {
 
 impl Location {
     /// Finds the store of a path; no I/O beyond looking at local directories.
-    pub fn open(options: &FilesystemOptions, roots: &AllowedRoots) -> Result<Location> {
+    pub fn open(options: &FilesystemOptions, reach: &Reach) -> Result<Location> {
         let given = options.path.as_str();
         let invalid =
             |reason: &str| FileError::LocationInvalid { shown: given.to_string(), reason: reason.to_string() };
@@ -140,7 +143,7 @@ impl Location {
             if bucket.is_empty() {
                 return Err(invalid("it names no bucket; write s3://bucket/prefix"));
             }
-            let objects = s3(options, bucket).map_err(|error| invalid(&reason(&error)))?;
+            let objects = s3(options, bucket, &reach.egress).map_err(|error| invalid(&reason(&error)))?;
             return Ok(Location {
                 store: Store::objects(objects, format!("s3://{bucket}/")),
                 path: key.trim_matches('/').to_string(),
@@ -153,7 +156,7 @@ impl Location {
         if path.is_empty() || path.contains('\0') {
             return Err(invalid("a path has at least one character, and no NUL"));
         }
-        Ok(Location { store: Store::Local(roots.clone()), path: path.to_string() })
+        Ok(Location { store: Store::Local(reach.roots.clone()), path: path.to_string() })
     }
 
     pub fn shown(&self) -> String {
@@ -161,7 +164,11 @@ impl Location {
     }
 }
 
-fn s3(options: &FilesystemOptions, bucket: &str) -> object_store::Result<Arc<dyn ObjectStore>> {
+/// A server that does not answer is reported within seconds, not minutes; one that answers late is waited for.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+fn s3(options: &FilesystemOptions, bucket: &str, egress: &Egress) -> object_store::Result<Arc<dyn ObjectStore>> {
     // from_env reads AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT_URL and their kin; with a key of the table's own,
     // only its region: a session token would belong to another key.
     let builder = match (&options.s3_access_key, std::env::var("AWS_REGION")) {
@@ -178,12 +185,15 @@ fn s3(options: &FilesystemOptions, bucket: &str) -> object_store::Result<Arc<dyn
     }
     if let (Some(access), Some(secret)) = (&options.s3_access_key, &options.s3_secret_key) {
         builder = builder.with_access_key_id(&access.0).with_secret_access_key(&secret.0);
+        // Without keys, which only a user's own command line may be, they may have to be asked for at a metadata service.
+        builder = builder.with_http_connector(StoreConnector {
+            egress: egress.clone(),
+            port: endpoint(options, bucket).1,
+            connect_timeout: CONNECT_TIMEOUT,
+            timeout: TIMEOUT,
+        });
     }
-    // A server that does not answer is reported within seconds, not minutes; one that answers late is waited for.
-    let client = ClientOptions::new()
-        .with_allow_http(true)
-        .with_connect_timeout(Duration::from_secs(5))
-        .with_timeout(Duration::from_secs(60));
+    let client = ClientOptions::new().with_allow_http(true).with_connect_timeout(CONNECT_TIMEOUT).with_timeout(TIMEOUT);
     let retry =
         RetryConfig { backoff: BackoffConfig::default(), max_retries: 4, retry_timeout: Duration::from_secs(30) };
     Ok(Arc::new(builder.with_client_options(client).with_retry(retry).build()?))
@@ -429,6 +439,7 @@ impl Store {
             object_store::Error::Unauthenticated { .. } | object_store::Error::PermissionDenied { .. } => {
                 FileError::AccessDenied { action, shown, reason: text }
             }
+            _ if is_not_allowed(error) => FileError::EndpointNotAllowed { action, shown },
             // S3 answers 403 to keys it does not know and to signatures that do not fit.
             _ if ["403", "InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied"]
                 .iter()

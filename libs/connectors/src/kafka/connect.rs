@@ -69,15 +69,10 @@ impl Opening<'_> {
         let (table, servers) = (self.table, self.servers);
         let context = client.context();
         if let Some(address) = context.refused() {
-            let message = format!("cannot open {what} of table {table}: connecting to {address} is not allowed here");
-            let hint = "the address is one that the brokers of bootstrap.servers name; ask the operator to allow it";
-            return Some(RunError::user("endpoint_not_allowed", message).hint(hint));
+            return Some(not_allowed(&format!("cannot open {what} of table {table}"), &address));
         }
         if let Some(reason) = context.credentials() {
-            let message = format!("cannot open {what} of table {table} at {servers}: {reason}");
-            let hint =
-                "check security.protocol, sasl.mechanism, sasl.username and sasl.password, and for TLS ssl.ca.pem";
-            return Some(RunError::user("authentication_failed", message).hint(hint));
+            return Some(denied(&format!("cannot open {what} of table {table} at {servers}"), &reason));
         }
         if matches!(code, Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed) {
             let message = format!("cannot open {what} of table {table} at {servers}: {}", said(code));
@@ -97,6 +92,18 @@ impl Opening<'_> {
         RunError::external("kafka_unreachable", message)
             .hint("check bootstrap.servers, and that the broker's advertised addresses can be reached from here")
     }
+}
+
+/// A broker names an address that must not be connected to; `what` did not succeed.
+pub fn not_allowed(what: &str, address: &str) -> RunError {
+    let hint = "the address is one that the brokers of bootstrap.servers name; ask the operator to allow it";
+    RunError::user("endpoint_not_allowed", format!("{what}: connecting to {address} is not allowed here")).hint(hint)
+}
+
+/// A broker does not believe us, or we do not believe it; `what` did not succeed.
+pub fn denied(what: &str, reason: &str) -> RunError {
+    let hint = "check security.protocol, sasl.mechanism, sasl.username and sasl.password, and for TLS ssl.ca.pem";
+    RunError::user("authentication_failed", format!("{what}: {reason}")).hint(hint)
 }
 
 /// The topic or the partition is not there.

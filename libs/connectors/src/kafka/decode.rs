@@ -21,6 +21,9 @@ use crate::files::columns::{batch, coerced};
 use crate::files::timestamp_format;
 use crate::registry::Schemas;
 
+/// From the year 1 to 9999, as everywhere: milliseconds since 1970.
+const TIMES_MS: std::ops::Range<i64> = -62_135_596_800_000..253_402_300_800_000;
+
 /// A record, wherever it comes from.
 pub trait Incoming {
     fn offset(&self) -> i64;
@@ -83,6 +86,9 @@ pub struct Layout {
     key_format: RecordFormat,
     json: JsonOptions,
     wants_timestamp: bool,
+    /// The column of the records' timestamps, and of their keys.
+    timestamp_column: Option<usize>,
+    key_column: Option<usize>,
     wants_key: Option<bool>,
     wants_headers: bool,
 }
@@ -142,6 +148,8 @@ impl Layout {
             key_format: options.key_format,
             json: JsonOptions { timestamp_format: timestamp_format(options.json_timestamps), ..JsonOptions::default() },
             wants_timestamp: beside(Beside::Timestamp).is_some() || beside(Beside::TimestampType).is_some(),
+            timestamp_column: beside(Beside::Timestamp),
+            key_column: beside(Beside::Key),
             wants_key: beside(Beside::Key).map(|at| is_text(schema.field(at).data_type())),
             wants_headers: beside(Beside::Headers).is_some(),
             places,
@@ -376,6 +384,7 @@ impl Rows {
         if self.layout.wants_key == Some(true) && record.key().is_some_and(|key| std::str::from_utf8(key).is_err()) {
             return Err(Refused::new("invalid_utf8", "the key is not UTF-8, and its column is a STRING"));
         }
+        self.layout.check_beside(record)?;
         if self.layout.wants_headers {
             let mut wrong = None;
             let texts = self.layout.header_texts();
@@ -471,10 +480,7 @@ impl Rows {
                 Place::Beside(Beside::Key) => self.keys.finish(),
                 Place::Beside(Beside::Headers) => self.headers.finish(field)?,
             };
-            if !field.is_nullable() && column.null_count() > 0 {
-                let message = format!("the column {} is NOT NULL, and a record has no {place:?}", field.name());
-                return Err(RunError::user("input_null", message).hint("declare the column without NOT NULL"));
-            }
+            debug_assert!(field.is_nullable() || column.null_count() == 0, "{} was checked before", field.name());
             columns.push(coerced(&column, field.data_type())?);
         }
         let positions = match (offsets.first(), offsets.last()) {
@@ -487,6 +493,32 @@ impl Rows {
 }
 
 impl Layout {
+    /// What stands beside a record must fit its columns.
+    fn check_beside(&self, record: &impl Incoming) -> Result<(), Refused> {
+        let required = |at: Option<usize>| {
+            let field = at.map(|at| self.schema.field(at));
+            field.filter(|field| !field.is_nullable()).map(|field| field.name())
+        };
+        if let Some(column) = required(self.key_column).filter(|_| record.key().is_none()) {
+            return Err(Refused::new("no_key", format!("the record has no key, and the column {column} is NOT NULL")));
+        }
+        match (self.timestamp_column, record.timestamp()) {
+            (Some(at), Some((ms, _))) if !TIMES_MS.contains(&ms) => {
+                let column = self.schema.field(at).name();
+                let message = format!("the record's timestamp, {ms} ms, is beyond the years that {column} can hold");
+                Err(Refused::new("out_of_range", message))
+            }
+            (at, None) => match required(at) {
+                Some(column) => {
+                    let message = format!("the record has no timestamp, and the column {column} is NOT NULL");
+                    Err(Refused::new("no_timestamp", message))
+                }
+                None => Ok(()),
+            },
+            _ => Ok(()),
+        }
+    }
+
     fn header_texts(&self) -> bool {
         let at = self.places.iter().position(|place| *place == Place::Beside(Beside::Headers));
         at.is_some_and(|at| match self.schema.field(at).data_type() {
@@ -512,5 +544,70 @@ impl Headers {
         let values = coerced(&(Arc::new(self.values.finish()) as ArrayRef), fields[1].data_type())?;
         let entries_array = StructArray::try_new(fields.clone(), vec![names, values], None)?;
         Ok(Arc::new(MapArray::try_new(entries.clone(), offsets, entries_array, None, *sorted)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::testing::{all_columns, source_node};
+    use graph::SourceConnector;
+    use serde_json::json;
+
+    struct Given {
+        key: Option<&'static str>,
+        timestamp: Option<i64>,
+    }
+
+    impl Incoming for Given {
+        fn offset(&self) -> i64 {
+            5
+        }
+
+        fn value(&self) -> Option<&[u8]> {
+            Some(br#"{"n":1}"#)
+        }
+
+        fn key(&self) -> Option<&[u8]> {
+            self.key.map(str::as_bytes)
+        }
+
+        fn timestamp(&self) -> Option<(i64, bool)> {
+            self.timestamp.map(|ms| (ms, false))
+        }
+
+        fn headers(&self, _: impl FnMut(&[u8], Option<&[u8]>)) {}
+    }
+
+    #[test]
+    fn what_does_not_fit_beside_a_record_makes_it_bad() {
+        let table = json!({"type": "kafka", "topic": "t", "properties.bootstrap.servers": "h:1", "format": "json"});
+        let columns = ["n BIGINT", "key STRING NOT NULL", "at TIMESTAMP(6) NOT NULL"];
+        let mut node = source_node(table, &columns, &[]);
+        node.metadata = [("key", "key"), ("at", "timestamp")].map(|(name, key)| (name.into(), key.into())).into();
+        let SourceConnector::Kafka(options) = &node.connector else { panic!("no kafka") };
+        let layout = Arc::new(Layout::new(&node, options, &all_columns(&node)).unwrap());
+        let mut rows = layout.decoder("t", 0);
+        let good = Given { key: Some("k"), timestamp: Some(1_700_000_000_123) };
+        for (record, expected) in [
+            (Given { key: None, ..good }, Some(("no_key", "column key is NOT NULL"))),
+            (Given { timestamp: None, ..good }, Some(("no_timestamp", "column at is NOT NULL"))),
+            // Microseconds by mistake, and what no unit can hold.
+            (Given { timestamp: Some(1_700_000_000_123_456), ..good }, Some(("out_of_range", "1700000000123456 ms"))),
+            (Given { timestamp: Some(i64::MAX), ..good }, Some(("out_of_range", "at can hold"))),
+            (Given { ..good }, None),
+        ] {
+            assert!(rows.push(&record));
+            let (batch, _, bad) = rows.take().unwrap();
+            assert_eq!(batch.num_rows() + bad.len(), 1);
+            match (expected, bad.first()) {
+                (None, None) => {}
+                (Some((code, part)), Some(bad)) => {
+                    assert!(bad.code == code && bad.message.contains(part) && bad.position == 5, "{bad:?}");
+                }
+                (expected, bad) => panic!("{expected:?}: {bad:?}"),
+            }
+        }
     }
 }

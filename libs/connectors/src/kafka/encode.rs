@@ -66,7 +66,7 @@ impl Ids {
         while !log.is_empty() {
             let length = word(&mut log) as usize;
             let mut frame = take(&mut log, length);
-            take(&mut frame, 8);
+            take(&mut frame, HEAD_BYTES);
             for id in [self.key, self.value] {
                 let length = word(&mut frame);
                 if length == NONE {
@@ -164,7 +164,7 @@ impl Encoder {
         (self.key.as_ref().and_then(own), own(&self.value))
     }
 
-    /// Appends a frame for each row. A row that is taken back becomes a tombstone.
+    /// Appends a frame for each row.
     ///
     /// # Errors
     /// A value that the format cannot carry, or that cannot stand beside a record.
@@ -185,7 +185,7 @@ impl Encoder {
             None => None,
         };
         for row in 0..rows.num_rows() {
-            let value = values.next(row).filter(|_| batch.kind(row).adds());
+            let value = values.next(row);
             let key = keys.as_mut().and_then(|keys| keys.next(row));
             let timestamp = timestamps
                 .as_ref()
@@ -195,7 +195,7 @@ impl Encoder {
                 return Err(unwritable(format!("a record's timestamp cannot be before 1970, and one is {early} ms")));
             }
             let headers = headers.as_ref().map(|headers| headers.of(row)).unwrap_or_default();
-            Frame { key, value, timestamp, headers }.write(log);
+            Frame { taken_back: !batch.kind(row).adds(), key, value, timestamp, headers }.write(log);
         }
         Ok(())
     }
@@ -210,14 +210,14 @@ enum Cells<'a> {
 }
 
 impl Part {
-    fn cells(&mut self, rows: &RecordBatch) -> Result<PartCells<'_>, String> {
+    fn cells(&mut self, rows: &RecordBatch) -> Result<Cells<'_>, String> {
         if let Writes::Raw = self.writes {
-            return Ok(PartCells { cells: Cells::Plain(rows.column(self.columns[0]).clone()) });
+            return Ok(Cells::Plain(rows.column(self.columns[0]).clone()));
         }
         let columns: Vec<ArrayRef> = self.columns.iter().map(|at| rows.column(*at).clone()).collect();
         self.scratch.clear();
         let batch = crate::files::columns::batch(&self.schema, columns, rows.num_rows());
-        let cells = match &mut self.writes {
+        Ok(match &mut self.writes {
             Writes::Json(writer) => {
                 writer.encode(&batch, &mut self.scratch).map_err(|error| error.to_string())?;
                 let is_end: fn(&u8) -> bool = |byte| *byte == b'\n';
@@ -229,19 +229,14 @@ impl Part {
                 Cells::Messages(&self.scratch, ends)
             }
             Writes::Raw => unreachable!("it was told apart before"),
-        };
-        Ok(PartCells { cells })
+        })
     }
 }
 
-struct PartCells<'a> {
-    cells: Cells<'a>,
-}
-
-impl PartCells<'_> {
+impl Cells<'_> {
     /// The bytes of the next row, which has this number.
     fn next(&mut self, row: usize) -> Option<&[u8]> {
-        match &mut self.cells {
+        match self {
             Cells::Lines(lines) => Some(lines.next().expect("there is a line for every row")),
             Cells::Messages(bytes, ends) => {
                 let start = if row == 0 { 0 } else { ends[row - 1] };
@@ -285,6 +280,8 @@ impl Headers {
 /// A record as it waits: lengths, then bytes.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Frame<'a> {
+    /// The row goes instead of coming.
+    pub taken_back: bool,
     pub key: Option<&'a [u8]>,
     pub value: Option<&'a [u8]>,
     /// Milliseconds since 1970.
@@ -294,11 +291,14 @@ pub struct Frame<'a> {
 
 /// Stands for the length of what is not there.
 const NONE: u32 = u32::MAX;
+/// Whether the row is taken back, and its timestamp.
+const HEAD_BYTES: usize = 9;
 
 impl<'a> Frame<'a> {
     pub fn write(&self, log: &mut Vec<u8>) {
         let start = log.len();
         log.extend([0; 4]);
+        log.push(self.taken_back.into());
         log.extend(self.timestamp.unwrap_or(i64::MIN).to_le_bytes());
         let put = |log: &mut Vec<u8>, bytes: Option<&[u8]>| {
             log.extend(bytes.map_or(NONE, |bytes| bytes.len() as u32).to_le_bytes());
@@ -334,7 +334,8 @@ impl<'a> Frame<'a> {
         let mut rest = log;
         let length = word(&mut rest)? as usize;
         let (mut frame, behind) = rest.split_at_checked(length)?;
-        let (timestamp, more) = frame.split_first_chunk::<8>()?;
+        let (taken_back, more) = frame.split_first()?;
+        let (timestamp, more) = more.split_first_chunk::<8>()?;
         frame = more;
         let timestamp = Some(i64::from_le_bytes(*timestamp)).filter(|timestamp| *timestamp != i64::MIN);
         let (key, value) = (bytes(&mut frame)?, bytes(&mut frame)?);
@@ -343,7 +344,7 @@ impl<'a> Frame<'a> {
         for _ in 0..count {
             headers.push((std::str::from_utf8(bytes(&mut frame)??).ok()?, bytes(&mut frame)?));
         }
-        Some((Frame { key, value, timestamp, headers }, behind))
+        Some((Frame { taken_back: *taken_back != 0, key, value, timestamp, headers }, behind))
     }
 
     /// Bytes of the frame at the front, by its first four.
@@ -380,7 +381,8 @@ mod tests {
             let text =
                 |bytes: Option<&[u8]>| bytes.map_or("-".into(), |bytes| String::from_utf8_lossy(bytes).into_owned());
             let at = frame.timestamp.map_or(String::new(), |at| format!(" @{at}"));
-            all.push(format!("{} {}{at}", text(frame.key), text(frame.value)));
+            let sign = if frame.taken_back { "-" } else { "" };
+            all.push(format!("{sign}{} {}{at}", text(frame.key), text(frame.value)));
             rest = behind;
         }
         assert!(rest.is_empty() && all.len() == 2 * batch.num_rows());
@@ -428,11 +430,11 @@ mod tests {
     }
 
     #[test]
-    fn rows_that_are_taken_back_are_tombstones() {
+    fn rows_that_are_taken_back_are_told_apart() {
         let changes = Batch::changes(rows(), UInt8Array::from(vec![3, 2]));
         assert_eq!(
             frames(json!({}), &["name STRING", "n BIGINT"], &["n"], &changes).unwrap(),
-            [r#"{"n":1} -"#, r#"{"n":2} {"name":null,"n":2}"#]
+            [r#"-{"n":1} {"name":"a\n\"b","n":1}"#, r#"{"n":2} {"name":null,"n":2}"#]
         );
     }
 

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use engine::RunError;
 
 use crate::Egress;
+use crate::egress::split_port;
 
 pub use sink::KafkaSink;
 pub use source::KafkaSource;
@@ -50,15 +51,9 @@ pub(crate) fn probe_client(options: &BTreeMap<String, String>, egress: &Egress) 
 /// Whether the brokers that a table names may be connected to, by the addresses that they have now. A name that is not known now is no
 /// matter of this.
 pub(crate) fn check_servers(table: &str, options: &graph::KafkaOptions, around: &Surroundings) -> Result<(), RunError> {
-    if around.egress == Egress::everywhere() {
-        return Ok(());
-    }
     for server in settings::servers(options, around).split(',').map(str::trim).filter(|server| !server.is_empty()) {
         let (host, port) = host_and_port(server);
-        match crate::files::allowed(&format!("table {table}"), host, port, &around.egress) {
-            Err(error) if error.code == "endpoint_not_allowed" => return Err(error),
-            _ => {}
-        }
+        crate::files::allowed(&format!("table {table}"), host, port, &around.egress)?;
     }
     Ok(())
 }
@@ -66,11 +61,28 @@ pub(crate) fn check_servers(table: &str, options: &graph::KafkaOptions, around: 
 /// The host and port of a broker; a protocol may stand before it.
 pub(crate) fn host_and_port(server: &str) -> (&str, u16) {
     const PORT: u16 = 9092;
-    let server = server.rsplit("://").next().unwrap_or(server);
-    match server.rsplit_once(':') {
-        Some((host, port)) if !host.contains(':') || host.ends_with(']') => {
-            (host.trim_matches(['[', ']']), port.parse().unwrap_or(PORT))
+    let (host, port) = split_port(server.rsplit("://").next().unwrap_or(server));
+    (host, port.unwrap_or(PORT))
+}
+
+#[cfg(test)]
+mod addresses {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn brokers_that_must_not_be_reached_are_refused_everywhere() {
+        let around = Surroundings { connections: Arc::default(), egress: Egress::everywhere(), restricted: false };
+        for (servers, allowed) in [
+            ("127.0.0.1:9092", true),
+            ("no-such-host.invalid:9092", true),
+            ("SASL_SSL://127.0.0.1:9092, 169.254.169.254", false),
+            ("[::ffff:169.254.169.254]:80", false),
+        ] {
+            let table = serde_json::json!({"topic": "t", "properties.bootstrap.servers": servers});
+            let options: graph::KafkaOptions = serde_json::from_value(table).unwrap();
+            let checked = check_servers("t", &options, &around);
+            assert_eq!(checked.map_err(|error| error.code).is_ok(), allowed, "{servers}");
         }
-        _ => (server.trim_matches(['[', ']']), PORT),
     }
 }

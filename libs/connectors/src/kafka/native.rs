@@ -61,6 +61,11 @@ impl Context {
         self.said().credentials.clone()
     }
 
+    /// What was said of credentials is over.
+    pub fn forgive(&self) {
+        self.said().credentials = None;
+    }
+
     pub fn refused(&self) -> Option<String> {
         self.said().refused.clone()
     }
@@ -687,7 +692,7 @@ pub struct Outgoing<'a> {
     pub value: Option<&'a [u8]>,
     /// Milliseconds since 1970; `None`: now.
     pub timestamp_ms: Option<i64>,
-    pub headers: &'a [(String, Option<Vec<u8>>)],
+    pub headers: &'a [(&'a str, Option<&'a [u8]>)],
 }
 
 impl Target {
@@ -708,7 +713,7 @@ impl Target {
             if !record.headers.is_empty() {
                 headers = rd_kafka_headers_new(record.headers.len());
                 for (name, value) in record.headers {
-                    let (value, size) = pointer(value.as_deref());
+                    let (value, size) = pointer(*value);
                     rd_kafka_header_add(headers, name.as_ptr().cast(), name.len() as isize, value, size as isize);
                 }
             }

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use engine::RunError;
-use graph::kafka::is_secret_property;
+use graph::connector::is_secret_option;
 use graph::{AvroConfluentOptions, KafkaOptions};
 
 use super::Surroundings;
 use super::native::{Client, Role};
-use crate::registry::{Schemas, allowed_by};
+use crate::http::allowed_by;
+use crate::registry::Schemas;
 
 /// Parts of the names of properties through which librdkafka opens files, runs commands, loads libraries, or calls URLs by itself.
 const DANGEROUS: &[&str] = &[
@@ -25,6 +26,51 @@ const DANGEROUS: &[&str] = &[
     "metadata.authentication",
 ];
 
+/// Properties of which librdkafka has two names: an alias, and what it stands for.
+const ALIASES: &[(&str, &str)] = &[
+    ("metadata.broker.list", "bootstrap.servers"),
+    ("sasl.mechanism", "sasl.mechanisms"),
+    ("max.in.flight", "max.in.flight.requests.per.connection"),
+    ("queue.buffering.max.ms", "linger.ms"),
+    ("message.send.max.retries", "retries"),
+    ("compression.type", "compression.codec"),
+    ("request.required.acks", "acks"),
+    ("delivery.timeout.ms", "message.timeout.ms"),
+];
+
+/// Beginnings of the names of properties that say where to connect to, and as whom: with a connection they are its own.
+const OF_CONNECTIONS: &[&str] =
+    &["bootstrap.", "broker.", "client.dns.", "security.", "sasl.", "enable.sasl.", "ssl.", "enable.ssl.", "https."];
+
+/// The one name of a property.
+fn canonical(property: &str) -> &str {
+    ALIASES.iter().find(|(alias, _)| *alias == property).map_or(property, |(_, name)| name)
+}
+
+/// librdkafka's properties among options.
+fn properties(options: &BTreeMap<String, String>) -> impl Iterator<Item = (&str, &str)> {
+    options.iter().filter_map(|(key, value)| Some((key.strip_prefix("properties.")?, value.as_str())))
+}
+
+fn put(all: &mut BTreeMap<String, String>, table: &str, property: &str, value: &str) -> Result<(), RunError> {
+    match all.insert(canonical(property).to_string(), value.to_string()) {
+        None => Ok(()),
+        Some(_) => {
+            let message =
+                format!("cannot open table {table}: 'properties.{property}' is set twice, or by its connection");
+            Err(RunError::user("option_not_allowed", message).hint("remove it from the table's options"))
+        }
+    }
+}
+
+fn connection<'a>(table: &str, name: &str, around: &'a Surroundings) -> Result<&'a BTreeMap<String, String>, RunError> {
+    around.connections.get(name).ok_or_else(|| {
+        let message = format!("cannot open table {table}: there is no connection '{name}'");
+        RunError::user("unknown_connection", message)
+            .hint("create the connection first, or write its options into the table")
+    })
+}
+
 /// librdkafka's options for a table.
 ///
 /// # Errors
@@ -35,26 +81,21 @@ pub fn client_options(
     role: Role,
     around: &Surroundings,
 ) -> Result<BTreeMap<String, String>, RunError> {
-    let mut all: BTreeMap<String, String> = BTreeMap::new();
+    let mut all = BTreeMap::new();
     if let Some(name) = &options.connection {
-        let connection = around.connections.get(name).ok_or_else(|| {
-            let message = format!("cannot open table {table}: there is no connection '{name}'");
-            RunError::user("unknown_connection", message)
-                .hint("create the connection first, or write its options into the table")
-        })?;
-        for (key, value) in connection {
-            if let Some(property) = key.strip_prefix("properties.") {
-                all.insert(property.to_string(), value.clone());
-            }
+        for (property, value) in properties(connection(table, name, around)?) {
+            put(&mut all, table, property, value)?;
         }
     }
-    for (key, value) in &options.properties.0 {
-        let property = key.strip_prefix("properties.").unwrap_or(key);
+    for (property, value) in properties(&options.properties.0) {
         // Otherwise whoever may use a connection could have its secrets sent to a server of his own.
-        if all.insert(property.to_string(), value.clone()).is_some() {
-            let message = format!("cannot open table {table}: 'properties.{property}' is set by its connection");
+        if options.connection.is_some() && OF_CONNECTIONS.iter().any(|part| canonical(property).starts_with(part)) {
+            let message = format!(
+                "cannot open table {table}: 'properties.{property}' says where to connect to or as whom, which its connection does"
+            );
             return Err(RunError::user("option_not_allowed", message).hint("remove it from the table's options"));
         }
+        put(&mut all, table, property, value)?;
     }
     if let Some(property) = all.keys().find(|name| DANGEROUS.iter().any(|part| name.contains(part)))
         && around.restricted
@@ -116,16 +157,16 @@ pub fn client(table: &str, options: &KafkaOptions, role: Role, around: &Surround
             false => "the meaning of each property is in librdkafka's CONFIGURATION.md",
         };
         // What is wrong with a value is told with the value.
-        let secret = all.iter().filter(|(name, _)| is_secret_property(name));
+        let secret = all.iter().filter(|(name, value)| is_secret_option(name) && !value.is_empty());
         let reason = secret.fold(reason, |reason, (_, value)| reason.replace(value.as_str(), "***"));
         RunError::user("invalid_option", format!("cannot open table {table}: {reason}")).hint(hint)
     })
 }
 
-/// The registry's options, with what the connection says.
+/// The registry's options, with what its connection says, or that of the table.
 pub fn registry_options(options: &KafkaOptions, around: &Surroundings) -> AvroConfluentOptions {
-    let connection = options.connection.as_ref().and_then(|name| around.connections.get(name));
-    match connection {
+    let name = options.avro.connection.as_ref().or(options.connection.as_ref());
+    match name.and_then(|name| around.connections.get(name)) {
         Some(connection) => options.avro.clone().filled_from(connection),
         None => options.avro.clone(),
     }
@@ -139,6 +180,9 @@ pub fn schemas(table: &str, options: &KafkaOptions, around: &Surroundings) -> Re
     if !options.uses_registry() {
         return Ok(None);
     }
+    if let Some(name) = &options.avro.connection {
+        connection(table, name, around)?;
+    }
     match Schemas::open(&registry_options(options, around), allowed_by(&around.egress)) {
         Ok(schemas) => Ok(Some(schemas)),
         Err(error) => {
@@ -148,13 +192,12 @@ pub fn schemas(table: &str, options: &KafkaOptions, around: &Surroundings) -> Re
     }
 }
 
-/// Where the broker is said to be, for messages.
+/// Where the broker is said to be.
 pub fn servers(options: &KafkaOptions, around: &Surroundings) -> String {
-    let of_connection = || {
-        let connection = around.connections.get(options.connection.as_ref()?)?;
-        connection.get("properties.bootstrap.servers").cloned()
-    };
-    options.properties.0.get("properties.bootstrap.servers").cloned().or_else(of_connection).unwrap_or_default()
+    let of_connection = options.connection.as_ref().and_then(|name| around.connections.get(name));
+    let mut all = of_connection.into_iter().chain([&options.properties.0]).flat_map(properties);
+    let found = all.find(|(property, _)| canonical(property) == "bootstrap.servers");
+    found.map(|(_, servers)| servers.to_string()).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -167,10 +210,16 @@ mod tests {
     use std::sync::Arc;
 
     fn around(restricted: bool) -> Surroundings {
-        let main = [("properties.bootstrap.servers", "b:9092"), ("properties.sasl.password", "hunter2")];
-        let main = main.map(|(name, value)| (name.to_string(), value.to_string())).into();
+        let options = |all: &[(&str, &str)]| {
+            all.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect::<BTreeMap<_, _>>()
+        };
+        let main = options(&[("properties.metadata.broker.list", "b:9092"), ("properties.sasl.password", "hunter2")]);
+        let secrets = options(&[("properties.sasl.password", "hunter2"), ("properties.fetch.min.bytes", "7")]);
+        let registry =
+            options(&[("avro-confluent.url", "http://r:1"), ("avro-confluent.bearer-auth.token", "hunter2")]);
+        let connections = [("main", main), ("secrets", secrets), ("registry", registry)];
         Surroundings {
-            connections: Arc::new([("main".to_string(), main)].into()),
+            connections: Arc::new(connections.map(|(name, options)| (name.to_string(), options)).into()),
             egress: Egress::everywhere(),
             restricted,
         }
@@ -190,12 +239,50 @@ mod tests {
         let merged =
             client_options("t", &options(json!({"connection": "main"})), Role::Consumer, &around(true)).unwrap();
         assert_eq!((merged["bootstrap.servers"].as_str(), merged["sasl.password"].as_str()), ("b:9092", "hunter2"));
+        assert_eq!(servers(&options(json!({"connection": "main"})), &around(true)), "b:9092");
         for (more, code) in [
             (json!({"connection": "other"}), "unknown_connection"),
             (json!({"connection": "main", "properties.bootstrap.servers": "evil:9092"}), "option_not_allowed"),
+            (json!({"connection": "main", "properties.metadata.broker.list": "evil:9092"}), "option_not_allowed"),
+            // Also where the connection says nothing about it.
+            (json!({"connection": "secrets", "properties.bootstrap.servers": "evil:9092"}), "option_not_allowed"),
+            (json!({"connection": "secrets", "properties.metadata.broker.list": "evil:9092"}), "option_not_allowed"),
+            (json!({"connection": "main", "properties.sasl.mechanism": "PLAIN"}), "option_not_allowed"),
+            (json!({"connection": "main", "properties.security.protocol": "plaintext"}), "option_not_allowed"),
+            (
+                json!({"connection": "main", "properties.ssl.endpoint.identification.algorithm": "none"}),
+                "option_not_allowed",
+            ),
+            (
+                json!({"connection": "main", "properties.enable.ssl.certificate.verification": "false"}),
+                "option_not_allowed",
+            ),
+            (json!({"connection": "secrets", "properties.fetch.min.bytes": "8"}), "option_not_allowed"),
+            (
+                json!({"properties.bootstrap.servers": "b:1", "properties.metadata.broker.list": "c:1"}),
+                "option_not_allowed",
+            ),
         ] {
-            assert_eq!(client_options("t", &options(more), Role::Consumer, &around(false)).unwrap_err().code, code);
+            let error = client_options("t", &options(more.clone()), Role::Consumer, &around(false)).unwrap_err();
+            assert_eq!(error.code, code, "{more}");
         }
+        let more = json!({"connection": "main", "properties.fetch.min.bytes": "8"});
+        assert!(client_options("t", &options(more), Role::Consumer, &around(true)).is_ok());
+    }
+
+    #[test]
+    fn a_registry_may_have_a_connection_of_its_own() {
+        let of = |more: Value| {
+            let mut all = json!({"connection": "main", "format": "avro-confluent"});
+            all.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            registry_options(&options(all), &around(true))
+        };
+        let named = of(json!({"avro-confluent.connection": "registry"}));
+        assert_eq!((named.url.as_deref(), named.token.is_some()), (Some("http://r:1"), true));
+        let elsewhere = of(json!({"avro-confluent.connection": "registry", "avro-confluent.url": "http://evil:1"}));
+        assert_eq!((elsewhere.url.as_deref(), elsewhere.token.is_some()), (Some("http://evil:1"), false));
+        let unknown = json!({"connection": "main", "format": "avro-confluent", "avro-confluent.connection": "none"});
+        assert_eq!(schemas("t", &options(unknown), &around(true)).err().unwrap().code, "unknown_connection");
     }
 
     #[test]
@@ -228,6 +315,7 @@ mod tests {
             (json!({"properties.fetch.min.bytes": "many"}), "fetch.min.bytes"),
             (json!({"properties.sasl.jaas.config": "password=hunter2"}), "sasl.jaas.config"),
             (json!({"properties.security.protocol": "ssl", "properties.ssl.key.pem": "hunter2"}), "ssl.key.pem"),
+            (json!({"properties.sasl.password": "", "properties.no.such": "1"}), "configuration property: \"no.such\""),
         ] {
             let mut more = more;
             more["properties.bootstrap.servers"] = "b:9092".into();

@@ -2,18 +2,19 @@
 //!
 //! A writer encodes on its worker's thread; a thread of its own sends. Rows of a query without state are sent at once (an insert cannot be
 //! taken back by what follows in the epoch); all others wait in a log, on disk where they are many, until their epoch is complete: then
-//! the log is sent, of an upsert table each key's last change only. An epoch is prepared when every record of it is confirmed.
+//! the log is sent, of an upsert table what has become of each key. An epoch is prepared when every record of it is confirmed.
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::hash::{BuildHasher, RandomState};
 use std::io::{BufReader, Read, Seek, SeekFrom, Write};
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 use engine::{
-    Batch, CommitKind, Commits, Committable, Prepared, RunError, Sink, SinkCommitter, SinkContext, SinkWriter,
+    Batch, CommitKind, Commits, Committable, Prepared, RunError, Sink, SinkCommitter, SinkContext, SinkWriter, Waiting,
     WriterContext,
 };
 use futures::FutureExt;
@@ -23,7 +24,7 @@ use graph::kafka::Partitioner;
 use state::{SnapshotReader, SnapshotWriter};
 
 use super::Surroundings;
-use super::connect::{Opening, said};
+use super::connect::{Opening, not_allowed, said};
 use super::encode::{Encoder, Frame, Ids};
 use super::native::{Client, Code, Outgoing, Role, Target};
 use super::settings::{client, client_options, registry_options, schemas, servers};
@@ -40,6 +41,8 @@ pub struct KafkaSink {
     node: graph::Sink,
     options: KafkaOptions,
     schema: SchemaRef,
+    /// Of a table whose formats ask a registry.
+    schemas: Option<Schemas>,
     context: SinkContext,
     around: Surroundings,
 }
@@ -59,21 +62,29 @@ impl KafkaSink {
             return Err(RunError::user("sink_takes_no_updates", message)
                 .hint("declare PRIMARY KEY (...) NOT ENFORCED: the records are then upserts by key"));
         }
+        if !node.primary_key.is_empty() && options.partitioner != Partitioner::Default {
+            let message = format!(
+                "cannot write table {}: 'sink.partitioner' puts records of the same key into several partitions, and the table has a primary key",
+                node.table
+            );
+            let hint = "leave 'sink.partitioner' out: the order of a key's records holds within a partition only";
+            return Err(RunError::user("invalid_option", message).hint(hint));
+        }
         Encoder::new(node, options, &schema)?;
-        schemas(&node.table, options, &around)?;
+        let schemas = schemas(&node.table, options, &around)?;
         client_options(&node.table, options, Role::Producer, &around)?;
-        Ok(KafkaSink { node: node.clone(), options: options.clone(), schema, context, around })
+        Ok(KafkaSink { node: node.clone(), options: options.clone(), schema, schemas, context, around })
     }
 }
 
 impl Sink for KafkaSink {
     fn writer(&self, context: WriterContext) -> Result<Box<dyn SinkWriter>, RunError> {
         let encoder = Encoder::new(&self.node, &self.options, &self.schema)?;
-        let schemas = schemas(&self.node.table, &self.options, &self.around)?;
-        let registering = schemas.map(|schemas| Registering::new(schemas, self, &encoder));
+        let registering = self.schemas.clone().map(|schemas| Registering::new(schemas, self, &encoder));
         let client = Arc::new(client(&self.node.table, &self.options, Role::Producer, &self.around)?);
         let at_once = self.context.stateless && !self.context.updating && !self.options.whole_epochs;
         let (orders, received) = channel();
+        let wanted = Arc::new(());
         let sending = Sending {
             table: self.node.table.clone(),
             topic: self.options.topic.trim().to_string(),
@@ -84,6 +95,9 @@ impl Sink for KafkaSink {
             at_once,
             log: Log::new(self.context.updating),
             registering,
+            tokio: context.tokio,
+            waiting: context.waiting,
+            wanted: Arc::downgrade(&wanted),
             client,
             partitions: 0,
             turn: 0,
@@ -94,7 +108,7 @@ impl Sink for KafkaSink {
             .name("kafka-sink".into())
             .spawn(move || sending.run(&received, &|error| drop(failed.send(error))));
         spawned.map_err(|error| RunError::internal(format!("cannot start a thread: {error}")))?;
-        Ok(Box::new(KafkaWriter { encoder, orders, rows: 0 }))
+        Ok(Box::new(KafkaWriter { encoder, orders, rows: 0, _wanted: wanted }))
     }
 
     fn committer(&self) -> Result<Box<dyn SinkCommitter>, RunError> {
@@ -116,6 +130,8 @@ struct KafkaWriter {
     encoder: Encoder,
     orders: Sender<Order>,
     rows: u64,
+    /// Dropped with the writer: nobody waits for the topic any more.
+    _wanted: Arc<()>,
 }
 
 impl SinkWriter for KafkaWriter {
@@ -165,29 +181,51 @@ struct Log {
     disk: Option<File>,
     /// Frames so far.
     frames: u64,
-    /// Of an upsert table, the last frame of each key.
-    last: Option<HashMap<Vec<u8>, u64>>,
+    /// Of an upsert table, what comes to each key and what goes from it.
+    keys: Option<HashMap<Vec<u8>, Vec<Counted>>>,
+    /// The same row has the same hash within a log, and nobody can choose rows that have.
+    hashing: RandomState,
+}
+
+/// A row of a key. The changes of a key come through several workers, in any order among them: one says that its row has gone, another that
+/// its own has come. So rows are counted, and what came as often as it went has changed nothing.
+struct Counted {
+    row: u64,
+    /// How often it came, less how often it went.
+    count: i64,
+    /// The frame with which it came last, or first went.
+    frame: u64,
 }
 
 impl Log {
     fn new(upserts: bool) -> Log {
-        Log { memory: Vec::new(), disk: None, frames: 0, last: upserts.then(HashMap::new) }
+        let hashing = RandomState::new();
+        Log { memory: Vec::new(), disk: None, frames: 0, keys: upserts.then(HashMap::new), hashing }
     }
 
     fn append(&mut self, frames: &[u8]) -> std::io::Result<()> {
-        let mut rest = frames;
-        if let Some(last) = &mut self.last {
-            while let Some((frame, behind)) = Frame::read(rest) {
-                let key = frame.key.unwrap_or_default();
-                match last.get_mut(key) {
-                    Some(at) => *at = self.frames,
-                    None => drop(last.insert(key.to_vec(), self.frames)),
+        match &mut self.keys {
+            None => self.memory.extend_from_slice(frames),
+            Some(keys) => {
+                let mut rest = frames;
+                while let Some((frame, behind)) = Frame::read(rest) {
+                    let row = self.hashing.hash_one((frame.value, frame.timestamp, &frame.headers));
+                    let key = frame.key.unwrap_or_default();
+                    let rows = match keys.get_mut(key) {
+                        Some(rows) => rows,
+                        None => keys.entry(key.to_vec()).or_default(),
+                    };
+                    count(rows, row, frame.taken_back, self.frames);
+                    match frame.taken_back {
+                        // What has gone is only named, and it is now.
+                        true => Frame { value: None, ..frame }.write(&mut self.memory),
+                        false => self.memory.extend_from_slice(&rest[..rest.len() - behind.len()]),
+                    }
+                    self.frames += 1;
+                    rest = behind;
                 }
-                self.frames += 1;
-                rest = behind;
             }
         }
-        self.memory.extend_from_slice(frames);
         if self.memory.len() >= MEMORY_BYTES {
             let disk = match &mut self.disk {
                 Some(disk) => disk,
@@ -201,12 +239,16 @@ impl Log {
 
     /// Gives each frame that counts, in order; nothing is left.
     fn take(&mut self, mut each: impl FnMut(&Frame<'_>) -> Result<(), RunError>) -> Result<(), RunError> {
-        let last = self.last.take();
+        let mut counts = self.keys.as_mut().map(|keys| {
+            let mut counts: Vec<u64> = std::mem::take(keys).into_values().filter_map(|rows| outcome(&rows)).collect();
+            counts.sort_unstable();
+            counts.into_iter().peekable()
+        });
         let mut number = 0;
         let mut give = |frame: &Frame<'_>| {
-            let counts = last.as_ref().is_none_or(|last| last.get(frame.key.unwrap_or_default()) == Some(&number));
+            let given = counts.as_mut().is_none_or(|counts| counts.next_if_eq(&number).is_some());
             number += 1;
-            if counts { each(frame) } else { Ok(()) }
+            if given { each(frame) } else { Ok(()) }
         };
         if let Some(mut disk) = self.disk.take() {
             disk.seek(SeekFrom::Start(0)).map_err(unreadable)?;
@@ -234,9 +276,27 @@ impl Log {
             rest = behind;
         }
         self.frames = 0;
-        self.last = last.map(|_| HashMap::new());
         Ok(())
     }
+}
+
+fn count(rows: &mut Vec<Counted>, row: u64, taken_back: bool, frame: u64) {
+    match (rows.iter().position(|counted| counted.row == row), taken_back) {
+        (Some(at), true) => rows[at].count -= 1,
+        // Behind the others: it is the last that came.
+        (Some(at), false) => {
+            let known = rows.remove(at);
+            rows.push(Counted { count: known.count + 1, frame, ..known });
+        }
+        (None, _) => rows.push(Counted { row, count: if taken_back { -1 } else { 1 }, frame }),
+    }
+}
+
+/// The frame that says what has become of a key: a row that came and stays, the last one if the key is not unique; else one that went. `None`:
+/// it is as it was.
+fn outcome(rows: &[Counted]) -> Option<u64> {
+    let stays = rows.iter().rfind(|row| row.count > 0);
+    stays.or_else(|| rows.iter().rfind(|row| row.count < 0)).map(|row| row.frame)
 }
 
 fn unnamed_file() -> std::io::Result<File> {
@@ -301,6 +361,10 @@ struct Sending {
     at_once: bool,
     log: Log,
     registering: Option<Registering>,
+    tokio: tokio::runtime::Handle,
+    waiting: Waiting,
+    /// Gone with the writer.
+    wanted: Weak<()>,
     client: Arc<Client>,
     partitions: i32,
     turn: i32,
@@ -361,8 +425,8 @@ impl Sending {
             table: &self.table,
             servers: &self.servers,
             patience: self.patience,
-            waiting: None,
-            given_up: &|| false,
+            waiting: Some(&self.waiting),
+            given_up: &|| self.wanted.strong_count() == 0,
         };
         let what = format!("topic '{}'", self.topic);
         self.partitions = opening.ask(&self.client, &what, |wait| match self.client.partitions(&self.topic, wait) {
@@ -375,9 +439,11 @@ impl Sending {
     /// The ids of the schemas, if there are any.
     fn register(&mut self) -> Result<Option<Ids>, RunError> {
         let Some(registering) = self.registering.take() else { return Ok(None) };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| RunError::internal(format!("cannot make a runtime: {error}")))?;
-        runtime.block_on(registering.ids()).map(Some)
+        let (tell, told) = channel();
+        self.tokio.spawn(async move { drop(tell.send(registering.ids().await)) });
+        // Dropped with its runtime, at the end of the process.
+        let ids = told.recv().map_err(|_| RunError::internal("the registering of a schema was broken off"))?;
+        ids.map(Some)
     }
 
     fn write(&mut self, target: &Target, frames: &[u8]) -> Result<(), RunError> {
@@ -417,14 +483,12 @@ impl Sending {
                 Some(self.turn)
             }
         };
-        let headers: Vec<(String, Option<Vec<u8>>)> =
-            frame.headers.iter().map(|(name, value)| (name.to_string(), value.map(<[u8]>::to_vec))).collect();
         let record = Outgoing {
             partition,
             key: frame.key,
             value: frame.value,
             timestamp_ms: frame.timestamp,
-            headers: &headers,
+            headers: &frame.headers,
         };
         loop {
             match target.send(&record) {
@@ -448,9 +512,7 @@ impl Sending {
     fn look(&self) -> Result<(), RunError> {
         let context = self.client.context();
         if let Some(address) = context.refused() {
-            let message = format!("table {}: connecting to {address} is not allowed here", self.table);
-            let hint = "the address is one that the brokers of bootstrap.servers name; ask the operator to allow it";
-            return Err(RunError::user("endpoint_not_allowed", message).hint(hint));
+            return Err(not_allowed(&format!("cannot write table {}", self.table), &address));
         }
         if let Some(failed) = context.undelivered() {
             return Err(self.undelivered(failed.code, Some(failed.partition), failed.key.as_deref(), failed.bytes));
@@ -511,11 +573,12 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn frame(key: &str, value: Option<&str>) -> Vec<u8> {
+    fn frame(key: &str, value: &str, taken_back: bool) -> Vec<u8> {
         let mut bytes = vec![];
         let frame = Frame {
+            taken_back,
             key: Some(key.as_bytes()),
-            value: value.map(str::as_bytes),
+            value: Some(value.as_bytes()),
             timestamp: Some(7),
             headers: vec![("h", Some(b"v")), ("none", None)],
         };
@@ -534,16 +597,44 @@ mod tests {
         all
     }
 
-    #[test]
-    fn an_epoch_of_upserts_is_each_keys_last_change() {
+    /// What is sent of an epoch of changes such as `+a 1`, shown as `a 1` and `a -`.
+    fn sent(changes: &[&str]) -> Vec<String> {
         let mut log = Log::new(true);
-        for (key, value) in [("a", Some("1")), ("b", Some("1")), ("a", None), ("a", Some("22")), ("b", None)] {
-            log.append(&frame(key, value)).unwrap();
+        for change in changes {
+            let (key, value) = change[1..].split_once(' ').unwrap();
+            log.append(&frame(key, value, change.starts_with('-'))).unwrap();
         }
-        assert_eq!(taken(&mut log), [("a".into(), Some(2)), ("b".into(), None)]);
-        log.append(&frame("a", None)).unwrap();
-        assert_eq!(taken(&mut log), [("a".into(), None)]);
-        assert!(taken(&mut log).is_empty());
+        let mut all = vec![];
+        log.take(|frame| {
+            let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+            all.push(format!("{} {}", text(frame.key.unwrap()), frame.value.map_or("-".into(), text)));
+            Ok(())
+        })
+        .unwrap();
+        assert!(taken(&mut log).is_empty(), "nothing is left");
+        all
+    }
+
+    #[test]
+    fn an_epoch_of_upserts_is_what_becomes_of_each_key() {
+        for (changes, expected) in [
+            (&["+a 1", "+b 1", "-a 1", "+a 22", "+c 1"][..], &["b 1", "a 22", "c 1"][..]),
+            (&["-a 1"], &["a -"]),
+            (&["-a 1", "+a 2"], &["a 2"]),
+            // The key has gone from one group of the query to another, whose change came first.
+            (&["+a 2", "-a 1"], &["a 2"]),
+            (&["+a 2", "+b 1", "-a 1", "-b 1"], &["a 2"]),
+            // The same row left one group and came to another: the key is as it was.
+            (&["+a 1", "-a 1"], &[]),
+            (&["-a 1", "+a 1"], &[]),
+            (&["-a 1", "+a 2", "-a 2"], &["a -"]),
+            (&["+a 2", "-a 2", "-a 1"], &["a -"]),
+            (&["-a 2", "+a 2", "+a 3", "-a 1"], &["a 3"]),
+            // Not unique: the last that came.
+            (&["+a 1", "+a 2", "+a 1"], &["a 1"]),
+        ] {
+            assert_eq!(sent(changes), expected, "{changes:?}");
+        }
     }
 
     #[test]
@@ -552,7 +643,7 @@ mod tests {
         for upserts in [false, true] {
             let mut log = Log::new(upserts);
             for at in 0..80 {
-                log.append(&frame(&format!("{at}"), Some(&value))).unwrap();
+                log.append(&frame(&format!("{at}"), &value, false)).unwrap();
                 assert!(log.memory.len() < MEMORY_BYTES);
             }
             assert!(log.disk.is_some());

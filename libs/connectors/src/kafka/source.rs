@@ -7,6 +7,7 @@
 //! New partitions: splits are frozen when the run starts, so an unbounded source lists some that do not exist yet. Their readers say that
 //! they are absent until they are found, and then read them from offset 0.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -26,7 +27,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use super::Surroundings;
-use super::connect::{Opening, is_missing, said};
+use super::connect::{Opening, denied, is_missing, not_allowed, said};
 use super::decode::{Layout, Rows};
 use super::native::{Client, Code, Fetched, Record, Role};
 use super::settings::{client, servers};
@@ -226,12 +227,18 @@ impl Source for KafkaSource {
 
     fn start(&self, split: &Split) -> Option<String> {
         let spec: PartitionSplit = serde_json::from_value(split.spec.clone()).ok()?;
-        // One that does not exist yet begins when it does.
-        (!spec.absent()).then(|| spec.start.to_string())
+        // Also of one that does not exist yet: read it from there, wherever a later run would begin.
+        Some(spec.start.to_string())
     }
 
     fn exists(&self, split: &Split) -> bool {
         serde_json::from_value(split.spec.clone()).is_ok_and(|spec: PartitionSplit| !spec.absent())
+    }
+
+    fn is_nothing(&self, split: &str, position: &str) -> bool {
+        // A partition that did not exist would have been read from there.
+        let topic = split.rsplit_once('-').filter(|(_, partition)| partition.parse::<i32>().is_ok());
+        position == "0" && topic.is_some_and(|(topic, _)| self.options.topics().contains(&topic))
     }
 
     fn list<'a>(&'a self, waiting: &'a Waiting) -> BoxFuture<'a, Result<Vec<Split>, RunError>> {
@@ -352,6 +359,10 @@ struct Reader {
     failed: Option<RunError>,
     /// The broker knows a partition no more, or not now.
     doubts: bool,
+    /// A record has come since the last look.
+    heard: bool,
+    /// Since when credentials are refused without a record.
+    denied: Option<Instant>,
     lag_told: Instant,
 }
 
@@ -382,6 +393,8 @@ impl Reader {
             watch: Arc::default(),
             failed: None,
             doubts: false,
+            heard: false,
+            denied: None,
             lag_told: Instant::now(),
             source,
         })
@@ -411,6 +424,7 @@ impl Reader {
             if let Some(error) = self.failed.take().or_else(|| self.watch.failed()) {
                 return Err(error);
             }
+            self.look()?;
             if std::mem::take(&mut self.doubts) {
                 watching.hurry();
             }
@@ -420,6 +434,33 @@ impl Reader {
                 return Ok(());
             }
         }
+        Ok(())
+    }
+
+    /// Whether the brokers can still be spoken to: what is told beside the records, and would else be tried again for ever.
+    fn look(&mut self) -> Result<(), RunError> {
+        let heard = std::mem::take(&mut self.heard);
+        let context = self.client.context();
+        let what = || {
+            format!("cannot read table {} at {}", self.source.table, servers(&self.source.options, &self.source.around))
+        };
+        if let Some(address) = context.refused() {
+            return Err(not_allowed(&what(), &address));
+        }
+        let Some(reason) = context.credentials() else {
+            self.denied = None;
+            return Ok(());
+        };
+        let since = *self.denied.get_or_insert_with(Instant::now);
+        if !heard && since.elapsed() < self.source.options.startup_timeout.duration() {
+            return Ok(());
+        }
+        // A topic without new records is silent too: whoever answers a question believes us again.
+        if !heard && self.client.cluster(CHECK).is_err() {
+            return Err(denied(&what(), &reason));
+        }
+        context.forgive();
+        self.denied = None;
         Ok(())
     }
 
@@ -443,15 +484,16 @@ impl Reader {
     }
 
     /// The positions that reading goes on from must be there.
-    fn check_positions(&self) -> Result<(), RunError> {
+    fn check_positions(&mut self) -> Result<(), RunError> {
         let source = &self.source;
+        let out = RefCell::new(&mut self.out);
         let servers = servers(&source.options, &source.around);
         let opening = Opening {
             table: &source.table,
             servers: &servers,
             patience: source.options.startup_timeout.duration(),
             waiting: None,
-            given_up: &|| false,
+            given_up: &|| out.borrow_mut().is_over(),
         };
         for one in self.partitions.iter().filter(|one| one.state == State::Reading) {
             let (topic, partition) = (&one.spec.topic, one.spec.partition);
@@ -509,7 +551,7 @@ impl Reader {
             }
         };
         match record.error() {
-            None => {}
+            None => self.heard = true,
             // Control records and records of aborted transactions are passed over: this says how far.
             Some(Code::PartitionEOF) => {
                 let one = &mut self.partitions[at];
@@ -656,7 +698,7 @@ impl Partition {
         };
         let rows = source.layout.decoder(&spec.topic, spec.partition);
         // One that was read before the run went on exists by now.
-        let absent = spec.absent() && start.position.is_none();
+        let absent = spec.absent() && next == spec.start;
         let state = if absent { State::Absent } else { State::Reading };
         Ok(Partition { number: start.number, rows, next, state, spec })
     }
@@ -735,7 +777,7 @@ impl Watching {
                 }
                 inner.hurry.store(false, Ordering::Release);
                 let mut found = BTreeMap::new();
-                let mut gone = None;
+                let (mut gone, mut lost) = (None, None);
                 for (topic, was) in &topics {
                     match client.describe(topic, CHECK) {
                         Ok(now) => match changed(&table, was, &now) {
@@ -743,20 +785,15 @@ impl Watching {
                             None => drop(found.insert(topic.clone(), now.partitions)),
                         },
                         Err(code) if is_missing(code) => {
-                            missing += 1;
-                            if missing >= MISSING_TIMES {
-                                let message = format!("table {table}: topic '{topic}' was deleted while it was read");
-                                gone = Some(data_loss(message));
-                            }
+                            lost = Some(format!("table {table}: topic '{topic}' was deleted while it was read"));
                         }
                         // A broker that does not answer says nothing about the topic.
                         Err(_) => {}
                     }
                 }
-                if found.len() == topics.len() {
-                    missing = 0;
-                }
-                if let Some(error) = gone {
+                missing = if lost.is_some() { missing + 1 } else { 0 };
+                let lost = lost.filter(|_| missing >= MISSING_TIMES).map(data_loss);
+                if let Some(error) = gone.or(lost) {
                     *inner.failed.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(error);
                     return;
                 }

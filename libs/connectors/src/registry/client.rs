@@ -2,18 +2,14 @@
 //!
 //! The routes are those of Confluent: <https://docs.confluent.io/platform/current/schema-registry/develop/api.html>.
 
-use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::time::Duration;
 
 use engine::RunError;
 use graph::AvroConfluentOptions;
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::redirect::Policy;
 use reqwest::{Method, StatusCode, Url};
 use serde_json::{Value, json};
 
-use super::Allows;
+use crate::http::{self, Allows};
 
 /// What a request may take, with everything.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -49,31 +45,6 @@ pub(super) struct Client {
     allows: Allows,
 }
 
-/// Only addresses that may be connected to.
-struct Allowed {
-    allows: Allows,
-    port: u16,
-}
-
-impl Resolve for Allowed {
-    fn resolve(&self, name: Name) -> Resolving {
-        let (allows, port) = (self.allows.clone(), self.port);
-        Box::pin(async move {
-            let host = name.as_str();
-            let all: Vec<SocketAddr> = tokio::net::lookup_host((host, port)).await?.collect();
-            let allowed: Vec<_> = all.iter().copied().filter(|at| allows(host, port, at.ip())).collect();
-            if allowed.is_empty() && !all.is_empty() {
-                return Err(Box::new(NotAllowed) as Box<dyn std::error::Error + Send + Sync>);
-            }
-            Ok(Box::new(allowed.into_iter()) as Addrs)
-        })
-    }
-}
-
-#[derive(Debug, thiserror::Error)]
-#[error("its address is not allowed")]
-struct NotAllowed;
-
 impl Client {
     pub(super) fn new(options: &AvroConfluentOptions, allows: Allows) -> Result<Client, RunError> {
         let url = options.url.clone().unwrap_or_default();
@@ -82,13 +53,10 @@ impl Client {
         };
         let base = Url::parse(&url).map_err(|error| invalid(error.to_string()))?;
         let port = base.port_or_known_default().ok_or_else(|| invalid("it has no port".into()))?;
-        let http = reqwest::Client::builder()
+        let http = http::client(allows.clone(), port)
             .timeout(TIMEOUT)
             .connect_timeout(CONNECT_TIMEOUT)
-            // Elsewhere is where nobody allowed us to go, and credentials would go along.
-            .redirect(Policy::none())
             .no_proxy()
-            .dns_resolver(Arc::new(Allowed { allows: allows.clone(), port }))
             .build()
             .map_err(|error| RunError::internal(format!("no HTTP client could be made: {}", chain(&error))))?;
         let user = options.user_info.as_ref().and_then(|info| info.0.split_once(':'));
@@ -139,7 +107,7 @@ impl Client {
             let (why, status) = match self.once(&method, &url, body.as_ref()).await {
                 Ok((status, answer)) if !is_passing(status) => return self.answer(status, answer, path),
                 Ok((status, _)) => (format!("it answered {status}"), Some(status)),
-                Err(error) if is_not_allowed(&error) => return Err(self.forbidden()),
+                Err(error) if http::is_not_allowed(&error) => return Err(self.forbidden()),
                 Err(error) => (chain(&error), None),
             };
             match pauses.next() {
@@ -163,12 +131,10 @@ impl Client {
 
     /// A host that is an address is not resolved, so the resolver cannot refuse it.
     fn check_literal(&self) -> Result<(), Failure> {
-        let host = self.base.host_str().unwrap_or_default();
-        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         let port = self.base.port_or_known_default().unwrap_or_default();
-        match bare.parse::<IpAddr>() {
-            Ok(ip) if !(self.allows)(bare, port, ip) => Err(self.forbidden()),
-            _ => Ok(()),
+        match http::is_refused_literal(&self.allows, self.base.host_str().unwrap_or_default(), port) {
+            true => Err(self.forbidden()),
+            false => Ok(()),
         }
     }
 
@@ -290,15 +256,4 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
         next = error.source();
     }
     texts.join(": ")
-}
-
-fn is_not_allowed(error: &Error) -> bool {
-    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(error) = next {
-        if error.is::<NotAllowed>() {
-            return true;
-        }
-        next = error.source();
-    }
-    false
 }

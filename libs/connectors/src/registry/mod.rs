@@ -25,8 +25,8 @@ mod client;
 mod tests;
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use arrow::datatypes::SchemaRef;
 use engine::RunError;
@@ -35,18 +35,13 @@ use graph::AvroConfluentOptions;
 
 use client::{Client, Failure};
 
-use crate::Egress;
-
-/// Whether a connection to an address that a host was resolved to is allowed at a port.
-pub type Allows = Arc<dyn Fn(&str, u16, IpAddr) -> bool + Send + Sync>;
-
-pub fn allowed_by(egress: &Egress) -> Allows {
-    let egress = egress.clone();
-    Arc::new(move |host, port, ip| egress.allows(host, port, ip))
-}
+use crate::http::Allows;
 
 /// Schemas that are remembered; more, and all are forgotten.
 const MAX_KNOWN: usize = 10_000;
+
+/// What a registry did not have it may have by now: after this it is asked again.
+const MISSING_FOR: Duration = Duration::from_secs(30);
 
 /// Schemas that one schema may refer to, directly and through others.
 const MAX_REFERENCES: usize = 64;
@@ -72,12 +67,19 @@ pub fn subject(options: &AvroConfluentOptions, topic: &str, part: Part) -> Strin
 pub struct Schemas {
     client: Client,
     known: Arc<Mutex<HashMap<u32, Arc<Known>>>>,
+    missing_for: Duration,
 }
 
 /// What became of asking for an id.
 enum Known {
     Found { text: String, references: Vec<String> },
-    Refused(String),
+    Refused(String, Instant),
+}
+
+impl Known {
+    fn refused(why: String) -> Known {
+        Known::Refused(why, Instant::now())
+    }
 }
 
 impl Schemas {
@@ -93,7 +95,7 @@ impl Schemas {
                 None => error,
             });
         }
-        Ok(Schemas { client: Client::new(options, allows)?, known: Arc::default() })
+        Ok(Schemas { client: Client::new(options, allows)?, known: Arc::default(), missing_for: MISSING_FOR })
     }
 
     /// Tells the decoder the schema of this message, if it needs it. A schema that does not exist, or cannot be one of Avro, is told as such:
@@ -105,7 +107,8 @@ impl Schemas {
     pub async fn supply(&self, decoder: &mut MessageDecoder, message: &[u8]) -> Result<(), RunError> {
         let Some(id) = decoder.needs(message) else { return Ok(()) };
         let known = self.remembered().get(&id).cloned();
-        let known = match known {
+        let is_old = |known: &Known| matches!(known, Known::Refused(_, at) if at.elapsed() >= self.missing_for);
+        let known = match known.filter(|known| !is_old(known)) {
             Some(known) => known,
             None => {
                 let fetched = Arc::new(self.fetch(id).await?);
@@ -119,7 +122,7 @@ impl Schemas {
         };
         match &*known {
             Known::Found { text, references } => decoder.add_schema(id, text, references),
-            Known::Refused(why) => decoder.refuse_schema(id, why),
+            Known::Refused(why, _) => decoder.refuse_schema(id, why),
         }
         Ok(())
     }
@@ -143,11 +146,11 @@ impl Schemas {
     async fn fetch(&self, id: u32) -> Result<Known, RunError> {
         let found = match self.client.by_id(id).await {
             Ok(found) => found,
-            Err(Failure::Missing(why)) => return Ok(Known::Refused(why)),
+            Err(Failure::Missing(why)) => return Ok(Known::refused(why)),
             Err(Failure::Fatal(error)) => return Err(error),
         };
         if found.kind != "AVRO" {
-            return Ok(Known::Refused(format!("it is a schema of {}, not of Avro", found.kind)));
+            return Ok(Known::refused(format!("it is a schema of {}, not of Avro", found.kind)));
         }
         // Each reference behind those that it needs itself: a stack of what is to be fetched, and of what has been and waits for its own.
         let (mut references, mut seen) = (Vec::new(), Vec::new());
@@ -164,7 +167,7 @@ impl Schemas {
                 continue;
             }
             if seen.len() == MAX_REFERENCES {
-                return Ok(Known::Refused(format!("it refers to more than {MAX_REFERENCES} others")));
+                return Ok(Known::refused(format!("it refers to more than {MAX_REFERENCES} others")));
             }
             match self.client.by_version(&subject, version).await {
                 Ok(found) => {
@@ -172,7 +175,7 @@ impl Schemas {
                     stack.extend(found.references.into_iter().rev().map(Step::Fetch));
                 }
                 Err(Failure::Missing(why)) => {
-                    return Ok(Known::Refused(format!("it refers to version {version} of {subject}: {why}")));
+                    return Ok(Known::refused(format!("it refers to version {version} of {subject}: {why}")));
                 }
                 Err(Failure::Fatal(error)) => return Err(error),
             }

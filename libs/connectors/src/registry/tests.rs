@@ -92,6 +92,19 @@ async fn ids_that_do_not_exist_are_bad_records() {
 }
 
 #[tokio::test]
+async fn a_schema_that_comes_late_is_found() {
+    let registry = SchemaRegistry::start();
+    let mut schemas = schemas(&registry);
+    assert!(outcome(&schemas, 1).await.unwrap_err().contains("schema_unknown"));
+    assert_eq!(registry.put("t-value", WRITER), 1);
+    assert!(outcome(&schemas, 1).await.unwrap_err().contains("schema_unknown"), "it is not asked for each record");
+    schemas.missing_for = Duration::ZERO;
+    assert_eq!(outcome(&schemas, 1).await, Ok(7));
+    assert_eq!(outcome(&schemas, 1).await, Ok(7));
+    assert_eq!(registry.requests().len(), 2, "what is there is not asked for again");
+}
+
+#[tokio::test]
 async fn references_are_fetched_before_what_needs_them() {
     let registry = SchemaRegistry::start();
     let inner = r#"{"type":"record","name":"x.In","fields":[{"name":"v","type":"long"}]}"#;

@@ -21,7 +21,7 @@ use graph::connector::{ReplaySpeed, ReplayThen};
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
-use crate::files::{AllowedRoots, FilesystemSource};
+use crate::files::{FilesystemSource, Reach};
 use cache::{Cache, SplitReader};
 use expr::arrow_schema;
 
@@ -44,7 +44,7 @@ impl ReplaySource {
         node: &graph::Source,
         options: &ReplayOptions,
         hints: SourceHints,
-        roots: &AllowedRoots,
+        reach: &Reach,
     ) -> Result<ReplaySource, RunError> {
         let invalid =
             |reason: String| RunError::user("invalid_option", format!("cannot replay {}: {reason}", node.table));
@@ -66,7 +66,7 @@ impl ReplaySource {
             columns.columns.push(column.ok_or_else(|| invalid(format!("there is no column {name}")))?.clone());
         }
         let hints = SourceHints { columns, time_column: None, pushed: vec![] };
-        let files = Arc::new(FilesystemSource::open(node, &options.files, hints, roots)?);
+        let files = Arc::new(FilesystemSource::open(node, &options.files, hints, reach)?);
         Ok(ReplaySource { files, options: options.clone(), schema, time_column, cache: OnceCell::new() })
     }
 

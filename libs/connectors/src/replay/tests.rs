@@ -8,7 +8,7 @@ use engine::{RunError, Source, SourceContext, SourceEvent, SourceHints, SourceOu
 use serde_json::{Value, json};
 
 use super::ReplaySource;
-use crate::files::AllowedRoots;
+use crate::files::{AllowedRoots, Reach};
 use crate::testing::{all_columns, collect, run, source_conformance, source_node, starts};
 
 const COLUMNS: &[&str] = &["id BIGINT", "ts TIMESTAMP(3)"];
@@ -37,7 +37,7 @@ fn open(root: &Path, options: Value, time: bool) -> Result<Arc<dyn Source>, RunE
     let node = source_node(all, COLUMNS, &[]);
     let graph::SourceConnector::Replay(options) = &node.connector else { panic!("no replay") };
     let hints = SourceHints { time_column: time.then(|| "ts".into()), ..all_columns(&node) };
-    Ok(Arc::new(ReplaySource::open(&node, options, hints, &AllowedRoots::new([root]))?))
+    Ok(Arc::new(ReplaySource::open(&node, options, hints, &Reach::everywhere(AllowedRoots::new([root])))?))
 }
 
 fn ids(source: &Arc<dyn Source>) -> Vec<Vec<i64>> {

@@ -45,8 +45,14 @@ impl SnapshotSource {
         RunError::external("input_file_invalid", format!("cannot read the snapshot of view {}: {reason}", self.table))
     }
 
-    fn reader(&self) -> Result<Reader, RunError> {
-        Reader::open(&self.path, &self.schema).map_err(|error| self.failed(error))
+    /// Opens the file, and says how long it is.
+    async fn reader(&self) -> Result<(Reader, u64), RunError> {
+        let (path, schema) = (self.path.clone(), self.schema.clone());
+        let opening = tokio::task::spawn_blocking(move || {
+            let bytes = std::fs::metadata(&path)?.len();
+            Ok::<_, ArrowError>((Reader::open(&path, &schema)?, bytes))
+        });
+        opening.await.map_err(|_| self.failed("opening was broken off"))?.map_err(|error| self.failed(error))
     }
 
     async fn read_split(&self, start: SplitStart, batch_rows: usize, out: &mut SourceOutput) -> Result<(), RunError> {
@@ -55,7 +61,7 @@ impl SnapshotSource {
             Some(Position::At(row)) => row.parse().map_err(|_| self.failed(format!("{row:?} is no row")))?,
             Some(Position::End) => return out.finished(start.number),
         };
-        let mut reader = self.reader()?;
+        let (mut reader, _) = self.reader().await?;
         let mut at: usize = 0;
         loop {
             let next = tokio::task::spawn_blocking(move || (reader.next(), reader)).await;
@@ -87,8 +93,7 @@ impl Source for SnapshotSource {
 
     fn splits(&self) -> BoxFuture<'_, Result<Vec<Split>, RunError>> {
         async {
-            let bytes = std::fs::metadata(&self.path).map_err(|error| self.failed(error))?.len();
-            self.reader()?;
+            let (_, bytes) = self.reader().await?;
             let spec = serde_json::Value::Null;
             Ok(vec![Split { id: self.table.clone(), spec, min_time_us: None, rows: None, bytes: Some(bytes) }])
         }

@@ -596,7 +596,8 @@ impl<'a> Lower<'a> {
             }
         }
         let (schema, updating) = (input.schema.clone(), input.updating);
-        let edge = self.edge(input, &format!("{}.input", node.id), Route::Local);
+        let route = if updating { upsert_route(sink, &schema)? } else { Route::Local };
+        let edge = self.edge(input, &format!("{}.input", node.id), route);
         self.push(&node.id, StageKind::Sink(sink.clone()), vec![edge], schema, updating);
         Ok(())
     }
@@ -627,6 +628,26 @@ impl<'a> Lower<'a> {
     fn updating(&self, id: &str) -> bool {
         self.analysis.facts[id].changelog != Changelog::InsertOnly
     }
+}
+
+/// How changing rows reach a sink's writers. A writer of upserts must see all changes of a key: a key may go from one group of the query to
+/// another, and come from two workers in one epoch.
+fn upsert_route(sink: &graph::Sink, schema: &Schema) -> Result<Route> {
+    if !sink.connector.writers_upsert() || sink.primary_key.is_empty() {
+        return Ok(Route::Local);
+    }
+    let mut key = Vec::with_capacity(sink.primary_key.len());
+    for name in &sink.primary_key {
+        let at = schema.columns.iter().position(|column| column.name == *name);
+        let at = at.ok_or_else(|| RunError::internal(format!("the key {name} of {} is no column", sink.table)))?;
+        let data_type = &schema.columns[at].data_type;
+        if let Err(error) = state::check_key_type(&expr::arrow_type(data_type)) {
+            let message = format!("cannot write table {}: its key {name} has no equality: {error}", sink.table);
+            return Err(RunError::user("invalid_option", message).hint("choose other columns for the primary key"));
+        }
+        key.push(at);
+    }
+    Ok(Route::Key(key))
 }
 
 /// An aggregate's projected input and its calls over it.
@@ -698,4 +719,35 @@ fn windows(window: &Window) -> Result<(Windows, &str)> {
         }
         Window::Session { .. } | Window::Attached {} => return Err(RunError::internal("these windows have no panes")),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use serde_json::json;
+
+    /// The line of the sink in a plan for so many workers of a sum by `a`, which is written to a table whose key is `n`.
+    fn sink_line(connector: serde_json::Value, workers: usize) -> String {
+        let column = |name: &str| json!({"name": name, "type": "BIGINT"});
+        let graph = json!({"version": 1, "nodes": [
+            {"id": "s", "type": "source", "table": "s", "columns": [column("a"), column("b")],
+                "connector": {"type": "datagen", "number-of-rows": 1}},
+            {"id": "sum", "type": "aggregate", "inputs": ["s"], "keys": [{"name": "a", "expr": "a"}],
+                "aggregates": [{"name": "n", "function": "sum", "args": ["b"]}]},
+            {"id": "out", "type": "sink", "inputs": ["sum"], "table": "out", "connector": connector,
+                "columns": [column("x"), column("n")], "primary_key": ["n"]}]});
+        let graph = Graph::from_json(&graph.to_string()).unwrap_or_else(|problems| panic!("{problems:#?}"));
+        let plan = plan(&graph, &Settings::default(), workers).unwrap().to_string();
+        let line = plan.lines().find(|line| line.contains("[out]")).unwrap_or_else(|| panic!("{plan}"));
+        line.rsplit_once("<- ").unwrap().1.trim_start_matches(|c: char| c.is_ascii_digit()).trim().to_string()
+    }
+
+    #[test]
+    fn changes_go_to_the_writer_of_their_key_where_writers_upsert() {
+        let kafka = json!({"type": "kafka", "topic": "t", "properties.bootstrap.servers": "h:1", "format": "json"});
+        assert_eq!(sink_line(kafka.clone(), 3), "by key [1]");
+        assert_eq!(sink_line(kafka, 1), "");
+        assert_eq!(sink_line(json!({"type": "blackhole"}), 3), "");
+    }
 }

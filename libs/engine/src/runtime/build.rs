@@ -21,7 +21,7 @@ use crate::operators::factory::{self, Made, SplitNames};
 
 use crate::plan::{SourceStage, StageKind};
 use crate::sink::WriterContext;
-use crate::source::{SourceContext, SourceOutput, Split, SplitStart};
+use crate::source::{SourceContext, SourceOutput, Split, SplitStart, Waiting};
 
 /// A stage's outputs while its readers are being built.
 struct Outputs<'scope> {
@@ -72,6 +72,7 @@ pub fn build<'scope>(
                     schema: expr::arrow_schema(&stage.schema),
                     tokio: shared.tokio.clone(),
                     failed: failures(shared, &stage.operator),
+                    waiting: waits(shared, sinks, state.worker),
                 })?;
                 let outlet = Outlet {
                     writer,
@@ -115,6 +116,13 @@ fn restored(
         made.restore(&store.reader(operator, state.worker, state.workers)).map_err(|error| error.operator(operator))?;
     }
     Ok(made)
+}
+
+/// Through which a sink's writer says what it waits for.
+fn waits(shared: &Shared, sink: usize, worker: usize) -> Waiting {
+    let leader = shared.leader.clone();
+    // The leader is gone only when the run is over.
+    Waiting::new(move |what| drop(leader.send(FromWorker::Waiting { sink, worker, what })))
 }
 
 /// A channel on which a sink's task reports its failure.

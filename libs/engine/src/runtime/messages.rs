@@ -63,6 +63,12 @@ pub enum FromWorker {
         #[serde(with = "hex")]
         snapshot: Vec<u8>,
     },
+    /// What a writer waits for while it opens; `None`: for nothing any more.
+    Waiting {
+        sink: usize,
+        worker: usize,
+        what: Option<String>,
+    },
     Failed(RunError),
     /// The worker's dataflow has ended by itself.
     Ended {

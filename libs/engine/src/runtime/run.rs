@@ -236,6 +236,7 @@ pub async fn run(request: RunRequest, around: Surroundings) -> Result<Outcome> {
         snapshots: BTreeMap::new(),
         counts: BTreeMap::new(),
         progress: Progress { running: true, ..begun },
+        waiting: BTreeMap::new(),
         published: Published::new(&plan, workers),
         metrics,
         plan,
@@ -350,10 +351,17 @@ async fn freeze(
             None => {
                 let listed = opened.list(&waiting).await.map_err(|error| error.operator(&operator))?;
                 waiting.over();
-                let begun = begin_at(listed, request.start.get(&operator), &table);
+                let is_nothing = |split: &str, position: &str| opened.is_nothing(split, position);
+                let begun = begin_at(listed, request.start.get(&operator), &table, is_nothing);
                 let mut begun = begun.map_err(|error| error.operator(&operator))?;
-                for (split, state) in begun.iter_mut().filter(|(_, state)| state.position.is_none()) {
-                    state.absent = !opened.exists(split);
+                for (split, state) in &mut begun {
+                    // One that does not exist yet may be given its own beginning, as the start of an earlier run.
+                    let from_start = match &state.position {
+                        None => true,
+                        Some(Position::At(position)) => opened.start(split).as_ref() == Some(position),
+                        Some(Position::End) => false,
+                    };
+                    state.absent = from_start && !opened.exists(split);
                 }
                 begun
             }
@@ -367,18 +375,19 @@ async fn freeze(
 }
 
 /// Splits that begin where `start` says, by id. An empty position is the split's own beginning, for which the split need not be there:
-/// a placeholder or a file of an earlier run may be gone.
+/// a placeholder or a file of an earlier run may be gone. So may one of which `is_nothing` says that nothing is to be read.
 fn begin_at(
     splits: Vec<Split>,
     start: Option<&BTreeMap<String, String>>,
     table: &str,
+    is_nothing: impl Fn(&str, &str) -> bool,
 ) -> Result<Vec<(Split, SplitState)>> {
     let Some(start) = start else {
         return Ok(splits.into_iter().map(|split| (split, SplitState::default())).collect());
     };
     let ids: BTreeSet<&str> = splits.iter().map(|split| split.id.as_str()).collect();
     let mut given = start.iter().filter(|(_, position)| !position.is_empty());
-    if let Some((unknown, _)) = given.find(|(id, _)| !ids.contains(id.as_str())) {
+    if let Some((unknown, _)) = given.find(|(id, position)| !ids.contains(id.as_str()) && !is_nothing(id, position)) {
         let message = format!("a start position is given for split '{unknown}', which table {table} does not have");
         let mut known: Vec<&str> = splits.iter().take(NAMED_SPLITS).map(|split| split.id.as_str()).collect();
         if splits.len() > known.len() {
@@ -556,6 +565,8 @@ struct Led {
     snapshots: BTreeMap<u64, MemoryStore>,
     counts: BTreeMap<usize, ProcessCounts>,
     progress: Progress,
+    /// By sink and worker, what its writer waits for.
+    waiting: BTreeMap<(usize, usize), String>,
     published: Published,
     metrics: Arc<Metrics>,
     plan: Arc<Plan>,
@@ -680,6 +691,14 @@ impl Led {
                     self.snapshots.entry(epoch).or_default().put(&operator, worker, snapshot);
                     Event::Snapshot { epoch }
                 }
+                FromWorker::Waiting { sink, worker, what } => {
+                    match what {
+                        Some(what) => drop(self.waiting.insert((sink, worker), what)),
+                        None => drop(self.waiting.remove(&(sink, worker))),
+                    }
+                    self.progress.waiting_for = self.waiting.values().next().cloned();
+                    return Ok(None);
+                }
                 FromWorker::Failed(error) => return Err(error),
                 FromWorker::Ended { .. } => {
                     self.ended += 1;
@@ -783,11 +802,11 @@ mod tests {
         };
         let begin = |start: &[(&str, &str)]| {
             let start = start.iter().map(|(id, position)| (id.to_string(), position.to_string())).collect();
-            let begun = begin_at(vec![split("a"), split("b")], Some(&start), "t")?;
+            let begun = begin_at(vec![split("a"), split("b")], Some(&start), "t", |_, position| position == "0")?;
             Ok::<_, RunError>(begun.into_iter().map(|(_, state)| state.position).collect::<Vec<_>>())
         };
         let at = |position: &str| Some(Position::At(position.into()));
-        assert_eq!(begin(&[("a", "5"), ("b", ""), ("gone", "")]), Ok(vec![at("5"), None]));
+        assert_eq!(begin(&[("a", "5"), ("b", ""), ("gone", ""), ("never", "0")]), Ok(vec![at("5"), None]));
         let refused = begin(&[("a", "5"), ("gone", "7")]).expect_err("it would be read from the beginning");
         assert_eq!((refused.code.as_str(), refused.hint.as_deref()), ("unknown_split", Some("its splits are: a, b")));
     }

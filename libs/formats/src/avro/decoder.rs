@@ -7,13 +7,19 @@ use arrow::datatypes::SchemaRef;
 use super::plan::Plan;
 use super::schema::Schema;
 use super::wire::{Cursor, Fault, Flaw};
-use super::{FRAME_BYTES, MAX_DEPTH};
+use super::{FRAME_BYTES, MAX_DEPTH, MAX_EXPANDED_BYTES};
 use crate::columns::Column;
 use crate::decoder::{BadRecord, DEFAULT_MAX_RECORD_BYTES, Decoded, FormatError, Progress, RecordDecoder, Stopped};
 use crate::feed::{Feed, excerpt};
 
 /// Code of the refusal of a message whose schema is not known yet: not a bad record. See [`MessageDecoder`].
 pub const SCHEMA_NEEDED: &str = "schema_needed";
+
+/// Code of a record that is too long, or becomes too long.
+const TOO_LONG: &str = "record_too_long";
+
+/// Code of a record whose schema does not exist.
+const SCHEMA_UNKNOWN: &str = "schema_unknown";
 
 /// Schemas remembered at most; then all are forgotten and asked for again. Bounds what a stream of invented ids can fill.
 const MAX_SCHEMAS: usize = 10_000;
@@ -99,9 +105,9 @@ impl MessageDecoder {
         self.remember(id, known);
     }
 
-    /// There is no such schema: its records are bad (`schema_unknown`), with the reason.
+    /// There is no such schema: the next record that names it is bad (`schema_unknown`), with the reason. For the one behind it, tell again.
     pub fn refuse_schema(&mut self, id: u32, why: &str) {
-        self.remember(id, Known::Refused("schema_unknown", format!("schema {id} cannot be had: {why}")));
+        self.remember(id, Known::Refused(SCHEMA_UNKNOWN, format!("schema {id} cannot be had: {why}")));
     }
 
     fn remember(&mut self, id: u32, known: Known) {
@@ -118,7 +124,14 @@ impl MessageDecoder {
     fn select(&mut self, id: u32) -> Result<(), (&'static str, String)> {
         match self.schemas.get(&id) {
             None => return Err((SCHEMA_NEEDED, format!("schema {id} has not been fetched"))),
-            Some(Known::Refused(code, message)) => return Err((code, message.clone())),
+            Some(Known::Refused(code, message)) => {
+                let refusal = (*code, message.clone());
+                // What is not there may come: whoever has refused it knows for how long, and is asked again.
+                if refusal.0 == SCHEMA_UNKNOWN {
+                    self.schemas.remove(&id);
+                }
+                return Err(refusal);
+            }
             Some(Known::Plan(_)) => {}
         }
         if let Some((last, plan)) = self.current.take() {
@@ -138,7 +151,7 @@ impl MessageDecoder {
             self.select(id)?;
         }
         let Some((_, plan)) = &self.current else { unreachable!("a schema was selected") };
-        let mut cursor = Cursor { rest: &message[FRAME_BYTES..] };
+        let mut cursor = Cursor { rest: &message[FRAME_BYTES..], room: MAX_EXPANDED_BYTES };
         let flaw = match plan.decode(&mut cursor, &mut self.columns) {
             Ok(()) if cursor.rest.is_empty() => return Ok(()),
             Ok(()) => {
@@ -165,6 +178,12 @@ impl MessageDecoder {
                 Ok(()) => {
                     self.feed.push_row();
                     Ok(())
+                }
+                // Into empty columns it would not fit any better.
+                Err((crate::FULL, _)) if self.feed.rows() == 0 => {
+                    let mut bad = self.feed.bad(TOO_LONG, "the record does not fit into a column".into(), b"", offset);
+                    bad.payload = message[..message.len().min(crate::MAX_BAD_PAYLOAD_BYTES)].to_vec();
+                    Err(bad)
                 }
                 Err((crate::FULL, _)) => return Err(Box::new(self.feed.full())),
                 Err((SCHEMA_NEEDED, text)) => {
@@ -222,7 +241,7 @@ impl RecordDecoder for MessageDecoder {
             }
             Err(mut bad) => {
                 if bad.code == SCHEMA_NEEDED {
-                    bad.code = "schema_unknown";
+                    bad.code = SCHEMA_UNKNOWN;
                     self.feed.record += 1;
                     self.feed.offset += bytes.len() as u64;
                 }
@@ -275,6 +294,9 @@ fn describe(fault: Fault, at: usize, id: u32) -> (&'static str, String) {
     let malformed = |what: String| ("malformed", format!("{place}{what} at byte {at}, by schema {id}"));
     match fault.flaw {
         Flaw::Full => (crate::FULL, String::new()),
+        Flaw::TooLong => {
+            (TOO_LONG, format!("{place}the texts of its enums are longer than {MAX_EXPANDED_BYTES} bytes"))
+        }
         Flaw::Truncated => ("truncated", format!("{place}the record ends too early after byte {at}, by schema {id}")),
         Flaw::Number => malformed("a number of too many bits".into()),
         Flaw::Length(length) => malformed(format!("a length of {length} that is not so")),
@@ -290,5 +312,61 @@ fn describe(fault: Fault, at: usize, id: u32) -> (&'static str, String) {
         Flaw::OutOfRange(value) => {
             ("out_of_range", format!("column {path}: {value} is out of the range of {data_type}"))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use arrow::datatypes::{DataType, Field, Schema as Columns};
+    use std::sync::Arc;
+
+    fn decoder(data_type: DataType, writer: &str) -> MessageDecoder {
+        let columns = Arc::new(Columns::new(vec![Field::new("a", data_type, true)]));
+        let mut decoder = MessageDecoder::new(columns).unwrap();
+        let text = format!(r#"{{"type":"record","name":"R","fields":[{{"name":"a","type":{writer}}}]}}"#);
+        decoder.add_schema(1, &text, &[]);
+        decoder
+    }
+
+    fn outcome(decoder: &mut MessageDecoder, record: &[u8]) -> Result<(), &'static str> {
+        decoder.decode_record(&[&[0, 0, 0, 0, 1][..], record].concat()).map_err(|bad| bad.code)
+    }
+
+    #[test]
+    fn a_record_that_no_column_can_hold_is_bad_and_one_that_fits_no_more_waits() {
+        let mut decoder = decoder(DataType::Utf8, "\"string\"");
+        decoder.columns[0].set_max_offset(5);
+        assert_eq!(outcome(&mut decoder, b"\x0cabcdef"), Err(TOO_LONG));
+        assert_eq!(outcome(&mut decoder, b"\x08abcd"), Ok(()));
+        assert_eq!(outcome(&mut decoder, b"\x08abcd"), Err(crate::FULL));
+        assert_eq!(decoder.flush().batch.num_rows(), 1);
+        assert_eq!(outcome(&mut decoder, b"\x08abcd"), Ok(()));
+        assert_eq!(decoder.flush().records.iter().collect::<Vec<_>>(), [2], "the bad one was counted");
+    }
+
+    #[test]
+    fn few_bytes_do_not_become_many() {
+        let symbol = "s".repeat(1 << 19);
+        let writer = format!(r#"{{"type":"array","items":{{"type":"enum","name":"E","symbols":["{symbol}"]}}}}"#);
+        let list = DataType::List(Arc::new(Field::new("item", DataType::Utf8, true)));
+        let mut decoder = decoder(list, &writer);
+        let items = |count: u8| [&[count << 1][..], &vec![0; count.into()], &[0]].concat();
+        assert_eq!(outcome(&mut decoder, &items(3)), Ok(()));
+        // 200 items, 100 MiB.
+        let many = [&[0x90, 3][..], &[0; 200], &[0]].concat();
+        assert_eq!(outcome(&mut decoder, &many), Err(TOO_LONG));
+        assert_eq!(decoder.flush().batch.num_rows(), 1);
+    }
+
+    #[test]
+    fn a_schema_that_is_not_there_is_asked_for_again() {
+        let mut decoder = decoder(DataType::Int64, "\"long\"");
+        let message = [0, 0, 0, 0, 9, 2];
+        decoder.refuse_schema(9, "no such schema");
+        assert_eq!(decoder.needs(&message), None);
+        assert_eq!(decoder.decode_record(&message).unwrap_err().code, SCHEMA_UNKNOWN);
+        assert_eq!(decoder.needs(&message), Some(9));
     }
 }

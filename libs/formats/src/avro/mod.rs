@@ -26,5 +26,8 @@ pub const MAX_DEPTH: usize = 256;
 /// Longer texts of schemas are refused.
 pub const MAX_SCHEMA_BYTES: usize = 1 << 20;
 
+/// Bytes that the texts of a record's enums may have: on the wire each is a byte or two, however long its name is.
+pub(crate) const MAX_EXPANDED_BYTES: usize = 64 << 20;
+
 /// Bytes before the record: a zero and the id.
 pub(crate) const FRAME_BYTES: usize = 5;

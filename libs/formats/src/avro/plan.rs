@@ -185,6 +185,10 @@ impl Plan {
             Op::Uuid => column.push_text(&uuid(&cursor.array()?))?,
             Op::Enum(symbols) => {
                 let symbol = cursor.symbol(symbols)?;
+                match cursor.room.checked_sub(symbol.len()) {
+                    Some(room) => cursor.room = room,
+                    None => return cursor.fault(Flaw::TooLong),
+                }
                 column.push_text(symbol)?;
             }
             Op::List(op) => {

@@ -89,11 +89,7 @@ impl Schema {
             if text.len() > MAX_SCHEMA_BYTES {
                 return Err(format!("its text has {} bytes; at most {MAX_SCHEMA_BYTES} are read", text.len()));
             }
-            // A name alone may stand without quotes in a registry.
-            let value = match serde_json::from_str::<Value>(text) {
-                Ok(value) => value,
-                Err(error) => return Err(format!("its text is not JSON: {error}")),
-            };
+            let value: Value = serde_json::from_str(text).map_err(|error| format!("its text is not JSON: {error}"))?;
             parser.schema.root = parser.parse(&value, "")?;
         }
         Ok(parser.schema)

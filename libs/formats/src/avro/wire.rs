@@ -9,6 +9,8 @@ use crate::columns::Full;
 pub(crate) enum Flaw {
     /// Not the record's fault: a column is full.
     Full,
+    /// It becomes too long.
+    TooLong,
     Truncated,
     /// A number of more bits than its type has.
     Number,
@@ -51,6 +53,8 @@ impl From<Full> for Box<Fault> {
 /// The unread bytes of a record.
 pub(crate) struct Cursor<'a> {
     pub(crate) rest: &'a [u8],
+    /// Bytes that may still be made of what is shorter on the wire.
+    pub(crate) room: usize,
 }
 
 impl<'a> Cursor<'a> {

@@ -674,6 +674,13 @@ fn a_table_of_files_can_be_sent_to_nowhere() {
         vec![("out".into(), "connector".into(), "blackhole".into()), ("out".into(), "path".into(), "x".into())];
     let problems = plan(text, &Options { overrides: mistaken, ..Options::default() }).unwrap_err();
     assert_eq!(problems[0].code, "unknown_option", "what is asked for by name is not left out: {problems:?}");
+    let topic = "CREATE TABLE bid (price BIGINT) WITH ('connector' = 'datagen', 'number-of-rows' = '3');
+        CREATE TABLE out (price BIGINT) WITH ('connector' = 'Kafka ', 'topic' = 't', 'value.format' = 'json',
+        'properties.bootstrap.servers' = 'h:1'); INSERT INTO out SELECT price FROM bid;";
+    for now in ["blackhole", " Print"] {
+        let overrides = vec![("out".into(), "connector".into(), now.into())];
+        plan(topic, &Options { overrides, ..Options::default() }).unwrap_or_else(|problems| panic!("{problems:?}"));
+    }
 }
 
 #[test]
@@ -907,4 +914,28 @@ fn tables_of_the_catalogue_are_known_unless_the_script_has_its_own() {
         problems.iter().all(|problem| problem.place == graph::Place::Nowhere || problem.code == "unknown_table"),
         "{problems:?}"
     );
+    // It is the matter of those who read it; and what is no table has no name to read it by.
+    let beside =
+        Options { catalog: [broken.catalog.clone(), vec!["CREATE TABLE".into()]].concat(), ..Options::default() };
+    let own =
+        "CREATE TABLE t (s STRING) WITH ('connector' = 'filesystem', 'path' = 'x', 'format' = 'json'); SELECT s FROM ";
+    plan(&format!("{own}t"), &beside).unwrap();
+    let mistyped = plan(&format!("{own}nms"), &beside).unwrap_err();
+    assert_eq!(mistyped[0].hint.as_deref(), Some("did you mean nums?"), "{mistyped:?}");
+}
+
+#[test]
+fn a_topic_is_read_by_the_key_that_it_is_written_with() {
+    let key_fields = |more: &str| {
+        let script = planned(&format!(
+            "CREATE TABLE t (k BIGINT, n BIGINT, PRIMARY KEY (k) NOT ENFORCED) WITH ('connector' = 'kafka', 'topic' = 't',
+                'properties.bootstrap.servers' = 'h:1', 'format' = 'json' {more});
+             SELECT n, k FROM t"
+        ));
+        let graph = serde_json::to_value(&script.graph).unwrap();
+        graph["nodes"][0]["connector"]["key.fields"].as_str().unwrap_or_default().to_string()
+    };
+    assert_eq!(key_fields(", 'value.fields-include' = 'EXCEPT_KEY'"), "k");
+    assert_eq!(key_fields(", 'value.fields-include' = 'EXCEPT_KEY', 'key.fields' = 'n'"), "n");
+    assert_eq!(key_fields(""), "", "it stands in the value, too");
 }

@@ -10,7 +10,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use graph::connector::{SINK_CONNECTORS, SOURCE_CONNECTORS, option_schema};
+use graph::connector::{SINK_CONNECTORS, SOURCE_CONNECTORS, is_secret_option, option_schema};
 use metadata::MetadataError;
 use serde_json::{Value, json};
 use utoipa_axum::router::OpenApiRouter;
@@ -98,17 +98,9 @@ async fn find(app: &App, connection: &str) -> ApiResult<metadata::Connection> {
     Ok(app.store.connection(connection).await?)
 }
 
-/// Options that hold a secret, whatever they are called with.
-fn looks_secret(option: &str) -> bool {
-    let option = option.to_ascii_lowercase();
-    ["password", "secret", "token", "private.key", "ssl.key.pem", "jaas", "user-info"]
-        .iter()
-        .any(|word| option.contains(word))
-}
-
 /// Refuses secrets among the options, and options that stand in both.
 fn check_options(options: &BTreeMap<String, String>, secrets: &BTreeMap<String, String>) -> ApiResult<()> {
-    if let Some(option) = options.keys().find(|option| looks_secret(option)) {
+    if let Some(option) = options.keys().find(|option| is_secret_option(option)) {
         let error = ApiError::new("inline_secret", format!("{option} is a secret and stands among the options"));
         return Err(error.hint("put it under secrets, where it is stored sealed"));
     }

@@ -19,7 +19,7 @@ use object_store::{
 use serde_json::{Value, json};
 
 use crate::files::manifest::{self, Manifest};
-use crate::files::{AllowedRoots, FilesystemSink, FilesystemSource, Location, Store};
+use crate::files::{AllowedRoots, FilesystemSink, FilesystemSource, Location, Reach, Store};
 use crate::testing::sinks::{CHECKPOINT, LAST, prepare, sink_conformance, sink_node, snapshot, writer};
 use crate::testing::{all_columns, collect, run, sample, source_node, starts};
 
@@ -768,9 +768,9 @@ fn an_unreachable_store_and_wrong_credentials_fail_when_the_sink_is_opened() {
         });
         let node = sink_node(options, &[]);
         let graph::SinkConnector::Filesystem(options) = &node.connector else { panic!("no files") };
-        let roots = AllowedRoots::new(["/tmp"]);
+        let reach = Reach::everywhere(AllowedRoots::new(["/tmp"]));
         let begun = std::time::Instant::now();
-        let opened = FilesystemSink::open(&node, options, batch(0).schema(), context("run", true), &roots);
+        let opened = FilesystemSink::open(&node, options, batch(0).schema(), context("run", true), &reach);
         let error: RunError = opened.err().unwrap().into();
         assert!(error.code == code && error.message.contains("s3://bucket/out"), "{endpoint}: {error:?}");
         assert!(!error.message.contains("hushhush"), "{error:?}");
@@ -853,6 +853,7 @@ fn a_file_that_cannot_be_written_fails_the_prepare_and_the_run() {
             schema: batch(0).schema(),
             tokio: tokio::runtime::Handle::current(),
             failed,
+            waiting: engine::Waiting::new(|_| {}),
         };
         let mut one = sink.writer(context).unwrap();
         one.write(Batch::inserts(batch(0))).unwrap();

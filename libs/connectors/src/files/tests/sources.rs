@@ -15,7 +15,7 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use parquet::arrow::ArrowWriter;
 use parquet::file::properties::WriterProperties;
 
-use crate::files::{AllowedRoots, FilesystemSource, Location, Store};
+use crate::files::{AllowedRoots, FilesystemSource, Location, Reach, Store};
 use crate::testing::{
     all_columns, by_split, collect, files_node, run, sample, source_conformance, source_node, starts, texts,
 };
@@ -29,7 +29,7 @@ pub fn parquet_bytes(rows: &[RecordBatch], group_rows: usize) -> Vec<u8> {
 
 fn open_with(node: &graph::Source, hints: SourceHints, root: &Path) -> Result<Arc<dyn Source>, RunError> {
     let graph::SourceConnector::Filesystem(options) = &node.connector else { panic!("no files") };
-    Ok(Arc::new(FilesystemSource::open(node, options, hints, &AllowedRoots::new([root]))?))
+    Ok(Arc::new(FilesystemSource::open(node, options, hints, &Reach::everywhere(AllowedRoots::new([root])))?))
 }
 
 pub fn open(node: &graph::Source, root: &Path) -> Arc<dyn Source> {

@@ -250,15 +250,13 @@ fn upserts_have_keys_of_a_schema_and_tombstones() {
     let key = |id: u8| vec![0, 0, 0, 0, 2, 2 * id];
     let value = |name: u8| Some(vec![0, 0, 0, 0, 3, 2, 2, name]);
     let found = shared().messages(&topic);
-    assert_eq!(
-        found,
-        [(Some(key(2)), value(b'a')), (Some(key(1)), value(b'b')), (Some(key(3)), None), (Some(key(2)), None)]
-    );
+    // Of the third, which came and went, nothing.
+    assert_eq!(found, [(Some(key(2)), value(b'a')), (Some(key(1)), value(b'b')), (Some(key(2)), None)]);
     assert!(registry.latest("keys").unwrap().contains("\"out_key\""), "{:?}", registry.latest("keys"));
     let mut reading = more;
     reading["key.fields"] = "id".into();
     let found = run(read(avro(&topic, &registry.url(), reading), &columns, around())).unwrap();
-    assert_eq!(found, ["0: 2|a", "1: 1|b", "2! no_value", "3! no_value"]);
+    assert_eq!(found, ["0: 2|a", "1: 1|b", "2! no_value"]);
     // What a subject's schemas are not compatible with is not written.
     let error = run(async {
         let columns = ["id BIGINT NOT NULL", "name BIGINT"];

@@ -1,7 +1,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use engine::{Position, RunError, Source, SourceContext, SourceEvent, SourceOutput, Waiting};
+use engine::{Position, RunError, Source, SourceContext, SourceEvent, SourceOutput, SplitStart, Waiting};
 use serde_json::{Value, json};
 use test_support::kafka::{Kafka, PLAIN_LOGIN, Record, SCRAM_LOGIN, shared};
 use test_support::process::free_port;
@@ -121,9 +121,17 @@ async fn follow(
     source: &Arc<dyn Source>,
     mut step: impl FnMut(usize) -> bool,
 ) -> (Vec<(u32, String)>, Vec<u32>, Result<(), RunError>) {
-    let splits = source.splits().await.unwrap();
+    let splits = starts(&source.splits().await.unwrap());
+    follow_from(source, splits, &mut step).await
+}
+
+async fn follow_from(
+    source: &Arc<dyn Source>,
+    splits: Vec<SplitStart>,
+    step: &mut impl FnMut(usize) -> bool,
+) -> (Vec<(u32, String)>, Vec<u32>, Result<(), RunError>) {
     let (out, mut events) = SourceOutput::for_tests();
-    let reading = source.clone().read(SourceContext { splits: starts(&splits), batch_rows: 100 }, out);
+    let reading = source.clone().read(SourceContext { splits, batch_rows: 100 }, out);
     let (mut rows, mut absent) = (vec![], vec![]);
     let listening = async {
         while let Some(event) = events.recv().await {
@@ -174,6 +182,73 @@ fn partitions_that_come_later_are_read_from_their_beginning() {
     rows.sort();
     let old = (0..7).map(|n| (0, n.to_string()));
     assert_eq!(rows, old.chain([(1, "101".into()), (2, "100".into())]).collect::<Vec<_>>());
+
+    // A later run that begins where this one began reads them too, wherever it would begin by itself.
+    let topic = kafka.topic("grows-again", 1);
+    kafka.produce(&topic, &numbers(0..5, 1));
+    let more = json!({"scan.bounded.mode": "unbounded", "scan.startup.mode": "latest-offset"});
+    let latest = open(table(kafka, &topic, more), &["n BIGINT"]);
+    let begun: Vec<_> = run(latest.splits()).unwrap().iter().map(|split| latest.start(split)).collect();
+    assert_eq!((begun[0].as_deref(), begun[1].as_deref()), (Some("5"), Some("0")));
+    assert!(latest.is_nothing(&format!("{topic}-7"), "0"), "a bounded run lists no such partition");
+    assert!(!latest.is_nothing(&format!("{topic}-7"), "3") && !latest.is_nothing("other-7", "0"));
+    let from_start = |source: &Arc<dyn Source>| {
+        let mut again = starts(&run(source.splits()).unwrap());
+        for (start, begun) in again.iter_mut().zip(&begun) {
+            start.position = begun.clone().map(Position::At);
+        }
+        again
+    };
+    let source = live(kafka, &topic);
+    let mut step = |seen: usize| {
+        if seen == 1 {
+            kafka.add_partitions(&topic, 2);
+            kafka.produce(&topic, &[Record::value(1, r#"{"n":8}"#)]);
+        }
+        seen < 2
+    };
+    let splits = from_start(&source);
+    kafka.produce(&topic, &[Record::value(0, r#"{"n":7}"#)]);
+    let (rows, absent, result) = run(follow_from(&source, splits, &mut step));
+    result.unwrap();
+    assert_eq!((rows, absent[0]), (vec![(0, "7".into()), (1, "8".into())], 1));
+    // By now it is there.
+    let source = open(table(kafka, &topic, json!({})), &["n BIGINT"]);
+    let mut splits = from_start(&source);
+    splits.truncate(2);
+    let rows = run(async { by_split(&collect(&source, splits, 100).await.unwrap()) });
+    assert_eq!(rows[&1][0], "0: 8", "{rows:?}");
+}
+
+#[test]
+fn a_reader_whom_the_brokers_do_not_let_in_any_more_says_so() {
+    let kafka = shared();
+    let topic = kafka.topic("silent", 1);
+    let more = json!({"scan.bounded.mode": "unbounded", "scan.topic-partition-discovery.interval": "200ms",
+        "startup.timeout": "1s"});
+    // Partitions that do not exist yet: nothing is looked at when the reader begins.
+    let splits = || {
+        let source = open(table(kafka, &topic, more.clone()), &["n BIGINT"]);
+        starts(&run(source.splits()).unwrap()).split_off(1)
+    };
+    let failure = |options: Value, around: Surroundings| {
+        let source = open_in(options, &["n BIGINT"], &[], around).unwrap();
+        let (_, _, result) = run(follow_from(&source, splits(), &mut |_| true));
+        result.unwrap_err()
+    };
+    let error = failure(table(kafka, &topic, more.clone()), Surroundings { egress: Egress::default(), ..around() });
+    assert_eq!(error.code, "endpoint_not_allowed", "{error:?}");
+    let mut login = more.as_object().unwrap().clone();
+    login.extend(
+        json!({"properties.bootstrap.servers": kafka.sasl_servers(), "properties.security.protocol": "SASL_PLAINTEXT",
+            "properties.sasl.mechanism": "PLAIN", "properties.sasl.username": PLAIN_LOGIN.0,
+            "properties.sasl.password": "hunter2"})
+        .as_object()
+        .unwrap()
+        .clone(),
+    );
+    let error = failure(table(kafka, &topic, login.into()), around());
+    assert!(error.code == "authentication_failed" && !error.message.contains("hunter2"), "{error:?}");
 }
 
 #[test]

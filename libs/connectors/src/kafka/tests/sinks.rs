@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, UInt8Array};
-use engine::{Batch, CommitKind, RunError, Sink, SinkContext};
+use engine::{Batch, CommitKind, RunError, Sink, SinkContext, Waiting, WriterContext};
 use graph::SinkConnector;
 use serde_json::{Value, json};
 use test_support::kafka::{Kafka, Record, shared};
@@ -92,18 +92,26 @@ fn a_table_with_a_primary_key_is_upserted_with_tombstones() {
         prepare(&mut one, 1, EPOCH).await.unwrap();
         let mut all = shown(&kafka.records(&topic));
         all.sort();
-        assert_eq!(all, [r#"{"id":1} {"id":1,"name":"b"}"#, r#"{"id":2} {"id":2,"name":"a"}"#, r#"{"id":3} -"#]);
-        one.write(Batch::changes(batch(&[(2, Some("a"))]), UInt8Array::from(vec![3]))).unwrap();
-        prepare(&mut one, 2, LAST).await.unwrap();
+        assert_eq!(all, [r#"{"id":1} {"id":1,"name":"b"}"#, r#"{"id":2} {"id":2,"name":"a"}"#], "3 is as it was");
+        // Key 2 goes from one group of the query to another, and the other's change comes first: +I 2, -D 2
+        let moved = batch(&[(2, Some("moved")), (2, Some("a"))]);
+        one.write(Batch::changes(moved, UInt8Array::from(vec![0, 3]))).unwrap();
+        prepare(&mut one, 2, EPOCH).await.unwrap();
+        one.write(Batch::changes(batch(&[(2, Some("moved"))]), UInt8Array::from(vec![3]))).unwrap();
+        prepare(&mut one, 3, LAST).await.unwrap();
         let of_two: Vec<Record> =
             kafka.records(&topic).into_iter().filter(|record| record.key.as_deref() == Some(r#"{"id":2}"#)).collect();
-        assert_eq!(shown(&of_two), [r#"{"id":2} {"id":2,"name":"a"}"#, r#"{"id":2} -"#]);
+        let expected = [r#"{"id":2} {"id":2,"name":"a"}"#, r#"{"id":2} {"id":2,"name":"moved"}"#, r#"{"id":2} -"#];
+        assert_eq!(shown(&of_two), expected);
         assert!(
-            of_two[0].partition == of_two[1].partition && of_two[0].offset < of_two[1].offset,
+            of_two.is_sorted_by(|one, next| one.partition == next.partition && one.offset < next.offset),
             "in the order of changes"
         );
     });
-    let without = Case { key: &[], ..case };
+    let scattered = Case { more: json!({"sink.partitioner": "round-robin"}), ..case };
+    let error = open(&scattered, around()).err().unwrap();
+    assert!(error.code == "invalid_option" && error.message.contains("sink.partitioner"), "{error:?}");
+    let without = Case { key: &[], more: json!({}), ..scattered };
     let error = open(&without, around()).err().unwrap();
     assert!(error.code == "sink_takes_no_updates" && error.hint.unwrap().contains("PRIMARY KEY"));
 }
@@ -174,6 +182,37 @@ fn deliveries_that_fail_end_the_run_with_the_record() {
     assert_eq!(error.code, "topic_not_found");
     let error = failed(&topic, json!({}), 5, Egress::default());
     assert_eq!(error.code, "endpoint_not_allowed");
+}
+
+#[test]
+fn a_sink_says_what_it_waits_for_while_it_opens() {
+    let kafka = shared();
+    let topic = format!("late-sink-{}", std::process::id());
+    let case = Case { kafka, topic: &topic, key: &[], updating: false, stateless: true, more: json!({}) };
+    run(async {
+        let sink = open(&case, around()).unwrap();
+        let (said, mut heard) = tokio::sync::mpsc::unbounded_channel();
+        let (failed, _failures) = tokio::sync::mpsc::unbounded_channel();
+        let context = WriterContext {
+            worker: 0,
+            workers: 1,
+            generation: 1,
+            schema: batch(&[]).schema(),
+            tokio: tokio::runtime::Handle::current(),
+            failed,
+            waiting: Waiting::new(move |what| drop(said.send(what))),
+        };
+        let mut one = sink.writer(context).unwrap();
+        let what = heard.recv().await.unwrap().unwrap();
+        assert!(what.contains(&format!("topic '{topic}' at {}", kafka.servers())), "{what}");
+        tokio::task::block_in_place(|| kafka.create(&topic, 1, &[]));
+        prepare(&mut one, 1, LAST).await.unwrap();
+        let mut last = heard.recv().await.unwrap();
+        while let Ok(next) = heard.try_recv() {
+            last = next;
+        }
+        assert_eq!(last, None, "the waiting is over");
+    });
 }
 
 #[test]
