@@ -258,7 +258,8 @@ fn a_job_is_submitted_followed_and_read() {
         ("runs late-rows totals -o csv".to_string(), "operator,event time,watermark,row\n"),
         ("runs dead-letters totals -o csv".to_string(), "source,split,position,code,message,payload\n"),
         ("runs errors totals -o csv".to_string(), "attempt,at,code,message,operator,fault\n"),
-        ("runs events totals -o csv".to_string(), ",running,finished,"),
+        // So short a run may have ended before anyone saw it running.
+        ("runs events totals -o csv".to_string(), ",finished,"),
         ("runs metrics totals -o csv".to_string(), "name,stage,unit,points,newest,smallest,largest\n"),
         ("runs logs totals".to_string(), ""),
         ("top -o csv".to_string(), "totals,finished,4,,3,,end of input,0,0,"),
