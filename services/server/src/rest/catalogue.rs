@@ -104,6 +104,9 @@ fn check_options(options: &BTreeMap<String, String>, secrets: &BTreeMap<String, 
         let error = ApiError::new("inline_secret", format!("{option} is a secret and stands among the options"));
         return Err(error.hint("put it under secrets, where it is stored sealed"));
     }
+    if secrets.keys().any(|option| !(1..=128).contains(&option.chars().count())) {
+        return Err(ApiError::new("validation_failed", "names of secrets have 1 to 128 characters"));
+    }
     if let Some(option) = options.keys().find(|option| secrets.contains_key(*option)) {
         return Err(ApiError::new("validation_failed", format!("{option} stands among the options and the secrets")));
     }
