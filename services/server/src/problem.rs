@@ -56,7 +56,7 @@ pub const KINDS: &[Kind] = &[
     ("too_many_runs", 429, "Too many runs are active", "Stop one, or raise the limit of the server."),
     ("headers_too_large", 431, "The headers are too large", "At most 16 KiB and 100 fields are read."),
     ("internal", 500, "Something is broken in Highwater", "The log of the server has the cause under the request id. Please report it."),
-    ("metadata_unavailable", 503, "The metadata store cannot be reached", "Running jobs go on. Ask again as `retry-after` says."),
+    ("metadata_unavailable", 503, "The metadata store cannot be reached", "Running jobs go on. Ask again as `retry-after` says; if the detail says that a disk is full, someone must make room on it first."),
     ("not_ready", 503, "The server is not ready", "It starts or ends: ask again."),
     ("query_timeout", 504, "The query took too long", "Ask for less, or give it more time."),
 ];
@@ -198,9 +198,10 @@ impl From<MetadataError> for ApiError {
             MetadataError::Answered(_) => ApiError::internal("an answer that was stored reached the last resort"),
             MetadataError::Unavailable { cause, ambiguous } => {
                 tracing::warn!(%cause, ambiguous, "the metadata store is not available");
-                let detail = match ambiguous {
-                    false => "the metadata store cannot be reached; nothing was changed",
-                    true => {
+                let detail = match (ambiguous, cause.ends_with(metadata::DISK_FULL)) {
+                    (false, true) => "the disk of the metadata store is full; nothing was changed",
+                    (false, false) => "the metadata store cannot be reached; nothing was changed",
+                    (true, _) => {
                         "the metadata store went away while it committed: the change happened whole or not at all; read before you repeat it, or repeat it with the same idempotency key"
                     }
                 };

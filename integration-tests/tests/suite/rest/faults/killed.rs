@@ -338,7 +338,7 @@ fn a_change_that_the_server_is_killed_in_is_whole_or_did_not_happen() {
         for (number, change) in CHANGES.iter().enumerate() {
             let name = format!("killed{round}x{number}");
             let (method, path, body) = (change.begin)(&server, &name);
-            let delay = random.below(usual[number] + usual[number] / 2);
+            let delay = random.below(usual[number] * 2);
             let mut stream = send(&server, &key, method, &path, &body);
             std::thread::sleep(delay);
             server.kill();
