@@ -4,6 +4,7 @@
 mod away;
 mod full;
 mod killed;
+mod many;
 
 use std::path::Path;
 

@@ -125,3 +125,23 @@ fn a_run_that_ends_while_the_disk_of_the_server_is_full_has_its_outcome_when_the
     let ended = server.wait_for_end(&ending);
     assert_eq!(ended["state"], "finished", "{ended}");
 }
+
+/// The limit holds also for those who ask at the same moment.
+#[test]
+fn no_more_runs_than_the_server_allows_are_started_by_clients_that_ask_at_once() {
+    let server = Highwater::configured(&json!({"max-active-runs": 4}));
+    let statuses: Vec<u16> = std::thread::scope(|scope| {
+        let client = |number: usize| {
+            let server = &server;
+            move || {
+                let body = json!({"name": format!("crowd_{number}"), "sql": counts(&format!("crowd_view_{number}"))});
+                server.post("/api/v1/jobs", &body).send().status
+            }
+        };
+        let clients: Vec<_> = (0..16).map(|number| scope.spawn(client(number))).collect();
+        clients.into_iter().map(|client| client.join().expect("a client does not panic")).collect()
+    });
+    let accepted = statuses.iter().filter(|status| **status == 201).count();
+    assert!(statuses.iter().all(|status| [201, 429].contains(status)), "{statuses:?}");
+    assert_eq!(accepted, 4, "{statuses:?}");
+}
