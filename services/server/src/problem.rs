@@ -129,6 +129,9 @@ impl ApiError {
             StatusCode::METHOD_NOT_ALLOWED => ApiError::new("method_not_allowed", "the path does not take this method"),
             StatusCode::PAYLOAD_TOO_LARGE => ApiError::new("body_too_large", "the body is larger than is read here"),
             StatusCode::URI_TOO_LONG => ApiError::new("uri_too_long", "the path and query have more than 8 KiB"),
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => {
+                ApiError::new("headers_too_large", "the headers have more than 16 KiB or 100 fields")
+            }
             StatusCode::UNSUPPORTED_MEDIA_TYPE => ApiError::new("unsupported_media_type", "the body is not JSON"),
             StatusCode::REQUEST_TIMEOUT => ApiError::new("request_timeout", "the request took too long to arrive"),
             StatusCode::SERVICE_UNAVAILABLE => ApiError::new("not_ready", "the server cannot answer now"),
