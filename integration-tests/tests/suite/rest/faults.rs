@@ -5,6 +5,7 @@ mod away;
 mod full;
 mod killed;
 mod many;
+mod topics;
 
 use std::path::Path;
 
