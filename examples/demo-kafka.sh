@@ -5,6 +5,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/highwater/target}
 programs=$CARGO_TARGET_DIR/${CARGO_BUILD_TARGET:+$CARGO_BUILD_TARGET/}debug
+# Nobody's but the one that is started here: its jobs are stopped at the end.
+unset HIGHWATER_SERVER HIGHWATER_KEY
 say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 # Shows a command as it would be typed, and runs it.
 show() {
@@ -24,12 +26,19 @@ cargo build --package highwater --package integration-tests --bins --locked
 results=$(mktemp -d)
 server= broker=
 end() {
+  # Jobs outlive their server, by design; Ctrl-C may come while one runs.
+  if [[ -n ${HIGHWATER_SERVER:-} ]]; then
+    for run in $(highwater runs list -o name --state pending --state starting --state running --state restarting --state stopping 2>/dev/null); do
+      highwater stop "$run" --now --wait >/dev/null 2>&1 || true
+    done
+  fi
   for pid in $server $broker; do
     kill "$pid" 2>/dev/null && wait "$pid" || true
   done
   rm -rf "$results"
 }
 trap end EXIT
+trap 'exit 130' INT TERM
 # Waits for the line that a program writes when it is ready.
 ready() { # FILE PID
   until [[ -s $1 ]]; do
@@ -42,11 +51,14 @@ say "Bounded: 508,239 flights from Parquet"
 show highwater run examples/flights.sql --set "tables.hours.path=$results/bounded"
 
 say "A Kafka broker with a topic of four partitions, and a server"
+# In groups of their own: Ctrl-C is for this script, which still needs the server to stop its jobs.
+set -m
 "$programs/broker" flights 4 >"$results/broker" 2>"$results/broker.log" &
 broker=$!
 "$programs/highwater" serve --listen 127.0.0.1:0 --data "$results/data" --allow-root examples \
   >"$results/address" 2>"$results/server.log" &
 server=$!
+set +m
 ready "$results/address" "$server"
 ready "$results/broker" "$broker"
 HIGHWATER_SERVER=$(sed 's/listening on //' "$results/address")
@@ -62,6 +74,7 @@ show highwater submit examples/flights.sql --name streamed \
   --set "tables.flights.properties.bootstrap.servers=$kafka" \
   --set tables.hours.connector=view --set tables.worst_hours.connector=view
 until highwater runs get streamed -o json | grep -q '"rows_in":508239,'; do
+  kill -0 "$server" || { cat "$results/server.log" >&2; exit 1; }
   highwater runs list --job streamed --state failed -o name | grep -q run_ && { highwater runs get streamed >&2; exit 1; }
   sleep 0.5
 done

@@ -6,6 +6,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/highwater/target}
 programs=$CARGO_TARGET_DIR/${CARGO_BUILD_TARGET:+$CARGO_BUILD_TARGET/}debug
+# Nobody's but the one that is started here: its jobs are stopped at the end.
+unset HIGHWATER_SERVER HIGHWATER_KEY
 say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 # Shows a command as it would be typed, and runs it.
 show() {
@@ -24,7 +26,20 @@ cargo build --package highwater --package integration-tests --bins --locked
 
 results=$(mktemp -d)
 server=
-trap '[[ -z $server ]] || { kill "$server"; wait "$server" || true; }; rm -rf "$results"' EXIT
+end() {
+  # Jobs outlive their server, by design; Ctrl-C may come while one runs.
+  if [[ -n ${HIGHWATER_SERVER:-} ]]; then
+    for run in $(highwater runs list -o name --state pending --state starting --state running --state restarting --state stopping 2>/dev/null); do
+      highwater stop "$run" --now --wait >/dev/null 2>&1 || true
+    done
+  fi
+  if [[ -n $server ]]; then
+    kill "$server" 2>/dev/null && wait "$server" || true
+  fi
+  rm -rf "$results"
+}
+trap end EXIT
+trap 'exit 130' INT TERM
 
 say "Bounded: 508,239 flights from Parquet; hours with 20 departures or more and a mean delay of 90 minutes or more"
 show highwater run examples/flights.sql --set "tables.hours.path=$results/bounded"
@@ -37,9 +52,12 @@ say "Every hour of both, row by row"
 "$programs/compare" "$results/bounded" "$results/streamed"
 
 say "Served: the same SQL as a job of a server, over REST; its results are views that can be asked"
+# In a group of its own: Ctrl-C is for this script, which still needs the server to stop its jobs.
+set -m
 "$programs/highwater" serve --listen 127.0.0.1:0 --data "$results/data" --allow-root examples \
   >"$results/address" 2>"$results/server.log" &
 server=$!
+set +m
 until grep -q listening "$results/address"; do
   kill -0 "$server" || { cat "$results/server.log" >&2; exit 1; }
   sleep 0.05

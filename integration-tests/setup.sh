@@ -77,6 +77,20 @@ has_postgres() (
   command -v initdb && command -v psql
 )
 
+# Kafka needs 17. Releases of the system have one version or another.
+has_java() (
+  version=$(java -XshowSettings:properties -version 2>&1 | sed -n 's/^ *java\.specification\.version = //p')
+  [[ ${version%%.*} -ge 17 ]]
+)
+
+java_package() {
+  if apt-cache show openjdk-17-jre-headless >/dev/null 2>&1; then
+    echo openjdk-17-jre-headless
+  else
+    echo default-jre-headless
+  fi
+}
+
 # A C and C++ compiler, and what librdkafka is built with.
 need_compilers() {
   need build-essential has_cc
@@ -112,8 +126,13 @@ python_tools() {
 # What lints the OpenAPI document and makes a TypeScript client of it (integration-tests/rest/): exactly what its lock file names.
 node_tools() {
   if [[ -f $node/complete ]]; then return; fi
-  node -e 'process.exit(process.versions.node.split(".")[0] < 18 ? 1 : 0)' ||
-    die "the tests need Node 18 or newer, and node is $(node --version 2>&1): put a newer one first in PATH, then try again"
+  # What the linter of the document asks for.
+  local sudo=''
+  if [[ $(id -u) -ne 0 ]]; then sudo='sudo '; fi
+  node -e 'const [major, minor] = process.versions.node.split(".").map(Number);
+    process.exit(major > 22 || (major === 22 && minor >= 12) || (major === 20 && minor >= 19) ? 0 : 1)' ||
+    die "the tests need Node 20.19, 22.12 or newer, and node is $(node --version 2>&1); run this, then try again:
+    ${sudo}npm install --global node@22"
   say "installing the Node tools of the tests into $node"
   mkdir -p "$cache"
   (
@@ -215,7 +234,7 @@ case ${1:-} in
     need ca-certificates test -e /etc/ssl/certs/ca-certificates.crt
     need python3 python3 -c ''
     need python3-venv python3 -c 'import ensurepip, venv'
-    need openjdk-17-jre-headless command -v java
+    need "$(java_package)" has_java
     need maven command -v mvn
     need openssl command -v openssl
     need nodejs command -v node
@@ -223,6 +242,7 @@ case ${1:-} in
     need postgresql has_postgres
     apt_install
     check_rust
+    has_java || die "the tests need Java 17 or newer, and java is $(java -version 2>&1 | head -n 1): put a newer one first in PATH, then try again"
     python_tools
     node_tools
     kafka_broker

@@ -22,12 +22,18 @@ read -r _ && exit 0
 kill -s "$1" "$2"
 for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do kill -0 "$2" || break; sleep 0.1; done
 kill -s KILL "$2"
+# Attempts of a server's runs outlive it: those that are still the processes that wrote their numbers down.
+for facts in "$3"/data/runs/*/*/process.json; do
+    pid=$(sed -n 's/.*"pid" *: *\([0-9]*\).*/\1/p' "$facts")
+    ticks=$(sed -n 's/.*"start_ticks" *: *\([0-9]*\).*/\1/p' "$facts")
+    [ -n "$pid" ] && [ "$(sed 's/.*) //' "/proc/$pid/stat" | cut -d' ' -f20)" = "$ticks" ] && kill -s KILL "$pid"
+done
 rm -rf "$3"
 "#;
 
 impl Server {
-    /// Starts `command`. If this process ends before [`end`](Self::end), the server gets `signal` (`INT`, `QUIT`...), a kill 2 s later, and
-    /// `folder` is removed.
+    /// Starts `command`. If this process ends before [`end`](Self::end), the server gets `signal` (`INT`, `QUIT`...), a kill 2 s later, the
+    /// attempts of runs below `folder/data` are killed, and `folder` is removed.
     ///
     /// # Panics
     /// If it does not start.
@@ -146,5 +152,32 @@ mod tests {
         assert!(ended_by(child.wait().unwrap(), libc::SIGTERM));
         shell.wait().unwrap();
         assert!(!folder.path().exists());
+    }
+
+    #[test]
+    fn attempts_end_with_the_test_process_and_nothing_else_does() {
+        let folder = tempfile::tempdir().unwrap();
+        let sleep = |seconds: &str| {
+            let mut command = Command::new("sleep");
+            command.arg(seconds);
+            command
+        };
+        let (mut attempt, mut other) = (sleep("1000").spawn().unwrap(), sleep("1000").spawn().unwrap());
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", attempt.id())).unwrap();
+        let ticks: u64 = stat.rsplit_once(')').unwrap().1.split_whitespace().nth(19).unwrap().parse().unwrap();
+        // The second is another process than the one that had its number.
+        for (run, pid, ticks) in [("run_1", attempt.id(), ticks), ("run_2", other.id(), ticks + 1_000_000)] {
+            let path = folder.path().join(format!("data/runs/{run}/1"));
+            std::fs::create_dir_all(&path).unwrap();
+            std::fs::write(path.join("process.json"), format!("{{\"pid\":{pid},\"start_ticks\":{ticks}}}")).unwrap();
+        }
+        let Server { mut child, tether, mut shell } = Server::start(sleep("1000"), "TERM", folder.path());
+        drop(tether);
+        assert!(ended_by(attempt.wait().unwrap(), libc::SIGKILL));
+        assert!(ended_by(child.wait().unwrap(), libc::SIGTERM));
+        shell.wait().unwrap();
+        assert!(other.try_wait().unwrap().is_none() && !folder.path().exists());
+        other.kill().unwrap();
+        other.wait().unwrap();
     }
 }

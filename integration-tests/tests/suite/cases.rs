@@ -45,7 +45,7 @@ enum Mode {
 use Mode::{Bounded, Shuffled, Streamed};
 
 /// Each streamed case crosses at least this many epochs (when it has as many rows).
-const EPOCHS: usize = 5;
+pub const EPOCHS: usize = 5;
 
 #[rstest]
 fn case_gives_its_golden_rows(
@@ -76,7 +76,8 @@ fn case_gives_its_golden_rows(
     }
 }
 
-/// The same rows as records of topics, dealt to partitions and shuffled in each as far as the watermark allows.
+/// The same rows as records of topics, dealt to partitions and shuffled in each as far as the watermark allows. The read is bounded, so that
+/// no row can be late; unbounded, and drained, it is in `rest/cases.rs`.
 #[rstest]
 fn case_gives_its_golden_rows_from_topics(#[files("cases/*/query.sql")] query: PathBuf) {
     let case = Case::read(query.parent().unwrap());
@@ -169,14 +170,19 @@ impl Case {
     }
 
     /// All that it reads are files of JSON, and their order means nothing.
-    fn fits_topics(&self) -> bool {
+    pub fn fits_topics(&self) -> bool {
         let json =
             |source: &Source| !lines_of(&self.folder.join(&source.path)).is_empty() || self.name == "empty_input";
         self.sources.iter().all(|source| source.is_json && json(source)) && self.name != "first_last_value_without_time"
     }
 
+    /// How many rows there are to an epoch, so that the smallest source crosses enough of them.
+    pub fn epoch_rows(&self) -> usize {
+        (self.rows() / (EPOCHS + 1)).max(1)
+    }
+
     fn run_from_topics(&self) -> Vec<Row> {
-        let kafka = shared();
+        let servers = shared().servers();
         let mut arguments: Vec<String> =
             ["run", "query.sql", "-o", "json", "--summary", "json", "--no-progress", "--parallelism", "2"]
                 .map(String::from)
@@ -184,17 +190,15 @@ impl Case {
         let mut set = |name: String, value: &str| arguments.extend(["--set".into(), format!("{name}={value}")]);
         if !self.is_bounded_only() {
             set("source.batch-rows".into(), "7");
-            set("epoch.every-rows".into(), &(self.rows() / (EPOCHS + 1)).max(1).to_string());
+            set("epoch.every-rows".into(), &self.epoch_rows().to_string());
             set("watermark.interval".into(), "0s");
         }
         for (at, source) in self.sources.iter().enumerate() {
-            let topic = kafka.topic(&self.name, TOPIC_PARTITIONS);
-            let lines = lines_of(&self.folder.join(&source.path));
-            kafka.produce(&topic, &source.shuffled(lines, 1 + at as u64));
+            let (topic, _) = source.topic(self, 1 + at as u64);
             for (option, value) in [
                 ("connector", "kafka"),
                 ("topic", topic.as_str()),
-                ("properties.bootstrap.servers", &kafka.servers()),
+                ("properties.bootstrap.servers", servers.as_str()),
                 ("scan.bounded.mode", "latest-offset"),
             ] {
                 set(format!("tables.{}.{option}", source.table), value);
@@ -223,10 +227,9 @@ impl Case {
             Shuffled { threads, .. } => (threads, 1),
         };
         if let Streamed { batch_rows, .. } | Shuffled { batch_rows, .. } = mode {
-            let every_rows = (self.rows() / (EPOCHS + 1)).max(1);
             // An epoch ends after a batch, so a small case has small batches, whatever the mode says.
             set("source.batch-rows".into(), batch_rows.to_string());
-            set("epoch.every-rows".into(), every_rows.to_string());
+            set("epoch.every-rows".into(), self.epoch_rows().to_string());
             set("watermark.interval".into(), "0s".into());
             for source in &self.sources {
                 set(format!("tables.{}.connector", source.table), "replay".into());
@@ -244,6 +247,16 @@ impl Case {
 const TOPIC_PARTITIONS: i32 = 3;
 
 impl Source {
+    /// A topic with its rows, in which none is late; and how many count as read: all but those that are dropped for want of a time.
+    pub fn topic(&self, case: &Case, seed: u64) -> (String, u64) {
+        let topic = shared().topic(&case.name, TOPIC_PARTITIONS);
+        let lines = lines_of(&case.folder.join(&self.path));
+        let counts = |line: &&String| self.time.as_ref().is_none_or(|column| time_ms(line, column).is_some());
+        let rows = lines.iter().filter(counts).count() as u64;
+        shared().produce(&topic, &self.shuffled(lines, seed));
+        (topic, rows)
+    }
+
     /// Records in partitions, so that in each of them no row comes later than the watermark allows.
     fn shuffled(&self, lines: Vec<String>, seed: u64) -> Vec<Record> {
         let mut state = seed;

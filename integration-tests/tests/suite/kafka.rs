@@ -116,14 +116,26 @@ fn windows_over_partitions_out_of_step_lose_nothing() {
         })
         .collect();
     shared().produce(&topic, &records);
+    // Then a row in each that closes the windows before it: the read is not bounded, so that rows can be late.
+    shared().produce(
+        &topic,
+        &(0..3).map(|partition| Record::value(partition, r#"{"k":0,"ts":"2024-01-01 09:00:00"}"#)).collect::<Vec<_>>(),
+    );
     let out = shared().topic("counts", 1);
     let columns = "k BIGINT, ts TIMESTAMP(3), WATERMARK FOR ts AS ts - INTERVAL '5' SECOND";
-    for parallelism in ["1", "2"] {
-        let script = table("events", columns, &topic, BOUNDED)
+    for (parallelism, windows) in [("1", 10), ("2", 20)] {
+        let script = table("events", columns, &topic, "'scan.startup.mode' = 'earliest-offset'")
             + &table("counts", "start_at TIMESTAMP(3), n BIGINT", &out, "'sink.delivery-guarantee' = 'at-least-once'")
             + "INSERT INTO counts SELECT window_start, COUNT(*) FROM TABLE(TUMBLE(TABLE events, DESCRIPTOR(ts), INTERVAL '1' MINUTE)) \
                GROUP BY window_start, window_end;";
-        run(folder.path(), &script, &["--parallelism", parallelism]);
+        let settings = "source.batch-rows=7 epoch.interval=100ms watermark.interval=0s";
+        let mut arguments = vec!["--parallelism", parallelism, "--summary", "json", "--no-progress"];
+        arguments.extend(settings.split(' ').flat_map(|setting| ["--set", setting]));
+        follow(folder.path(), &script, &arguments, || values(&out).len() == windows);
+        let log = fs::read_to_string(folder.path().join("log")).unwrap();
+        let summary = log.lines().next_back().and_then(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        let figure = |name: &str| summary.as_ref().and_then(|summary| summary[name].as_u64());
+        assert_eq!((figure("rows_in"), figure("late")), (Some(903), Some(0)), "{log}");
     }
     let mut expected: Vec<String> = (0..5)
         .flat_map(|minute| {

@@ -53,7 +53,16 @@ fn request(method: &str, path: &str, body: &[u8]) -> String {
     body.to_owned()
 }
 
-fn keys(bucket: &str) -> Vec<String> {
+/// Its URL.
+pub fn endpoint() -> String {
+    format!("http://{}", server().address)
+}
+
+pub fn bucket(name: &str) {
+    request("PUT", &format!("/{name}"), b"");
+}
+
+pub fn keys(bucket: &str) -> Vec<String> {
     let listing = request("GET", &format!("/{bucket}?list-type=2"), b"");
     regex::Regex::new("<Key>([^<]+)</Key>").unwrap().captures_iter(&listing).map(|found| found[1].to_owned()).collect()
 }

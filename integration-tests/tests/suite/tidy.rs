@@ -18,7 +18,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("parquet", &["formats", "connectors", "integration-tests"]),
     ("sqlx", &["metadata"]),
     ("axum", &["server"]),
-    ("rdkafka", &["benches", "connectors", "integration-tests", "test-support"]),
+    ("rdkafka", &["benches", "connectors", "test-support"]),
     ("clap", &["cli"]),
     ("indicatif", &["cli"]),
     ("miette", &["cli"]),
@@ -50,19 +50,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("test-support", &[]),
     (
         "integration-tests",
-        &[
-            "graph",
-            "formats",
-            "state",
-            "expr",
-            "sql",
-            "engine",
-            "connectors",
-            "worker",
-            "test-support",
-            "api",
-            "client",
-        ],
+        &["graph", "formats", "state", "expr", "sql", "engine", "connectors", "worker", "test-support"],
     ),
     ("benches", &["connectors", "integration-tests", "test-support"]),
 ];
@@ -179,7 +167,26 @@ fn only_the_runtime_of_the_engine_imports_timely() {
     assert_eq!(wrong, Vec::<String>::new());
 }
 
-/// Paths of one machine and names of registry hosts do not belong into the repository.
+/// Where packages came from here is nobody else's business: lists of versions name the public registry, or none.
+#[test]
+fn lists_of_versions_name_no_other_registry() {
+    let read = |path: &str| std::fs::read_to_string(repository().join(path)).unwrap();
+    let (cargo, npm, pip) = (
+        read("Cargo.lock"),
+        read("integration-tests/rest/package-lock.json"),
+        read("integration-tests/requirements.txt"),
+    );
+    let sources: BTreeSet<&str> = cargo.lines().filter(|line| line.starts_with("source = ")).collect();
+    assert_eq!(sources, BTreeSet::from(["source = \"registry+https://github.com/rust-lang/crates.io-index\""]));
+    let resolved = npm.lines().filter(|line| line.contains("\"resolved\":"));
+    let others: Vec<&str> = resolved.filter(|line| !line.contains("\"https://registry.npmjs.org/")).collect();
+    assert_eq!(others, Vec::<&str>::new());
+    let options: Vec<&str> = pip.lines().filter(|line| line.starts_with('-') || line.contains("://")).collect();
+    assert_eq!(options, Vec::<&str>::new());
+    assert!(pip.contains("==") && npm.contains("\"lockfileVersion\""), "the lists are not what they were");
+}
+
+/// Paths of one machine do not belong into the repository.
 #[test]
 fn nothing_names_the_machine_it_was_made_on() {
     let home = std::env::var("HOME").unwrap();

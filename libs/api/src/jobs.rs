@@ -6,7 +6,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
 
-use crate::{Labels, ProblemItem, Run, RunState};
+use crate::{Labels, ProblemItem, Run};
 
 /// What a job computes and how it runs.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -28,7 +28,8 @@ pub struct JobSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 64)]
     pub processes: Option<u64>,
-    /// From one checkpoint to the next: `10s`. Default: 10s, or what the script sets.
+    /// From one checkpoint to the next: `10s`. Default: 10s, or what the script sets. It is kept with the job; runs of a server take no
+    /// checkpoints yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(max_length = 64)]
     pub checkpoint_interval: Option<String>,
@@ -241,20 +242,4 @@ pub enum ChangeKind {
     Added,
     Removed,
     Changed,
-}
-
-impl From<RunState> for JobState {
-    fn from(state: RunState) -> JobState {
-        match state {
-            RunState::Pending => JobState::Pending,
-            RunState::Starting => JobState::Starting,
-            RunState::Running => JobState::Running,
-            RunState::Restarting => JobState::Restarting,
-            RunState::Stopping => JobState::Stopping,
-            RunState::Finished => JobState::Finished,
-            RunState::Stopped => JobState::Stopped,
-            RunState::Cancelled => JobState::Cancelled,
-            RunState::Failed => JobState::Failed,
-        }
-    }
 }

@@ -42,11 +42,10 @@ pub struct ViewRows {
 }
 
 /// Which version of a view is read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Consistency {
     /// The newest that cannot be lost, and never steps back.
-    #[default]
     Durable,
     /// The newest complete epoch; may step back after a failure.
     Latest,

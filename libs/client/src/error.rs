@@ -1,7 +1,5 @@
 //! Why a request gave no answer, or a bad one.
 
-use std::time::Duration;
-
 use api::Problem;
 
 /// Why a request failed.
@@ -23,8 +21,6 @@ pub enum Error {
     Url { url: String, reason: String },
     #[error("the API key has characters that no key has")]
     Key,
-    #[error("{what} was not over after {}", humane(*waited))]
-    Timeout { what: String, waited: Duration },
 }
 
 impl Error {
@@ -40,10 +36,6 @@ impl Error {
     pub fn code(&self) -> Option<&str> {
         self.problem().map(|problem| problem.code.as_str())
     }
-}
-
-fn humane(duration: Duration) -> String {
-    format!("{} s", duration.as_secs_f64())
 }
 
 /// An error with what caused it, innermost last.

@@ -6,7 +6,7 @@ use api::{
 };
 use reqwest::Method;
 
-use crate::send::Repeat;
+use crate::send::{Repeat, pages};
 use crate::{Client, Result};
 
 /// Which jobs are listed.
@@ -42,18 +42,11 @@ impl Client {
 
     /// The newest jobs, page after page, at most `limit`.
     pub async fn jobs(&self, query: &JobQuery, limit: usize) -> Result<Vec<Job>> {
-        let mut all = Vec::new();
-        let mut token = None;
-        while all.len() < limit {
-            let size = (limit - all.len()).clamp(1, 1000) as u32;
+        pages(limit, async |size, token| {
             let page = self.jobs_page(query, size, token.as_deref()).await?;
-            all.extend(page.items);
-            token = page.next_page_token;
-            if token.is_none() {
-                break;
-            }
-        }
-        Ok(all)
+            Ok((page.items, page.next_page_token))
+        })
+        .await
     }
 
     /// A job by id or name.

@@ -29,6 +29,7 @@ use reqwest::Url;
 pub type Result<T> = std::result::Result<T, Error>;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const KEEPALIVE: Duration = Duration::from_secs(20);
 
 /// A server, and who asks it. Cheap to clone; connections are kept and shared.
 #[derive(Clone)]
@@ -69,6 +70,8 @@ impl Client {
         }
         let mut builder = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
+            // A machine that is gone says nothing; one whose query works long says nothing, too.
+            .tcp_keepalive(KEEPALIVE)
             .redirect(reqwest::redirect::Policy::none())
             .tcp_nodelay(true);
         if is_loopback(&parsed) {

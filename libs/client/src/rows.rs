@@ -1,10 +1,12 @@
 //! Rows of views and queries, as the bytes that were asked for.
 
+use std::time::Duration;
+
 use api::{Consistency, SqlQuery, View, ViewRows, Views};
 use reqwest::Method;
 use reqwest::header::HeaderMap;
 
-use crate::send::{Repeat, Request};
+use crate::send::{QUERY_TIMEOUT, REQUEST_TIMEOUT, Repeat, Request};
 use crate::{Client, Error, Result};
 
 /// How rows are written.
@@ -55,15 +57,26 @@ pub struct Rows {
 
 /// Bytes as they come.
 #[derive(Debug)]
-pub struct Body(reqwest::Response);
+pub struct Body {
+    response: reqwest::Response,
+    /// How long nothing may come.
+    pause: Duration,
+}
 
 impl Body {
+    pub(crate) fn new(response: reqwest::Response, pause: Duration) -> Body {
+        Body { response, pause }
+    }
+
     /// The next bytes; `None` at the end.
     ///
     /// # Errors
     /// [`Error::Broken`]: what came until then is not all.
     pub async fn next(&mut self) -> Result<Option<Vec<u8>>> {
-        let chunk = self.0.chunk().await.map_err(|error| Error::Broken { cause: crate::error::chain(&error) })?;
+        let chunk = tokio::time::timeout(self.pause, self.response.chunk()).await;
+        let chunk =
+            chunk.map_err(|_| Error::Broken { cause: format!("nothing came for {} s", self.pause.as_secs_f64()) })?;
+        let chunk = chunk.map_err(|error| Error::Broken { cause: crate::error::chain(&error) })?;
         Ok(chunk.map(Vec::from))
     }
 
@@ -93,15 +106,15 @@ impl Client {
 
     /// Rows of a view in a form.
     pub async fn view_bytes(&self, view: &str, query: &ViewQuery, form: RowForm) -> Result<Rows> {
-        let request = self.rows_request(view, query).accept(form.media_type()).streamed();
+        let request = self.rows_request(view, query).accept(form.media_type()).streamed(REQUEST_TIMEOUT);
         let response = self.send(request).await?;
         let headers = response.headers();
         Ok(Rows {
-            version: text(headers, "etag").unwrap_or_default().trim_matches('"').to_string(),
+            version: text(headers, "etag").unwrap_or_default().trim_start_matches("W/").trim_matches('"').to_string(),
             durable: text(headers, "highwater-durable").as_deref() == Some("true"),
             watermark: text(headers, "highwater-watermark"),
             lag_ms: text(headers, "highwater-lag-ms").and_then(|lag| lag.parse().ok()).unwrap_or(0),
-            body: Body(response),
+            body: Body::new(response, REQUEST_TIMEOUT),
         })
     }
 
@@ -119,7 +132,8 @@ impl Client {
     /// Runs a bounded query; its rows come while it runs. To drop the body is to give the query up.
     pub async fn query(&self, query: &SqlQuery, form: RowForm) -> Result<Body> {
         let request = self.change(Method::POST, &["sql", "query"]).repeat(Repeat::Safe).body(query);
-        Ok(Body(self.send(request.accept(form.media_type()).streamed()).await?))
+        let response = self.send(request.accept(form.media_type()).streamed(QUERY_TIMEOUT)).await?;
+        Ok(Body::new(response, QUERY_TIMEOUT))
     }
 }
 

@@ -9,6 +9,7 @@ use api::{
 use serde::Serialize;
 use tokio::time::Instant;
 
+use crate::send::pages;
 use crate::{Client, Error, Result};
 
 /// One long poll.
@@ -49,18 +50,11 @@ impl Client {
 
     /// The newest runs, page after page, at most `limit`.
     pub async fn runs(&self, query: &RunQuery, limit: usize) -> Result<Vec<Run>> {
-        let mut all = Vec::new();
-        let mut token = None;
-        while all.len() < limit {
-            let size = (limit - all.len()).clamp(1, 1000) as u32;
+        pages(limit, async |size, token| {
             let page = self.runs_page(query, size, token.as_deref()).await?;
-            all.extend(page.items);
-            token = page.next_page_token;
-            if token.is_none() {
-                break;
-            }
-        }
-        Ok(all)
+            Ok((page.items, page.next_page_token))
+        })
+        .await
     }
 
     /// A run as it is now.
@@ -148,21 +142,13 @@ impl Client {
     }
 
     /// Waits until an operation has ended, however it ends.
-    ///
-    /// # Errors
-    /// [`Error::Timeout`] if that takes longer than `patience`.
-    pub async fn wait_operation(&self, operation: &str, patience: Option<Duration>) -> Result<Operation> {
-        let began = Instant::now();
+    pub async fn wait_operation(&self, operation: &str) -> Result<Operation> {
         let mut away: Option<Instant> = None;
         loop {
-            let left = patience.map_or(POLL_MAX, |patience| patience.saturating_sub(began.elapsed()));
-            match self.poll_operation(operation, left.min(POLL_MAX)).await {
+            match self.poll_operation(operation, POLL_MAX).await {
                 Ok(operation) if operation.state != OperationState::Running => return Ok(operation),
                 Ok(_) => away = None,
                 Err(error) => endure(error, &mut away).await?,
-            }
-            if let Some(patience) = patience.filter(|patience| began.elapsed() >= *patience) {
-                return Err(Error::Timeout { what: operation.to_string(), waited: patience });
             }
         }
     }

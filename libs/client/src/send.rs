@@ -12,9 +12,11 @@ use tokio::time::Instant;
 use crate::error::chain;
 use crate::{Client, Error, Result};
 
-/// How long one request may take. A long poll takes a minute of it.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(90);
-/// Until the first row of a query, which is itself limited by the server.
+/// How long one request may take, and how long a stream of stored rows may pause. A long poll takes a minute of it.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(90);
+/// How long a query may send nothing. The server has a shorter limit, which is configured there and not known here.
+pub const QUERY_TIMEOUT: Duration = Duration::from_secs(3600);
+/// Before the first repetition; then twice as long each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
 /// How often, and how long, what may be repeated is repeated: when there is no connection, or with 429 and 503 as `retry-after` says.
@@ -53,8 +55,16 @@ pub struct Request {
     accept: &'static str,
     if_match: Option<String>,
     repeat: Repeat,
-    /// Without: rows may come for as long as they like.
-    timeout: Option<Duration>,
+    limit: Limit,
+}
+
+/// How long a server may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Limit {
+    /// For the answer, all of it.
+    Whole(Duration),
+    /// For the head of the answer; then [`Body`](crate::Body) limits each pause, and rows may come for as long as they like.
+    Head(Duration),
 }
 
 impl Request {
@@ -96,10 +106,29 @@ impl Request {
         self
     }
 
-    pub fn streamed(mut self) -> Request {
-        self.timeout = None;
+    /// The body is read piece by piece; `pause` is until its head.
+    pub fn streamed(mut self, pause: Duration) -> Request {
+        self.limit = Limit::Head(pause);
         self
     }
+}
+
+/// Page after page, at most `limit` items; `page` gets how many are wanted, and the token of the page before.
+pub async fn pages<T>(
+    limit: usize,
+    page: impl AsyncFn(u32, Option<String>) -> Result<(Vec<T>, Option<String>)>,
+) -> Result<Vec<T>> {
+    let mut all = Vec::new();
+    let mut token = None;
+    while all.len() < limit {
+        let (items, next) = page((limit - all.len()).clamp(1, 1000) as u32, token).await?;
+        all.extend(items);
+        token = next;
+        if token.is_none() {
+            break;
+        }
+    }
+    Ok(all)
 }
 
 impl Client {
@@ -119,7 +148,7 @@ impl Client {
             accept: "application/json",
             if_match: None,
             repeat,
-            timeout: Some(REQUEST_TIMEOUT),
+            limit: Limit::Whole(REQUEST_TIMEOUT),
         }
     }
 
@@ -163,11 +192,16 @@ impl Client {
             let answer = self.once(&request, idempotency.as_deref()).await;
             let wait = match &answer {
                 Ok(response) if is_success(response.status()) => {
-                    return answer.map_err(|error| self.unreachable(&error));
+                    return answer.map_err(|error| self.lost(error));
+                }
+                // What lies behind the server did not answer it in time: the change may have happened.
+                Ok(response) if response.status() == StatusCode::SERVICE_UNAVAILABLE => {
+                    lost = true;
+                    retry_after(response).filter(|_| request.repeat != Repeat::Never)
                 }
                 Ok(response) => retry_after(response),
-                Err(error) if error.is_connect() => Some(pause),
-                Err(error) if error.is_builder() => None,
+                Err(Lost::Way(error)) if error.is_connect() => Some(pause),
+                Err(Lost::Way(error)) if error.is_builder() => None,
                 Err(_) if request.repeat != Repeat::Never => {
                     lost = true;
                     Some(pause)
@@ -178,7 +212,7 @@ impl Client {
                 wait.filter(|wait| attempt < self.retries.attempts && began.elapsed() + *wait <= self.retries.within);
             let Some(wait) = again else {
                 return match answer {
-                    Err(error) => Err(self.unreachable(&error)),
+                    Err(error) => Err(self.lost(error)),
                     // The request before had arrived; only its answer was lost.
                     Ok(response)
                         if lost && request.repeat == Repeat::Removal && response.status() == StatusCode::NOT_FOUND =>
@@ -194,10 +228,10 @@ impl Client {
         }
     }
 
-    async fn once(&self, request: &Request, idempotency: Option<&str>) -> reqwest::Result<Response> {
+    async fn once(&self, request: &Request, idempotency: Option<&str>) -> std::result::Result<Response, Lost> {
         let mut builder = self.http.request(request.method.clone(), request.url.clone()).header(ACCEPT, request.accept);
-        if let Some(timeout) = request.timeout {
-            builder = builder.timeout(timeout);
+        if let Limit::Whole(limit) = request.limit {
+            builder = builder.timeout(limit);
         }
         if let Some(key) = &self.key {
             let mut value = HeaderValue::try_from(format!("Bearer {key}")).expect("a key was checked");
@@ -213,7 +247,11 @@ impl Client {
         if let Some(body) = &request.body {
             builder = builder.header(CONTENT_TYPE, "application/json").body(body.clone());
         }
-        builder.send().await
+        let answer = match request.limit {
+            Limit::Whole(_) => builder.send().await,
+            Limit::Head(limit) => tokio::time::timeout(limit, builder.send()).await.map_err(|_| Lost::Silent)?,
+        };
+        answer.map_err(Lost::Way)
     }
 
     /// What an answer says that is no success.
@@ -234,14 +272,31 @@ impl Client {
         }
     }
 
+    fn lost(&self, lost: Lost) -> Error {
+        match lost {
+            Lost::Way(error) => self.unreachable(&error),
+            Lost::Silent => Error::Unreachable { url: self.url().to_string(), cause: LATE.into() },
+        }
+    }
+
     fn unreachable(&self, error: &reqwest::Error) -> Error {
-        let cause = if error.is_timeout() { "it did not answer in time".into() } else { innermost(error) };
+        let cause = if error.is_timeout() { LATE.into() } else { innermost(error) };
         Error::Unreachable { url: self.url().to_string(), cause }
     }
 
     pub(crate) fn not_ours(&self, reason: String) -> Error {
         Error::NotOurs { url: self.url().to_string(), reason }
     }
+}
+
+const LATE: &str = "it did not answer in time";
+
+/// Why there is no answer.
+enum Lost {
+    /// The way to the server, or back.
+    Way(reqwest::Error),
+    /// No head of an answer came in time.
+    Silent,
 }
 
 fn is_success(status: StatusCode) -> bool {

@@ -94,6 +94,12 @@ async fn a_key_is_made_once_and_what_is_gone_is_gone() {
 
     let (client, _) = server(vec![(LOST, String::new()), (GONE, problem(404))]).await;
     client.delete_job("j").await.expect("the first request has removed it");
+    // 503: the store did not answer the server, which cannot know what became of it.
+    let (client, asked) = server(vec![(BUSY, problem(503)); 3]).await;
+    assert_eq!(client.create_key(&key).await.expect_err("it may have been made").code(), Some("c"));
+    assert_eq!(asked.lock().expect("a log").len(), 1);
+    let (client, _) = server(vec![(BUSY, problem(503)), (GONE, problem(404))]).await;
+    client.delete_job("j").await.expect("the first request may have removed it");
     let (client, _) = server(vec![(GONE, problem(404))]).await;
     assert_eq!(client.delete_job("j").await.expect_err("never there").code(), Some("c"));
 }
@@ -104,6 +110,30 @@ async fn others_that_answer_are_told_apart() {
     let (client, _) = server(vec![(html, "<html>".into()), (OK, "{}".into())]).await;
     assert!(matches!(client.whoami().await, Err(Error::NotOurs { .. })));
     assert!(matches!(client.whoami().await, Err(Error::NotOurs { .. })));
+}
+
+#[tokio::test]
+async fn a_silent_server_is_given_up() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    tokio::spawn(async move {
+        // A head that promises more than comes, then not even that.
+        let (mut first, _) = listener.accept().await.expect("a connection");
+        let _ = first.read(&mut [0; 4096]).await;
+        first.write_all(format!("{OK}content-length: 100\r\n\r\nrows").as_bytes()).await.expect("written");
+        let second = listener.accept().await.expect("a connection");
+        std::future::pending::<()>().await;
+        drop((first, second));
+    });
+    let client = Client::new(&url, None).expect("a client").retries(Retries { attempts: 1, within: Duration::ZERO });
+    let pause = Duration::from_millis(200);
+    let response = client.send(client.get(&["views"]).streamed(Duration::from_secs(30))).await.expect("a head");
+    let mut body = crate::Body::new(response, pause);
+    assert_eq!(body.next().await.expect("some"), Some(b"rows".to_vec()));
+    let broken = body.next().await.expect_err("silence");
+    assert!(matches!(&broken, Error::Broken { cause } if cause.contains("nothing came for 0.2 s")), "{broken}");
+    let silent = client.send(client.get(&["views"]).streamed(pause)).await.expect_err("silence");
+    assert!(matches!(&silent, Error::Unreachable { cause, .. } if cause.contains("in time")), "{silent}");
 }
 
 #[tokio::test]

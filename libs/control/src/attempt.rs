@@ -181,7 +181,7 @@ pub struct LedgerRow {
     pub event_time_us: i64,
     pub watermark_us: i64,
     pub epoch: u64,
-    /// The row as JSON.
+    /// The row as JSON, cut to 4 KiB.
     pub row: String,
 }
 
@@ -190,7 +190,9 @@ pub struct LedgerRow {
 pub struct DeadLetter {
     pub source: String,
     pub split: String,
-    pub position: String,
+    /// Of a record that became a row and was found unusable then, it is known only where a table reads dead letters or late rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub position: Option<String>,
     pub code: String,
     pub message: String,
     /// The record, as text where it is UTF-8, else in base64 with `base64:` before it; cut to 4 KiB.

@@ -192,7 +192,7 @@ fn windowed(
     if !windows.is_tumble() {
         kept.push(Field::new("from", DataType::Int64, false));
     }
-    let names = Arc::new(|_| (String::new(), String::new()));
+    let names = Arc::new(|_| ("".into(), "".into()));
     let mut assign = WindowAssign::new(assign, Arc::new(Schema::new(kept)), names);
     let mut partial =
         WindowPartial::new(&WindowSpec { partial_input: false, ..spec.clone() }).expect("the plan is right");
@@ -243,7 +243,7 @@ fn session(input: &[RecordBatch]) {
         shown: vec![],
         operator: "sessions".into(),
     };
-    let names = Arc::new(|_| (String::new(), String::new()));
+    let names = Arc::new(|_| ("".into(), "".into()));
     let mut operator = SessionAggregate::new(&spec, names).expect("the plan is right");
     let mut measure = Measure::begin(input);
     let mut out = Output::new();

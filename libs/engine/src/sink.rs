@@ -112,8 +112,8 @@ impl Prepared {
 
 /// Makes a decided epoch's output visible. Calls come in the order of epochs; a repeated call must change nothing.
 pub trait SinkCommitter: Send {
-    /// How far event time had come at the end of the epoch that is committed next: the minimum over the sources, in microseconds;
-    /// `i64::MIN` before the first watermark, `i64::MAX` at the end of the input.
+    /// How far event time had come at the end of the epoch that is committed next: the minimum over the sources whose rows may
+    /// reach the sink, in microseconds; `i64::MIN` before the first watermark, `i64::MAX` at the end of the input.
     fn watermark(&mut self, _epoch: u64, _watermark_us: i64) {}
 
     /// Committables are in the order of workers.

@@ -37,7 +37,7 @@ pub enum Exit {
     NotFound = 3,
     /// What is there on the server does not allow it: a name is taken, a run is active or has ended.
     Conflict = 4,
-    /// The server cannot be reached, does not know who asks, or has no room now.
+    /// The server (or its store, for who serves) cannot be reached, does not know who asks, or has no room now.
     Unreachable = 5,
     /// A bug of ours.
     Internal = worker::EXIT_INTERNAL as isize,
@@ -69,8 +69,8 @@ pub fn main() -> ExitCode {
     };
     match &arguments.command {
         Command::Attempt { .. } | Command::JobProcess { log_lines: true } => worker::log_lines(),
-        Command::Serve(_) => log(arguments.verbose.max(1)),
-        _ => log(arguments.verbose),
+        Command::Serve(_) => log(arguments.verbose.max(1), true),
+        _ => log(arguments.verbose, false),
     }
     match &arguments.command {
         Command::JobProcess { .. } => return worker::job_process(),
@@ -97,8 +97,8 @@ pub fn main() -> ExitCode {
     exit.into()
 }
 
-/// Warnings always; with -v what goes on, with -vv everything. The terminal's user knows what time it is.
-fn log(verbose: u8) {
+/// Warnings always; with -v what goes on, with -vv everything. A command's user knows what time it is; who reads a server's log does not.
+fn log(verbose: u8, times: bool) {
     let level = match verbose {
         0 => tracing::Level::WARN,
         1 => tracing::Level::INFO,
@@ -106,5 +106,6 @@ fn log(verbose: u8) {
     };
     let subscriber =
         tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_target(verbose > 1);
-    subscriber.with_ansi(output::colours()).without_time().init();
+    let subscriber = subscriber.with_ansi(output::colours());
+    if times { subscriber.init() } else { subscriber.without_time().init() }
 }

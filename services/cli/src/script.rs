@@ -156,13 +156,18 @@ pub fn read(path: &Path) -> Result<Source, Refused> {
     Ok(Source::new(name, text))
 }
 
+/// Whether a file holds a graph rather than SQL: by its name, or, on stdin, by its first letter.
+pub fn is_graph(file: &Path, text: &str) -> bool {
+    file.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"))
+        || (file == Path::new("-") && text.trim_start().starts_with('{'))
+}
+
 fn plan(mut source: Source, arguments: &ScriptArguments) -> Result<Script, Refused> {
     for (key, value) in &arguments.set {
         source.secrets.option(key, value);
     }
     let (overrides, given) = split(arguments);
-    let is_graph = Path::new(&source.name).extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"))
-        || (arguments.file == Path::new("-") && source.text.trim_start().starts_with('{'));
+    let is_graph = is_graph(&arguments.file, &source.text);
     let mut notes = Vec::new();
     let planned = match is_graph {
         true => graph(&source.text, &overrides, &mut notes).map(|graph| sql::Script {
@@ -333,6 +338,12 @@ mod tests {
         let misspelt = GRAPH.replace("\"path\"", "\"pth\"");
         let problems = graph(&misspelt, &overrides, &mut notes).unwrap_err();
         assert_eq!(problems[0].code, "unknown_option", "what nobody knows is not left out");
+    }
+
+    #[test]
+    fn a_graph_is_known_by_its_name_or_its_first_letter() {
+        assert!(is_graph(Path::new("a.JSON"), "") && is_graph(Path::new("-"), " {}"));
+        assert!(!is_graph(Path::new("a.sql"), "{}") && !is_graph(Path::new("-"), "SELECT"));
     }
 
     #[test]

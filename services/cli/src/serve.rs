@@ -1,5 +1,6 @@
 //! `highwater serve`: the server from its configuration to its exit code.
 
+use metadata::MetadataError;
 use server::{Config, StartError};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -68,8 +69,17 @@ async fn to_its_end(config: Config) -> Exit {
         Ok(()) => Exit::Done,
         Err(error) => {
             say(&format!("error: {error}\n"));
-            if matches!(error, StartError::TakenOver(_)) { Exit::Failed } else { Exit::Invalid }
+            exit(&error)
         }
+    }
+}
+
+/// What it means that a server did not start, or had to end.
+fn exit(error: &StartError) -> Exit {
+    match error {
+        StartError::Open { .. } | StartError::Root { .. } => Exit::Invalid,
+        StartError::Store(MetadataError::Unavailable { .. }) => Exit::Unreachable,
+        _ => Exit::Failed,
     }
 }
 
@@ -105,6 +115,23 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+
+    #[test]
+    fn why_a_server_does_not_start_has_its_exit_code() {
+        let address = "0.0.0.0:80".parse().expect("an address");
+        let cause = || std::io::Error::other("x");
+        let away = MetadataError::Unavailable { cause: "x".into(), ambiguous: false };
+        for (error, expected) in [
+            (StartError::Open { address }, Exit::Invalid),
+            (StartError::Root { path: "/x".into(), cause: cause() }, Exit::Invalid),
+            (StartError::Store(away), Exit::Unreachable),
+            (StartError::Store(MetadataError::Unusable("x".into())), Exit::Failed),
+            (StartError::Data { path: "/x".into(), cause: cause() }, Exit::Failed),
+            (StartError::Listen { address, cause: cause() }, Exit::Failed),
+        ] {
+            assert_eq!(exit(&error), expected, "{error}");
+        }
+    }
 
     /// What stands in `docs/service.md` is what stands in the server's configuration.
     #[test]

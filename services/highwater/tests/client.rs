@@ -287,6 +287,14 @@ fn applying_says_what_changes_and_changes_it() {
     let same = server.ask(&format!("submit {file} --apply --parallelism 2 --no-start")).with(0);
     assert!(same.err.contains("job 'totals' stays as it is\n"), "{same:#?}");
 
+    // Who wants to see the plan does not want it to run, also if it is planned here.
+    let explain = server.file("explain.sql", &TOTALS.replace("INSERT INTO", "EXPLAIN INSERT INTO"));
+    for set in ["", "--set tables.totals.connector=blackhole"] {
+        let refused = server.ask(&format!("submit {explain} --name explained {set}")).with(2);
+        assert!(refused.err.contains("remove EXPLAIN"), "{refused:#?}");
+        server.ask("jobs get explained").with(3);
+    }
+
     // Options of tables are set in before it is sent; graphs go as they are.
     let set = "--set tables.totals.connector=blackhole --set epoch.interval=100ms";
     server.ask(&format!("submit {file} --name elsewhere {set} --wait")).with(0);
@@ -424,6 +432,11 @@ fn keys_are_made_before_the_server_and_never_echoed() {
     let made = ended(highwater(&format!("keys create root --role admin --data {data}")).spawn().unwrap()).with(0);
     assert!(made.out.starts_with("hw_") && made.out.lines().count() == 1, "{made:#?}");
     assert!(made.err.contains("created admin key 'root' (key_") && !made.err.contains("hw_"), "{made:#?}");
+    for name in ["", &"n".repeat(129)] {
+        let mut command = highwater(&format!("keys create --role viewer --data {data}"));
+        let wrong = ended(command.arg(name).spawn().unwrap()).with(2);
+        assert!(wrong.err.contains("the name of a key has 1 to 128 characters"), "{wrong:#?}");
+    }
     let taken = ended(highwater(&format!("keys create root --role viewer --data {data}")).spawn().unwrap());
     assert_eq!((taken.code, taken.out.as_str()), (Some(4), ""), "{taken:#?}");
     let key = made.out.trim().to_string();
@@ -516,7 +529,12 @@ struct Terminal {
 }
 
 impl Terminal {
-    fn start(mut command: Command) -> Terminal {
+    fn start(command: Command) -> Terminal {
+        Terminal::but(command, |command| command)
+    }
+
+    /// With other streams than the terminal.
+    fn but(mut command: Command, streams: impl FnOnce(&mut Command) -> &mut Command) -> Terminal {
         let (mut master, mut slave) = (0, 0);
         let size = libc::winsize { ws_row: 40, ws_col: 160, ws_xpixel: 0, ws_ypixel: 0 };
         // SAFETY: both descriptors are of local variables, the size is a local value; the name and modes are left out.
@@ -528,6 +546,7 @@ impl Terminal {
         let (master, slave) = unsafe { (OwnedFd::from_raw_fd(master), OwnedFd::from_raw_fd(slave)) };
         let of = |slave: &OwnedFd| Stdio::from(slave.try_clone().unwrap());
         command.stdin(of(&slave)).stdout(of(&slave)).stderr(of(&slave)).env("TERM", "xterm");
+        streams(&mut command);
         let terminal = slave.as_raw_fd();
         // SAFETY: between fork and exec only system calls; the descriptor is open in the child.
         unsafe {
@@ -557,6 +576,15 @@ impl Terminal {
             }
         });
         Terminal { master, shown, child }
+    }
+
+    /// Whether it shows what is typed.
+    fn echoes(&self) -> bool {
+        // SAFETY: termios is plain data, and the call fills all of it or fails.
+        let mut mode: libc::termios = unsafe { std::mem::zeroed() };
+        // SAFETY: the descriptor is open, the pointer is of a local value.
+        assert_eq!(unsafe { libc::tcgetattr(self.master.as_raw_fd(), &raw mut mode) }, 0);
+        mode.c_lflag & libc::ECHO != 0
     }
 
     fn types(&mut self, text: &str) {
@@ -621,6 +649,15 @@ fn the_shell_reads_completes_and_remembers() {
     std::thread::sleep(Duration::from_secs(1));
     terminal.types("\x03");
     terminal.shows("cancelled");
+    // A server that does not answer holds nobody.
+    let stopped = Stopped::new(&server);
+    for line in ["\\jobs\r", "SELECT item FROM totals;\r"] {
+        terminal.types(line);
+        std::thread::sleep(Duration::from_millis(500));
+        terminal.types("\x03");
+        terminal.shows("cancelled");
+    }
+    drop(stopped);
     terminal.types("\\q\r");
     terminal.ends(0);
     let history = std::fs::read_to_string(state.join("highwater/sql_history")).unwrap();
@@ -640,6 +677,61 @@ fn the_shell_reads_completes_and_remembers() {
     again.ends(0);
 }
 
+/// A server that listens and does not answer, until this is dropped.
+struct Stopped(u32);
+
+impl Stopped {
+    fn new(server: &Server) -> Stopped {
+        signal(server.child.id(), "STOP");
+        Stopped(server.child.id())
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        signal(self.0, "CONT");
+    }
+}
+
+#[test]
+fn a_secret_is_never_shown_and_the_terminal_stays_as_it_was() {
+    let server = Server::start();
+    let create = "connections create broker --kind kafka --option properties.bootstrap.servers=127.0.0.1:1 \
+                  --secret properties.sasl.password";
+    let log = server.folder.path().join("stderr");
+    let file = || std::fs::File::create(&log).unwrap();
+    // Also if the question goes elsewhere.
+    let mut terminal = Terminal::but(server.command(create), |command| command.stderr(file()));
+    let deadline = Instant::now() + PATIENCE;
+    while !std::fs::read_to_string(&log).is_ok_and(|text| text.contains("properties.sasl.password of broker: ")) {
+        assert!(Instant::now() < deadline, "nothing was asked");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    while terminal.echoes() {
+        assert!(Instant::now() < deadline, "the terminal echoes");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    terminal.types("canary-typo\x7f\x7f\x7f\x7fed\r");
+    terminal.shows("secrets");
+    assert!(!terminal.shown.lock().unwrap().contains("canary"));
+    terminal.ends(0);
+
+    let mut terminal = Terminal::start(server.command(&create.replace("broker", "other")));
+    terminal.shows("properties.sasl.password of other: ");
+    terminal.types("canary");
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(!terminal.echoes());
+    terminal.types("\x03");
+    let deadline = Instant::now() + PATIENCE;
+    while terminal.child.try_wait().unwrap().is_none() {
+        assert!(Instant::now() < deadline, "Ctrl-C ends nothing");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(terminal.echoes());
+    terminal.ends(130);
+    server.ask("connections get other").with(3);
+}
+
 #[test]
 fn top_is_live_until_q() {
     let server = Server::start();
@@ -650,7 +742,26 @@ fn top_is_live_until_q() {
     terminal.shows("1 active");
     terminal.shows("live");
     terminal.shows("running");
-    terminal.types("q");
-    terminal.shows("\x1b[?1049l");
+    // It leaves when it is told to, also while the server does not answer.
+    for (key, code) in [("q", 0), ("\x03", 0)] {
+        let stopped = Stopped::new(&server);
+        std::thread::sleep(Duration::from_millis(500));
+        let told = Instant::now();
+        terminal.types(key);
+        terminal.shows("\x1b[?1049l");
+        terminal.ends(code);
+        assert!(told.elapsed() < Duration::from_secs(20), "{:?}", told.elapsed());
+        drop(stopped);
+        // Without keys it goes on until it is interrupted.
+        terminal = Terminal::but(server.command("top --every 200ms"), |command| command.stdin(Stdio::null()));
+        for _ in 0..3 {
+            terminal.shows("1 active");
+        }
+    }
+    signal(terminal.child.id(), "INT");
     terminal.ends(0);
+    // What a server says has a time; the other lines are about it.
+    let log = server.said.lock().unwrap().clone();
+    let line = log.lines().find(|line| line.contains("INFO")).unwrap_or_else(|| panic!("{log}"));
+    assert!(line.starts_with("20") && line.split_once('T').is_some_and(|(day, _)| day.len() == 10), "{line}");
 }

@@ -2,10 +2,13 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Deref;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
+use api::IdKind;
 use metadata::MetadataStore;
 use tokio::sync::{Semaphore, watch};
+use uuid::Uuid;
 use views::{ViewError, ViewFiles};
 
 use crate::attempts::Attempts;
@@ -28,10 +31,12 @@ pub struct Parts {
     pub metrics: ServerMetrics,
     /// Idempotency keys of requests that are being answered.
     pub in_flight: Mutex<HashSet<(String, String, String)>>,
-    /// The durable versions of views, by name; what was read last is kept open.
-    pub view_files: Mutex<HashMap<String, Arc<ViewFiles>>>,
+    /// The durable versions of views, by job and name; what was read last is kept open.
+    pub view_files: Mutex<HashMap<(Uuid, String), Arc<ViewFiles>>>,
     /// A permit for each query that may run.
     pub queries: Arc<Semaphore>,
+    /// A permit for each process that checks tables and connections.
+    pub checks: Semaphore,
     /// True once the server ends.
     pub stopping: watch::Sender<bool>,
 }
@@ -42,7 +47,7 @@ pub struct Settled {
     /// The server listens on a loopback address only.
     pub loopback: bool,
     /// The program, to start processes of runs with.
-    pub program: std::path::PathBuf,
+    pub program: PathBuf,
 }
 
 impl Deref for Settled {
@@ -58,15 +63,26 @@ impl App {
         App(Arc::new(parts))
     }
 
+    /// Where the views of a job are. A name may pass from one job to another; rows do not.
+    pub fn views_dir(&self, job_id: Uuid) -> PathBuf {
+        self.config.data.join("views").join(IdKind::Job.text(job_id))
+    }
+
     /// The durable versions of a view.
-    pub fn view_files(&self, view: &str) -> Result<Arc<ViewFiles>, ViewError> {
+    pub fn view_files(&self, view: &metadata::View) -> Result<Arc<ViewFiles>, ViewError> {
         let mut all = self.view_files.lock().expect("nothing panics while it holds the map");
-        if let Some(files) = all.get(view) {
+        let name = (view.job_id, view.name.clone());
+        if let Some(files) = all.get(&name) {
             return Ok(files.clone());
         }
-        let files = Arc::new(ViewFiles::new(&self.config.data.join("views"), view)?);
-        all.insert(view.to_string(), files.clone());
+        let files = Arc::new(ViewFiles::new(&self.views_dir(view.job_id), &view.name)?);
+        all.insert(name, files.clone());
         Ok(files)
+    }
+
+    /// Forgets the views of a job that was deleted.
+    pub fn forget_views(&self, job_id: Uuid) {
+        self.view_files.lock().expect("nothing panics while it holds the map").retain(|(job, _), _| *job != job_id);
     }
 
     pub fn is_stopping(&self) -> bool {

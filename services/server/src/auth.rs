@@ -1,10 +1,11 @@
 //! Who asks, and what they may.
 //!
 //! A key is `hw_` and 256 random bits; the store has its sha256 only. While there is no key, a server on a loopback address takes every
-//! request as `local`, an admin, if it names a loopback host: a page in a browser on the same machine cannot reach it by another name.
+//! request as `local`, an admin, if it names a loopback host and comes from no page of another: a browser on the same machine is no way in.
 
 use std::collections::HashMap;
 use std::sync::RwLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use api::{IdKind, Role};
@@ -36,6 +37,11 @@ pub struct Caller {
 }
 
 impl Caller {
+    /// Who may use the store itself, and asks nobody.
+    pub fn local() -> Caller {
+        Caller { principal: "local".into(), role: Role::Admin, request_id: uuid::Uuid::now_v7().simple().to_string() }
+    }
+
     /// A change that this caller makes.
     pub fn change(&self, action: &str, object: &str, detail: Value) -> Change {
         Change {
@@ -82,12 +88,16 @@ type ByHash = HashMap<Vec<u8>, ApiKey>;
 #[derive(Default)]
 pub struct Keys {
     known: RwLock<Option<(Instant, ByHash)>>,
+    /// Counts changes: what was read before the last one is not kept.
+    changes: AtomicU64,
 }
 
 impl Keys {
     /// Forgets what is known; the next request reads the store.
     pub fn changed(&self) {
-        *self.known.write().expect("nothing panics while it holds the keys") = None;
+        let mut known = self.known.write().expect("nothing panics while it holds the keys");
+        self.changes.fetch_add(1, Ordering::SeqCst);
+        *known = None;
     }
 
     /// Looks at the keys that are not revoked. When the store cannot be reached, the last ones known count.
@@ -101,12 +111,16 @@ impl Keys {
         {
             return Ok(look(keys));
         }
+        let changes = self.changes.load(Ordering::SeqCst);
         match store.keys().await {
             Ok(keys) => {
                 let valid = keys.into_iter().filter(|key| key.revoked_at.is_none());
                 let map: ByHash = valid.map(|key| (key.hash.clone(), key)).collect();
                 let seen = look(&map);
-                *self.known.write().expect("nothing panics while it holds the keys") = Some((Instant::now(), map));
+                let mut known = self.known.write().expect("nothing panics while it holds the keys");
+                if self.changes.load(Ordering::SeqCst) == changes {
+                    *known = Some((Instant::now(), map));
+                }
                 Ok(seen)
             }
             Err(error) => {
@@ -129,6 +143,7 @@ pub async fn identify(State(app): State<App>, mut request: Request, next: Next) 
         request_id: request.extensions().get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default(),
         key: bearer(request.headers()).map(str::to_string),
         host: host(&request),
+        origin: request.headers().get(header::ORIGIN).map(|origin| String::from_utf8_lossy(origin.as_bytes()).into()),
     };
     let guesses = asked.key.is_some();
     match caller(&app, asked).await {
@@ -159,6 +174,8 @@ struct Asked {
     request_id: String,
     key: Option<String>,
     host: String,
+    /// Of the page that asks, if a browser does.
+    origin: Option<String>,
 }
 
 async fn caller(app: &App, asked: Asked) -> ApiResult<Caller> {
@@ -180,6 +197,9 @@ async fn caller(app: &App, asked: Asked) -> ApiResult<Caller> {
         }
         None => {
             loopback_host(&asked.host)?;
+            if let Some(origin) = &asked.origin {
+                loopback_host(origin.split_once("://").map_or("", |(_, host)| host))?;
+            }
             Ok(Caller { principal: "local".into(), role: Role::Admin, request_id })
         }
     }

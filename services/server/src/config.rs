@@ -1,6 +1,7 @@
 //! How the server runs. A file in JSON with these names, or the arguments of `highwater serve`, which come before it.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use control::attempt::Egress;
@@ -35,7 +36,7 @@ pub struct Config {
     /// Queries that run at once; more are refused. Default: 8.
     pub max_active_queries: usize,
     /// Requests per second and caller; more are refused for a while. Default: 20000.
-    pub requests_per_second: u32,
+    pub requests_per_second: NonZeroU32,
 }
 
 impl Default for Config {
@@ -52,7 +53,7 @@ impl Default for Config {
             query_timeout: std::time::Duration::from_secs(60),
             query_memory_bytes: 1 << 30,
             max_active_queries: 8,
-            requests_per_second: 20_000,
+            requests_per_second: NonZeroU32::new(20_000).expect("it is not zero"),
         }
     }
 }
@@ -96,6 +97,8 @@ mod tests {
         assert_eq!(config.query_timeout, std::time::Duration::from_secs(5));
         assert_eq!(config.egress(), Egress { loopback: true, anywhere: false, allowed: vec!["kafka:9092".into()] });
         assert!(Config::default().egress().loopback && !Config::default().egress().anywhere);
-        assert!(Config::from_json(r#"{"query-timeot": "5s"}"#).is_err());
+        for wrong in [r#"{"query-timeot": "5s"}"#, r#"{"requests-per-second": 0}"#] {
+            assert!(Config::from_json(wrong).is_err(), "{wrong}");
+        }
     }
 }

@@ -336,7 +336,10 @@ fn add_common_answers(document: &mut Value) {
                 add("415", "The body is not JSON");
                 add("422", "The body is not valid: everything that is wrong is listed");
             }
-            let creates = method == "post" && answers.keys().any(|status| ["201", "202"].contains(&status.as_str()));
+            // A key is not kept, so it cannot be shown again.
+            let creates = method == "post"
+                && path != "/api/v1/keys"
+                && answers.keys().any(|status| ["201", "202"].contains(&status.as_str()));
             if creates {
                 answers.entry("409").or_insert_with(|| problem("The state does not allow it"));
                 let parameters = operation.as_object_mut().expect("an operation is an object").entry("parameters");

@@ -80,7 +80,7 @@ pub fn failure(failure: &attempt::Failure) -> api::RunFailure {
     let (detail, hint) = crate::problem::told(&failure.code, &failure.message, failure.hint.as_deref());
     api::RunFailure {
         problem: api::Problem {
-            kind: format!("/docs/problems/{}", failure.code),
+            kind: "/docs/problems/run_failed".into(),
             title: "The run failed".into(),
             status,
             detail,

@@ -95,6 +95,10 @@ pub async fn test_connection(app: &App, kind: &str, options: BTreeMap<String, St
 }
 
 async fn ask(app: &App, question: &Question, timeout: Duration) -> ApiResult<Answer> {
+    let waited = tokio::time::timeout(CHECK_TIMEOUT, app.checks.acquire()).await;
+    let Ok(Ok(_permit)) = waited else {
+        return Err(ApiError::new("not_ready", "the server checks as many tables and connections as it can"));
+    };
     let asked = async {
         let mut child = Command::new(&app.config.program)
             .arg("inspect")

@@ -12,6 +12,7 @@ pub mod document;
 mod facts;
 mod http;
 mod inspect;
+pub mod keys;
 mod metrics;
 mod planning;
 mod problem;
@@ -21,7 +22,7 @@ mod sealing;
 mod start;
 mod time;
 
-pub use auth::new_key;
+pub use auth::Caller;
 pub use config::Config;
 pub use problem::ApiError;
 pub use start::{StartError, open_store, serve};

@@ -66,6 +66,8 @@ impl fmt::Debug for Live {
 
 enum Figure {
     Counter(u64),
+    /// Of microseconds.
+    Seconds(u64),
     Gauge(f64),
 }
 
@@ -93,6 +95,7 @@ impl Collector for Live {
                     let one: MetricEncoder<'_> = metric.encode_family(&labels)?;
                     match figure {
                         Figure::Counter(value) => ConstCounter::new(value).encode(one)?,
+                        Figure::Seconds(us) => ConstCounter::new(us as f64 / 1e6).encode(one)?,
                         Figure::Gauge(value) => ConstGauge::new(value).encode(one)?,
                     }
                 }
@@ -103,7 +106,7 @@ impl Collector for Live {
             runs.iter().filter_map(|(id, status)| Some((vec![("run", id.clone())], of(status)?))).collect::<Vec<_>>()
         };
         let lag = |mark: Option<i64>| {
-            mark.filter(|mark| *mark != i64::MAX).map(|mark| Figure::Gauge((now_us - mark) as f64 / 1e6))
+            mark.filter(|mark| *mark != i64::MAX).map(|mark| Figure::Gauge(now_us.saturating_sub(mark) as f64 / 1e6))
         };
         use MetricType::{Counter as C, Gauge as G};
         family(
@@ -141,7 +144,7 @@ impl Collector for Live {
             "run_cpu_seconds",
             "Processor time of the run's processes",
             C,
-            per_run(&|s| Some(Figure::Counter(s.cpu_us / 1_000_000))),
+            per_run(&|s| Some(Figure::Seconds(s.cpu_us))),
         )?;
 
         let per_operator = |of: &dyn Fn(&control::attempt::OperatorStatus) -> Option<Figure>| {
@@ -188,7 +191,7 @@ impl Collector for Live {
             "operator_busy_seconds",
             "Time that the stage worked",
             C,
-            per_operator(&|o| Some(Figure::Counter(total(o, |t| t.busy_us) / 1_000_000))),
+            per_operator(&|o| Some(Figure::Seconds(total(o, |t| t.busy_us)))),
         )?;
         family(
             "operator_state_bytes",

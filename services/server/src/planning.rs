@@ -1,6 +1,7 @@
 //! From the SQL or graph of a request to what a job version stores, or everything that is wrong with it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use api::{ColumnFacts, Delivery, GraphValidation, JobLimits, JobSpec, NodeFacts, ProblemItem};
@@ -360,24 +361,28 @@ fn differences(one: &Value, other: &Value, at: &str, found: &mut Vec<String>) {
     }
 }
 
-/// Directories that a graph writes, in one spelling.
-pub fn outputs(graph: &Graph) -> Vec<String> {
+/// Directories that a graph writes, in one spelling, however they are named and whether they exist or not.
+pub async fn outputs(graph: &Graph) -> ApiResult<Vec<String>> {
     let written = graph.nodes.iter().filter_map(|node| match &node.operator {
         Operator::Sink(graph::Sink { connector: SinkConnector::Filesystem(files), .. }) => Some(&files.path),
         _ => None,
     });
-    let spelled = |path: &String| {
-        let path = path.strip_prefix("file://").unwrap_or(path);
-        let path = path.strip_prefix("s3a://").map_or_else(|| path.to_string(), |rest| format!("s3://{rest}"));
-        if path.starts_with("s3://") {
-            return path.trim_end_matches('/').to_string();
-        }
-        // A directory that exists has one real path; of another the text has to do.
-        let real =
-            std::fs::canonicalize(&path).unwrap_or_else(|_| std::path::PathBuf::from(&path).components().collect());
-        real.display().to_string()
-    };
-    written.map(spelled).collect()
+    let written: Vec<String> = written.cloned().collect();
+    let spelled = tokio::task::spawn_blocking(move || written.iter().map(|path| spelled(path)).collect());
+    spelled.await.map_err(ApiError::internal)
+}
+
+fn spelled(path: &str) -> String {
+    let path = path.strip_prefix("file://").unwrap_or(path);
+    let path = path.strip_prefix("s3a://").map_or_else(|| path.to_string(), |rest| format!("s3://{rest}"));
+    if path.starts_with("s3://") {
+        return path.trim_end_matches('/').to_string();
+    }
+    // What exists of it may lead elsewhere through a link; what does not exist yet is as it stands.
+    let path = Path::new(&path);
+    let real = path.ancestors().find_map(|part| Some((part, std::fs::canonicalize(part).ok()?)));
+    let whole = real.and_then(|(part, real)| Some(real.join(path.strip_prefix(part).ok()?)));
+    whole.unwrap_or_else(|| path.to_path_buf()).components().collect::<PathBuf>().display().to_string()
 }
 
 /// Names of the connections that a graph uses.

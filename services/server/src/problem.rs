@@ -55,6 +55,7 @@ pub const KINDS: &[Kind] = &[
     ("too_many_requests", 429, "Too many requests", "Wait as long as `retry-after` says."),
     ("too_many_runs", 429, "Too many runs are active", "Stop one, or raise the limit of the server."),
     ("headers_too_large", 431, "The headers are too large", "At most 16 KiB and 100 fields are read."),
+    ("run_failed", 422, "The run failed", "The code of its failure says why, and its detail on what: those of tables are listed with the connectors in the documentation. `fault` says whose it is (yours, of another system, of Highwater), `retryable` whether the same run may succeed when it is started again."),
     ("internal", 500, "Something is broken in Highwater", "The log of the server has the cause under the request id. Please report it."),
     ("metadata_unavailable", 503, "The metadata store cannot be reached", "Running jobs go on. Ask again as `retry-after` says; if the detail says that a disk is full, someone must make room on it first."),
     ("not_ready", 503, "The server is not ready", "It starts or ends: ask again."),
@@ -165,7 +166,7 @@ impl From<MetadataError> for ApiError {
         match error {
             MetadataError::NotFound { kind, .. } => {
                 let code = match kind {
-                    "job" | "job version" => "job_not_found",
+                    "job" | "version" => "job_not_found",
                     "run" => "run_not_found",
                     "operation" => "operation_not_found",
                     "view" => "view_not_found",
@@ -192,9 +193,9 @@ impl From<MetadataError> for ApiError {
             MetadataError::Stale { .. } => ApiError::new("precondition_failed", detail),
             MetadataError::RunActive { run_id, state } => {
                 let run = api::IdKind::Run.text(run_id);
-                ApiError::new("run_active", format!("{run} of the job is {state}")).hint(
-                    "wait for its end, or stop it with POST /api/v1/runs/{run}/stop; allowed now: stop now, stop drain",
-                )
+                ApiError::new("run_active", format!("{run} of the job is {state}")).hint(format!(
+                    "wait for its end, or stop it with POST /api/v1/runs/{run}/stop; allowed now: stop now, stop drain"
+                ))
             }
             MetadataError::InUse { .. } => ApiError::new("in_use", detail),
             MetadataError::Moved { .. } => ApiError::new("invalid_state", detail),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 /// Failed attempts to identify oneself per second, all together.
 const FAILURES_PER_SECOND: f64 = 20.0;
-/// More callers than this are forgotten, the longest silent first.
+/// With more callers than this, those that have been silent for ten seconds are forgotten: their buckets are full.
 const CALLERS_MAX: usize = 10_000;
 
 /// A bucket holds what may be taken at once; it fills at `per_second`.

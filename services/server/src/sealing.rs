@@ -32,25 +32,15 @@ impl Sealing {
 
     /// Reads the key from a file that only its owner can read, or makes one.
     pub fn open(path: &Path) -> std::io::Result<Sealing> {
-        let mut key = [0; 32];
-        match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
-            Ok(mut file) => {
-                getrandom::fill(&mut key).map_err(std::io::Error::other)?;
-                file.write_all(&key)?;
-                file.sync_all()?;
-                if let Some(directory) = path.parent() {
-                    File::open(directory)?.sync_all()?;
-                }
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-                let mut file = File::open(path)?;
-                if file.metadata()?.mode() & 0o077 != 0 {
-                    return Err(std::io::Error::other("others than its owner can read it: chmod 600"));
-                }
-                file.read_exact(&mut key).map_err(|_| std::io::Error::other("it is shorter than 32 bytes"))?;
-            }
-            Err(error) => return Err(error),
+        if !path.try_exists()? {
+            make_key(path)?;
         }
+        let mut file = File::open(path)?;
+        if file.metadata()?.mode() & 0o077 != 0 {
+            return Err(std::io::Error::other("others than its owner can read it: chmod 600"));
+        }
+        let mut key = [0; 32];
+        file.read_exact(&mut key).map_err(|_| std::io::Error::other("it is shorter than 32 bytes"))?;
         Ok(Sealing { key })
     }
 
@@ -78,8 +68,36 @@ impl Sealing {
         Sha256::new().chain_update(b"paging").chain_update(self.key).finalize().into()
     }
 
+    /// Stands for a text that may hold a secret: whoever reads the store alone cannot try out which text it was.
+    pub fn fingerprint(&self, hash: &[u8]) -> Vec<u8> {
+        let key: [u8; 32] = Sha256::new().chain_update(b"fingerprint").chain_update(self.key).finalize().into();
+        Sha256::new().chain_update(key).chain_update(hash).finalize().to_vec()
+    }
+
     fn cipher(&self) -> XChaCha20Poly1305 {
         XChaCha20Poly1305::new((&self.key).into())
+    }
+}
+
+/// The file appears whole or not at all: a server that is killed meanwhile leaves no half of a key. Of two, the first one's stays.
+fn make_key(path: &Path) -> std::io::Result<()> {
+    let mut key = [0; 32];
+    getrandom::fill(&mut key).map_err(std::io::Error::other)?;
+    let mut suffix = [0; 8];
+    getrandom::fill(&mut suffix).map_err(std::io::Error::other)?;
+    let made = path.with_extension(format!("{:016x}", u64::from_le_bytes(suffix)));
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&made)?;
+    file.write_all(&key)?;
+    file.sync_all()?;
+    let linked = std::fs::hard_link(&made, path);
+    std::fs::remove_file(&made)?;
+    match linked {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    match path.parent() {
+        Some(directory) => File::open(directory)?.sync_all(),
+        None => Ok(()),
     }
 }
 
@@ -106,6 +124,7 @@ mod tests {
         let path = directory.path().join("key");
         let first = Sealing::open(&path).expect("made");
         assert_eq!(Sealing::open(&path).expect("read").key, first.key);
+        assert_eq!(std::fs::read_dir(directory.path()).expect("a directory").count(), 1);
         std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644)).expect("chmod");
         assert!(Sealing::open(&path).expect_err("open to all").to_string().contains("chmod 600"));
     }

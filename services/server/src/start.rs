@@ -24,6 +24,10 @@ use crate::{Config, attempts, auth, rest};
 const GRACE: Duration = Duration::from_secs(10);
 const RENEW: Duration = Duration::from_secs(3);
 const FORGET: Duration = Duration::from_secs(600);
+/// Between two looks for runs that nobody follows.
+const TAKE_UP: Duration = Duration::from_secs(5);
+/// Processes that check tables and connections at once.
+const CHECKS_MAX: usize = 8;
 /// Operations and stored answers are kept this long.
 const KEPT_DAYS: i64 = 7;
 
@@ -76,7 +80,8 @@ pub async fn serve(
     let store = open_store(&config).await?;
     let term = store.lead(&format!("{}/{}", hostname(), std::process::id())).await?;
     let loopback = config.listen.ip().is_loopback();
-    if !loopback && !store.keys().await?.iter().any(|key| key.revoked_at.is_none()) {
+    let valid = |key: &metadata::ApiKey| key.revoked_at.is_none() && key.expires_at.is_none_or(|at| at > Utc::now());
+    if !loopback && !store.keys().await?.iter().any(valid) {
         return Err(StartError::Open { address: config.listen });
     }
     let listener =
@@ -87,23 +92,28 @@ pub async fn serve(
         store,
         sealing,
         keys: auth::Keys::default(),
-        rates: crate::rates::Rates::new(config.requests_per_second),
+        rates: crate::rates::Rates::new(config.requests_per_second.get()),
         attempts: attempts::Attempts::default(),
         metrics: crate::metrics::ServerMetrics::default(),
         in_flight: Default::default(),
         view_files: Default::default(),
-        queries: Arc::new(Semaphore::new(config.max_active_queries)),
+        queries: Arc::new(Semaphore::new(config.max_active_queries.min(Semaphore::MAX_PERMITS))),
+        checks: Semaphore::new(CHECKS_MAX),
         stopping: watch::Sender::new(false),
         config: Settled { loopback, program, config },
     });
     attempts::take_up(&app).await?;
     tokio::task::spawn_blocking(body::prepare);
-    let (end, ended) = watch::channel(false);
+    tokio::task::spawn_blocking({
+        let app = app.clone();
+        move || rest::remove_left_queries(&app)
+    });
     let lost = keep_leading(app.clone(), term);
     let forgetting = tokio::spawn(forget(app.clone()));
+    let taking_up = tokio::spawn(take_up(app.clone()));
     tracing::info!(%address, "the server is ready");
     ready(address);
-    let serving = listen::serve(listener, router(app.clone()), ended, GRACE);
+    let serving = listen::serve(listener, router(app.clone()), app.stopping.subscribe(), GRACE);
     let mut stop = stop;
     let stopping = async {
         let cause = tokio::select! {
@@ -111,11 +121,11 @@ pub async fn serve(
             lost = lost => Some(lost),
         };
         app.stopping.send_replace(true);
-        end.send_replace(true);
         cause
     };
     let ((), cause) = tokio::join!(serving, stopping);
     forgetting.abort();
+    taking_up.abort();
     tracing::info!("the server has ended; active runs go on");
     match cause {
         Some(error) => Err(StartError::TakenOver(error)),
@@ -143,10 +153,13 @@ async fn not_allowed() -> ApiError {
     ApiError::new("method_not_allowed", "the path does not take this method")
 }
 
-/// No request takes for ever; a stream that has begun may.
+/// No request takes for ever; a stream that has begun may, and queries have limits of their own.
 async fn time_limit(request: axum::extract::Request, next: axum::middleware::Next) -> axum::response::Response {
     use axum::response::IntoResponse;
-    match tokio::time::timeout(layers::REQUEST_TIMEOUT + Duration::from_secs(30), next.run(request)).await {
+    if request.uri().path() == rest::QUERY_PATH {
+        return next.run(request).await;
+    }
+    match tokio::time::timeout(layers::ANSWER_TIMEOUT, next.run(request)).await {
         Ok(response) => response,
         Err(_) => ApiError::new("not_ready", "the server could not answer in its time").into_response(),
     }
@@ -160,6 +173,16 @@ async fn keep_leading(app: App, term: i64) -> MetadataError {
             Err(error @ MetadataError::Owned(_)) => return error,
             Err(error) => tracing::warn!(%error, "the lease of the metadata store was not renewed"),
             Ok(()) => {}
+        }
+    }
+}
+
+/// A start or a stop may be stored although the store could not say so.
+async fn take_up(app: App) {
+    loop {
+        tokio::time::sleep(TAKE_UP).await;
+        if let Err(error) = attempts::take_up(&app).await {
+            tracing::debug!(%error, "active runs were not looked through");
         }
     }
 }

@@ -9,9 +9,14 @@ use control::inspect::{Answer, Found, Question, Step};
 use views::PublishedBy;
 
 use crate::access::{Access, egress};
+use crate::close_up;
 
 /// Answers the question on standard input.
 pub fn inspect_process() -> ExitCode {
+    if let Err(error) = close_up() {
+        eprintln!("highwater: cannot keep others from looking into the process: {error}");
+        return ExitCode::FAILURE;
+    }
     let mut text = Vec::new();
     let read = std::io::stdin().lock().read_to_end(&mut text);
     let Some(question) = read.ok().and_then(|_| serde_json::from_slice::<Question>(&text).ok()) else {

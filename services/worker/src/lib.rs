@@ -8,9 +8,11 @@
 
 mod access;
 mod hosted;
+mod huge_pages;
 mod inspect;
 mod log;
 mod panics;
+mod processes;
 
 use std::io::{BufRead, PipeWriter, Read, Write};
 use std::process::{ExitCode, Stdio};
@@ -110,7 +112,12 @@ fn start(arguments: &[String], instruction: &Instruction) -> std::io::Result<(Ch
 
 /// What a further process does, from its start to its end: takes part in the attempt that its standard input names.
 pub fn job_process() -> ExitCode {
+    huge_pages::none_yet();
     report_panics(true);
+    if let Err(error) = close_up() {
+        log::tell(&format!("cannot keep others from looking into the process: {error}"));
+        return ExitCode::FAILURE;
+    }
     let mut line = String::new();
     let read = std::io::stdin().lock().read_line(&mut line);
     let instruction = match read.map(|_| serde_json::from_str::<Instruction>(&line)) {
@@ -130,6 +137,7 @@ pub fn job_process() -> ExitCode {
     };
     let index = instruction.launch.identity.index;
     let registry = Arc::new(instruction.access.registry());
+    runtime.spawn(huge_pages::once_large());
     let joined = runtime.block_on(join_attempt(instruction.launch, registry));
     runtime.shutdown_background();
     match joined {
@@ -144,6 +152,18 @@ pub fn job_process() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// To be called before the process reads a secret, and by every process for itself, since a new program begins open again: its core must
+/// not lie about, and no other process of this user may look into it. Some files of this process in `/proc` are not this user's any more
+/// afterwards.
+fn close_up() -> std::io::Result<()> {
+    let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: setrlimit reads the structure that it is given, prctl its arguments.
+    let refused = unsafe {
+        libc::setrlimit(libc::RLIMIT_CORE, &none) != 0 || libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) != 0
+    };
+    if refused { Err(std::io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Readers and writers of files block a thread each for as long as they live, and every worker has its own: there must always be one left

@@ -1,5 +1,6 @@
 //! What a panic says and does: one line, without a trace, and the end of the process.
 
+use std::cell::Cell;
 use std::io::{IsTerminal, Write};
 use std::panic::PanicHookInfo;
 use std::time::Duration;
@@ -25,7 +26,8 @@ pub fn cause(error: RunError) -> RunError {
     lost.hint("look for a message of that process above, and for memory that ran out")
 }
 
-/// From now on a panic prints one line, and ends the process with [`EXIT_INTERNAL`]; with two exceptions. A worker thread's panic is caught
+/// From now on a panic prints one line, and ends the process with [`EXIT_INTERNAL`]; with three exceptions. One in [`answering`] ends
+/// what is answered. A worker thread's panic is caught
 /// by the engine and becomes the cause of the run's end. timely's communication panics when a peer is gone, also at the end of a
 /// run that went well; the leader learns of a lost process, and says so, by itself. A further process (`taking_part`) that nobody ends
 /// for it ends itself.
@@ -36,6 +38,9 @@ pub fn report_panics(taking_part: bool) {
 /// As [`report_panics`]; before the process ends, `last` gets what is said.
 pub fn report_panics_with(taking_part: bool, last: impl Fn(&str) + Send + Sync + 'static) {
     std::panic::set_hook(Box::new(move |panic| {
+        if ANSWERING.get() {
+            return say(&message(panic));
+        }
         let thread = std::thread::current();
         let name = thread.name().unwrap_or_default();
         let communicates =
@@ -59,6 +64,25 @@ pub fn report_panics_with(taking_part: bool, last: impl Fn(&str) + Send + Sync +
             std::process::exit(EXIT_INTERNAL.into());
         }
     }));
+}
+
+thread_local! {
+    /// The thread makes an answer for somebody who looks at the run.
+    static ANSWERING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Does what an answer needs: a panic in it prints its line, and ends the answer, not the process. To be called on a thread that whoever
+/// waits for the answer joins, or whose channel they see close.
+pub fn answering<T>(answer: impl FnOnce() -> T) -> T {
+    struct Restore;
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            ANSWERING.set(false);
+        }
+    }
+    ANSWERING.set(true);
+    let _restore = Restore;
+    answer()
 }
 
 fn message(panic: &PanicHookInfo) -> String {
@@ -85,6 +109,16 @@ fn say(text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_panic_in_an_answer_ends_the_answer_only() {
+        let before = std::panic::take_hook();
+        report_panics(false);
+        let answered = std::thread::spawn(|| answering(|| panic!("on purpose"))).join();
+        std::panic::set_hook(before);
+        assert!(answered.is_err());
+        assert!(!ANSWERING.get());
+    }
 
     #[test]
     fn a_worker_that_met_a_broken_connection_is_no_bug() {

@@ -9,8 +9,12 @@ use integration_tests::program;
 use integration_tests::rest::{Document, Highwater};
 use reqwest::Method;
 use serde_json::{Value, json};
+use test_support::kafka::{self, PLAIN_LOGIN};
+use test_support::postgres::Postgres;
+use test_support::registry::SchemaRegistry;
 
 use super::{counts, fresh, totals};
+use crate::s3;
 
 /// What each operation needs. One that is not in here fails the test: whoever adds an operation decides it.
 const NEEDS: &[(&str, &[&str])] = &[
@@ -292,26 +296,15 @@ fn a_secret_is_nowhere_but_sealed() {
     // A run that is given it, and fails for want of a broker.
     let sql = "CREATE TABLE s (l STRING) WITH ('connector' = 'kafka', 'connection' = 'broker', 'topic' = 't', 'format' = 'json');
                CREATE TABLE t (l STRING) WITH ('connector' = 'blackhole'); INSERT INTO t SELECT l FROM s";
-    let job = keep(server.post("/api/v1/jobs", &json!({"name": "uses-it", "sql": sql})).send());
-    if job.status == 201 {
-        let run = job.json()["run"].clone();
-        std::thread::sleep(Duration::from_secs(2));
-        for part in ["", "/logs?lines=5000", "/errors", "/graph", "/watermarks", "/events", "/metrics"] {
-            keep(server.get(&format!("/api/v1/runs/{}{part}", run["id"].as_str().unwrap())).expect(200));
-        }
-        let pid = server.process_of_any(&run);
-        if let Some(pid) = pid {
-            for file in ["environ", "cmdline"] {
-                let text = std::fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
-                assert!(!String::from_utf8_lossy(&text).contains(SECRET), "{file} of the process");
-            }
-        }
-        server.delete("/api/v1/connections/broker").header("if-match", "*").refused(409, "in_use");
-        keep(
-            server.post(&format!("/api/v1/runs/{}/stop", run["id"].as_str().unwrap()), &json!({"mode": "now"})).send(),
-        );
-        server.wait_for_end(&run);
+    let job = keep(server.post("/api/v1/jobs", &json!({"name": "uses-it", "sql": sql})).expect(201));
+    let run = server.wait_for_run(&job.json()["run"], "a broker is waited for", |run| run["waiting_for"].is_string());
+    for part in PARTS_OF_RUN {
+        keep(server.get(&format!("/api/v1/runs/{}{part}", run["id"].as_str().unwrap())).expect(200));
     }
+    assert_not_told(server.process_of(&run), &[SECRET]);
+    server.delete("/api/v1/connections/broker").header("if-match", "*").refused(409, "in_use");
+    keep(server.post(&format!("/api/v1/runs/{}/stop", run["id"].as_str().unwrap()), &json!({"mode": "now"})).send());
+    server.wait_for_end(&run);
     for path in ["/api/v1/connections/broker", "/api/v1/jobs/uses-it", "/api/v1/audit", "/metrics", "/api/v1/runs"] {
         keep(server.get(path).send());
     }
@@ -322,6 +315,109 @@ fn a_secret_is_nowhere_but_sealed() {
     let mut files = 0;
     search(&server.data(), SECRET.as_bytes(), &mut files);
     assert!(files > 3, "{files} files were looked at");
+}
+
+const PARTS_OF_RUN: [&str; 7] = ["", "/logs?lines=5000", "/errors", "/graph", "/watermarks", "/events", "/metrics"];
+
+/// What others can see of a process of ours.
+fn assert_not_told(pid: u32, secrets: &[&str]) {
+    for file in ["environ", "cmdline"] {
+        let text = std::fs::read(format!("/proc/{pid}/{file}")).unwrap();
+        let text = String::from_utf8_lossy(&text).into_owned();
+        assert!(!text.is_empty(), "{file} of {pid}");
+        for secret in secrets {
+            assert!(!text.contains(secret), "{file} of the process holds {secret}");
+        }
+    }
+}
+
+/// Logged in with, and not only stored: a broker, a registry, an object store, the metadata store.
+#[test]
+fn what_was_logged_in_with_is_nowhere_but_sealed() {
+    let (user, broker) = PLAIN_LOGIN;
+    let registry = SchemaRegistry::start_closed("Basic dXNlcjpjYW5hcnktcmVnaXN0cnktNmUwMQ==");
+    let database = Postgres::shared();
+    let server = Highwater::configured(&json!({"database": database.database()}));
+    let topic = kafka::shared().topic("sealed", 1);
+    let connections = [
+        json!({
+            "name": "broker", "kind": "kafka",
+            "options": {"properties.bootstrap.servers": kafka::shared().sasl_servers(),
+                "properties.security.protocol": "SASL_PLAINTEXT", "properties.sasl.mechanism": "PLAIN",
+                "properties.sasl.username": user, "avro-confluent.url": registry.url()},
+            "secrets": {"properties.sasl.password": broker,
+                "avro-confluent.basic-auth.user-info": "user:canary-registry-6e01"},
+        }),
+        json!({
+            "name": "store", "kind": "s3", "options": {"s3.endpoint": s3::endpoint(), "s3.region": "us-east-1"},
+            "secrets": {"s3.access-key": "canary-s3-access-93b2", "s3.secret-key": "canary-s3-secret-3c7d"},
+        }),
+    ];
+    let secrets = [
+        broker,
+        "canary-registry-6e01",
+        "dXNlcjpjYW5hcnktcmVnaXN0cnktNmUwMQ==",
+        "canary-s3-access-93b2",
+        "canary-s3-secret-3c7d",
+        database.password(),
+    ];
+    let mut answers = Vec::new();
+    let mut keep = |answer: integration_tests::rest::Answer| {
+        answers.push(format!("{:?}{}", answer.headers, answer.text()));
+        answer
+    };
+    for connection in &connections {
+        keep(server.post("/api/v1/connections", connection).expect(201));
+        let name = connection["name"].as_str().unwrap();
+        let test = keep(server.post(&format!("/api/v1/connections/{name}/test"), &json!({})).expect(200));
+        assert_eq!(test.json()["ok"], true, "{}", test.text());
+    }
+    s3::bucket("sealed");
+    let avro =
+        format!("'connector' = 'kafka', 'connection' = 'broker', 'topic' = '{topic}', 'format' = 'avro-confluent'");
+    let into = format!(
+        "CREATE TABLE numbers (n BIGINT) WITH ('connector' = 'datagen', 'number-of-rows' = '100');
+         CREATE TABLE t (n BIGINT) WITH ({avro}); INSERT INTO t SELECT n FROM numbers"
+    );
+    let out = format!(
+        "CREATE TABLE t (n BIGINT) WITH ({avro});
+         CREATE TABLE o (n BIGINT) WITH ('connector' = 'filesystem', 'connection' = 'store', 'path' = 's3://sealed/out', 'format' = 'json');
+         INSERT INTO o SELECT n FROM t"
+    );
+    let begin = |name: &str, sql: &str| server.post("/api/v1/jobs", &json!({"name": name, "sql": sql})).expect(201);
+    let written = keep(begin("into", &into)).json()["run"].clone();
+    let ended = server.wait_for_end(&written);
+    assert_eq!((&ended["state"], &ended["progress"]["rows_out"]), (&json!("finished"), &json!(100)), "{ended}");
+    let read = keep(begin("out", &out)).json()["run"].clone();
+    server.wait_for_run(&read, "all is read", |run| run["progress"]["rows_in"] == 100);
+    assert_not_told(server.process_of(&read), &secrets);
+    assert_not_told(server.pid(), &secrets);
+    keep(server.post(&format!("/api/v1/runs/{}/stop", read["id"].as_str().unwrap()), &json!({"mode": "drain"})).send());
+    assert_eq!(server.wait_for_end(&read)["state"], "finished");
+    assert!(!s3::keys("sealed").is_empty(), "nothing was written");
+    assert!(
+        registry.requests().iter().any(|request| request.starts_with("GET /schemas/ids/")),
+        "{:?}",
+        registry.requests()
+    );
+
+    for run in [&written, &read] {
+        for part in PARTS_OF_RUN {
+            keep(server.get(&format!("/api/v1/runs/{}{part}", run["id"].as_str().unwrap())).expect(200));
+        }
+    }
+    for path in ["/api/v1/connections", "/api/v1/jobs/into", "/api/v1/jobs/out", "/api/v1/audit", "/metrics", "/readyz"]
+    {
+        keep(server.get(path).expect(200));
+    }
+    let log = server.log();
+    for secret in secrets {
+        assert!(!answers.iter().any(|answer| answer.contains(secret)), "{secret} is in an answer");
+        assert!(!log.contains(secret), "{secret} is in the log");
+        let mut files = 0;
+        search(&server.data(), secret.as_bytes(), &mut files);
+        assert!(files > 3, "{files} files were looked at");
+    }
 }
 
 fn search(folder: &Path, secret: &[u8], files: &mut usize) {
@@ -364,7 +460,7 @@ fn a_server_that_others_can_reach_needs_a_key() {
     let mut command = Command::new(program::path());
     command.args(["serve", "--listen", "0.0.0.0:0", "--data"]).arg(folder.path().join("data")).stdin(Stdio::null());
     let finished = program::finish(&mut command, Duration::from_secs(60));
-    assert!(finished.code.is_some_and(|code| code != 0), "{}", finished.report());
+    assert_eq!(finished.code, Some(2), "{}", finished.report());
     assert!(finished.stderr.contains("API key") && finished.stderr.contains("keys create"), "{}", finished.report());
     assert!(finished.stdout.is_empty(), "it never listened");
 }
@@ -373,9 +469,11 @@ fn a_server_that_others_can_reach_needs_a_key() {
 fn a_configuration_that_is_wrong_is_told_before_anything_is_listened_on() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("config.json");
-    for (text, says) in
-        [("{\"query-timeot\": \"5s\"}", "query-timeot"), ("{\"query-timeout\": 5}", "query-timeout"), ("{", "line 1")]
-    {
+    for (text, says) in [
+        ("{\"query-timeot\": \"5s\"}", "unknown field `query-timeot`"),
+        ("{\"query-timeout\": 5}", "integer `5`, expected a string at line 1 column 19"),
+        ("{", "EOF while parsing an object at line 1"),
+    ] {
         std::fs::write(&file, text).unwrap();
         let mut command = Command::new(program::path());
         command
@@ -384,18 +482,14 @@ fn a_configuration_that_is_wrong_is_told_before_anything_is_listened_on() {
             .arg("--data")
             .arg(folder.path().join("data"));
         let finished = program::finish(&mut command, Duration::from_secs(60));
-        assert!(finished.code.is_some_and(|code| code != 0), "{}", finished.report());
-        // serde names the field where it knows it.
-        assert!(finished.stderr.contains(says) || finished.stderr.contains("config.json"), "{}", finished.report());
+        assert_eq!(finished.code, Some(2), "{}", finished.report());
+        assert!(finished.stderr.contains(&format!("{}: ", file.display())), "{}", finished.report());
+        assert!(finished.stderr.contains(says), "{}", finished.report());
     }
     let mut command = Command::new(program::path());
     command
         .args(["serve", "--listen", "127.0.0.1:0", "--allow-root", "/nothing/here", "--data"])
         .arg(folder.path().join("data"));
     let finished = program::finish(&mut command, Duration::from_secs(60));
-    assert!(
-        finished.code.is_some_and(|code| code != 0) && finished.stderr.contains("/nothing/here"),
-        "{}",
-        finished.report()
-    );
+    assert!(finished.code == Some(2) && finished.stderr.contains("/nothing/here"), "{}", finished.report());
 }

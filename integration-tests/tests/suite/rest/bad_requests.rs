@@ -391,6 +391,14 @@ fn a_page_in_a_browser_does_not_reach_a_server_without_keys() {
         let answer = host(bad);
         assert_eq!((answer.status, answer.json()["code"].clone()), (403, json!("host_not_allowed")), "{bad:?}");
     }
+    // A form or a script of another page may send what needs no leave of this server.
+    let page = |origin: &str| server.get("/api/v1/jobs").header("origin", origin).send();
+    for good in ["http://localhost:3000", "http://127.0.0.1", "http://[::1]:8080"] {
+        assert_eq!(page(good).status, 200, "{good}");
+    }
+    for bad in ["https://page.example", "http://localhost.page.example", "null", "http://10.0.0.1"] {
+        assert_eq!(page(bad).json()["code"], "host_not_allowed", "{bad}");
+    }
 }
 
 #[test]

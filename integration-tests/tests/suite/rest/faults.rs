@@ -2,6 +2,7 @@
 //! nothing is half done, and whoever asks is told.
 
 mod away;
+mod begun;
 mod full;
 mod killed;
 mod many;

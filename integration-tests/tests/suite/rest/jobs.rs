@@ -1,6 +1,7 @@
 //! Jobs: pages and filters, apply with a difference, patch, delete, idempotency, conflicts.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use integration_tests::rest::Highwater;
 use serde_json::{Value, json};
@@ -348,4 +349,66 @@ fn two_runs_do_not_write_one_directory() {
     let second = server.post(&format!("/api/v1/jobs/{name}/runs"), &json!({})).expect(202).json();
     server.post(&format!("/api/v1/runs/{}/stop", second["id"].as_str().unwrap()), &json!({"mode": "now"})).expect(202);
     server.wait_for_end(&second);
+}
+
+#[test]
+fn of_jobs_that_are_started_at_once_one_writes_a_directory() {
+    let server = shared();
+    let directory = server.files().join(fresh("at-once"));
+    let sql = format!(
+        "CREATE TABLE s (n BIGINT) WITH ('connector' = 'datagen', 'rows-per-second' = '10');
+         CREATE TABLE t (n BIGINT) WITH ('connector' = 'filesystem', 'path' = '{}', 'format' = 'json');
+         INSERT INTO t SELECT n FROM s;",
+        directory.display()
+    );
+    let answers: Vec<_> = std::thread::scope(|scope| {
+        let submit = || server.post("/api/v1/jobs", &json!({"name": fresh("at-once"), "sql": sql})).send();
+        let asked: Vec<_> = (0..5).map(|_| scope.spawn(submit)).collect();
+        asked.into_iter().map(|asked| asked.join().unwrap()).collect()
+    });
+    let statuses: Vec<u16> = answers.iter().map(|answer| answer.status).collect();
+    assert_eq!(statuses.iter().filter(|status| **status == 201).count(), 1, "{statuses:?}");
+    for answer in answers {
+        if answer.status == 201 {
+            let run = answer.json()["run"].clone();
+            let stop = format!("/api/v1/runs/{}/stop", run["id"].as_str().unwrap());
+            server.post(&stop, &json!({"mode": "now"})).expect(202);
+            server.wait_for_end(&run);
+        } else {
+            assert_eq!((answer.status, &answer.json()["code"]), (409, &json!("sink_conflict")));
+        }
+    }
+}
+
+#[test]
+fn who_hangs_up_leaves_no_run_behind_that_nobody_starts() {
+    use std::io::Write;
+    let server = shared();
+    let sql = "CREATE TABLE s (n BIGINT) WITH ('connector' = 'datagen', 'number-of-rows' = '10');
+               CREATE TABLE t (n BIGINT) WITH ('connector' = 'blackhole');
+               INSERT INTO t SELECT n FROM s;";
+    let mut stored = 0;
+    for delay_ms in 0..24_u64 {
+        let name = fresh("hung-up");
+        let body = json!({"name": name, "sql": sql}).to_string();
+        let head = format!(
+            "POST /api/v1/jobs HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+            server.address,
+            body.len()
+        );
+        let mut stream = server.connect();
+        stream.write_all((head + &body).as_bytes()).unwrap();
+        // From before it is planned until after it is answered.
+        std::thread::sleep(Duration::from_millis(delay_ms * 3));
+        drop(stream);
+        // It is stored a little later, or not at all.
+        std::thread::sleep(Duration::from_millis(20));
+        let found = server.get(&format!("/api/v1/jobs/{name}")).send();
+        if found.status == 200 {
+            stored += 1;
+            let run = json!({"id": found.json()["latest_run"]});
+            assert_eq!(server.wait_for_end(&run)["state"], "finished");
+        }
+    }
+    assert!(stored > 0, "none of them came far enough");
 }

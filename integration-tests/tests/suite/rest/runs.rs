@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use integration_tests::rest::Highwater;
 use serde_json::{Value, json};
+use test_support::kafka::{self, Record};
 use test_support::process::send;
 
 use super::{counts, fresh, shared, totals};
@@ -254,8 +255,104 @@ fn late_rows_and_dead_letters_are_shown() {
     assert_eq!(letters["total"], 1, "{letters}");
     assert!(letters["items"][0]["payload"].as_str().unwrap().contains("\"x\""), "{letters}");
     assert_eq!(run["progress"]["dead_letters"], 1);
+
+    // In a bounded read no row is late; in a stream that is further out of order than its watermark allows some are.
+    let view = fresh("late");
+    let lines: String =
+        (0..200).map(|n| format!("{{\"ts\":\"2024-01-01 00:{:02}:{:02}\"}}\n", n / 60, n % 60)).collect();
+    let file = server.file(&format!("{view}.jsonl"), lines);
+    let sql = format!(
+        "SET 'source.batch-rows' = '1';
+         SET 'watermark.interval' = '0s';
+         CREATE TABLE shuffled (ts TIMESTAMP(3), WATERMARK FOR ts AS ts - INTERVAL '1' SECOND)
+           WITH ('connector' = 'replay', 'path' = '{file}', 'format' = 'json', 'replay.disorder' = '1min');
+         CREATE TABLE {view} (s TIMESTAMP(3), n BIGINT) WITH ('connector' = 'view');
+         INSERT INTO {view} SELECT window_start, COUNT(*) FROM TABLE(TUMBLE(TABLE shuffled, DESCRIPTOR(ts), INTERVAL '10' SECOND))
+           GROUP BY window_start, window_end;"
+    );
+    let (_, run) = server.submit(&fresh("late"), &sql);
+    let run = server.wait_for_end(&run);
+    assert_eq!(run["state"], "finished", "{run}");
     let late = server.get(&path(&run, "/late_rows")).expect(200).json();
-    assert_eq!(late["total"], run["progress"]["late_rows"], "{late}");
+    let total = late["total"].as_i64().unwrap();
+    assert!(total > 10 && run["progress"]["late_rows"] == total, "{late}");
+    // Every row is counted, or on record.
+    let counted: i64 = server.rows(&view).iter().map(|row| row["n"].as_i64().unwrap()).sum();
+    assert_eq!(counted + total, 200, "{late}");
+    let items = late["items"].as_array().unwrap();
+    assert!(!items.is_empty());
+    for item in items {
+        let (time, watermark) = (item["event_time"].as_str().unwrap(), item["watermark"].as_str().unwrap());
+        assert!(time.starts_with("2024-01-01T00:0") && time < watermark, "{item}");
+        assert!(!item["operator"].as_str().unwrap().is_empty() && item["epoch"].as_u64() > Some(0), "{item}");
+        let row: Value = serde_json::from_str(item["row"].as_str().unwrap()).unwrap();
+        assert_eq!(row["ts"].as_str(), time.strip_suffix('Z'), "{item}");
+    }
+}
+
+#[test]
+fn a_topic_is_read_from_where_another_run_began() {
+    let (server, kafka) = (shared(), kafka::shared());
+    let topic = kafka.topic("positions", 2);
+    let produce = |numbers: std::ops::Range<i32>| {
+        let records: Vec<Record> = numbers.map(|n| Record::value(n % 2, format!("{{\"n\":{n}}}"))).collect();
+        kafka.produce(&topic, &records);
+    };
+    produce(0..5);
+    let view = fresh("positions");
+    let sql = |topic: &str, view: &str| {
+        format!(
+            "SET 'epoch.interval' = '100ms';
+             CREATE TABLE numbers (n BIGINT) WITH ('connector' = 'kafka', 'topic' = '{topic}', 'scan.startup.mode' = 'latest-offset',
+               'properties.bootstrap.servers' = '{}', 'format' = 'json');
+             CREATE TABLE {view} (n BIGINT) WITH ('connector' = 'view'); INSERT INTO {view} SELECT n FROM numbers;",
+            kafka.servers()
+        )
+    };
+    let (job, run) = server.submit(&fresh("positions"), &sql(&topic, &view));
+    let first = server.wait_until_running(&run);
+    let positions = first["start_positions"]["numbers"].clone();
+    assert_eq!(positions[format!("{topic}-0")], "3", "{first}");
+    assert_eq!(positions[format!("{topic}-1")], "2", "{first}");
+    produce(5..25);
+    let first = server.wait_for_run(&first, "20 rows", |run| run["progress"]["rows_in"] == 20);
+    server.wait_for_run(&first, "no lag", |run| {
+        let splits = server.get(&path(run, "/watermarks")).expect(200).json()["splits"].clone();
+        let splits = splits.as_array().unwrap();
+        splits.len() == 2 && splits.iter().all(|split| split["lag_records"] == 0)
+    });
+    let drain = |run: &Value| {
+        server.post(&path(run, "/stop"), &json!({"mode": "drain"})).expect(202);
+        assert_eq!(server.wait_for_end(run)["state"], "finished");
+        let mut numbers: Vec<i64> = server.rows(&view).iter().map(|row| row["n"].as_i64().unwrap()).collect();
+        numbers.sort_unstable();
+        numbers
+    };
+    assert_eq!(drain(&first), (5..25).collect::<Vec<i64>>());
+
+    produce(25..35);
+    let again = json!({"start_positions_of": first["id"]});
+    let runs = format!("/api/v1/jobs/{}/runs", job["id"].as_str().unwrap());
+    let second = server.post(&runs, &again).expect(202).json();
+    let second = server.wait_for_run(&second, "20 and 10 rows", |run| run["progress"]["rows_in"] == 30);
+    assert_eq!(second["start_positions"]["numbers"], positions, "{second}");
+    assert_eq!(drain(&second), (5..35).collect::<Vec<i64>>());
+
+    // What is not there yet is waited for, and said.
+    let missing = format!("{topic}-later");
+    let view = fresh("positions");
+    let sql = sql(&missing, &view)
+        .replace("latest-offset", "earliest-offset")
+        .replace("'format'", "'startup.timeout' = '5min', 'format'");
+    let (_, run) = server.submit(&view, &sql);
+    let says = |run: &Value| run["waiting_for"].as_str().is_some_and(|what| what.contains(&missing));
+    let run = server.wait_for_run(&run, "it says what it waits for", says);
+    kafka.create(&missing, 1, &[]);
+    kafka.produce(&missing, &[Record::value(0, "{\"n\":1}")]);
+    let run = server.wait_for_run(&run, "a row", |run| run["progress"]["rows_in"] == 1);
+    assert!(run.get("waiting_for").is_none_or(Value::is_null), "{run}");
+    server.post(&path(&run, "/stop"), &json!({"mode": "now"})).expect(202);
+    server.wait_for_end(&run);
 }
 
 #[test]

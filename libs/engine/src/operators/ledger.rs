@@ -14,10 +14,10 @@ use crate::batch::{Batch, Origin};
 use crate::error::{Result, RunError};
 use crate::operator::{LateRows, Output};
 use crate::plan::LedgerRow;
-use crate::runtime::NEWEST;
+use crate::runtime::{KEPT_BYTES, NEWEST};
 
 /// The names of the source and of the split behind a split's number in the run's frozen list.
-pub type SplitNames = Arc<dyn Fn(u32) -> (String, String) + Send + Sync>;
+pub type SplitNames = Arc<dyn Fn(u32) -> (Arc<str>, Arc<str>) + Send + Sync>;
 
 /// Rows of a batch that came too late, with event times in microseconds and for how many of its windows each came too late.
 pub struct Late {
@@ -52,9 +52,9 @@ impl Ledger {
 
     /// Writes down the rows of a batch whose numbers are `late`, ascending.
     pub fn write(&self, batch: &Batch, late: Late, stamp: i64, out: &mut Output) -> Result<()> {
-        let newest = late.rows.len().saturating_sub(NEWEST);
-        let numbers = UInt32Array::from(late.rows[newest..].to_vec());
         let shown = self.shown(&batch.rows)?;
+        let newest = late.rows.len().saturating_sub(kept_rows(&shown));
+        let numbers = UInt32Array::from(late.rows[newest..].to_vec());
         // Of a row without a column that anybody reads, only its times are known.
         let columns = take_arrays(shown.columns(), &numbers, None)?;
         let rows = record_batch(&shown.schema(), columns, numbers.len())?;
@@ -105,7 +105,7 @@ impl Ledger {
             return [nulls(), nulls(), Arc::new(Int64Array::new_null(rows))];
         };
         let (mut sources, mut splits) = (StringBuilder::new(), StringBuilder::new());
-        let mut known: Option<(u32, (String, String))> = None;
+        let mut known: Option<(u32, (Arc<str>, Arc<str>))> = None;
         for &split in origin.splits.values() {
             // Rows of one split follow one another.
             let names = match known.take() {
@@ -118,6 +118,13 @@ impl Ledger {
         }
         [Arc::new(sources.finish()), Arc::new(splits.finish()), Arc::new(origin.positions.clone())]
     }
+}
+
+/// How many rows of this size are kept for whoever looks: of large rows fewer.
+fn kept_rows(rows: &RecordBatch) -> usize {
+    let sizes = rows.columns().iter().map(|column| column.to_data().get_slice_memory_size().unwrap_or(0));
+    let row_bytes = sizes.sum::<usize>() / rows.num_rows().max(1);
+    NEWEST.min(KEPT_BYTES / row_bytes.max(1)).max(1)
 }
 
 /// Each row as one JSON object, with its NULLs.

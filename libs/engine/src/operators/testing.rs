@@ -122,7 +122,7 @@ pub fn updates_are_paired(batches: &[Batch]) {
 }
 
 pub fn names() -> SplitNames {
-    Arc::new(|split| ("source".to_string(), format!("split-{split}")))
+    Arc::new(|split| ("source".into(), format!("split-{split}").into()))
 }
 
 pub fn call(function: AggregateFunction, arg: Option<usize>) -> Call {

@@ -119,7 +119,9 @@ impl<'a> Lower<'a> {
     }
 
     fn push(&mut self, operator: &str, kind: StageKind, inputs: Vec<Edge>, schema: Schema, updating: bool) -> usize {
-        self.stages.push(Stage { operator: operator.to_string(), kind, inputs, schema, updating });
+        let before = |edge: &Edge| &self.stages[edge.stage];
+        let stateless_before = inputs.iter().map(before).all(|input| !input.kind.has_state() && input.stateless_before);
+        self.stages.push(Stage { operator: operator.to_string(), kind, inputs, schema, updating, stateless_before });
         self.stages.len() - 1
     }
 

@@ -1,5 +1,7 @@
 //! Physical stages: what each worker builds, in order. A plan is plain data; `EXPLAIN` prints it and tests hold it.
 
+use std::collections::BTreeSet;
+
 use graph::{AggregateFunction, Schema};
 
 /// The stages of a run, inputs before readers. Positions in the list are the channel order, so every worker builds the same.
@@ -13,11 +15,27 @@ pub struct Plan {
 impl Plan {
     /// Whether no stage between the sources and this one has state: each row that it gets follows from one input row alone.
     pub fn is_stateless_before(&self, stage: &Stage) -> bool {
-        stage
-            .inputs
-            .iter()
-            .map(|edge| &self.stages[edge.stage])
-            .all(|input| !input.kind.has_state() && self.is_stateless_before(input))
+        stage.stateless_before
+    }
+
+    /// For each sink, in the order of the plan, the sources whose rows may reach it, by their positions among the sources.
+    pub fn sources_of_sinks(&self) -> Vec<Vec<usize>> {
+        let mut of_stages: Vec<BTreeSet<usize>> = Vec::new();
+        let (mut sources, mut of_sinks) = (0, Vec::new());
+        for stage in &self.stages {
+            let mut reach: BTreeSet<usize> =
+                stage.inputs.iter().flat_map(|edge| &of_stages[edge.stage]).copied().collect();
+            match stage.kind {
+                StageKind::Source(_) => {
+                    reach.insert(sources);
+                    sources += 1;
+                }
+                StageKind::Sink(_) => of_sinks.push(reach.iter().copied().collect()),
+                _ => {}
+            }
+            of_stages.push(reach);
+        }
+        of_sinks
     }
 
     /// Whether some stage reads the side output of the stage at `position`.
@@ -50,6 +68,8 @@ pub struct Stage {
     pub schema: Schema,
     /// Whether rows of the main output (of a sink: of its input) may be other than inserts.
     pub updating: bool,
+    /// See [`Plan::is_stateless_before`].
+    pub(super) stateless_before: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -251,4 +271,69 @@ pub struct SortColumn {
     pub column: usize,
     pub descending: bool,
     pub nulls_first: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use graph::{Graph, Settings};
+
+    use super::*;
+
+    fn planned(nodes: &str) -> Plan {
+        let source = |id: &str| {
+            format!(
+                r#"{{"id": "{id}", "type": "source", "table": "{id}", "connector": {{"type": "datagen"}},
+                    "columns": [{{"name": "a", "type": "BIGINT"}}]}}"#
+            )
+        };
+        let text = format!(r#"{{"version": 1, "nodes": [{}, {}, {nodes}]}}"#, source("s"), source("t"));
+        let graph = Graph::from_json(&text).unwrap_or_else(|problems| panic!("{problems:?}"));
+        crate::plan::plan(&graph, &Settings::default(), 1).expect("it can be planned")
+    }
+
+    fn sink(id: &str, input: &str) -> String {
+        format!(
+            r#"{{"id": "{id}", "type": "sink", "inputs": ["{input}"], "table": "{id}", "connector": {{"type": "blackhole"}}}}"#
+        )
+    }
+
+    /// As many unions, one behind the other, each of two projections of the one before.
+    fn diamonds(first: &str, levels: usize) -> (String, String) {
+        let (mut nodes, mut before) = (String::new(), first.to_string());
+        for level in 0..levels {
+            for add in 1..3 {
+                nodes += &format!(
+                    r#"{{"id": "p{level}-{add}", "type": "project", "inputs": ["{before}"], "columns": [{{"name": "a", "expr": "a + {add}"}}]}},"#
+                );
+            }
+            before = format!("u{level}");
+            nodes += &format!(r#"{{"id": "{before}", "type": "union", "inputs": ["p{level}-1", "p{level}-2"]}},"#);
+        }
+        (nodes, before)
+    }
+
+    #[test]
+    fn what_is_before_a_stage_is_known_at_once_however_many_ways_lead_there() {
+        let (nodes, last) = diamonds("s", 40);
+        let plan = planned(&format!("{nodes} {}, {}", sink("out", &last), sink("other", "t")));
+        let sinks = plan.stages.iter().filter(|stage| matches!(stage.kind, StageKind::Sink(_)));
+        assert_eq!(sinks.map(|sink| plan.is_stateless_before(sink)).collect::<Vec<_>>(), [true, true]);
+        let mut reached = plan.sources_of_sinks();
+        reached.sort();
+        assert_eq!(reached, [[0], [1]]);
+    }
+
+    #[test]
+    fn state_is_seen_from_far() {
+        let sums = r#"{"id": "sums", "type": "aggregate", "inputs": ["s"], "keys": [{"name": "a", "expr": "a"}], "aggregates": []},"#;
+        let both = r#"{"id": "both", "type": "union", "inputs": ["more", "t"]},"#;
+        let more =
+            r#"{"id": "more", "type": "project", "inputs": ["sums"], "columns": [{"name": "a", "expr": "a + 1"}]},"#;
+        let plan = planned(&format!("{sums} {more} {both} {}", sink("out", "both")));
+        let before = |id: &str| {
+            plan.stages.iter().find(|stage| stage.operator == id).map(|stage| plan.is_stateless_before(stage))
+        };
+        assert_eq!((before("sums"), before("both"), before("out")), (Some(true), Some(false), Some(false)));
+        assert_eq!(plan.sources_of_sinks(), [[0, 1]]);
+    }
 }

@@ -7,7 +7,7 @@ use timely::dataflow::Scope;
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::task::AbortHandle;
 
-use super::clock::SourceClock;
+use super::clock::{SourceClock, SplitState};
 use super::driver::{self, Context, Edge};
 use super::ingest::{Flow, Ingest, Limits, now_us};
 use super::messages::FromWorker;
@@ -21,7 +21,7 @@ use crate::operators::factory::{self, Made, SplitNames};
 
 use crate::plan::{SourceStage, StageKind};
 use crate::sink::WriterContext;
-use crate::source::{SourceContext, SourceOutput, SplitStart};
+use crate::source::{SourceContext, SourceOutput, Split, SplitStart};
 
 /// A stage's outputs while its readers are being built.
 struct Outputs<'scope> {
@@ -132,15 +132,19 @@ fn failures(shared: &Shared, operator: &str) -> tokio::sync::mpsc::UnboundedSend
 
 /// Table and split id by split number.
 fn split_names(shared: &Shared) -> SplitNames {
-    let all: std::collections::HashMap<u32, (String, String)> = shared
+    let all: std::collections::HashMap<u32, (Arc<str>, Arc<str>)> = shared
         .assignment
         .sources
         .iter()
         .flat_map(|source| {
-            source.splits.iter().map(|(number, (split, _))| (*number, (source.table.clone(), split.id.clone())))
+            let table: Arc<str> = source.table.as_str().into();
+            let named = move |(number, (split, _)): (&u32, &(Split, SplitState))| {
+                (*number, (table.clone(), split.id.as_str().into()))
+            };
+            source.splits.iter().map(named)
         })
         .collect();
-    Arc::new(move |number| all.get(&number).cloned().unwrap_or_default())
+    Arc::new(move |number| all.get(&number).cloned().expect("workers read the splits that they were given"))
 }
 
 struct InstanceOf<'a> {
@@ -200,7 +204,7 @@ fn instance<'scope>(
             on_bad: of.source.node.on_bad_record,
             origin: of.source.origin,
             limits,
-            table: of.source.node.table.clone(),
+            table: of.source.node.table.as_str().into(),
             split_name: Arc::new(move |number| names(number).1),
             source: of.position,
             epoch: shared.first_epoch,

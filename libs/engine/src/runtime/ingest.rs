@@ -19,6 +19,7 @@ use super::clock::SourceClock;
 use super::driver::{Context, Ports};
 use super::messages::{Cut, CutReport, FromWorker};
 use super::metrics::Holding;
+use super::tail::Letters;
 use super::time::{Time, WM_FINAL};
 use crate::batch::{Batch, Origin};
 use crate::error::{Result, RunError};
@@ -56,8 +57,8 @@ pub struct Ingest {
     pub origin: bool,
     pub limits: Limits,
     /// Names for messages: the table, and the id of a split by its number.
-    pub table: String,
-    pub split_name: Arc<dyn Fn(u32) -> String + Send + Sync>,
+    pub table: Arc<str>,
+    pub split_name: Arc<dyn Fn(u32) -> Arc<str> + Send + Sync>,
     /// Position among the sources of the plan.
     pub source: usize,
     pub epoch: u64,
@@ -237,7 +238,7 @@ impl Ingest {
                 self.flow.bytes += rows.get_array_memory_size() as u64;
                 let mut out = Output::new();
                 if !bad.is_empty() {
-                    self.bad_records(split, &bad, &mut out)?;
+                    self.bad_records(split, bad, &mut out)?;
                 }
                 let max_time =
                     if rows.num_rows() > 0 { self.rows(split, rows, positions, permit, &mut out)? } else { None };
@@ -332,7 +333,8 @@ impl Ingest {
                 }
                 graph::OnBad::Drop => dropped += 1,
                 graph::OnBad::DeadLetter => {
-                    let position = bad.origin.as_ref().map_or(-1, |origin| origin.positions.value(row));
+                    // Not looked at where rows carry none.
+                    let position = bad.origin.as_ref().map_or(0, |origin| origin.positions.value(row));
                     let payload = payload()?.into_bytes();
                     letters.push(BadRecord { position, code: code.into(), message: message.into(), payload });
                 }
@@ -340,7 +342,7 @@ impl Ingest {
         }
         out.counters.dropped += dropped;
         if !letters.is_empty() {
-            self.dead_letters(split, &letters, out)?;
+            self.dead_letters(split, letters, bad.origin.is_some(), out)?;
         }
         let batch = batch.filter(&good)?;
         Ok(((batch.num_rows() > 0).then_some(batch), max))
@@ -362,7 +364,7 @@ impl Ingest {
         }
     }
 
-    fn bad_records(&self, split: u32, bad: &[BadRecord], out: &mut Output) -> Result<()> {
+    fn bad_records(&self, split: u32, bad: Vec<BadRecord>, out: &mut Output) -> Result<()> {
         match self.on_bad {
             graph::OnBad::Fail => {
                 let first = &bad[0];
@@ -381,26 +383,34 @@ impl Ingest {
                 out.counters.dropped += bad.len() as u64;
                 Ok(())
             }
-            graph::OnBad::DeadLetter => self.dead_letters(split, bad, out),
+            graph::OnBad::DeadLetter => self.dead_letters(split, bad, true, out),
         }
     }
 
-    fn dead_letters(&self, split: u32, bad: &[BadRecord], out: &mut Output) -> Result<()> {
+    /// `numbered` says whether the records have positions: rows do only where something reads them, as a table of dead letters does.
+    fn dead_letters(&self, split: u32, bad: Vec<BadRecord>, numbered: bool, out: &mut Output) -> Result<()> {
         out.counters.dead += bad.len() as u64;
-        let count = bad.len();
         let split = (self.split_name)(split);
-        self.context.metrics.tail.dead(&self.table, &split, bad);
+        if self.ports.side.is_some() {
+            out.send_side(self.letter_rows(&split, &bad)?);
+        }
+        self.context.metrics.tail.dead(Letters { source: self.table.clone(), split, records: bad, numbered });
+        Ok(())
+    }
+
+    /// Dead letters as rows of `graph::dead_letters_schema`.
+    fn letter_rows(&self, split: &str, bad: &[BadRecord]) -> Result<Batch> {
+        let count = bad.len();
         let columns: Vec<ArrayRef> = vec![
             Arc::new(StringArray::from_iter_values(std::iter::repeat_n(&self.table, count))),
-            Arc::new(StringArray::from_iter_values(std::iter::repeat_n(&split, count))),
+            Arc::new(StringArray::from_iter_values(std::iter::repeat_n(split, count))),
             Arc::new(Int64Array::from_iter_values(bad.iter().map(|record| record.position))),
             Arc::new(StringArray::from_iter_values(bad.iter().map(|record| &record.code))),
             Arc::new(StringArray::from_iter_values(bad.iter().map(|record| &record.message))),
             Arc::new(BinaryArray::from_iter_values(bad.iter().map(|record| &record.payload))),
         ];
         let schema = expr::arrow_schema(&graph::dead_letters_schema());
-        out.send_side(Batch::inserts(RecordBatch::try_new(schema, columns)?));
-        Ok(())
+        Ok(Batch::inserts(RecordBatch::try_new(schema, columns)?))
     }
 }
 

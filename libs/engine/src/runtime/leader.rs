@@ -17,8 +17,7 @@ use crate::sink::{CommitKind, Commits, Committable};
 pub struct Facts {
     pub sources: usize,
     pub workers: usize,
-    /// When each sink commits.
-    pub sinks: Vec<Commits>,
+    pub sinks: Vec<SinkFacts>,
     /// Operators with state on every worker, for checkpoints: how many snapshots an epoch needs.
     pub snapshots: usize,
     pub bounded: bool,
@@ -27,6 +26,23 @@ pub struct Facts {
     pub checkpoint_interval_us: i64,
     /// Ends the attempt after this epoch, as a checkpoint: for tests of restarts.
     pub stop_after: Option<u64>,
+}
+
+/// What the leader must know of a sink.
+#[derive(Clone, Debug)]
+pub struct SinkFacts {
+    pub commits: Commits,
+    /// The sources whose rows may reach it: event time is as far in it as in all of these.
+    pub sources: Vec<usize>,
+}
+
+/// What a sink gets at the commit of an epoch.
+#[derive(Debug, PartialEq)]
+pub struct SinkCommit {
+    /// The minimum of the closing watermarks of the sources that reach the sink.
+    pub watermark: i64,
+    /// In the order of workers.
+    pub committables: Vec<Committable>,
 }
 
 #[derive(Debug)]
@@ -68,9 +84,7 @@ pub enum Effect {
     Commit {
         epoch: u64,
         kind: CommitKind,
-        /// The minimum of the sources' closing watermarks.
-        watermark: i64,
-        sinks: BTreeMap<usize, Vec<Committable>>,
+        sinks: BTreeMap<usize, SinkCommit>,
     },
     /// The last epoch is committed.
     Finished,
@@ -160,9 +174,16 @@ impl Leader {
         self.epoch
     }
 
-    /// When the leader wants a tick, if nothing else happens.
-    pub fn next_tick_us(&self) -> i64 {
-        self.began_us.saturating_add(self.facts.epoch_interval_us)
+    /// When the leader wants a tick, if nothing else happens. `None` while time alone changes nothing.
+    pub fn next_tick_us(&self) -> Option<i64> {
+        (!self.is_blocked()).then(|| self.began_us.saturating_add(self.facts.epoch_interval_us))
+    }
+
+    /// Whether the open epoch cannot be cut, however late it is.
+    fn is_blocked(&self) -> bool {
+        let ended = self.last.is_some() || self.stop_at.is_some();
+        let uncommitted: usize = self.cut.values().map(|cut| cut.bytes).sum();
+        ended || self.passed.saturating_add(1) < self.epoch || uncommitted > UNCOMMITTED_BYTES_MAX
     }
 
     pub fn step(&mut self, event: Event, now_us: i64) -> Vec<Effect> {
@@ -211,9 +232,7 @@ impl Leader {
     }
 
     fn try_cut(&mut self, now_us: i64) -> Option<Effect> {
-        let ended = self.last.is_some() || self.stop_at.is_some();
-        let uncommitted: usize = self.cut.values().map(|cut| cut.bytes).sum();
-        if ended || self.passed.saturating_add(1) < self.epoch || uncommitted > UNCOMMITTED_BYTES_MAX {
+        if self.is_blocked() {
             return None;
         }
         let all_finished = self.finished.len() == self.facts.sources * self.facts.workers;
@@ -259,7 +278,8 @@ impl Leader {
         }
         let (epoch, cut) = self.cut.first_key_value()?;
         let epoch = *epoch;
-        let sinks = self.facts.sinks.iter().enumerate().filter(|(_, commits)| self.facts.prepares(**commits, cut.kind));
+        let sinks = self.facts.sinks.iter().enumerate();
+        let sinks = sinks.filter(|(_, sink)| prepares(sink.commits, cut.kind, self.facts.bounded));
         let prepared = sinks
             .map(|(sink, _)| cut.prepared.get(&sink).map_or(0, BTreeMap::len))
             .all(|count| count == self.facts.workers);
@@ -269,11 +289,14 @@ impl Leader {
             return None;
         }
         let cut = self.cut.get_mut(&epoch)?;
-        let sinks = std::mem::take(&mut cut.prepared);
-        let sinks = sinks.into_iter().map(|(sink, workers)| (sink, workers.into_values().collect())).collect();
+        let prepared = std::mem::take(&mut cut.prepared);
+        let sinks = prepared.into_iter().map(|(sink, workers)| {
+            let sources = self.facts.sinks[sink].sources.iter();
+            let watermark = sources.filter_map(|source| cut.closing.get(source)).copied().min().unwrap_or(WM_MIN);
+            (sink, SinkCommit { watermark, committables: workers.into_values().collect() })
+        });
         self.committing = Some(epoch);
-        let watermark = cut.closing.values().copied().min().unwrap_or(WM_MIN);
-        Some(Effect::Commit { epoch, kind: cut.kind, watermark, sinks })
+        Some(Effect::Commit { epoch, kind: cut.kind, sinks: sinks.collect() })
     }
 
     /// The minimum over the active splits of the run; stands still while there is none.
@@ -282,13 +305,6 @@ impl Leader {
         if let Some(min) = active.map(|split| split.watermark).min() {
             self.floor = self.floor.max(min);
         }
-    }
-}
-
-impl Facts {
-    /// Whether a sink prepares at the end of an epoch of this kind.
-    pub fn prepares(&self, commits: Commits, kind: CommitKind) -> bool {
-        prepares(commits, kind, self.bounded)
     }
 }
 
@@ -309,7 +325,7 @@ mod tests {
         Facts {
             sources: 1,
             workers,
-            sinks: vec![Commits::EveryEpoch],
+            sinks: vec![SinkFacts { commits: Commits::EveryEpoch, sources: vec![0] }],
             snapshots: 0,
             bounded: false,
             first_epoch: 1,
@@ -342,6 +358,34 @@ mod tests {
         assert!(leader.step(Event::Tick, 9000).is_empty(), "epoch 2 is open, 1 has not passed");
         assert!(leader.step(Event::CutWanted { epoch: 2 }, 9000).is_empty());
         assert_eq!(cuts(&leader.step(Event::Passed { epoch: 1 }, 9000)), [(2, false)]);
+    }
+
+    #[test]
+    fn time_alone_cuts_no_epoch_while_two_are_open() {
+        let mut leader = Leader::new(facts(1), 0);
+        assert_eq!(leader.next_tick_us(), Some(1000));
+        leader.step(Event::Tick, 1000);
+        assert_eq!(leader.next_tick_us(), None, "epoch 1 has not passed");
+        leader.step(Event::Passed { epoch: 1 }, 1500);
+        assert_eq!(leader.next_tick_us(), Some(2000));
+    }
+
+    #[test]
+    fn a_sink_is_as_far_as_the_sources_that_reach_it() {
+        let sink = |sources: &[usize]| SinkFacts { commits: Commits::EveryEpoch, sources: sources.to_vec() };
+        let sinks = vec![sink(&[0]), sink(&[0, 1])];
+        let mut leader = Leader::new(Facts { sources: 2, sinks, ..facts(1) }, 0);
+        leader.step(Event::Tick, 1000);
+        let report =
+            |source, watermark| Event::Cut(CutReport { source, worker: 0, epoch: 1, watermark, splits: vec![] });
+        leader.step(report(0, 70), 1000);
+        leader.step(report(1, WM_MIN), 1000);
+        leader.step(Event::Passed { epoch: 1 }, 1000);
+        let prepared = |sink| Event::Prepared { sink, worker: 0, epoch: 1, committable: Committable::default() };
+        leader.step(prepared(0), 1000);
+        let effects = leader.step(prepared(1), 1000);
+        let [Effect::Commit { sinks, .. }] = &effects[..] else { panic!("{effects:?}") };
+        assert_eq!((sinks[&0].watermark, sinks[&1].watermark), (70, WM_MIN));
     }
 
     #[test]

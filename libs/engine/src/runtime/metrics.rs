@@ -150,14 +150,9 @@ impl Metrics {
         workers[worker % workers.len()].clone()
     }
 
-    /// What stages have put aside since the last call, the newest of it.
+    /// What stages have put aside since the last call, the newest of each.
     pub fn tails(&self) -> Tails {
-        let mut tails = Tails::default();
-        for worker in self.stages.iter().flatten() {
-            worker.tail.take(&mut tails);
-            tails.trim();
-        }
-        tails
+        Tails::together(self.stages.iter().flatten().map(|worker| worker.tail.take()).collect())
     }
 
     /// By stage, then by worker within the process.

@@ -35,5 +35,6 @@ pub use net::Identity;
 pub use process::join_attempt;
 pub use progress::{Positions, Progress, SplitProgress, StageFacts, node_of};
 pub use run::{Checkpoint, Launch, Outcome, RunRequest, Surroundings, Verb, run};
+pub(crate) use tail::KEPT_BYTES;
 pub use tail::{DeadRecord, LateRow, NEWEST};
 pub use time::{WM_FINAL, WM_MIN};

@@ -1,6 +1,6 @@
 //! How far a run has come, for whoever shows it: put together a few times a second from what workers have counted and the leader knows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use super::clock::SplitState;
@@ -58,16 +58,24 @@ pub struct StageFacts {
 /// Where a split stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SplitProgress {
-    pub operator: String,
-    pub table: String,
-    pub split: String,
+    pub operator: Arc<str>,
+    pub table: Arc<str>,
+    pub split: Arc<str>,
     pub state: SplitState,
 }
 
 /// The node of a graph that a stage serves, by the name of the stage: that is the node's, perhaps with more behind a dot.
 pub fn node_of<'a>(graph: &graph::Graph, stage: &'a str) -> &'a str {
+    node_among(&nodes(graph), stage)
+}
+
+fn nodes(graph: &graph::Graph) -> HashSet<&str> {
+    graph.nodes.iter().map(|node| node.id.as_str()).collect()
+}
+
+fn node_among<'a>(nodes: &HashSet<&str>, stage: &'a str) -> &'a str {
     let mut name = stage;
-    while !graph.nodes.iter().any(|node| node.id == name) {
+    while !nodes.contains(name) {
         match name.rsplit_once('.') {
             Some((before, _)) => name = before,
             None => return stage,
@@ -78,10 +86,11 @@ pub fn node_of<'a>(graph: &graph::Graph, stage: &'a str) -> &'a str {
 
 /// The stages of a plan, in its order.
 pub fn stages(plan: &Plan, graph: &graph::Graph) -> Arc<[StageFacts]> {
+    let nodes = nodes(graph);
     let fact = |stage: &Stage| {
         let mut inputs: Vec<usize> = stage.inputs.iter().map(|edge| edge.stage).collect();
         inputs.dedup();
-        StageFacts { operator: node_of(graph, &stage.operator).to_string(), kind: kind(&stage.kind), inputs }
+        StageFacts { operator: node_among(&nodes, &stage.operator).to_string(), kind: kind(&stage.kind), inputs }
     };
     plan.stages.iter().map(fact).collect()
 }
@@ -103,36 +112,48 @@ fn kind(kind: &StageKind) -> &'static str {
     }
 }
 
-/// Where each split begins, in the words in which positions are told. `sources` are in the order of the assignment.
+/// Where each split begins, in the words in which positions are told; one that begins at its own beginning is left out where there is no
+/// word for that. `sources` are in the order of the assignment.
 pub fn start_positions(assignment: &Assignment, sources: &[Arc<dyn Source>]) -> Positions {
     let of = |(splits, source): (&super::messages::SourceSplits, &Arc<dyn Source>)| {
-        let begin = splits.splits.values().map(|(split, state)| {
+        let begin = splits.splits.values().filter_map(|(split, state)| {
             let begin = match &state.position {
-                Some(Position::At(position)) => position.clone(),
-                Some(Position::End) => String::new(),
-                None => source.start(split).unwrap_or_default(),
+                Some(Position::At(position)) => Some(position.clone()),
+                Some(Position::End) => None,
+                None => source.start(split),
             };
-            (split.id.clone(), begin)
+            Some((split.id.clone(), begin.filter(|begin| !begin.is_empty())?))
         });
         (splits.operator.clone(), begin.collect())
     };
     assignment.sources.iter().zip(sources).map(of).collect()
 }
 
-/// The splits of a run by number, in their latest known states; those not heard of are as they began. Those that do not exist yet are left
-/// out.
-pub fn splits(assignment: &Assignment, known: &BTreeMap<u32, SplitState>) -> Arc<[SplitProgress]> {
-    let of = |source: &super::messages::SourceSplits| {
-        let (operator, table) = (source.operator.clone(), source.table.clone());
-        let one = move |(number, (split, begin)): (&u32, &(crate::source::Split, SplitState))| SplitProgress {
-            operator: operator.clone(),
-            table: table.clone(),
-            split: split.id.clone(),
-            state: known.get(number).unwrap_or(begin).clone(),
-        };
-        source.splits.iter().map(one).filter(|split| !split.state.absent).collect::<Vec<_>>()
+/// The splits of a run by number, as they begin.
+pub fn begun(assignment: &Assignment) -> Vec<(u32, SplitProgress)> {
+    let mut all = Vec::new();
+    for source in &assignment.sources {
+        let (operator, table): (Arc<str>, Arc<str>) = (source.operator.as_str().into(), source.table.as_str().into());
+        all.extend(source.splits.iter().map(|(number, (split, state))| {
+            let (operator, table, split) = (operator.clone(), table.clone(), split.id.as_str().into());
+            (*number, SplitProgress { operator, table, split, state: state.clone() })
+        }));
+    }
+    all
+}
+
+/// The splits of a run in their latest known states; those not heard of are as they began. Those that do not exist yet are left out.
+pub fn splits(begun: &[(u32, SplitProgress)], known: &BTreeMap<u32, SplitState>) -> Arc<[SplitProgress]> {
+    let now = |(number, begun): &(u32, SplitProgress)| {
+        let state = known.get(number).unwrap_or(&begun.state);
+        (!state.absent).then(|| SplitProgress {
+            operator: begun.operator.clone(),
+            table: begun.table.clone(),
+            split: begun.split.clone(),
+            state: state.clone(),
+        })
     };
-    assignment.sources.iter().flat_map(of).collect()
+    begun.iter().filter_map(now).collect()
 }
 
 /// What all processes have counted, side by side: by stage, then by worker of the run. A process that was not heard of has zeros.
@@ -191,16 +212,16 @@ mod tests {
             bytes: None,
         };
         let absent = SplitState { absent: true, ..SplitState::default() };
-        let begun = [(0, (split("t-0"), SplitState::default())), (1, (split("t-1"), absent))];
+        let listed = [(0, (split("t-0"), SplitState::default())), (1, (split("t-1"), absent))];
         let source = SourceSplits {
             operator: "s".into(),
             table: "t".into(),
-            splits: begun.into(),
+            splits: listed.into(),
             watermark: super::super::WM_MIN,
         };
-        let assignment = Assignment { sources: vec![source] };
+        let begun = begun(&Assignment { sources: vec![source] });
         let shown = |known: &BTreeMap<u32, SplitState>| {
-            splits(&assignment, known).iter().map(|one| one.split.clone()).collect::<Vec<_>>()
+            splits(&begun, known).iter().map(|one| one.split.to_string()).collect::<Vec<_>>()
         };
         assert_eq!(shown(&BTreeMap::new()), ["t-0"]);
         assert_eq!(shown(&[(1, SplitState::default())].into()), ["t-0", "t-1"]);

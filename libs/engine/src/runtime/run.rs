@@ -1,6 +1,6 @@
 //! One attempt of a run, led from this process: freezes the splits, starts the processes, lets the [`Leader`] open epochs, commits.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,11 +12,11 @@ use tokio::sync::{Semaphore, watch};
 
 use super::clock::SplitState;
 use super::ingest::now_us;
-use super::leader::{Effect, Event, Facts, Leader};
+use super::leader::{Effect, Event, Facts, Leader, SinkCommit, SinkFacts};
 use super::messages::{Assignment, FromWorker, SourceSplits, ToWorker};
 use super::metrics::{Metrics, OperatorCounts, ProcessCounts};
 use super::net::Identity;
-use super::progress::{self, Positions, Progress};
+use super::progress::{self, Positions, Progress, SplitProgress};
 use super::start::{Attempt, Beginning, with_status};
 use super::tail::Tails;
 use super::time::WM_MIN;
@@ -24,7 +24,7 @@ use super::worker::Shared;
 use crate::Connectors;
 use crate::error::{Fault, Result, RunError};
 use crate::plan::{Plan, StageKind};
-use crate::sink::{CommitKind, Committable, Sink, SinkCommitter, SinkContext};
+use crate::sink::{CommitKind, Sink, SinkCommitter, SinkContext};
 use crate::source::{Position, Source, SourceHints, Split, Waiting};
 
 /// What to run.
@@ -155,11 +155,13 @@ pub async fn run(request: RunRequest, around: Surroundings) -> Result<Outcome> {
     let plan = Arc::new(crate::plan::plan(&request.graph, settings, workers)?);
     let opened = open(&plan, &around.connectors, &request.run_id)?;
     let mut committers = opened.sinks.iter().map(|sink| sink.committer()).collect::<Result<Vec<_>>>()?;
-    around.progress.send_modify(|progress| progress.stages = progress::stages(&plan, &request.graph));
+    let stages = progress::stages(&plan, &request.graph);
+    around.progress.send_modify(|progress| progress.stages = stages.clone());
     let frozen = freeze(&plan, &opened.sources, &request, &around.progress);
     let assignment = tokio::select! {
         frozen = frozen => frozen?,
-        () = cancel_wanted(around.verb.clone()) => return Err(cancelled()),
+        // Nothing was read, so there is nothing to drain.
+        () = wanted(around.verb.clone(), &[Verb::Cancel, Verb::Drain]) => return Err(cancelled()),
     };
     let start = Arc::new(progress::start_positions(&assignment, &opened.sources));
     let expected_rows = assignment
@@ -168,14 +170,9 @@ pub async fn run(request: RunRequest, around: Surroundings) -> Result<Outcome> {
         .flat_map(|source| source.splits.values())
         .map(|(split, _)| split.rows)
         .sum::<Option<u64>>();
-    let splits = progress::splits(&assignment, &BTreeMap::new());
-    let begun = Progress {
-        expected_rows,
-        splits,
-        start,
-        stages: progress::stages(&plan, &request.graph),
-        ..Progress::default()
-    };
+    let splits = progress::begun(&assignment);
+    let shown = progress::splits(&splits, &BTreeMap::new());
+    let begun = Progress { expected_rows, splits: shown, start, stages, ..Progress::default() };
     around.progress.send_replace(begun.clone());
 
     let (inputs, mut input) = unbounded_channel();
@@ -203,7 +200,7 @@ pub async fn run(request: RunRequest, around: Surroundings) -> Result<Outcome> {
     let beginning = Beginning { request: &request, assignment: &assignment, first_epoch, now_us: began_us };
     let started = tokio::select! {
         started = Attempt::start(beginning, &around, shared, &inputs, &mut input) => started,
-        () = cancel_wanted(around.verb.clone()) => Err(cancelled()),
+        () = wanted(around.verb.clone(), &[Verb::Cancel]) => Err(cancelled()),
     };
     let mut attempt = match started {
         Ok(attempt) => attempt,
@@ -217,7 +214,9 @@ pub async fn run(request: RunRequest, around: Surroundings) -> Result<Outcome> {
     let facts = Facts {
         sources: plan.stages.iter().filter(|stage| matches!(stage.kind, StageKind::Source(_))).count(),
         workers,
-        sinks: attempt.commits.clone(),
+        sinks: (attempt.commits.iter().zip(plan.sources_of_sinks()))
+            .map(|(commits, sources)| SinkFacts { commits: *commits, sources })
+            .collect(),
         snapshots: if request.checkpoints {
             plan.stages.iter().filter(|stage| stage.kind.has_state()).count()
         } else {
@@ -241,6 +240,7 @@ pub async fn run(request: RunRequest, around: Surroundings) -> Result<Outcome> {
         metrics,
         plan,
         assignment,
+        splits,
         splits_moved: false,
         tails: Tails::default(),
         tails_moved: false,
@@ -328,6 +328,12 @@ async fn freeze(
     request: &RunRequest,
     progress: &watch::Sender<Progress>,
 ) -> Result<Assignment> {
+    let sources_of_plan = || plan.stages.iter().filter(|stage| matches!(stage.kind, StageKind::Source(_)));
+    let names: Vec<&str> = sources_of_plan().map(|stage| stage.operator.as_str()).collect();
+    if let Some(operator) = request.start.keys().find(|operator| !names.contains(&operator.as_str())) {
+        let message = format!("start positions are given for '{operator}', which is no source of the graph");
+        return Err(RunError::user("unknown_split", message).hint(format!("its sources are: {}", names.join(", "))));
+    }
     let progress = progress.clone();
     let waiting = Waiting::new(move |what| progress.send_modify(|progress| progress.waiting_for = what));
     let mut assignment = Assignment::default();
@@ -357,16 +363,11 @@ async fn freeze(
         next += numbered.len() as u32;
         assignment.sources.push(SourceSplits { operator, table, splits: numbered, watermark });
     }
-    let known = |operator: &String| assignment.sources.iter().any(|source| source.operator == *operator);
-    if let Some(operator) = request.start.keys().find(|operator| !known(operator)) {
-        let sources: Vec<&str> = assignment.sources.iter().map(|source| source.operator.as_str()).collect();
-        let message = format!("start positions are given for '{operator}', which is no source of the graph");
-        return Err(RunError::user("unknown_split", message).hint(format!("its sources are: {}", sources.join(", "))));
-    }
     Ok(assignment)
 }
 
-/// Splits that begin where `start` says, by id.
+/// Splits that begin where `start` says, by id. An empty position is the split's own beginning, for which the split need not be there:
+/// a placeholder or a file of an earlier run may be gone.
 fn begin_at(
     splits: Vec<Split>,
     start: Option<&BTreeMap<String, String>>,
@@ -375,7 +376,9 @@ fn begin_at(
     let Some(start) = start else {
         return Ok(splits.into_iter().map(|split| (split, SplitState::default())).collect());
     };
-    if let Some(unknown) = start.keys().find(|id| !splits.iter().any(|split| split.id == **id)) {
+    let ids: BTreeSet<&str> = splits.iter().map(|split| split.id.as_str()).collect();
+    let mut given = start.iter().filter(|(_, position)| !position.is_empty());
+    if let Some((unknown, _)) = given.find(|(id, _)| !ids.contains(id.as_str())) {
         let message = format!("a start position is given for split '{unknown}', which table {table} does not have");
         let mut known: Vec<&str> = splits.iter().take(NAMED_SPLITS).map(|split| split.id.as_str()).collect();
         if splits.len() > known.len() {
@@ -398,9 +401,9 @@ fn cancelled() -> RunError {
     RunError::user("cancelled", "the run was cancelled")
 }
 
-/// Ends when the run is to be cancelled; never, if nobody can want that any more.
-async fn cancel_wanted(mut verb: watch::Receiver<Verb>) {
-    if verb.wait_for(|verb| *verb == Verb::Cancel).await.is_err() {
+/// Ends when the run is to end in one of these ways; never, if nobody can want that any more.
+async fn wanted(mut verb: watch::Receiver<Verb>, ways: &[Verb]) {
+    if verb.wait_for(|verb| ways.contains(verb)).await.is_err() {
         std::future::pending().await
     }
 }
@@ -429,8 +432,8 @@ fn forward(mut messages: UnboundedReceiver<FromWorker>, inputs: UnboundedSender<
     });
 }
 
-/// Epoch, kind, watermark, and per sink what its writers have prepared.
-type CommitOrder = (u64, CommitKind, i64, BTreeMap<usize, Vec<Committable>>);
+/// Epoch, kind, and what each sink gets.
+type CommitOrder = (u64, CommitKind, BTreeMap<usize, SinkCommit>);
 
 /// The task that commits: one epoch at a time, in order.
 struct CommitTask {
@@ -441,11 +444,11 @@ struct CommitTask {
 fn start_committers(mut committers: Vec<Box<dyn SinkCommitter>>, inputs: UnboundedSender<Input>) -> CommitTask {
     let (orders, mut order) = unbounded_channel::<CommitOrder>();
     let task = tokio::spawn(async move {
-        while let Some((epoch, kind, watermark, sinks)) = order.recv().await {
+        while let Some((epoch, kind, sinks)) = order.recv().await {
             let mut result = Ok(());
-            for (sink, committables) in sinks {
-                committers[sink].watermark(epoch, watermark);
-                result = committers[sink].commit(epoch, kind, committables).await;
+            for (sink, commit) in sinks {
+                committers[sink].watermark(epoch, commit.watermark);
+                result = committers[sink].commit(epoch, kind, commit.committables).await;
                 if result.is_err() {
                     break;
                 }
@@ -515,10 +518,10 @@ impl Published {
         }
     }
 
-    fn ordered(&mut self, kind: CommitKind, sinks: &BTreeMap<usize, Vec<Committable>>) {
+    fn ordered(&mut self, kind: CommitKind, sinks: &BTreeMap<usize, SinkCommit>) {
         self.decided |= kind.last;
-        for (sink, committables) in sinks {
-            for (rows, committable) in self.sinks[*sink].ordered.iter_mut().zip(committables) {
+        for (sink, commit) in sinks {
+            for (rows, committable) in self.sinks[*sink].ordered.iter_mut().zip(&commit.committables) {
                 *rows += committable.rows;
             }
         }
@@ -557,6 +560,8 @@ struct Led {
     metrics: Arc<Metrics>,
     plan: Arc<Plan>,
     assignment: Assignment,
+    /// By number, as they began.
+    splits: Vec<(u32, SplitProgress)>,
     /// Since the progress was brought up to date.
     splits_moved: bool,
     tails: Tails,
@@ -583,7 +588,8 @@ impl Led {
         let mut show = tokio::time::interval(PROGRESS_INTERVAL);
         let mut obeyed = Verb::Run;
         loop {
-            let tick = Duration::from_micros((self.leader.next_tick_us() - now_us()).max(1000) as u64);
+            let tick = self.leader.next_tick_us();
+            let wait = Duration::from_micros(tick.map_or(0, |tick| (tick - now_us()).max(1000)) as u64);
             let event = tokio::select! {
                 biased;
                 input = next(&mut self.early, input) => match self.hear(input)? {
@@ -614,17 +620,17 @@ impl Led {
                     progress.send_replace(self.progress.clone());
                     Event::Tick
                 }
-                _ = tokio::time::sleep(tick) => Event::Tick,
+                _ = tokio::time::sleep(wait), if tick.is_some() => Event::Tick,
             };
             for effect in self.leader.step(event, now_us()) {
                 match effect {
                     Effect::Cut(cut) => self.attempt.order(ToWorker::Cut(cut)),
-                    Effect::Commit { epoch, kind, watermark, sinks } => {
+                    Effect::Commit { epoch, kind, sinks } => {
                         self.published.ordered(kind, &sinks);
                         // Where there is no control plane, the epoch is decided here and now.
                         self.commits
                             .orders
-                            .send((epoch, kind, watermark, sinks))
+                            .send((epoch, kind, sinks))
                             .map_err(|_| RunError::internal("the commit task has ended"))?;
                     }
                     Effect::Finished => return Ok(Ended { finished: true, epoch: self.published.epoch }),
@@ -740,7 +746,7 @@ impl Led {
             progress.dead = self.tails.dead.as_slice().into();
         }
         if std::mem::take(&mut self.splits_moved) {
-            progress.splits = progress::splits(&self.assignment, self.leader.complete());
+            progress.splits = progress::splits(&self.splits, self.leader.complete());
         }
     }
 }
@@ -760,4 +766,29 @@ fn may_be_a_symptom(error: &RunError) -> bool {
 /// What workers panic with when timely's connection to a peer has broken.
 pub(super) fn met_broken_connection(error: &RunError) -> bool {
     error.fault == Fault::Internal && error.message.contains("MergeQueue")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_positions_that_say_something_need_their_split() {
+        let split = |id: &str| Split {
+            id: id.into(),
+            spec: serde_json::Value::Null,
+            min_time_us: None,
+            rows: None,
+            bytes: None,
+        };
+        let begin = |start: &[(&str, &str)]| {
+            let start = start.iter().map(|(id, position)| (id.to_string(), position.to_string())).collect();
+            let begun = begin_at(vec![split("a"), split("b")], Some(&start), "t")?;
+            Ok::<_, RunError>(begun.into_iter().map(|(_, state)| state.position).collect::<Vec<_>>())
+        };
+        let at = |position: &str| Some(Position::At(position.into()));
+        assert_eq!(begin(&[("a", "5"), ("b", ""), ("gone", "")]), Ok(vec![at("5"), None]));
+        let refused = begin(&[("a", "5"), ("gone", "7")]).expect_err("it would be read from the beginning");
+        assert_eq!((refused.code.as_str(), refused.hint.as_deref()), ("unknown_split", Some("its splits are: a, b")));
+    }
 }

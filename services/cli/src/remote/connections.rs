@@ -53,8 +53,7 @@ async fn create(
 fn read(connection: &str, asked: &[String], files: &[(String, String)]) -> Result<BTreeMap<String, String>, Failure> {
     let mut secrets = BTreeMap::new();
     for option in asked {
-        let secret = terminal::secret(&format!("{option} of {connection}: "))
-            .map_err(|error| Failure::Wrong(format!("cannot read {option} from stdin: {error}")))?;
+        let secret = terminal::secret(&format!("{option} of {connection}: "))?;
         let secret = secret.ok_or_else(|| Failure::Wrong(format!("stdin has no line for {option}")))?;
         secrets.insert(option.clone(), secret);
     }
@@ -73,12 +72,12 @@ fn read(connection: &str, asked: &[String], files: &[(String, String)]) -> Resul
 
 fn print(connection: &Connection, form: Form) -> Done {
     let fields = vec![
-        ("name", connection.name.clone()),
-        ("kind", client::name(&connection.kind)),
-        ("options", options(connection, "\n")),
-        ("secrets", connection.secrets.join(", ")),
-        ("created", time(connection.created_at)),
-        ("updated", time(connection.updated_at)),
+        (left("name"), connection.name.clone()),
+        (left("kind"), client::name(&connection.kind)),
+        (left("options"), options(connection, "\n")),
+        (left("secrets"), connection.secrets.join(", ")),
+        (left("created"), time(connection.created_at)),
+        (left("updated"), time(connection.updated_at)),
     ];
     print_record(fields, connection, &connection.name, form)
 }

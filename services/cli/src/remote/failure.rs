@@ -105,7 +105,7 @@ fn exit(error: &client::Error) -> Exit {
     let client::Error::Problem(problem) = error else {
         return match error {
             client::Error::Url { .. } | client::Error::Key => Exit::Invalid,
-            client::Error::Broken { .. } | client::Error::Timeout { .. } => Exit::Failed,
+            client::Error::Broken { .. } => Exit::Failed,
             _ => Exit::Unreachable,
         };
     };

@@ -51,18 +51,18 @@ async fn get(client: &Client, job: &str, form: Form) -> Done {
     let (job, definition) = (&detail.job, &detail.definition);
     let operators = definition.graph["nodes"].as_array().map_or(0, Vec::len);
     let fields = vec![
-        ("name", job.name.clone()),
-        ("id", job.id.clone()),
-        ("state", job_state(job.state)),
-        ("version", job.version.to_string()),
-        ("latest run", job.latest_run.clone().unwrap_or_default()),
-        ("labels", labels(&job.labels)),
-        ("views", definition.views.join(", ")),
-        ("delivery", client::name(&definition.delivery)),
-        ("created", time(job.created_at)),
-        ("updated", time(job.updated_at)),
-        ("operators", operators.to_string()),
-        ("sql", definition.sql.clone().unwrap_or_default()),
+        (left("name"), job.name.clone()),
+        (left("id"), job.id.clone()),
+        (left("state"), job_state(job.state)),
+        (right("version"), job.version.to_string()),
+        (left("latest run"), job.latest_run.clone().unwrap_or_default()),
+        (left("labels"), labels(&job.labels)),
+        (left("views"), definition.views.join(", ")),
+        (left("delivery"), client::name(&definition.delivery)),
+        (left("created"), time(job.created_at)),
+        (left("updated"), time(job.updated_at)),
+        (right("operators"), operators.to_string()),
+        (left("sql"), definition.sql.clone().unwrap_or_default()),
     ];
     print_record(fields, &detail, &job.name, form)
 }

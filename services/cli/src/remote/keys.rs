@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
-use api::{ApiKey, CreateKey, CreatedKey, IdKind};
-use chrono::{DateTime, Utc};
+use api::{ApiKey, CreateKey, CreatedKey};
+use chrono::Utc;
+use server::Caller;
 
 use super::arguments::{Form, KeysArguments, KeysVerb, SureArguments};
 use super::failure::{Done, Failure};
@@ -36,9 +37,9 @@ pub async fn keys(arguments: &KeysArguments) -> Done {
             sure(*yes, &format!("revoking key {key}"))?;
             let revoked = store.revoke(key).await?;
             let fields = vec![
-                ("id", revoked.id.clone()),
-                ("name", revoked.name.clone()),
-                ("revoked", maybe_time(revoked.revoked_at)),
+                (left("id"), revoked.id.clone()),
+                (left("name"), revoked.name.clone()),
+                (left("revoked"), maybe_time(revoked.revoked_at)),
             ];
             print_record(fields, &revoked, &revoked.id, form)
         }
@@ -61,10 +62,10 @@ fn row(key: &ApiKey) -> Row {
 fn print_created(created: &CreatedKey, form: Form) -> Done {
     if form != Form::Table {
         let fields = vec![
-            ("id", created.key.id.clone()),
-            ("name", created.key.name.clone()),
-            ("role", client::name(&created.key.role)),
-            ("secret", created.secret.clone()),
+            (left("id"), created.key.id.clone()),
+            (left("name"), created.key.name.clone()),
+            (left("role"), client::name(&created.key.role)),
+            (left("secret"), created.secret.clone()),
         ];
         let record = Record { fields, item: json(created), name: created.secret.clone() };
         show_record(&record, form)?;
@@ -106,45 +107,21 @@ impl Place {
     async fn create(&self, key: CreateKey) -> Result<CreatedKey, Failure> {
         match self {
             Place::Server(client) => Ok(client.create_key(&key).await?),
-            Place::Store(store) => {
-                let (secret, hash) = server::new_key();
-                let stored = metadata::ApiKey {
-                    key_id: uuid::Uuid::now_v7(),
-                    name: key.name,
-                    role: client::name(&key.role),
-                    hash,
-                    created_at: now(),
-                    expires_at: key.expires_at,
-                    revoked_at: None,
-                };
-                let object = IdKind::Key.text(stored.key_id);
-                let detail = serde_json::json!({"name": stored.name, "role": stored.role});
-                store.create_key(&stored, &change("key.create", object, detail)).await.map_err(refused)?;
-                Ok(CreatedKey { key: shown(&stored, key.role), secret })
-            }
+            Place::Store(store) => server::keys::create(&**store, &Caller::local(), key).await.map_err(answered),
         }
     }
 
     async fn list(&self) -> Result<Vec<ApiKey>, Failure> {
         match self {
             Place::Server(client) => Ok(client.keys().await?),
-            Place::Store(store) => {
-                let keys = store.keys().await.map_err(refused)?;
-                keys.iter().map(|key| Ok(shown(key, role(&key.role)?))).collect()
-            }
+            Place::Store(store) => server::keys::list(&**store).await.map_err(answered),
         }
     }
 
     async fn revoke(&self, key: &str) -> Result<ApiKey, Failure> {
         match self {
             Place::Server(client) => Ok(client.revoke_key(key).await?),
-            Place::Store(store) => {
-                let id = IdKind::Key.parse(key);
-                let id = id.ok_or_else(|| Failure::Wrong(format!("{key:?} is not the id of a key: key_...")))?;
-                let change = change("key.revoke", key.to_string(), serde_json::json!({}));
-                let revoked = store.revoke_key(id, now(), &change).await.map_err(refused)?;
-                Ok(shown(&revoked, role(&revoked.role)?))
-            }
+            Place::Store(store) => server::keys::revoke(&**store, &Caller::local(), key).await.map_err(answered),
         }
     }
 }
@@ -175,6 +152,18 @@ fn config(arguments: &KeysArguments) -> Result<Option<server::Config>, Failure> 
     })
 }
 
+/// What the server would answer, said here.
+fn answered(error: server::ApiError) -> Failure {
+    let problem = error.problem();
+    let message = problem.detail.clone();
+    match problem.status {
+        404 => Failure::NotThere(message),
+        409 => Failure::Taken(message),
+        503 => Failure::Away(message),
+        _ => Failure::Wrong(message),
+    }
+}
+
 fn refused(error: metadata::MetadataError) -> Failure {
     let message = error.to_string();
     match error {
@@ -183,38 +172,5 @@ fn refused(error: metadata::MetadataError) -> Failure {
         metadata::MetadataError::Owned(_) => Failure::Taken(format!("{message}; ask that server: leave out --data")),
         metadata::MetadataError::Unavailable { .. } => Failure::Away(message),
         _ => Failure::Wrong(message),
-    }
-}
-
-/// As the server writes it; the principal says that nobody was asked.
-fn change(action: &str, object: String, detail: serde_json::Value) -> metadata::Change {
-    metadata::Change {
-        at: now(),
-        principal: "local".into(),
-        request_id: uuid::Uuid::now_v7().simple().to_string(),
-        action: action.to_string(),
-        object,
-        detail,
-        idempotency: None,
-    }
-}
-
-/// To the microsecond, as stores keep times.
-fn now() -> DateTime<Utc> {
-    DateTime::from_timestamp_micros(Utc::now().timestamp_micros()).expect("now lies within the calendar")
-}
-
-fn role(name: &str) -> Result<api::Role, Failure> {
-    serde_json::from_value(name.into()).map_err(|_| Failure::Wrong(format!("a key has the unknown role {name:?}")))
-}
-
-fn shown(key: &metadata::ApiKey, role: api::Role) -> ApiKey {
-    ApiKey {
-        id: IdKind::Key.text(key.key_id),
-        name: key.name.clone(),
-        role,
-        created_at: key.created_at,
-        expires_at: key.expires_at,
-        revoked_at: key.revoked_at,
     }
 }

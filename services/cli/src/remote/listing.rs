@@ -11,7 +11,7 @@ use super::failure::Done;
 use crate::output::{self, visible};
 use crate::summary::grouped;
 
-/// A column, and whether its values line up at their last digit.
+/// A column, and whether its values are numbers: these line up at their last digit, and lose their commas where programs read them.
 pub type Column = (&'static str, bool);
 
 /// A text column, a column of numbers.
@@ -64,7 +64,7 @@ impl Listing {
             Form::Csv => {
                 csv(self.columns.iter().map(|(name, _)| *name), &mut text);
                 for row in &self.rows {
-                    let cells: Vec<String> = row.cells.iter().map(|cell| ungrouped(cell)).collect();
+                    let cells: Vec<String> = row.cells.iter().zip(&self.columns).map(ungrouped).collect();
                     csv(cells.iter().map(String::as_str), &mut text);
                 }
             }
@@ -93,7 +93,7 @@ impl Listing {
 
 /// One thing, field by field.
 pub struct Record {
-    pub fields: Vec<(&'static str, String)>,
+    pub fields: Vec<(Column, String)>,
     pub item: Value,
     pub name: String,
 }
@@ -107,8 +107,8 @@ impl Record {
         let mut text = String::new();
         match form {
             Form::Table => {
-                let width = self.fields.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-                for (name, value) in self.fields.iter().filter(|(_, value)| !value.is_empty()) {
+                let width = self.fields.iter().map(|((name, _), _)| name.len()).max().unwrap_or(0);
+                for ((name, _), value) in self.fields.iter().filter(|(_, value)| !value.is_empty()) {
                     let mut lines = value.lines();
                     text.push_str(&format!("{name:width$}  {}\n", visible(lines.next().unwrap_or_default())));
                     lines.for_each(|line| text.push_str(&format!("{:width$}  {}\n", "", visible(line))));
@@ -116,8 +116,9 @@ impl Record {
             }
             Form::Json => text = format!("{}\n", self.item),
             Form::Csv => {
-                csv(self.fields.iter().map(|(name, _)| *name), &mut text);
-                let values: Vec<String> = self.fields.iter().map(|(_, value)| ungrouped(value)).collect();
+                csv(self.fields.iter().map(|((name, _), _)| *name), &mut text);
+                let values: Vec<String> =
+                    self.fields.iter().map(|(column, value)| ungrouped((value, column))).collect();
                 csv(values.iter().map(String::as_str), &mut text);
             }
             Form::Name => text = format!("{}\n", visible(&self.name)),
@@ -126,11 +127,9 @@ impl Record {
     }
 }
 
-/// `1,234` as programs read it; everything else as it is.
-fn ungrouped(cell: &str) -> String {
-    let is_number =
-        cell.starts_with(|c: char| c.is_ascii_digit()) && cell.chars().all(|c| c.is_ascii_digit() || c == ',');
-    if is_number { cell.replace(',', "") } else { cell.to_string() }
+/// A number as programs read it: `1234`, not `1,234`. A text may look like one and stays as it is.
+fn ungrouped((cell, (_, is_number)): (&String, &Column)) -> String {
+    if *is_number { cell.replace(',', "") } else { cell.clone() }
 }
 
 /// A record of RFC 4180.
@@ -203,7 +202,7 @@ pub fn labels(labels: &api::Labels) -> String {
 }
 
 /// Prints one thing and ends.
-pub fn print_record(fields: Vec<(&'static str, String)>, item: &impl Serialize, name: &str, form: Form) -> Done {
+pub fn print_record(fields: Vec<(Column, String)>, item: &impl Serialize, name: &str, form: Form) -> Done {
     Record { fields, item: json(item), name: name.to_string() }.print(form)
 }
 
@@ -244,8 +243,19 @@ mod tests {
     }
 
     #[test]
+    fn only_numbers_lose_their_commas() {
+        let cells = ["1,234", "1,234", ""].map(str::to_string);
+        let columns = [left("payload"), right("rows"), right("lag")];
+        let record =
+            Record { fields: columns.into_iter().zip(cells.clone()).collect(), item: json!({}), name: "x".into() };
+        let listing = Listing::new(columns, [Row::new(cells.into(), &json!({}), "x")]);
+        let expected = "payload,rows,lag\n\"1,234\",1234,\n";
+        assert_eq!(record.text(Form::Csv), expected);
+        assert_eq!(listing.text(Form::Csv, false), expected.as_bytes());
+    }
+
+    #[test]
     fn figures_are_for_people() {
-        assert_eq!([ungrouped("1,234"), ungrouped("a,1"), ungrouped("")], ["1234", "a,1", ""]);
         assert_eq!([span(7), span(1500), span(600_000), span(-4)], ["7 ms", "1.5 s", "10 min", "0 ms"]);
         assert_eq!([bytes(10), bytes(1536), bytes(5 << 20), bytes(3 << 30)], ["10 B", "1.5 KiB", "5.0 MiB", "3.0 GiB"]);
     }

@@ -4,7 +4,7 @@ use api::{OperationState, StartRun, StopMode};
 
 use super::arguments::{StartArguments, StopArguments};
 use super::failure::{Done, Failure};
-use super::listing::{Record, json, show_record};
+use super::listing::{Record, json, left, show_record};
 use super::waiting::{self, Hints};
 use super::{connect, done, run_of, runs};
 use crate::Exit;
@@ -29,7 +29,7 @@ pub async fn stop(arguments: &StopArguments) -> Done {
     let mut operation = client.stop_run(&run, mode).await?;
     if arguments.wait {
         let waited = tokio::select! {
-            waited = client.wait_operation(&operation.id, None) => waited?,
+            waited = client.wait_operation(&operation.id) => waited?,
             _ = tokio::signal::ctrl_c() => {
                 say(&format!("{run} is stopping all the same; see `highwater runs get {run}`\n"));
                 return Err(Failure::Interrupted);
@@ -39,11 +39,11 @@ pub async fn stop(arguments: &StopArguments) -> Done {
     }
     let failure = operation.failure.as_ref().map(|failure| failure.detail.clone());
     let fields = vec![
-        ("run", run),
-        ("operation", operation.id.clone()),
-        ("state", client::name(&operation.state)),
-        ("progress", operation.progress.clone().unwrap_or_default()),
-        ("failure", failure.unwrap_or_default()),
+        (left("run"), run),
+        (left("operation"), operation.id.clone()),
+        (left("state"), client::name(&operation.state)),
+        (left("progress"), operation.progress.clone().unwrap_or_default()),
+        (left("failure"), failure.unwrap_or_default()),
     ];
     show_record(&Record { fields, item: json(&operation), name: operation.id.clone() }, arguments.form.form)?;
     Ok(if operation.state == OperationState::Failed { Exit::Failed } else { Exit::Done })

@@ -85,7 +85,7 @@ async fn start_applied(client: &Client, name: &str, applied: &AppliedJob) -> Res
 /// What the file says, as the server takes it.
 fn spec(arguments: &SubmitArguments) -> Result<(JobSpec, Source), Failure> {
     let source = script::read(&arguments.file)?;
-    let is_graph = is_graph(&arguments.file, &source.text);
+    let is_graph = script::is_graph(&arguments.file, &source.text);
     let (overrides, settings): (Vec<_>, Vec<_>) =
         arguments.set.iter().cloned().partition(|(key, _)| key.starts_with("tables."));
     let limits = arguments.memory_bytes.map(|bytes| JobLimits { memory_bytes: Some(bytes), ..JobLimits::default() });
@@ -108,6 +108,12 @@ fn spec(arguments: &SubmitArguments) -> Result<(JobSpec, Source), Failure> {
             let planned =
                 ScriptArguments { file: arguments.file.clone(), parallelism: None, processes: None, set: overrides };
             let planned = Script::of(source.clone(), &planned)?;
+            if planned.explain {
+                return Err(Failure::Wrong(format!(
+                    "{0} asks for an explanation, and a job is to run: remove EXPLAIN, or use: highwater explain {0}",
+                    source.name
+                )));
+            }
             for (name, value) in given_settings(&planned) {
                 spec.settings.entry(name).or_insert(value);
             }
@@ -123,11 +129,6 @@ fn given_settings(script: &Script) -> Vec<(String, String)> {
         (name.clone(), value.as_str().map_or_else(|| value.to_string(), str::to_string))
     };
     script.given.iter().map(text).collect()
-}
-
-fn is_graph(file: &Path, text: &str) -> bool {
-    file.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"))
-        || (file == Path::new("-") && text.trim_start().starts_with('{'))
 }
 
 /// The name of a job after its file.
@@ -149,10 +150,10 @@ fn created_record(created: &CreatedJob) -> Record {
     let job = &created.job.job;
     let run = created.run.as_ref().map(|run| run.id.clone());
     let fields = vec![
-        ("job", format!("{}, version {}", job.name, job.version)),
-        ("id", job.id.clone()),
-        ("run", run.clone().unwrap_or_default()),
-        ("views", created.job.definition.views.join(", ")),
+        (left("job"), format!("{}, version {}", job.name, job.version)),
+        (left("id"), job.id.clone()),
+        (left("run"), run.clone().unwrap_or_default()),
+        (left("views"), created.job.definition.views.join(", ")),
     ];
     Record { fields, item: json(created), name: run.unwrap_or_else(|| job.name.clone()) }
 }
@@ -162,10 +163,10 @@ fn applied_record(applied: &AppliedJob, run: Option<&Run>, name: &str) -> Record
     let views = applied.job.as_ref().map(|job| job.definition.views.join(", ")).unwrap_or_default();
     let id = run.map(|run| run.id.clone());
     let fields = vec![
-        ("job", format!("{name}, version {version}")),
-        ("outcome", client::name(&applied.outcome)),
-        ("run", id.clone().unwrap_or_default()),
-        ("views", views),
+        (left("job"), format!("{name}, version {version}")),
+        (left("outcome"), client::name(&applied.outcome)),
+        (left("run"), id.clone().unwrap_or_default()),
+        (left("views"), views),
     ];
     let mut item = json(applied);
     if let (Some(run), Some(object)) = (run, item.as_object_mut()) {
@@ -208,11 +209,5 @@ mod tests {
         assert_eq!(name("my job (2).sql").as_deref(), Some("my-job--2-"));
         assert_eq!(name("_x.json").as_deref(), Some("x"));
         assert_eq!(name("-"), None);
-    }
-
-    #[test]
-    fn a_graph_is_known_by_its_name_or_its_first_letter() {
-        assert!(is_graph(Path::new("a.JSON"), "") && is_graph(Path::new("-"), " {}"));
-        assert!(!is_graph(Path::new("a.sql"), "{}") && !is_graph(Path::new("-"), "SELECT"));
     }
 }

@@ -15,18 +15,18 @@ pub async fn tables(arguments: &TablesArguments) -> Done {
         Some(TablesVerb::Get { name }) => {
             let table = client.table(name).await?;
             let fields = vec![
-                ("name", table.name.clone()),
-                ("connector", table.connector.clone()),
-                ("columns", columns(&table.columns)),
-                ("created", time(table.created_at)),
-                ("sql", table.sql.clone()),
+                (left("name"), table.name.clone()),
+                (left("connector"), table.connector.clone()),
+                (left("columns"), columns(&table.columns)),
+                (left("created"), time(table.created_at)),
+                (left("sql"), table.sql.clone()),
             ];
             print_record(fields, &table, &table.name, form)
         }
         Some(TablesVerb::Create { file }) => {
             let source = script::read(file)?;
             let table = client.create_table(&source.text).await.map_err(|error| Failure::about(error, &source))?;
-            let fields = vec![("name", table.name.clone()), ("columns", columns(&table.columns))];
+            let fields = vec![(left("name"), table.name.clone()), (left("columns"), columns(&table.columns))];
             print_record(fields, &table, &table.name, form)
         }
         Some(TablesVerb::Delete { name, sure: SureArguments { yes } }) => {

@@ -1,8 +1,9 @@
 //! What needs a terminal: questions, secrets that are not shown, single keys, its size.
 
-use std::io::{BufRead, IsTerminal, Write};
+use std::io::{BufRead, IsTerminal, Read, Write};
 use std::os::fd::AsRawFd;
 
+use super::failure::Failure;
 use crate::output::say;
 
 /// Whether someone can be asked.
@@ -26,18 +27,40 @@ pub fn line() -> std::io::Result<Option<String>> {
     Ok(Some(line.trim_end_matches(['\r', '\n']).to_string()))
 }
 
-/// Asks for something that is not to be seen; without a terminal the next line of stdin.
-pub fn secret(question: &str) -> std::io::Result<Option<String>> {
-    if !can_ask() {
-        return line();
+/// Asks for something that is not to be seen; without a terminal the next line of stdin. `None` at its end.
+///
+/// # Errors
+/// [`Failure::Interrupted`] after Ctrl-C, and [`Failure::Wrong`] if stdin cannot be read.
+pub fn secret(question: &str) -> Result<Option<String>, Failure> {
+    let unreadable = |error: std::io::Error| Failure::Wrong(format!("cannot read stdin: {error}"));
+    // Where the question goes does not matter: what is typed would be echoed all the same.
+    if !std::io::stdin().is_terminal() {
+        return line().map_err(unreadable);
     }
     say(question);
-    let quiet = Mode::of_stdin(libc::ECHO);
-    let answer = line();
+    // Signals would end or stop the program before the terminal echoes again.
+    let quiet = Mode::of_stdin(libc::ECHO | libc::ISIG);
+    let mut typed = Vec::new();
+    let mut last = None;
+    for byte in std::io::stdin().lock().bytes() {
+        let byte = byte.map_err(unreadable)?;
+        last = Some(byte);
+        match byte {
+            b'\n' | INTERRUPT => break,
+            byte => typed.push(byte),
+        }
+    }
     drop(quiet);
     say("\n");
-    answer
+    match last {
+        Some(INTERRUPT) => Err(Failure::Interrupted),
+        Some(_) => Ok(Some(String::from_utf8_lossy(&typed).into_owned())),
+        None => Ok(None),
+    }
 }
+
+/// What Ctrl-C sends.
+const INTERRUPT: u8 = 3;
 
 /// A terminal mode that lasts until this is dropped.
 pub struct Mode {
@@ -56,6 +79,10 @@ impl Mode {
         }
         let before = mode;
         mode.c_lflag &= !without;
+        if without & libc::ISIG != 0 {
+            // Whoever reads lines gets it at once, and not with the next Enter.
+            mode.c_cc[libc::VEOL] = INTERRUPT;
+        }
         // SAFETY: as above; the value was filled by tcgetattr.
         (unsafe { libc::tcsetattr(descriptor, libc::TCSANOW, &raw const mode) } == 0).then_some(Mode { before })
     }

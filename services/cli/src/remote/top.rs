@@ -35,19 +35,30 @@ pub async fn top(arguments: &TopArguments) -> Done {
     let _screen = Screen::take()?;
     let mut keys = keys();
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    let mut has_keys = true;
     let mut said = None;
     loop {
         output::write(screen(&client, &runs, &rates, said.as_deref(), terminal::size()).as_bytes())?;
-        tokio::select! {
-            () = tokio::time::sleep(arguments.every.max(Duration::from_millis(100))) => {}
-            key = keys.recv() => match key {
-                Some(b'q' | b'Q') | None => return done(),
-                Some(_) => {}
-            },
-            _ = tokio::signal::ctrl_c() => return done(),
-            _ = terminate.recv() => return done(),
-        }
-        match look(&client).await {
+        let next = async {
+            tokio::time::sleep(arguments.every.max(Duration::from_millis(100))).await;
+            look(&client).await
+        };
+        tokio::pin!(next);
+        // A look may take long, and who wants to leave does not wait for it.
+        let seen = loop {
+            tokio::select! {
+                seen = &mut next => break seen,
+                key = keys.recv(), if has_keys => match key {
+                    Some(b'q' | b'Q') => return done(),
+                    Some(_) => {}
+                    // Stdin is no terminal, or has ended.
+                    None => has_keys = false,
+                },
+                _ = tokio::signal::ctrl_c() => return done(),
+                _ = terminate.recv() => return done(),
+            }
+        };
+        match seen {
             Ok(seen) => {
                 said = None;
                 runs = seen;

@@ -104,7 +104,7 @@ impl History {
             None => f32::NAN,
         };
         let lag = |mark: Option<i64>| match mark {
-            Some(mark) if mark != i64::MAX => ((at.timestamp_micros() - mark) / 1000) as f32,
+            Some(mark) if mark != i64::MAX => (at.timestamp_micros().saturating_sub(mark) / 1000) as f32,
             _ => f32::NAN,
         };
         let lag_records: Option<u64> = match status.splits.iter().any(|split| split.lag_records.is_some()) {

@@ -7,7 +7,7 @@ pub mod history;
 pub mod link;
 pub mod process;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
@@ -26,6 +26,7 @@ use uuid::Uuid;
 use crate::app::App;
 use crate::facts::{RunFacts, RunRequest, StopRequest};
 use crate::planning;
+use crate::problem::{ApiError, ApiResult};
 use history::History;
 use link::{Link, LinkError};
 use process::Life;
@@ -42,6 +43,8 @@ const FOUND_TIMEOUT: Duration = Duration::from_secs(5);
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// After a change of the store failed for want of a database.
 const STORE_RETRY: Duration = Duration::from_millis(500);
+/// After it failed for a reason that somebody has to mend.
+const STORE_TROUBLE: Duration = Duration::from_secs(5);
 
 /// All runs that this server follows.
 #[derive(Default)]
@@ -72,8 +75,8 @@ impl Attempts {
         live.iter().map(|(run_id, live)| (*run_id, live.clone())).collect()
     }
 
-    pub fn count(&self) -> usize {
-        self.live.read().expect("nothing panics while it holds the map").len()
+    fn let_go(&self, run_id: Uuid) {
+        self.live.write().expect("nothing panics while it holds the map").remove(&run_id);
     }
 
     /// Tells the task of a run to stop it; the last word counts, but `now` is never taken back.
@@ -91,6 +94,18 @@ impl Attempts {
 }
 
 impl Live {
+    fn of(run: &Run) -> Live {
+        Live {
+            job_name: run.job_name.clone(),
+            outputs: RunRequest::of(run).outputs,
+            link: Mutex::new(None),
+            status: RwLock::default(),
+            history: Mutex::default(),
+            stop: watch::Sender::new(RunFacts::of(run).stop.map(|stop| stop.mode)),
+            moves: watch::Sender::new(0),
+        }
+    }
+
     pub fn link(&self) -> Option<Link> {
         self.link.lock().expect("nothing panics while it holds the link").clone()
     }
@@ -100,50 +115,118 @@ impl Live {
     }
 }
 
-/// Follows all runs that were active when the last server ended, and stops that it had not finished.
+/// A place among the active runs, taken before the run is stored: of two that are started at once, one sees the other.
+pub struct Reserved {
+    app: App,
+    run_id: Uuid,
+    live: Arc<Live>,
+    begun: bool,
+}
+
+/// Takes a place for a run.
+///
+/// # Errors
+/// `too_many_runs` if the server allows no more, `sink_conflict` if an active run writes a directory that this one would write: they would
+/// take turns there, in no order.
+pub fn reserve(app: &App, run: &Run) -> ApiResult<Reserved> {
+    let live = Arc::new(Live::of(run));
+    let mut all = app.attempts.live.write().expect("nothing panics while it holds the map");
+    let (active, most) = (all.len(), app.config.max_active_runs);
+    if active >= most {
+        return Err(ApiError::new("too_many_runs", format!("{active} runs are active, and the server allows {most}")));
+    }
+    for other in all.values() {
+        if let Some(shared) = live.outputs.iter().find(|output| other.outputs.contains(output)) {
+            let detail = format!("a run of job '{}' writes {shared} already", other.job_name);
+            return Err(ApiError::new("sink_conflict", detail));
+        }
+    }
+    all.insert(run.run_id, live.clone());
+    Ok(Reserved { app: app.clone(), run_id: run.run_id, live, begun: false })
+}
+
+impl Reserved {
+    /// Follows the run, which is stored now, to its end.
+    pub fn begin(mut self, run: Run) {
+        self.begun = true;
+        tokio::spawn(follow_to_the_end(self.app.clone(), run, self.live.clone()));
+    }
+}
+
+/// The run was not stored.
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        if !self.begun {
+            self.app.attempts.let_go(self.run_id);
+        }
+    }
+}
+
+/// Follows all active runs that nobody follows, and carries out stops that nobody carries out.
+///
+/// Those of the server before this one; and of this one those that were stored although the store could not say so.
 pub async fn take_up(app: &App) -> Result<(), MetadataError> {
-    let active = app.store.active_runs().await?;
-    for run in active {
-        tracing::info!(run = IdKind::Run.text(run.run_id), state = run.state, "found again");
-        begin(app, run);
+    // A run that was followed before the store was asked may have ended since, and then there is nothing to do.
+    let followed: HashSet<Uuid> = app.attempts.all().into_iter().map(|(run_id, _)| run_id).collect();
+    for run in app.store.active_runs().await? {
+        if !followed.contains(&run.run_id) {
+            find_again(app, run);
+        }
     }
     for operation in app.store.running_operations().await? {
-        let mode = match operation.kind.as_str() {
-            "stop_now" => StopMode::Now,
-            _ => StopMode::Drain,
-        };
-        stop(app, &operation, mode).await;
+        let mode = if operation.kind == "stop_now" { StopMode::Now } else { StopMode::Drain };
+        stop(app, &operation, mode).await?;
     }
     Ok(())
 }
 
-/// Stops the run that an operation is about. If it has ended meanwhile, so has the operation.
-pub async fn stop(app: &App, operation: &Operation, mode: StopMode) {
-    match IdKind::Run.parse(&operation.subject).filter(|run_id| app.attempts.get(*run_id).is_some()) {
-        Some(run_id) => app.attempts.stop(run_id, mode),
-        None => end_operation(app, operation.clone(), None).await,
+/// Follows a stored run, unless that is done already.
+fn find_again(app: &App, run: Run) {
+    let live = Arc::new(Live::of(&run));
+    {
+        let mut all = app.attempts.live.write().expect("nothing panics while it holds the map");
+        if all.contains_key(&run.run_id) {
+            return;
+        }
+        all.insert(run.run_id, live.clone());
     }
+    tracing::info!(run = IdKind::Run.text(run.run_id), state = run.state, "found again");
+    tokio::spawn(follow_to_the_end(app.clone(), run, live));
 }
 
-/// Follows a run from where it stands to its end, in a task of its own.
-pub fn begin(app: &App, run: Run) {
-    let live = Arc::new(Live {
-        job_name: run.job_name.clone(),
-        outputs: RunRequest::of(&run).outputs,
-        link: Mutex::new(None),
-        status: RwLock::default(),
-        history: Mutex::default(),
-        stop: watch::Sender::new(RunFacts::of(&run).stop.map(|stop| stop.mode)),
-        moves: watch::Sender::new(0),
-    });
-    let (run_id, app) = (run.run_id, app.clone());
-    app.attempts.live.write().expect("nothing panics while it holds the map").insert(run_id, live.clone());
-    tokio::spawn(async move {
-        let follower = Follower { app: app.clone(), live: live.clone(), run, child: None };
-        follower.follow().await;
-        app.attempts.live.write().expect("nothing panics while it holds the map").remove(&run_id);
-        live.moves.send_modify(|moves| *moves += 1);
-    });
+/// Stops the run that an operation is about. If it has ended meanwhile, so does the operation.
+pub async fn stop(app: &App, operation: &Operation, mode: StopMode) -> Result<(), MetadataError> {
+    let Some(run_id) = IdKind::Run.parse(&operation.subject) else {
+        end_operation(app, operation.clone(), None).await;
+        return Ok(());
+    };
+    if app.attempts.get(run_id).is_none() {
+        match app.store.run(run_id).await {
+            Ok(run) if run.active => find_again(app, run),
+            Ok(run) => end_operation(app, operation.clone(), Some(&run)).await,
+            Err(MetadataError::NotFound { .. }) => end_operation(app, operation.clone(), None).await,
+            Err(error) => return Err(error),
+        }
+    }
+    app.attempts.stop(run_id, mode);
+    Ok(())
+}
+
+async fn follow_to_the_end(app: App, run: Run, live: Arc<Live>) {
+    let run_id = run.run_id;
+    let follower = Follower { app: app.clone(), live: live.clone(), run, child: None };
+    // In a task of its own: should it panic, the run is let go, and found again by the next look.
+    let ended = tokio::spawn(follower.follow()).await;
+    // Before its operations are ended: a stop that comes later finds the run ended, and ends its operation itself.
+    app.attempts.let_go(run_id);
+    match ended {
+        Ok(Some(run)) => end_operations(&app, &run).await,
+        Ok(None) => {}
+        Err(error) => {
+            tracing::error!(run = IdKind::Run.text(run_id), %error, "a run was lost sight of; it will be found again");
+        }
+    }
+    live.moves.send_modify(|moves| *moves += 1);
 }
 
 struct Follower {
@@ -158,7 +241,8 @@ struct Follower {
 struct OutOfDate;
 
 impl Follower {
-    async fn follow(mut self) {
+    /// The run when it has ended; `None` if another server follows it.
+    async fn follow(mut self) -> Option<Run> {
         let id = IdKind::Run.text(self.run.run_id);
         let ended = match self.state() {
             RunState::Pending => match self.place().await {
@@ -177,9 +261,12 @@ impl Follower {
         match ended {
             Ok(()) => {
                 tracing::info!(run = id, state = self.run.state, "the run has ended");
-                self.end_operations().await;
+                Some(self.run)
             }
-            Err(OutOfDate) => tracing::warn!(run = id, "another server follows the run; this one lets go of it"),
+            Err(OutOfDate) => {
+                tracing::warn!(run = id, "the run was moved by another server; this one lets go of it");
+                None
+            }
         }
     }
 
@@ -266,7 +353,7 @@ impl Follower {
             settings: stored.settings,
             allowed_roots: config.allow_roots.clone(),
             egress: config.egress(),
-            views_dir: config.data.join("views"),
+            views_dir: self.app.views_dir(self.run.job_id),
             start: request.start_positions,
             limits: Limits {
                 memory_bytes: limits.memory_bytes.or(config.run_memory_bytes),
@@ -480,42 +567,47 @@ impl Follower {
                     self.live.moves.send_modify(|moves| *moves += 1);
                     return Ok(());
                 }
-                Err(MetadataError::Unavailable { .. }) => tokio::time::sleep(STORE_RETRY).await,
-                Err(error) => {
+                Err(
+                    error @ (MetadataError::Moved { .. } | MetadataError::NotFound { .. } | MetadataError::Owned(_)),
+                ) => {
                     tracing::warn!(run = IdKind::Run.text(self.run.run_id), %error, "the run was not moved");
                     return Err(OutOfDate);
                 }
+                Err(error) => wait_for_store(&error).await,
             }
-        }
-    }
-
-    async fn end_operations(&self) {
-        let subject = IdKind::Run.text(self.run.run_id);
-        let running = loop {
-            match self.app.store.running_operations().await {
-                Err(MetadataError::Unavailable { .. }) => tokio::time::sleep(STORE_RETRY).await,
-                other => break other.unwrap_or_default(),
-            }
-        };
-        for operation in running.into_iter().filter(|operation| operation.subject == subject) {
-            end_operation(&self.app, operation, Some(&self.run)).await;
         }
     }
 }
 
-/// Ends an operation on a run that has ended. A drain has succeeded only if the run finished.
-async fn end_operation(app: &App, operation: Operation, run: Option<&Run>) {
-    let run = match run {
-        Some(run) => Some(run.clone()),
-        None => match IdKind::Run.parse(&operation.subject) {
-            Some(run_id) => app.store.run(run_id).await.ok(),
-            None => None,
-        },
+async fn end_operations(app: &App, run: &Run) {
+    let subject = IdKind::Run.text(run.run_id);
+    let running = loop {
+        match app.store.running_operations().await {
+            Ok(running) => break running,
+            Err(error) => wait_for_store(&error).await,
+        }
     };
+    for operation in running.into_iter().filter(|operation| operation.subject == subject) {
+        end_operation(app, operation, Some(run)).await;
+    }
+}
+
+/// Until it is worth while to try again.
+async fn wait_for_store(error: &MetadataError) {
+    if matches!(error, MetadataError::Unavailable { .. }) {
+        tokio::time::sleep(STORE_RETRY).await;
+    } else {
+        tracing::error!(%error, "the metadata store refuses what must be stored; it is tried again");
+        tokio::time::sleep(STORE_TROUBLE).await;
+    }
+}
+
+/// Ends an operation on a run that has ended, or is no more. A drain has succeeded only if the run finished.
+async fn end_operation(app: &App, operation: Operation, run: Option<&Run>) {
     let failure = run.filter(|run| operation.kind == "stop_drain" && run.state != "finished").map(|run| {
-        run.failure.unwrap_or_else(|| {
+        run.failure.clone().unwrap_or_else(|| {
             let detail = format!("the run became {} before it was drained", run.state);
-            serde_json::to_value(crate::ApiError::new("invalid_state", detail).problem()).unwrap_or_default()
+            serde_json::to_value(ApiError::new("invalid_state", detail).problem()).unwrap_or_default()
         })
     });
     let ended = Operation {
@@ -524,8 +616,11 @@ async fn end_operation(app: &App, operation: Operation, run: Option<&Run>) {
         ended_at: Some(crate::time::now()),
         ..operation
     };
-    while let Err(MetadataError::Unavailable { .. }) = app.store.update_operation(&ended).await {
-        tokio::time::sleep(STORE_RETRY).await;
+    while let Err(error) = app.store.update_operation(&ended).await {
+        if matches!(error, MetadataError::NotFound { .. } | MetadataError::Moved { .. } | MetadataError::Owned(_)) {
+            return;
+        }
+        wait_for_store(&error).await;
     }
 }
 

@@ -1,7 +1,7 @@
 //! Starts the process of an attempt, and finds one again that was started before.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -23,9 +23,14 @@ pub fn directory(data: &Path, run_id: &str, generation: i64) -> PathBuf {
     data.join("runs").join(run_id).join(generation.to_string())
 }
 
+/// Makes a directory that nobody else can look into.
+pub fn make_directory(directory: &Path) -> std::io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
+}
+
 /// Makes the directory of an attempt with its specification, and a token that only the server and the process know.
 pub fn prepare(directory: &Path, spec: &AttemptSpec) -> std::io::Result<String> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    make_directory(directory)?;
     let mut random = [0; 32];
     getrandom::fill(&mut random).map_err(std::io::Error::other)?;
     let token = URL_SAFE_NO_PAD.encode(random);
@@ -81,9 +86,20 @@ pub fn facts(directory: &Path) -> Option<ProcessFacts> {
     read(&directory.join(PROCESS))
 }
 
-/// Gives an attempt up whose process has not said who it is: it cannot begin any more. False if it has begun after all.
+/// Gives an attempt up whose process has not said who it is: it cannot begin any more. False if it has begun after all, or if that cannot
+/// be said now.
 pub fn give_up(directory: &Path) -> bool {
-    OpenOptions::new().write(true).create_new(true).mode(0o600).open(directory.join(PROCESS)).is_ok()
+    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(directory.join(PROCESS)) {
+        Ok(_) => true,
+        // Without its directory it has nothing to begin with.
+        Err(error) if error.kind() == ErrorKind::NotFound => true,
+        // A process makes the file whole: one without facts is of a server that has given the attempt up before.
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => facts(directory).is_none(),
+        Err(error) => {
+            tracing::warn!(%error, directory = %directory.display(), "an attempt cannot be given up");
+            false
+        }
+    }
 }
 
 /// Whether the process that wrote the facts is the one that has its number now.
@@ -107,10 +123,10 @@ fn is(facts: &ProcessFacts) -> bool {
     state != Some("Z") && ticks == Some(facts.start_ticks)
 }
 
-/// Kills the process of an attempt, and with it its further processes. Never another one that was given its number.
+/// Kills the process of an attempt; its further processes end when they lose it. Never another one that was given its number.
 pub fn kill(directory: &Path) {
     if let Some(facts) = facts(directory).filter(is) {
-        // SAFETY: a system call on plain numbers. The process leads a session of its own, so the group holds only what is its own.
+        // SAFETY: a system call on plain numbers.
         unsafe { libc::kill(facts.pid as libc::pid_t, libc::SIGKILL) };
     }
 }
@@ -131,8 +147,9 @@ mod tests {
     fn a_process_is_known_by_the_time_of_its_start() {
         let directory = tempfile::tempdir().expect("a directory");
         assert_eq!(life(directory.path()), Life::Unknown);
-        assert!(give_up(directory.path()) && !give_up(directory.path()), "one of two gets the name");
+        assert!(give_up(directory.path()) && give_up(directory.path()), "it stays given up");
         assert_eq!(life(directory.path()), Life::Unknown);
+        assert!(give_up(&directory.path().join("gone")));
         let pid = std::process::id();
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("we are alive");
         let rest = stat.rsplit_once(')').expect("a name").1;

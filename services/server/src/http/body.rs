@@ -13,7 +13,7 @@ use futures::StreamExt;
 use jsonschema::Validator;
 use jsonschema::error::{TypeKind, ValidationError, ValidationErrorKind};
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use utoipa::PartialSchema;
 
@@ -102,22 +102,47 @@ async fn bytes(request: Request) -> ApiResult<Vec<u8>> {
 }
 
 /// A validator for every component of the document.
-static VALIDATORS: LazyLock<BTreeMap<String, Validator>> = LazyLock::new(|| {
-    let mut document = document::value().clone();
-    // Graphs are checked by the crate that defines them, which says more.
-    document["components"]["schemas"]["Graph"] = serde_json::json!({"type": "object"});
-    let names: Vec<String> =
-        document["components"]["schemas"].as_object().expect("the document has schemas").keys().cloned().collect();
-    let bodies = names.into_iter().filter(|name| document::BODIES.contains(&name.as_str()));
-    let validator = |name: &String| {
+static VALIDATORS: LazyLock<BTreeMap<&str, Validator>> = LazyLock::new(|| {
+    let validator = |name: &str| {
         let schema = serde_json::json!({
-            "$ref": format!("#/components/schemas/{name}"),
-            "components": document["components"],
+            "$ref": format!("{SCHEMAS}{name}"),
+            "components": {"schemas": needed(name)},
         });
         jsonschema::draft202012::new(&schema).expect("the document's schemas are valid")
     };
-    bodies.map(|name| (name.clone(), validator(&name))).collect()
+    document::BODIES.iter().map(|name| (*name, validator(name))).collect()
 });
+
+const SCHEMAS: &str = "#/components/schemas/";
+
+/// A schema and those that it refers to: a validator keeps what it is given.
+fn needed(name: &str) -> Map<String, Value> {
+    let (mut found, mut open) = (Map::new(), vec![name.to_string()]);
+    while let Some(name) = open.pop() {
+        if found.contains_key(&name) {
+            continue;
+        }
+        let schema = match name.as_str() {
+            // Graphs are checked by the crate that defines them, which says more.
+            "Graph" => serde_json::json!({"type": "object"}),
+            _ => document::value()["components"]["schemas"][&name].clone(),
+        };
+        references(&schema, &mut open);
+        found.insert(name, schema);
+    }
+    found
+}
+
+fn references(schema: &Value, found: &mut Vec<String>) {
+    match schema {
+        Value::Object(object) => {
+            found.extend(object.get("$ref").and_then(|to| to.as_str()?.strip_prefix(SCHEMAS)).map(str::to_string));
+            object.values().for_each(|value| references(value, found));
+        }
+        Value::Array(list) => list.iter().for_each(|value| references(value, found)),
+        _ => {}
+    }
+}
 
 /// Makes the validators now, so that the first request need not wait.
 pub fn prepare() {

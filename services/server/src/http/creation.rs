@@ -17,6 +17,7 @@ use serde_json::Value;
 use crate::app::App;
 use crate::auth::Caller;
 use crate::problem::{ApiError, ApiResult};
+use crate::sealing::Sealing;
 
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 const KEY_LENGTH_MAX: usize = 256;
@@ -25,12 +26,13 @@ const KEY_LENGTH_MAX: usize = 256;
 pub struct Creation {
     request: String,
     key: Option<String>,
+    sealing: Sealing,
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for Creation {
+impl FromRequestParts<App> for Creation {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> ApiResult<Creation> {
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> ApiResult<Creation> {
         let request = format!("{} {}", parts.method, parts.uri.path());
         let key = match parts.headers.get("idempotency-key") {
             None => None,
@@ -42,7 +44,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Creation {
                 }
             },
         };
-        Ok(Creation { request, key })
+        Ok(Creation { request, key, sealing: app.sealing.clone() })
     }
 }
 
@@ -98,7 +100,7 @@ impl Creation {
             key: key.clone(),
             request: self.request.clone(),
             answer: StoredAnswer {
-                body_hash: body_hash.to_vec(),
+                body_hash: self.sealing.fingerprint(body_hash),
                 status: answer.status.as_u16(),
                 headers: answer.headers.clone(),
                 body: answer.body.clone(),
@@ -117,7 +119,7 @@ impl Creation {
     }
 
     fn replay(&self, stored: StoredAnswer, body_hash: &[u8]) -> ApiResult<Response> {
-        if stored.body_hash != body_hash {
+        if stored.body_hash != self.sealing.fingerprint(body_hash) {
             let detail = "the idempotency-key was used for a request with another body";
             return Err(ApiError::new("idempotency_mismatch", detail));
         }

@@ -96,5 +96,5 @@ pub fn panicked(panic: Box<dyn std::any::Any + Send>) -> Response {
     ApiError::internal(text.unwrap_or("a panic without a text")).into_response()
 }
 
-/// A request that takes longer is given up, long polls and streams apart, which have limits of their own.
-pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// An answer that takes longer to begin is given up. Long polls wait for a minute at most.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(90);

@@ -1,5 +1,8 @@
 //! Query parameters: read by what the document says of them, so that both cannot disagree, and everything wrong is told at once.
 
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock, RwLock};
+
 use api::ProblemItem;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
@@ -21,16 +24,29 @@ impl<T: DeserializeOwned + IntoParams, S: Send + Sync> FromRequestParts<S> for P
     }
 }
 
+/// Name, schema, and whether it must be there.
+type Known = Arc<[(String, Value, bool)]>;
+
+/// What the document says of the parameters of a type; it is worked out once.
+fn known<T: IntoParams>() -> Known {
+    static ALL: LazyLock<RwLock<HashMap<&'static str, Known>>> = LazyLock::new(RwLock::default);
+    let of = std::any::type_name::<T>();
+    if let Some(known) = ALL.read().expect("nothing panics while it holds the parameters").get(of) {
+        return known.clone();
+    }
+    let parameters = T::into_params(|| None).into_iter().map(|parameter| {
+        let mut schema = resolved(serde_json::to_value(&parameter.schema).unwrap_or_default());
+        schema["items"] = resolved(schema["items"].take());
+        let required = matches!(parameter.required, utoipa::openapi::Required::True);
+        (parameter.name, schema, required)
+    });
+    let known: Known = parameters.collect();
+    ALL.write().expect("nothing panics while it holds the parameters").insert(of, known.clone());
+    known
+}
+
 fn read<T: DeserializeOwned + IntoParams>(query: &str) -> ApiResult<T> {
-    let known: Vec<(String, Value, bool)> = T::into_params(|| None)
-        .into_iter()
-        .map(|parameter| {
-            let mut schema = resolved(serde_json::to_value(&parameter.schema).unwrap_or_default());
-            schema["items"] = resolved(schema["items"].take());
-            let required = matches!(parameter.required, utoipa::openapi::Required::True);
-            (parameter.name, schema, required)
-        })
-        .collect();
+    let known = known::<T>();
     let mut errors = Vec::new();
     let mut wrong = |name: &str, code: &str, message: String, hint: Option<String>| {
         errors.push(ProblemItem {

@@ -1,23 +1,20 @@
 //! Keys and the audit log.
 
-use api::{ApiKey, ApiKeys, AuditEntry, AuditPage, CreateKey, CreatedKey, IdKind, Problem, Whoami};
+use api::{ApiKey, ApiKeys, AuditEntry, AuditPage, CreateKey, CreatedKey, Problem, Whoami};
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
-use serde_json::json;
 use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-use uuid::Uuid;
 
-use super::parse_id;
 use crate::app::App;
-use crate::auth::{Admin, Viewer, new_key, role, role_name};
+use crate::auth::{Admin, Viewer};
 use crate::http::{Body, Params};
+use crate::keys;
 use crate::problem::{ApiError, ApiResult};
-use crate::time::now;
 
 pub fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -25,17 +22,6 @@ pub fn routes() -> OpenApiRouter<App> {
         .routes(routes!(list_keys, create_key))
         .routes(routes!(revoke_key))
         .routes(routes!(list_audit))
-}
-
-fn shown(key: &metadata::ApiKey) -> ApiKey {
-    ApiKey {
-        id: IdKind::Key.text(key.key_id),
-        name: key.name.clone(),
-        role: role(&key.role).expect("the store has known roles only"),
-        created_at: key.created_at,
-        expires_at: key.expires_at,
-        revoked_at: key.revoked_at,
-    }
 }
 
 /// Get who asks
@@ -49,7 +35,7 @@ async fn whoami(Viewer(caller): Viewer) -> Json<Whoami> {
 #[utoipa::path(get, path = "/api/v1/keys", operation_id = "list_keys", tag = "access", responses(
     (status = 200, description = "All keys, also revoked ones; never the keys themselves", body = ApiKeys)))]
 async fn list_keys(Admin(_): Admin, State(app): State<App>) -> ApiResult<Json<ApiKeys>> {
-    Ok(Json(ApiKeys { items: app.store.keys().await?.iter().map(shown).collect() }))
+    Ok(Json(ApiKeys { items: keys::list(&*app.store).await? }))
 }
 
 /// Create a key
@@ -61,21 +47,8 @@ async fn list_keys(Admin(_): Admin, State(app): State<App>) -> ApiResult<Json<Ap
         (status = 201, description = "Created", body = CreatedKey, headers(("location" = String, description = "Path of the keys"))),
         (status = 409, description = "The name is taken", body = Problem, content_type = "application/problem+json")))]
 async fn create_key(Admin(caller): Admin, State(app): State<App>, body: Body<CreateKey>) -> ApiResult<Response> {
-    let (secret, hash) = new_key();
-    let key = metadata::ApiKey {
-        key_id: Uuid::now_v7(),
-        name: body.value.name,
-        role: role_name(body.value.role).into(),
-        hash,
-        created_at: now(),
-        expires_at: body.value.expires_at,
-        revoked_at: None,
-    };
-    let object = IdKind::Key.text(key.key_id);
-    let change = caller.change("key.create", &object, json!({"name": key.name, "role": key.role}));
-    app.store.create_key(&key, &change).await?;
+    let created = keys::create(&*app.store, &caller, body.value).await?;
     app.keys.changed();
-    let created = CreatedKey { key: shown(&key), secret };
     Ok((StatusCode::CREATED, [(header::LOCATION, "/api/v1/keys")], Json(created)).into_response())
 }
 
@@ -87,11 +60,9 @@ async fn create_key(Admin(caller): Admin, State(app): State<App>, body: Body<Cre
         (status = 200, description = "Revoked", body = ApiKey),
         (status = 404, description = "There is no such key", body = Problem, content_type = "application/problem+json")))]
 async fn revoke_key(Admin(caller): Admin, State(app): State<App>, Path(key): Path<String>) -> ApiResult<Json<ApiKey>> {
-    let key_id = parse_id(IdKind::Key, &key)?;
-    let change = caller.change("key.revoke", &key, json!({}));
-    let revoked = app.store.revoke_key(key_id, now(), &change).await?;
+    let revoked = keys::revoke(&*app.store, &caller, &key).await?;
     app.keys.changed();
-    Ok(Json(shown(&revoked)))
+    Ok(Json(revoked))
 }
 
 #[derive(Deserialize, IntoParams)]

@@ -24,10 +24,13 @@ use crate::auth::{Operator, Viewer};
 use crate::facts::{self, RunFacts, RunRequest};
 use crate::http::creation::{Answer, Begun};
 use crate::http::precondition::{IfMatch, etag};
-use crate::http::{Body, Creation, Params, paging};
+use crate::http::{Body, Creation, Params, paging, to_the_end};
 use crate::planning::{Input, Planned, Stored, outputs, plan, wrong_graph};
 use crate::problem::{ApiError, ApiResult};
 use crate::time::now;
+
+/// Runs of a job that are read at once when it is deleted.
+const RUNS_AT_ONCE: i64 = 1_000;
 
 pub fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -36,12 +39,18 @@ pub fn routes() -> OpenApiRouter<App> {
         .routes(routes!(start_run))
 }
 
-/// Names of jobs, views and connections.
+/// Names of jobs and connections.
 pub fn check_name(name: &str) -> ApiResult<()> {
     let mut letters = name.chars();
     let good = letters.next().is_some_and(|first| first.is_ascii_alphanumeric())
         && name.len() <= 128
         && letters.all(|letter| letter.is_ascii_alphanumeric() || "_-.".contains(letter));
+    if good && [IdKind::Job, IdKind::Connection].iter().any(|kind| kind.parse(name).is_some()) {
+        return Err(ApiError::new(
+            "validation_failed",
+            format!("{name:?} is an id, and nothing else may be called so"),
+        ));
+    }
     if good {
         return Ok(());
     }
@@ -107,9 +116,6 @@ fn version(job_id: Uuid, number: i64, spec: &JobSpec, planned: &Planned) -> ApiR
     let settings =
         planned.settings_json(&spec.limits.clone().unwrap_or_default(), spec.delivery.unwrap_or(Delivery::AtLeastOnce));
     let views = planned.views()?;
-    for view in &views {
-        check_name(&view.name)?;
-    }
     Ok(JobVersion {
         job_id,
         version: number,
@@ -157,7 +163,10 @@ async fn list_jobs(
         let (name, value) = label
             .split_once('=')
             .ok_or_else(|| ApiError::new("validation_failed", format!("label is {label:?}; write label=name=value")))?;
-        labels.insert(name.to_string(), value.to_string());
+        if labels.insert(name.to_string(), value.to_string()).is_some_and(|before| before != value) {
+            let detail = format!("label {name} is asked for with two values, and a job has one");
+            return Err(ApiError::new("validation_failed", detail));
+        }
     }
     let states: Vec<String> =
         list.state.iter().filter_map(|state| serde_json::to_value(state).ok()?.as_str().map(str::to_string)).collect();
@@ -190,17 +199,12 @@ async fn create_job(
     };
     let CreateJob { name, spec, labels, start } = body.value;
     check_name(&name)?;
-    if start {
-        room_for_a_run(&app)?;
-    }
     let planned = planned(&app, &spec).await?;
-    if start {
-        no_other_writer(&app, &outputs(&planned.graph))?;
-    }
-    let created = create(name, labels, &spec, &planned, start)?;
-    let Created { job, version, run } = &created;
-    let mut shown = detail(job, version);
-    if let Some(run) = run {
+    let outputs = outputs(&planned.graph).await?;
+    let Created { job, version, run } = create(name, labels, &spec, &planned, start.then_some(outputs))?;
+    let reserved = run.as_ref().map(|run| attempts::reserve(&app, run)).transpose()?;
+    let mut shown = detail(&job, &version);
+    if let Some(run) = &run {
         shown.job.state = api::JobState::Pending;
         shown.job.latest_run = Some(IdKind::Run.text(run.run_id));
     }
@@ -217,16 +221,18 @@ async fn create_job(
     let object = IdKind::Job.text(job.job_id);
     let detail = json!({"name": job.name, "hash": version.hash, "start": start});
     let change = creation.change(&caller, "job.create", &object, detail, &answer, &body.hash);
-    let stored = match run {
-        Some(run) => app.store.create_started_job(job, version, run, &change).await,
-        None => app.store.create_job(job, version, &change).await,
-    };
-    let is_stored = stored.is_ok();
-    let response = creation.finish(stored, answer, &body.hash)?;
-    if let (true, Some(run)) = (is_stored, created.run) {
-        attempts::begin(&app, run);
-    }
-    Ok(response)
+    let store = app.store.clone();
+    let stored = to_the_end(async move {
+        match run.zip(reserved) {
+            Some((run, reserved)) => {
+                store.create_started_job(&job, &version, &run, &change).await?;
+                reserved.begin(run);
+                Ok(())
+            }
+            None => store.create_job(&job, &version, &change).await,
+        }
+    });
+    creation.finish(stored.await?, answer, &body.hash)
 }
 
 struct Created {
@@ -240,7 +246,7 @@ fn create(
     labels: BTreeMap<String, String>,
     spec: &JobSpec,
     planned: &Planned,
-    start: bool,
+    outputs: Option<Vec<String>>,
 ) -> ApiResult<Created> {
     let (job_id, now) = (Uuid::now_v7(), now());
     let version = version(job_id, 1, spec, planned)?;
@@ -255,8 +261,7 @@ fn create(
         created_at: now,
         updated_at: now,
     };
-    let outputs = outputs(&planned.graph);
-    let run = start.then(|| new_run(&job, RunRequest { outputs, ..RunRequest::default() }));
+    let run = outputs.map(|outputs| new_run(&job, RunRequest { outputs, ..RunRequest::default() }));
     Ok(Created { job, version, run })
 }
 
@@ -278,25 +283,6 @@ fn new_run(job: &metadata::Job, request: RunRequest) -> metadata::Run {
         started_at: None,
         ended_at: None,
     }
-}
-
-fn room_for_a_run(app: &App) -> ApiResult<()> {
-    let (active, most) = (app.attempts.count(), app.config.max_active_runs);
-    if active < most {
-        return Ok(());
-    }
-    Err(ApiError::new("too_many_runs", format!("{active} runs are active, and the server allows {most}")))
-}
-
-/// Two runs that write one directory would take turns there, in no order.
-fn no_other_writer(app: &App, outputs: &[String]) -> ApiResult<()> {
-    for (_, live) in app.attempts.all() {
-        if let Some(shared) = outputs.iter().find(|output| live.outputs.contains(output)) {
-            let detail = format!("a run of job '{}' writes {shared} already", live.job_name);
-            return Err(ApiError::new("sink_conflict", detail));
-        }
-    }
-    Ok(())
 }
 
 /// Get a job
@@ -355,7 +341,7 @@ async fn apply_job(
         if !matches!(if_match, IfMatch::Absent) {
             return Err(ApiError::new("precondition_failed", format!("there is no job '{job}' that could match")));
         }
-        let Created { job, version, .. } = create(job, labels, &spec, &planned, false)?;
+        let Created { job, version, .. } = create(job, labels, &spec, &planned, None)?;
         let applied = |stored: bool| AppliedJob {
             outcome: ApplyOutcome::Created,
             applied: stored,
@@ -520,20 +506,22 @@ async fn delete_job(
 ) -> ApiResult<StatusCode> {
     let before = find(&app, &job).await?;
     if_match.check(&format!("job '{}'", before.name), before.revision)?;
-    let runs = app
-        .store
-        .runs(
-            &metadata::RunFilter { job_id: Some(before.job_id), ..Default::default() },
-            metadata::Page { after: None, limit: 10_000 },
-        )
-        .await?;
-    let views = app.store.version(before.job_id, before.version).await?.views;
+    let data = &app.config.data;
+    let mut files = vec![app.views_dir(before.job_id)];
+    let filter = metadata::RunFilter { job_id: Some(before.job_id), ..Default::default() };
+    let mut after = None;
+    loop {
+        let runs = app.store.runs(&filter, metadata::Page { after, limit: RUNS_AT_ONCE }).await?;
+        files.extend(runs.iter().map(|run| data.join("runs").join(IdKind::Run.text(run.run_id))));
+        after = runs.last().map(|run| run.run_id);
+        if after.is_none() {
+            break;
+        }
+    }
     let change = caller.change("job.delete", &IdKind::Job.text(before.job_id), json!({"name": before.name}));
     app.store.delete_job(before.job_id, before.revision, &change).await?;
-    // Nothing leads there any more; what cannot be removed now is only in the way of nobody.
-    let data = &app.config.data;
-    let files = runs.iter().map(|run| data.join("runs").join(IdKind::Run.text(run.run_id)));
-    let files: Vec<_> = files.chain(views.iter().map(|view| data.join("views").join(&view.name))).collect();
+    app.forget_views(before.job_id);
+    // Nothing leads there any more: what cannot be removed now is in nobody's way.
     let removed = tokio::task::spawn_blocking(move || {
         for directory in files {
             if let Err(error) = std::fs::remove_dir_all(&directory)
@@ -568,22 +556,21 @@ async fn start_run(
         begun => begun,
     };
     let job = find(&app, &job).await?;
-    room_for_a_run(&app)?;
     let request = start_request(&app, &job, body.value).await?;
-    no_other_writer(&app, &request.outputs)?;
     let run = new_run(&job, request);
+    let reserved = attempts::reserve(&app, &run)?;
     let object = IdKind::Run.text(run.run_id);
     let answer = Answer::new(StatusCode::ACCEPTED, &facts::run(&run, None))
         .header(header::LOCATION, format!("/api/v1/runs/{object}"));
     let detail = json!({"job": job.name, "version": job.version});
     let change = creation.change(&caller, "run.start", &object, detail, &answer, &body.hash);
-    let stored = app.store.create_run(&run, &change).await;
-    let is_stored = stored.is_ok();
-    let response = creation.finish(stored, answer, &body.hash)?;
-    if is_stored {
-        attempts::begin(&app, run);
-    }
-    Ok(response)
+    let store = app.store.clone();
+    let stored = to_the_end(async move {
+        store.create_run(&run, &change).await?;
+        reserved.begin(run);
+        Ok(())
+    });
+    creation.finish(stored.await?, answer, &body.hash)
 }
 
 async fn start_request(app: &App, job: &metadata::Job, start: StartRun) -> ApiResult<RunRequest> {
@@ -623,5 +610,5 @@ async fn start_request(app: &App, job: &metadata::Job, start: StartRun) -> ApiRe
     for (operator, splits) in start.start_positions {
         start_positions.entry(operator).or_default().extend(splits);
     }
-    Ok(RunRequest { start_positions, outputs: outputs(&stored.graph) })
+    Ok(RunRequest { start_positions, outputs: outputs(&stored.graph).await? })
 }

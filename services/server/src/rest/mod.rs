@@ -11,6 +11,8 @@ mod runs;
 mod system;
 mod views;
 
+pub use query::{QUERY_PATH, remove_left as remove_left_queries};
+
 use api::IdKind;
 use utoipa_axum::router::OpenApiRouter;
 use uuid::Uuid;
@@ -45,7 +47,7 @@ pub fn guarded_routes() -> OpenApiRouter<App> {
 }
 
 /// The UUID of an identifier in a path.
-fn parse_id(kind: IdKind, text: &str) -> ApiResult<Uuid> {
+pub fn parse_id(kind: IdKind, text: &str) -> ApiResult<Uuid> {
     kind.parse(text).ok_or_else(|| {
         let shown: String = text.chars().take(100).collect();
         ApiError::new("invalid_id", format!("{shown:?} is not the id of a {kind}"))

@@ -1,6 +1,6 @@
 //! Bounded queries: planned here, run in a process of their own with a limit of time and memory, streamed back as they come.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Duration;
 
 use api::{ColumnFacts, Problem, QueryRows, SqlQuery};
@@ -36,8 +36,10 @@ use crate::inspect;
 use crate::planning::{self, Input, Planned, plan_with, wrong_graph};
 use crate::problem::{ApiError, ApiResult, told};
 
+pub const QUERY_PATH: &str = "/api/v1/sql/query";
 /// A table of this path stands for a view until the query is planned.
 const VIEW_PATH: &str = "highwater-view:";
+const QUERY_PREFIX: &str = "query_";
 /// Between two looks whether the process listens.
 const LOOK: Duration = Duration::from_millis(5);
 
@@ -161,28 +163,53 @@ fn result_columns(planned: &Planned) -> Vec<ColumnFacts> {
 /// The process of a query. It ends with this, and its directory with it.
 struct Running {
     link: Link,
-    child: Child,
+    /// Until this is dropped.
+    child: Option<Child>,
     ends: Instant,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let _ = self.child.start_kill();
         let directory = self.link.directory.clone();
-        // The parent directory is the query's; its process may still write its last words.
-        tokio::task::spawn_blocking(move || {
-            let query = directory.parent().unwrap_or(&directory);
-            let _ = std::fs::remove_dir_all(query);
+        let Some(mut child) = self.child.take() else { return };
+        let _ = child.start_kill();
+        tokio::spawn(async move {
+            // It may still write its last words.
+            let _ = child.wait().await;
+            remove(&directory).await;
         });
+    }
+}
+
+/// Removes the directory of a query, which is the parent of its attempt's.
+async fn remove(attempt: &Path) {
+    let query = attempt.parent().unwrap_or(attempt);
+    if let Err(error) = tokio::fs::remove_dir_all(query).await {
+        tracing::warn!(%error, directory = %query.display(), "the files of a query could not be removed");
+    }
+}
+
+/// Removes the files of queries that were cut off with the server before this one. Blocks.
+pub fn remove_left(app: &App) {
+    let runs = app.config.data.join("runs");
+    for entry in std::fs::read_dir(runs).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(QUERY_PREFIX) {
+            for attempt in std::fs::read_dir(entry.path()).into_iter().flatten().flatten() {
+                process::kill(&attempt.path());
+            }
+            if let Err(error) = std::fs::remove_dir_all(entry.path()) {
+                tracing::warn!(%error, directory = %entry.path().display(), "the files of a query could not be removed");
+            }
+        }
     }
 }
 
 impl Running {
     async fn start(app: &App, planned: Planned, limits: Limits, permit: OwnedSemaphorePermit) -> ApiResult<Running> {
-        let query_id = format!("query_{}", Uuid::now_v7().simple());
+        let query_id = format!("{QUERY_PREFIX}{}", Uuid::now_v7().simple());
         let directory = process::directory(&app.config.data, &query_id, 1);
-        tokio::fs::create_dir_all(&directory).await.map_err(ApiError::internal)?;
+        process::make_directory(&directory).map_err(ApiError::internal)?;
         let mut graph = planned.graph.clone();
         let used = snapshots(app, &mut graph, &directory).await;
         let mut allowed_roots = app.config.allow_roots.clone();
@@ -217,14 +244,13 @@ impl Running {
         match started {
             Ok((token, child)) => Ok(Running {
                 link: Link { directory, token },
-                child,
+                child: Some(child),
                 // The process gives up by itself; this is for one that cannot.
                 ends: Instant::now() + Duration::from_secs(limits.seconds.unwrap_or(60)) + Duration::from_secs(5),
                 _permit: permit,
             }),
             Err(error) => {
-                let query = directory.parent().map(PathBuf::from).unwrap_or(directory);
-                let _ = tokio::fs::remove_dir_all(query).await;
+                remove(&directory).await;
                 Err(error)
             }
         }
@@ -238,7 +264,8 @@ impl Running {
                 Err(LinkError::Closed) => {}
                 Err(error) => tracing::debug!(%error, "a query's process does not serve its rows yet"),
             }
-            if matches!(self.child.try_wait(), Ok(Some(_)) | Err(_)) || Instant::now() > self.ends {
+            let ended = self.child.as_mut().is_none_or(|child| matches!(child.try_wait(), Ok(Some(_)) | Err(_)));
+            if ended || Instant::now() > self.ends {
                 return Err(self.failure().await);
             }
             tokio::time::sleep(LOOK).await;
@@ -248,7 +275,9 @@ impl Running {
     /// Why the rows broke off.
     async fn failure(&mut self) -> ApiError {
         // The outcome is written before the stream ends; a process that was killed leaves none.
-        let _ = tokio::time::timeout(Duration::from_secs(2), self.child.wait()).await;
+        if let Some(child) = &mut self.child {
+            let _ = tokio::time::timeout(Duration::from_secs(2), child.wait()).await;
+        }
         let Some(End::Failed(failure)) = process::outcome(&self.link.directory).map(|outcome| outcome.end) else {
             return ApiError::new(
                 "query_failed",
@@ -364,10 +393,15 @@ impl Stream {
         if begun.send(Ok(())).is_err() {
             return;
         }
-        let send = |bytes: Vec<u8>| self.pieces.blocking_send(Ok(bytes.into())).is_ok();
+        // A reader that takes nothing for so long gives its place to others.
+        let ends = self.running.ends;
+        let send = |piece: Result<Bytes, std::io::Error>| {
+            tokio.block_on(async { matches!(tokio::time::timeout_at(ends, self.pieces.send(piece)).await, Ok(Ok(()))) })
+        };
+        let send_bytes = |bytes: Vec<u8>| send(Ok(bytes.into()));
         if self.form == Form::Json {
             let columns = serde_json::to_string(&self.columns).unwrap_or_else(|_| "[]".into());
-            if !send(format!("{{\"columns\":{columns},\"rows\":").into_bytes()) {
+            if !send_bytes(format!("{{\"columns\":{columns},\"rows\":").into_bytes()) {
                 return;
             }
         }
@@ -378,7 +412,7 @@ impl Stream {
             match piece {
                 Ok(piece) => {
                     if let Some(piece) = held.replace(piece)
-                        && !send(piece)
+                        && !send_bytes(piece)
                     {
                         return;
                     }
@@ -393,7 +427,7 @@ impl Stream {
         match (wrong, self.form) {
             (Some(wrong), Form::Csv | Form::Arrow) => {
                 // Without its end the reader knows that rows are missing.
-                let _ = self.pieces.blocking_send(Err(std::io::Error::other(wrong.problem().detail.clone())));
+                send(Err(std::io::Error::other(wrong.problem().detail.clone())));
             }
             (wrong, form) => {
                 let mut last = held.unwrap_or_default();
@@ -402,7 +436,7 @@ impl Stream {
                     let error = error.map_or_else(String::new, |error| format!(",\"error\":{error}"));
                     last.extend(format!(",\"truncated\":{truncated}{error}}}").into_bytes());
                 }
-                send(last);
+                send_bytes(last);
             }
         }
     }

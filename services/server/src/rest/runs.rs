@@ -32,7 +32,7 @@ use crate::auth::{Operator, Viewer};
 use crate::facts::{self, RunFacts, time};
 use crate::http::creation::{Answer, Begun};
 use crate::http::precondition::none_match;
-use crate::http::{Body, Creation, Params, paging};
+use crate::http::{Body, Creation, Params, paging, to_the_end};
 use crate::problem::{ApiError, ApiResult};
 
 /// Bytes of a log that are looked through, from its end.
@@ -193,10 +193,14 @@ async fn stop_run(
     let path = format!("/api/v1/operations/{}", IdKind::Operation.text(operation.operation_id));
     let answer = Answer::new(StatusCode::ACCEPTED, &operations::shown(&operation)).header(header::LOCATION, path);
     let change = creation.change(&caller, "run.stop", &subject, json!({"mode": mode}), &answer, &body.hash);
-    let stored = app.store.create_operation(&operation, &change).await;
-    let response = creation.finish(stored, answer, &body.hash)?;
-    attempts::stop(&app, &operation, mode).await;
-    Ok(response)
+    let stored = to_the_end(async move {
+        app.store.create_operation(&operation, &change).await?;
+        if let Err(error) = attempts::stop(&app, &operation, mode).await {
+            tracing::debug!(%error, "a stop that is stored will be carried out later");
+        }
+        Ok(())
+    });
+    creation.finish(stored.await?, answer, &body.hash)
 }
 
 /// Get the plan of a run with live figures
@@ -315,7 +319,7 @@ struct Series {
     /// How far back: `15m`; at most an hour. Default: 5m.
     #[param(max_length = 32)]
     window: Option<String>,
-    /// From one point to the next: `10s`; at least 1s. Default: 1s for windows of up to five minutes, else 10s.
+    /// From one point to the next: `10s`; from 1s to an hour. Default: 1s for windows of up to five minutes, else 10s.
     #[param(max_length = 32)]
     step: Option<String>,
 }
@@ -341,7 +345,7 @@ async fn get_run_metrics(
             .map_err(|error| ApiError::new("validation_failed", format!("{name} is {text:?}: {error}; write 5m"))),
     };
     let window = duration("window", &series.window)?.unwrap_or(300).clamp(1, 3600);
-    let step = duration("step", &series.step)?.unwrap_or(if window <= 300 { 1 } else { 10 }).max(1);
+    let step = duration("step", &series.step)?.unwrap_or(if window <= 300 { 1 } else { 10 }).clamp(1, 3600);
     let known: Vec<&str> = RUN_FIGURES.iter().chain(STAGE_FIGURES).map(|(name, _)| *name).collect();
     if let Some(name) = series.names.iter().find(|name| !known.contains(&name.as_str())) {
         let error = ApiError::new("validation_failed", format!("there is no series {name:?}"));
@@ -458,7 +462,7 @@ async fn get_run_dead_letters(
     let letter = |letter: attempt::DeadLetter| api::DeadLetter {
         source: letter.source,
         split: letter.split,
-        position: letter.position,
+        position: letter.position.unwrap_or_default(),
         code: letter.code,
         message: letter.message,
         payload: letter.payload,

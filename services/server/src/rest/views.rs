@@ -1,5 +1,7 @@
 //! Views: results of jobs, read at one complete epoch.
 
+use std::time::Duration;
+
 use api::{Consistency, IdKind, Problem, View, ViewRows, Views};
 use axum::Json;
 use axum::body::Body as HttpBody;
@@ -10,6 +12,7 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use futures::StreamExt;
 use hyper::Method;
+use hyper::body::Incoming;
 use serde::Deserialize;
 use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
@@ -23,6 +26,9 @@ use crate::facts::time;
 use crate::http::Params;
 use crate::http::precondition::none_match;
 use crate::problem::{ApiError, ApiResult};
+
+/// A running job that says nothing for so long is stopped, or has too much to sort.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(list_views)).routes(routes!(get_view)).routes(routes!(get_view_rows))
@@ -112,9 +118,9 @@ async fn get_view_rows(
     let read = match (consistency, live) {
         (Consistency::Latest, Some(link)) => match latest(&link, &view.name, &query, form, &headers).await? {
             Some(read) => Some(read),
-            None => durable(&app, &view.name, query, form, &headers).await?,
+            None => durable(&app, &view, query, form, &headers).await?,
         },
-        _ => durable(&app, &view.name, query, form, &headers).await?,
+        _ => durable(&app, &view, query, form, &headers).await?,
     };
     let Some(read) = read else {
         let detail = format!("view '{}' has published nothing yet", view.name);
@@ -192,8 +198,13 @@ struct Read {
 }
 
 impl Read {
+    /// A weak one: the forms of a version differ, and mean the same.
+    fn tag(&self) -> String {
+        format!("W/\"{}\"", self.version)
+    }
+
     fn into_response(self, form: Form) -> Response {
-        let tag = format!("\"{}\"", self.version);
+        let tag = self.tag();
         let lag_ms = (Utc::now() - self.at).num_milliseconds().max(0);
         let mut response = match self.body {
             None => StatusCode::NOT_MODIFIED.into_response(),
@@ -242,14 +253,13 @@ impl Read {
 
 /// What a running job shows; `None` before its first complete epoch.
 async fn latest(link: &Link, view: &str, query: &Query, form: Form, headers: &HeaderMap) -> ApiResult<Option<Read>> {
-    let (head, batches) = match fetch(link, view, query).await? {
-        Some(found) => found,
-        None => return Ok(None),
-    };
-    let read = Read { body: None, ..head };
-    if none_match(headers, &format!("\"{}\"", read.version)) {
+    let Some((read, rows)) = ask(link, view, query).await? else { return Ok(None) };
+    if none_match(headers, &read.tag()) {
         return Ok(Some(read));
     }
+    let rows = http_body_util::BodyExt::collect(rows).await;
+    let rows = rows.map_err(|_| ApiError::new("not_ready", "the run ended while it showed the view; ask again"))?;
+    let batches = rows.to_bytes();
     let body = tokio::task::spawn_blocking(move || {
         let rows = arrow::ipc::reader::StreamReader::try_new(std::io::Cursor::new(batches), None)?;
         let schema = rows.schema();
@@ -259,12 +269,17 @@ async fn latest(link: &Link, view: &str, query: &Query, form: Form, headers: &He
     Ok(Some(Read { body: Some(body), ..read }))
 }
 
-/// An Arrow IPC stream with the rows of a query at the newest epoch of a running job.
-async fn fetch(link: &Link, view: &str, query: &Query) -> ApiResult<Option<(Read, Bytes)>> {
+async fn open(link: &Link, path: &str) -> Result<hyper::Response<Incoming>, LinkError> {
+    let answer = tokio::time::timeout(ANSWER_TIMEOUT, link.open(Method::GET, path, Bytes::new()));
+    answer.await.unwrap_or(Err(LinkError::Silent))
+}
+
+/// The answer of a running job to a query at its newest epoch: what it says of it, and an Arrow IPC stream with the rows, not read yet.
+async fn ask(link: &Link, view: &str, query: &Query) -> ApiResult<Option<(Read, Incoming)>> {
     let text = serde_json::to_string(query).map_err(ApiError::internal)?;
     let text: String = url::form_urlencoded::byte_serialize(text.as_bytes()).collect();
     let path = format!("/views/{view}?query={}", text.replace('+', "%20"));
-    let response = match link.open(Method::GET, &path, Bytes::new()).await {
+    let response = match open(link, &path).await {
         Ok(response) => response,
         Err(LinkError::Refused { status: StatusCode::NOT_FOUND, .. } | LinkError::Closed) => return Ok(None),
         Err(LinkError::Refused { status, body }) if status.is_client_error() => {
@@ -290,27 +305,32 @@ async fn fetch(link: &Link, view: &str, query: &Query) -> ApiResult<Option<(Read
         total_rows: number("x-rows").unwrap_or(0) as u64,
         body: None,
     };
-    let body = http_body_util::BodyExt::collect(response.into_body()).await;
-    let body = body.map_err(|_| ApiError::new("not_ready", "the run ended while it showed the view; ask again"))?;
-    Ok(Some((head, body.to_bytes())))
+    Ok(Some((head, response.into_body())))
 }
 
 /// What outlives runs and server; `None` before the first finished run.
-async fn durable(app: &App, view: &str, query: Query, form: Form, headers: &HeaderMap) -> ApiResult<Option<Read>> {
+async fn durable(
+    app: &App,
+    view: &metadata::View,
+    query: Query,
+    form: Form,
+    headers: &HeaderMap,
+) -> ApiResult<Option<Read>> {
     let files = app.view_files(view).map_err(refused)?;
     let headers = headers.clone();
     let read = tokio::task::spawn_blocking(move || -> Result<Option<Read>, ViewError> {
         let Some(stored) = files.newest()? else { return Ok(None) };
         let manifest = &stored.manifest;
         let read = Read {
-            version: format!("v{}", manifest.version),
+            // Numbers begin anew with a new job of the view's name.
+            version: format!("{}-v{}", manifest.by.run_id, manifest.version),
             durable: true,
             watermark: time(manifest.watermark_us),
             at: DateTime::from_timestamp_micros(manifest.at_us).unwrap_or_default(),
             total_rows: manifest.rows,
             body: None,
         };
-        if none_match(&headers, &format!("\"{}\"", read.version)) {
+        if none_match(&headers, &read.tag()) {
             return Ok(Some(read));
         }
         let answer = stored.query(&query)?;
@@ -331,6 +351,7 @@ fn join(pieces: impl Iterator<Item = Result<Vec<u8>, ViewError>>) -> Result<Vec<
 pub fn refused(error: ViewError) -> ApiError {
     let refused = match error.fault() {
         views::Fault::User => ApiError::new("validation_failed", error.to_string()),
+        views::Fault::External => ApiError::new("not_ready", error.to_string()),
         _ => ApiError::internal(&error),
     };
     match error.hint() {
@@ -342,8 +363,7 @@ pub fn refused(error: ViewError) -> ApiError {
 /// Writes the rows of a view as a query will read them, to a file. False if there are none yet.
 pub async fn put_down(app: &App, view: &metadata::View, path: &std::path::Path) -> ApiResult<bool> {
     if let Some(link) = live(app, view).await? {
-        let response = link.open(Method::GET, &format!("/views/{}", view.name), Bytes::new()).await;
-        match response {
+        match open(&link, &format!("/views/{}", view.name)).await {
             Ok(response) => {
                 let mut file = tokio::fs::File::create(path).await.map_err(ApiError::internal)?;
                 let mut body = HttpBody::new(response.into_body()).into_data_stream();
@@ -365,7 +385,7 @@ pub async fn put_down(app: &App, view: &metadata::View, path: &std::path::Path) 
             }
         }
     }
-    let files = app.view_files(&view.name).map_err(refused)?;
+    let files = app.view_files(view).map_err(refused)?;
     let path = path.to_path_buf();
     let written = tokio::task::spawn_blocking(move || -> Result<bool, ViewError> {
         let Some(stored) = files.newest()? else { return Ok(false) };

@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use control::attempt::{AttemptSpec, ProcessFacts};
 use serde::Serialize;
 
+use crate::processes::stat_fields;
+
 /// Held open, so that its socket can be bound however long its path is, and its entries synced.
 pub struct Directory {
     path: PathBuf,
@@ -73,12 +75,12 @@ impl Directory {
 
 /// How this process can be found again.
 fn facts() -> std::io::Result<ProcessFacts> {
-    let stat = std::fs::read_to_string("/proc/self/stat")?;
     let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_string();
-    // The name, in parentheses, may hold anything; field 22 is the twentieth after it.
-    let ticks = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(19)?.parse().ok());
-    let start_ticks = ticks.ok_or_else(|| Error::other("/proc/self/stat has no time of start"))?;
-    Ok(ProcessFacts { pid: std::process::id(), start_ticks, boot_id })
+    let pid = std::process::id();
+    // Field 22.
+    let ticks = stat_fields(pid).and_then(|fields| fields.get(19)?.parse().ok());
+    let start_ticks = ticks.ok_or_else(|| Error::other(format!("/proc/{pid}/stat has no time of start")))?;
+    Ok(ProcessFacts { pid, start_ticks, boot_id })
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use engine::runtime::Progress;
 
 use super::status::Usage;
 use crate::Children;
+use crate::processes::{memory, stat_fields};
 
 /// How often memory is looked at.
 pub const LOOK: Duration = Duration::from_millis(100);
@@ -20,19 +21,14 @@ pub fn processes(children: &Children) -> Vec<u32> {
 
 /// Bytes of a process that are in memory; none if it is gone.
 pub fn resident_bytes(pid: u32) -> Option<u64> {
-    let statm = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
-    let pages: u64 = statm.split(' ').nth(1)?.parse().ok()?;
-    // SAFETY: sysconf reads a constant of the system.
-    Some(pages * unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as u64)
+    memory(pid).map(|memory| memory.resident_bytes)
 }
 
 /// User and system time of a process; none if it is gone.
 fn cpu_us(pid: u32) -> Option<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // Fields 14 and 15; the name, field 2, is in parentheses and may hold anything.
-    let (_, rest) = stat.rsplit_once(") ")?;
-    let mut fields = rest.split(' ').skip(11);
-    let ticks: u64 = fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?;
+    let fields = stat_fields(pid)?;
+    // Fields 14 and 15.
+    let ticks: u64 = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
     // SAFETY: sysconf reads a constant of the system.
     let per_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) } as u64;
     Some(ticks * 1_000_000 / per_second.max(1))

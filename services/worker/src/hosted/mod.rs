@@ -30,7 +30,7 @@ use views::PublishedBy;
 use self::directory::Directory;
 use self::rows::Rows;
 use self::socket::{Reader, Service};
-use crate::{Access, Attempt, Children, EXIT_INTERNAL, io_runtime, panics, run_attempt};
+use crate::{Access, Attempt, Children, EXIT_INTERNAL, close_up, huge_pages, io_runtime, panics, run_attempt};
 
 const EXIT_DONE: u8 = 0;
 const EXIT_FAILED: u8 = 1;
@@ -48,8 +48,12 @@ const READER_PATIENCE: Duration = Duration::from_secs(30);
 /// How long a query that has failed waits for a reader to hear of it.
 const BREAK_PATIENCE: Duration = Duration::from_millis(500);
 
+/// The code of what ends a run that was to end.
+const CANCELLED: &str = "cancelled";
+
 /// Runs the attempt that `directory` describes, to its end.
 pub fn attempt_process(directory: &Path) -> ExitCode {
+    huge_pages::none_yet();
     let directory = match begin(directory) {
         Ok(directory) => directory,
         Err(error) => {
@@ -80,17 +84,6 @@ fn begin(path: &Path) -> std::io::Result<Directory> {
     // SAFETY: signal reads its arguments.
     unsafe { libc::signal(libc::SIGINT, libc::SIG_IGN) };
     Ok(directory)
-}
-
-/// The core of a process that knows passwords must not lie about, and no other process of this user may look into it. Some files of this
-/// process in `/proc` are not this user's any more afterwards.
-fn close_up() -> std::io::Result<()> {
-    let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: setrlimit reads the structure that it is given, prctl its arguments.
-    let refused = unsafe {
-        libc::setrlimit(libc::RLIMIT_CORE, &none) != 0 || libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) != 0
-    };
-    if refused { Err(std::io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// An attempt that can begin.
@@ -164,7 +157,8 @@ impl Hosted {
                 let threads = spec.settings.parallelism as u32;
                 Box::new(move |ledgers| {
                     let usage = limits::usage(&children);
-                    let progress = progress.borrow();
+                    // Whoever writes it does not wait for the text that is made of it.
+                    let progress = progress.borrow().clone();
                     let status = status::status(&progress, threads, *verb.borrow() != Verb::Run, usage);
                     if ledgers { status::with_ledgers(status, &progress) } else { status }
                 })
@@ -178,6 +172,7 @@ impl Hosted {
             reader: reader.clone(),
         };
         tokio::spawn(socket::serve(listener, Arc::new(service)));
+        tokio::spawn(huge_pages::once_large());
         if let Some(limit) = spec.limits.memory_bytes
             && let Err(error) = watch_memory(limit, children.clone(), last.clone())
         {
@@ -230,12 +225,15 @@ impl Hosted {
                 run_attempt(attempt).await
             }
         };
+        // A run can end well although its rows did not all reach the reader: what it returned is not all then.
+        let result = match (result, rows.as_ref().and_then(Rows::failure)) {
+            (Ok(_), Some(why)) => Err(why),
+            (Err(error), Some(why)) if error.code == CANCELLED => Err(why),
+            (result, _) => result,
+        };
         let result = match result {
-            Err(error) if error.code == "cancelled" => {
-                let why = rows.as_ref().and_then(Rows::failure);
-                Err(why.unwrap_or_else(|| if out_of_time.load(SeqCst) { too_long(limits.seconds) } else { error }))
-            }
-            other => other,
+            Err(error) if error.code == CANCELLED && out_of_time.load(SeqCst) => Err(too_long(limits.seconds)),
+            result => result,
         };
         let result = result.map_err(|error| RunError {
             operator: error.operator.as_deref().map(|stage| node_of(&graph, stage).to_string()),
@@ -348,7 +346,7 @@ type Ending = (End, u8);
 fn end_of(result: Result<(), RunError>) -> Ending {
     match result {
         Ok(()) => (End::Finished, EXIT_DONE),
-        Err(error) if error.code == "cancelled" => (End::Cancelled, EXIT_CANCELLED),
+        Err(error) if error.code == CANCELLED => (End::Cancelled, EXIT_CANCELLED),
         Err(error) => {
             let internal = error.fault == engine::Fault::Internal;
             tracing::error!(code = error.code, operator = error.operator, "the run has failed: {error}");

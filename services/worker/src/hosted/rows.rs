@@ -15,6 +15,8 @@ use engine::RunError;
 use engine::runtime::Verb;
 use tokio::sync::{mpsc, watch};
 
+use super::CANCELLED;
+
 /// What the reader gets.
 pub enum Piece {
     Bytes(Bytes),
@@ -35,6 +37,7 @@ pub struct Rows {
     pieces: mpsc::Sender<Piece>,
     verb: Arc<watch::Sender<Verb>>,
     writer: Arc<Mutex<Option<StreamWriter<Vec<u8>>>>>,
+    /// Why the first piece that is missing did not reach the reader.
     failure: Arc<Mutex<Option<RunError>>>,
 }
 
@@ -64,7 +67,11 @@ impl Rows {
             let count = PIECE_ROWS.min(printed.rows.num_rows() - from);
             match self.encode(&printed.rows.slice(from, count)) {
                 Ok(bytes) if bytes.is_empty() => {}
-                Ok(bytes) => self.send(Piece::Bytes(bytes.into())).await,
+                Ok(bytes) => {
+                    if !self.send(Piece::Bytes(bytes.into())).await {
+                        return self.fail(RunError::user(CANCELLED, "the run was cancelled before all rows were read"));
+                    }
+                }
                 Err(error) => return self.fail(RunError::internal(format!("cannot hand over rows: {error}"))),
             }
             from += count;
@@ -87,23 +94,23 @@ impl Rows {
         Ok(std::mem::take(writer.get_mut()))
     }
 
-    /// Waits for the reader, but not when the run is to end. A reader that is gone ends the run.
-    async fn send(&self, piece: Piece) {
+    /// Waits for the reader, but not when the run is to end. Returns whether the reader gets the piece.
+    async fn send(&self, piece: Piece) -> bool {
         let mut verb = self.verb.subscribe();
         tokio::select! {
-            sent = self.pieces.send(piece) => if sent.is_err() {
-                self.verb.send_replace(Verb::Cancel);
-            },
-            _ = verb.wait_for(|verb| *verb == Verb::Cancel) => {}
+            biased;
+            _ = verb.wait_for(|verb| *verb == Verb::Cancel) => false,
+            sent = self.pieces.send(piece) => sent.is_ok(),
         }
     }
 
+    /// Ends the run: what the reader has is not all and will not be.
     fn fail(&self, error: RunError) {
         self.failure.lock().expect("nothing panics while it holds the error").get_or_insert(error);
         self.verb.send_replace(Verb::Cancel);
     }
 
-    /// What went wrong on the way to the reader.
+    /// Why not all rows have reached the reader, if so.
     pub fn failure(&self) -> Option<RunError> {
         self.failure.lock().expect("nothing panics while it holds the error").take()
     }

@@ -136,20 +136,25 @@ fn rows(service: &Service, has_rows: &AtomicBool) -> Response<Body> {
     };
     has_rows.store(true, Relaxed);
     service.reader.send_replace(Reader::Reads);
-    let frames = futures::stream::unfold(Some(pieces), |pieces| async move {
-        let mut pieces = pieces?;
-        Some(match pieces.recv().await? {
-            Piece::Bytes(bytes) => (Ok(Frame::data(bytes)), Some(pieces)),
-            Piece::Last(bytes) => (Ok(Frame::data(bytes)), None),
-            Piece::Broken => (Err(Error::other("the query has failed; see outcome.json")), None),
-        })
-    });
-    let mut response = Response::new(StreamBody::new(frames.boxed()).boxed_unsync());
+    let mut response = Response::new(streamed(pieces));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/vnd.apache.arrow.stream"));
     // So that the connection ends when the last byte has left.
     headers.insert(CONNECTION, HeaderValue::from_static("close"));
     response
+}
+
+/// A body that ends well only with its last piece: without it, it breaks off.
+pub fn streamed(pieces: mpsc::Receiver<Piece>) -> Body {
+    let frames = futures::stream::unfold(Some(pieces), |pieces| async move {
+        let mut pieces = pieces?;
+        Some(match pieces.recv().await {
+            Some(Piece::Bytes(bytes)) => (Ok(Frame::data(bytes)), Some(pieces)),
+            Some(Piece::Last(bytes)) => (Ok(Frame::data(bytes)), None),
+            Some(Piece::Broken) | None => (Err(Error::other("this was not all: making it has failed")), None),
+        })
+    });
+    StreamBody::new(frames.boxed()).boxed_unsync()
 }
 
 fn wrong_method(allowed: &Method) -> Response<Body> {

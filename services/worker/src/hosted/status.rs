@@ -117,9 +117,9 @@ fn split(split: &SplitProgress) -> SplitStatus {
         Some(Position::End) | None => None,
     };
     SplitStatus {
-        operator: split.operator.clone(),
-        table: split.table.clone(),
-        split: split.split.clone(),
+        operator: split.operator.to_string(),
+        table: split.table.to_string(),
+        split: split.split.to_string(),
         position,
         watermark_us: watermark(split.state.watermark),
         idle: split.state.idle,
@@ -142,7 +142,7 @@ fn dead_letter(dead: &DeadRecord) -> DeadLetter {
     DeadLetter {
         source: dead.source.clone(),
         split: dead.split.clone(),
-        position: dead.position.to_string(),
+        position: dead.position.map(|position| position.to_string()),
         code: dead.code.clone(),
         message: dead.message.clone(),
         payload: text(&dead.payload),

@@ -4,16 +4,21 @@
 //! (missing before the first watermark), `x-at-us` (when the epoch was folded), `x-rows` (of the view in all), `x-more` (`true` if rows
 //! follow behind the limit).
 
-use std::io::Error;
-
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
 use connectors::ViewHost;
-use http_body_util::{BodyExt, Full};
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
-use views::{Fault, Form, Query, ViewError};
+use tokio::sync::{mpsc, oneshot};
+use views::{Answer, Fault, Form, Query, ViewError, ViewSnapshot};
 
-use super::socket::{Body, refusal};
+use super::rows::Piece;
+use super::socket::{Body, refusal, streamed};
+use crate::panics;
+
+/// Pieces that wait for who asked.
+const PIECES: usize = 2;
 
 pub async fn answer(host: Option<&ViewHost>, name: &str, query: Option<&str>) -> Response<Body> {
     let asked = match asked(query) {
@@ -30,22 +35,17 @@ pub async fn answer(host: Option<&ViewHost>, name: &str, query: Option<&str>) ->
         return refusal(StatusCode::NOT_FOUND, "view_empty", "the view has no complete epoch yet");
     };
     let shown = snapshot.clone();
+    let (head, headed) = oneshot::channel();
+    let (pieces, streaming) = mpsc::channel(PIECES);
     // Sorting a large view takes a while.
-    let answered = tokio::task::spawn_blocking(move || {
-        let Some(asked) = asked else {
-            let pieces = Form::Arrow.encode(&snapshot.schema, snapshot.batches())?;
-            return Ok::<_, ViewError>((pieces.collect::<Result<Vec<_>, _>>()?.concat(), false));
-        };
-        let answer = snapshot.query(&asked)?;
-        let pieces = Form::Arrow.encode(&answer.rows.schema(), std::iter::once(Ok(answer.rows)))?;
-        Ok((pieces.collect::<Result<Vec<_>, _>>()?.concat(), answer.more))
-    });
-    let (bytes, more) = match answered.await {
-        Ok(Ok(answered)) => answered,
+    tokio::task::spawn_blocking(move || panics::answering(|| ask(&snapshot, asked, head, &pieces)));
+    let more = match headed.await {
+        Ok(Ok(more)) => more,
         Ok(Err(error)) => return refused(&error),
+        // It panicked, and has said so.
         Err(_) => return refusal(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "the view could not be asked"),
     };
-    let mut response = Response::new(whole(bytes));
+    let mut response = Response::new(streamed(streaming));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(Form::Arrow.media_type()));
     headers.insert(HeaderName::from_static("x-epoch"), HeaderValue::from(shown.epoch));
@@ -58,8 +58,49 @@ pub async fn answer(host: Option<&ViewHost>, name: &str, query: Option<&str>) ->
     response
 }
 
-fn whole(bytes: Vec<u8>) -> Body {
-    Full::new(Bytes::from(bytes)).map_err(|never| -> Error { match never {} }).boxed_unsync()
+/// Gets whether rows follow behind the limit, or why there is no answer.
+type Head = oneshot::Sender<Result<bool, ViewError>>;
+
+/// Asks the view, and hands the answer out as it is taken: whatever it is, little of it is in memory twice.
+fn ask(snapshot: &ViewSnapshot, asked: Option<Query>, head: Head, pieces: &mpsc::Sender<Piece>) {
+    let Some(asked) = asked else {
+        return hand_out(&snapshot.schema, snapshot.batches(), false, head, pieces);
+    };
+    match snapshot.query(&asked) {
+        Ok(Answer { rows, more }) => hand_out(&rows.schema(), std::iter::once(Ok(rows)), more, head, pieces),
+        // Who asked may be gone, here as below.
+        Err(error) => _ = head.send(Err(error)),
+    }
+}
+
+fn hand_out(
+    schema: &SchemaRef,
+    batches: impl Iterator<Item = Result<RecordBatch, ViewError>>,
+    more: bool,
+    head: Head,
+    pieces: &mpsc::Sender<Piece>,
+) {
+    let encoded = match Form::Arrow.encode(schema, batches) {
+        Ok(encoded) => encoded,
+        Err(error) => {
+            let _ = head.send(Err(error));
+            return;
+        }
+    };
+    if head.send(Ok(more)).is_err() {
+        return;
+    }
+    for bytes in encoded {
+        let bytes = match bytes {
+            Ok(bytes) => bytes,
+            // Without a last piece the body breaks off.
+            Err(error) => return tracing::error!("cannot hand out a view: {error}"),
+        };
+        if pieces.blocking_send(Piece::Bytes(bytes.into())).is_err() {
+            return;
+        }
+    }
+    let _ = pieces.blocking_send(Piece::Last(Bytes::new()));
 }
 
 fn refused(error: &ViewError) -> Response<Body> {

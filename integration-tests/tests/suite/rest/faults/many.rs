@@ -6,7 +6,7 @@ use std::time::Instant;
 use integration_tests::rest::Highwater;
 use serde_json::{Value, json};
 
-use super::super::totals;
+use super::super::{counts, totals};
 
 const RUNS: usize = 200;
 const CLIENTS: usize = 16;
@@ -46,4 +46,24 @@ fn runs_that_many_clients_submit_at_once_all_finish_with_their_rows() {
         assert_eq!(rows, [(1, 60), (2, 400), (3, 5), (9, *number as i64)]);
     }
     println!("{RUNS} runs: submitted after {submitted:?}, ended after {:?}", begun.elapsed());
+}
+
+/// The limit holds also for those who ask at the same moment.
+#[test]
+fn no_more_runs_than_the_server_allows_are_started_by_clients_that_ask_at_once() {
+    let server = Highwater::configured(&json!({"max-active-runs": 4}));
+    let statuses: Vec<u16> = std::thread::scope(|scope| {
+        let client = |number: usize| {
+            let server = &server;
+            move || {
+                let body = json!({"name": format!("crowd_{number}"), "sql": counts(&format!("crowd_view_{number}"))});
+                server.post("/api/v1/jobs", &body).send().status
+            }
+        };
+        let clients: Vec<_> = (0..16).map(|number| scope.spawn(client(number))).collect();
+        clients.into_iter().map(|client| client.join().expect("a client does not panic")).collect()
+    });
+    let accepted = statuses.iter().filter(|status| **status == 201).count();
+    assert!(statuses.iter().all(|status| [201, 429].contains(status)), "{statuses:?}");
+    assert_eq!(accepted, 4, "{statuses:?}");
 }

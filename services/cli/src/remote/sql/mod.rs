@@ -14,7 +14,7 @@ use super::failure::Done;
 use super::{connect, done};
 use crate::problems::Source;
 use crate::script;
-use session::Session;
+use session::{Session, interruptible};
 
 pub async fn sql(arguments: &SqlArguments) -> Done {
     let client = connect(&arguments.server)?;
@@ -27,6 +27,6 @@ pub async fn sql(arguments: &SqlArguments) -> Done {
         }
         (None, None) => script::read(Path::new("-"))?,
     };
-    session.script(&source).await?;
+    interruptible(session.script(&source)).await?;
     done()
 }

@@ -11,6 +11,14 @@ use crate::arguments::Output;
 use crate::problems::Source;
 use crate::remote::failure::Failure;
 
+/// Does something until it is done, or until Ctrl-C. The server ends a query that nobody reads any more.
+pub async fn interruptible<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    tokio::select! {
+        done = work => done,
+        _ = tokio::signal::ctrl_c() => Err(Failure::Interrupted),
+    }
+}
+
 /// A client and what it has been told so far.
 pub struct Session {
     pub client: Client,
@@ -79,16 +87,8 @@ impl Session {
     async fn query(&self, sql: String, source: &Source) -> Result<u64, Failure> {
         let timeout = self.timeout.map(|timeout| format!("{}ms", timeout.as_millis()));
         let query = SqlQuery { sql, timeout, ..SqlQuery::default() };
-        let asked = async {
-            let body =
-                self.client.query(&query, RowForm::Arrow).await.map_err(|error| Failure::about(error, source))?;
-            rows::show(body, self.output).await
-        };
-        tokio::select! {
-            shown = asked => shown,
-            // Nobody reads any more: the server ends the query.
-            _ = tokio::signal::ctrl_c() => Err(Failure::Interrupted),
-        }
+        let body = self.client.query(&query, RowForm::Arrow).await.map_err(|error| Failure::about(error, source))?;
+        rows::show(body, self.output).await
     }
 
     /// Whether tables and settings are right. Views over views of the server are only checked with a query.

@@ -1,6 +1,7 @@
 //! The shell: lines with history and completion, statements until `;`, and commands that begin with `\`.
 
 use std::borrow::Cow;
+use std::convert::Infallible;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -14,7 +15,7 @@ use reedline::{
 };
 
 use super::complete::{Names, SqlCompleter};
-use super::session::Session;
+use super::session::{Session, interruptible};
 use super::statements::{is_complete, statements};
 use crate::Exit;
 use crate::arguments::Output;
@@ -24,6 +25,8 @@ use crate::remote::failure::{Done, Failure};
 use crate::remote::{done, jobs, tables, views};
 
 const HISTORY_LINES: usize = 10_000;
+/// Names for completion are asked for again when they are older.
+const NAMES_FRESH: Duration = Duration::from_secs(10);
 const MENU: &str = "completion";
 
 /// Commands: their names, what stands behind them, and what they do.
@@ -47,7 +50,8 @@ pub async fn shell(mut session: Session) -> Done {
         version.version,
         session.client.url()
     ));
-    let names = Arc::new(Mutex::new(known(&session).await));
+    let names = Arc::new(Mutex::new(known(&session.client).await));
+    let mut looked = Instant::now();
     let mut editor = editor(names.clone());
     let mut last = String::new();
     loop {
@@ -65,7 +69,7 @@ pub async fn shell(mut session: Session) -> Done {
             Err(error) => return Err(Failure::Rows(format!("the terminal cannot be read: {error}"))),
         };
         if line.trim_start().starts_with('\\') {
-            match command(&session, line.trim(), &last).await {
+            match interruptible(command(&session, line.trim(), &last)).await {
                 Ok(Next::Go) => {}
                 Ok(Next::Reset) => session.reset(),
                 Ok(Next::Leave) => return done(),
@@ -73,10 +77,11 @@ pub async fn shell(mut session: Session) -> Done {
             }
             continue;
         }
+        let mut answered = true;
         for range in statements(&line) {
             let statement = &line[range];
             let began = Instant::now();
-            match session.statement(statement).await {
+            match interruptible(session.statement(statement)).await {
                 Ok(Some(rows)) => {
                     last = statement.to_string();
                     after(&session, rows, began.elapsed());
@@ -84,11 +89,20 @@ pub async fn shell(mut session: Session) -> Done {
                 Ok(None) => say("kept for this session\n"),
                 Err(failure) => {
                     told(&failure)?;
+                    answered = false;
                     break;
                 }
             }
         }
-        *names.lock().expect("nothing panics while it holds the names") = known(&session).await;
+        if answered && looked.elapsed() > NAMES_FRESH {
+            looked = Instant::now();
+            // While the next line is typed.
+            let (client, names) = (session.client.clone(), names.clone());
+            tokio::spawn(async move {
+                let known = known(&client).await;
+                *names.lock().expect("nothing panics while it holds the names") = known;
+            });
+        }
     }
 }
 
@@ -138,7 +152,7 @@ async fn command(session: &Session, line: &str, last: &str) -> Result<Next, Fail
         ("\\watch", every) => {
             let every = every.unwrap_or("2").parse::<f64>().ok().filter(|seconds| (0.1..=86_400.0).contains(seconds));
             let every = every.ok_or_else(|| Failure::Wrong("write \\watch SECONDS, 0.1 or more".into()))?;
-            watch(session, last, Duration::from_secs_f64(every)).await?;
+            match watch(session, last, Duration::from_secs_f64(every)).await? {}
         }
         _ => return Err(Failure::Wrong(format!("there is no command {}: \\h lists them", output::visible(command)))),
     }
@@ -153,27 +167,25 @@ async fn described(client: &client::Client, name: &str) -> Result<String, Failur
     }
 }
 
-async fn watch(session: &Session, query: &str, every: Duration) -> Result<(), Failure> {
+/// Until Ctrl-C.
+async fn watch(session: &Session, query: &str, every: Duration) -> Result<Infallible, Failure> {
     if query.is_empty() {
         return Err(Failure::Wrong("there is no query yet that could be watched".into()));
     }
     loop {
         session.again(query).await?;
-        tokio::select! {
-            () = tokio::time::sleep(every) => {}
-            _ = tokio::signal::ctrl_c() => return Ok(()),
-        }
+        tokio::time::sleep(every).await;
     }
 }
 
 /// Names for completion. Without them it completes less; whatever is wrong is said by the next statement.
-async fn known(session: &Session) -> Names {
+async fn known(client: &client::Client) -> Names {
     let columns = |columns: &[api::ColumnFacts]| columns.iter().map(|column| column.name.clone()).collect();
     let mut names = Names::default();
-    for view in session.client.views().await.unwrap_or_default() {
+    for view in client.views().await.unwrap_or_default() {
         names.0.insert(view.name, columns(&view.columns));
     }
-    for table in session.client.tables().await.unwrap_or_default() {
+    for table in client.tables().await.unwrap_or_default() {
         names.0.insert(table.name, columns(&table.columns));
     }
     names
