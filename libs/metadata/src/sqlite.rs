@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Pool, Sqlite};
+use sqlx::{Connection, Pool, Sqlite};
 
 use crate::error::{migration, translate, unavailable, unknown_in_sqlite, unusable};
 use crate::migrations;
@@ -51,7 +51,12 @@ impl SqliteStore {
                 .idle_timeout(None)
                 .max_lifetime(None)
         };
-        let writer = pool(1).connect_with(options.clone()).await.map_err(translate)?;
+        // SQLite ends a transaction by itself when the disk is full, and then there is nothing to roll back: sqlx takes the connection to be
+        // in a transaction for ever. Its thread answers the ping after it has done what was left to do.
+        let writer = pool(1).before_acquire(|connection, _| {
+            Box::pin(async move { Ok(connection.ping().await.is_ok() && !connection.is_in_transaction()) })
+        });
+        let writer = writer.connect_with(options.clone()).await.map_err(translate)?;
         migrations::sqlite().run(&writer).await.map_err(migration)?;
         let readers = pool(READERS).connect_with(options.pragma("query_only", "on")).await.map_err(translate)?;
         Ok(Store::new(SqliteDatabase { readers, writer, _lock: lock }))
