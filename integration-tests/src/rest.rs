@@ -40,6 +40,8 @@ pub struct Highwater {
     client: reqwest::Client,
     key: Option<String>,
     arguments: Vec<String>,
+    /// MiB of the disks that hold `data` and `files`, where they are disks of their own.
+    disks: Option<(u32, u32)>,
     starts: u32,
 }
 
@@ -67,6 +69,18 @@ impl Highwater {
         server
     }
 
+    /// With disks of a few MiB for its data and for the files of tables: in memory, seen by this server and its runs only, gone when it is
+    /// killed. For tests see [`on_disk`](Self::on_disk).
+    ///
+    /// # Panics
+    /// If this user may not mount anything, not even in a namespace of its own.
+    pub fn with_small_disks(data_mib: u32, files_mib: u32) -> Highwater {
+        let mut server = Highwater::new();
+        server.disks = Some((data_mib, files_mib));
+        server.begin();
+        server
+    }
+
     fn new() -> Highwater {
         let folder = tempfile::tempdir().expect("a directory for temporary files");
         std::fs::create_dir(folder.path().join("files")).expect("a directory can be made");
@@ -77,13 +91,17 @@ impl Highwater {
             client: reqwest::Client::builder().no_proxy().build().expect("a client without certificates of its own"),
             key: None,
             arguments: Vec::new(),
+            disks: None,
             starts: 0,
         }
     }
 
     /// The command that starts it, with its outputs in files.
     fn command(&self) -> Command {
-        let mut command = Command::new(program::path());
+        let mut command = match self.disks {
+            None => Command::new(program::path()),
+            Some((data, files)) => self.on_small_disks(data, files),
+        };
         command
             .args(["serve", "--listen", "127.0.0.1:0", "--data"])
             .arg(self.data())
@@ -95,6 +113,38 @@ impl Highwater {
             .stdout(File::create(self.output("stdout")).expect("a file can be made"))
             .stderr(File::create(self.output("stderr")).expect("a file can be made"));
         command
+    }
+
+    /// The program in namespaces of its own: what is mounted is seen there only, and all processes end with the first.
+    fn on_small_disks(&self, data_mib: u32, files_mib: u32) -> Command {
+        let namespaces = ["--mount", "--pid", "--fork", "--kill-child", "--mount-proc"];
+        let may = |more: &[&str]| {
+            let tried = Command::new("unshare")
+                .args(more)
+                .args(namespaces)
+                .args(["mount", "-t", "tmpfs", "none", "/mnt"])
+                .output();
+            tried.is_ok_and(|output| output.status.success())
+        };
+        let user: &[&str] = if may(&[]) { &[] } else { &["--map-root-user"] };
+        assert!(
+            user.is_empty() || may(user),
+            "this user may not mount a disk in a namespace of its own (unshare, mount)"
+        );
+        std::fs::create_dir_all(self.data()).expect("a directory can be made");
+        let mount = |path: &Path, mib: u32| format!("mount -t tmpfs -o size={mib}m none '{}'", path.display());
+        let script = format!("{} && {} && exec \"$@\"", mount(&self.data(), data_mib), mount(&self.files(), files_mib));
+        let mut command = Command::new("unshare");
+        command.args(user).args(namespaces).args(["sh", "-c", &script, "sh"]).arg(program::path());
+        command
+    }
+
+    /// A path as the server on small disks sees it, for this process.
+    pub fn on_disk(&self, path: &Path) -> PathBuf {
+        let pid = self.pid();
+        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).expect("Linux");
+        let child = children.split_whitespace().next().expect("unshare runs the server");
+        PathBuf::from(format!("/proc/{child}/root{}", path.display()))
     }
 
     fn output(&self, name: &str) -> PathBuf {

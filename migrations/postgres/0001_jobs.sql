@@ -22,7 +22,8 @@ CREATE TABLE job_label (
     value   text NOT NULL,
     PRIMARY KEY (job_id, name)
 );
-CREATE INDEX job_label_by_value ON job_label (name, value, job_id);
+-- By the beginning of the value: a whole one may be longer than an index row can be. Who searches says both.
+CREATE INDEX job_label_by_value ON job_label (name, substr(value, 1, 64), job_id);
 
 CREATE TABLE job_version (
     job_id       uuid NOT NULL REFERENCES job ON DELETE CASCADE,

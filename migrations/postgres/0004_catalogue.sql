@@ -1,9 +1,10 @@
 -- Connections and tables that every script may use. Secrets stand apart from their connection, so that no list ever reads them.
 -- What uses a connection is recorded, so that none is deleted from under a job or a table.
+-- Names are limited in characters, so that no database meets one that its index cannot take.
 CREATE TABLE connection (
     connection_id  uuid PRIMARY KEY,
-    name           text NOT NULL UNIQUE,
-    kind           text NOT NULL,
+    name           text NOT NULL UNIQUE CHECK (length(name) <= 128),
+    kind           text NOT NULL CHECK (kind IN ('kafka', 's3', 'schema_registry')),
     options        text NOT NULL,           -- JSON object
     secret_names   text NOT NULL,           -- JSON array
     revision       bigint NOT NULL CHECK (revision >= 1),
@@ -13,14 +14,14 @@ CREATE TABLE connection (
 
 CREATE TABLE connection_secret (
     connection_id  uuid NOT NULL REFERENCES connection ON DELETE CASCADE,
-    name           text NOT NULL,
+    name           text NOT NULL CHECK (length(name) <= 128),
     sealed         bytea NOT NULL,
     PRIMARY KEY (connection_id, name)
 );
 
 CREATE TABLE catalogue_table (
     table_id    uuid PRIMARY KEY,
-    name        text NOT NULL UNIQUE,
+    name        text NOT NULL UNIQUE CHECK (length(name) <= 128),
     sql         text NOT NULL,
     definition  text NOT NULL,              -- JSON
     connections text NOT NULL,              -- JSON array

@@ -16,13 +16,13 @@ CREATE TABLE job (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX job_by_state ON job (state, job_id);
 
+-- Searched job by job: this database would not use an index by value.
 CREATE TABLE job_label (
     job_id  blob NOT NULL REFERENCES job ON DELETE CASCADE,
     name    text NOT NULL,
     value   text NOT NULL,
     PRIMARY KEY (job_id, name)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX job_label_by_value ON job_label (name, value, job_id);
 
 CREATE TABLE job_version (
     job_id       blob NOT NULL REFERENCES job ON DELETE CASCADE,

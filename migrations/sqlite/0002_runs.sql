@@ -30,5 +30,7 @@ CREATE TABLE run_event (
     from_state  text CHECK ((from_state IS NULL) = (sequence = 1)),   -- NULL for the first: there was no run before
     to_state    text NOT NULL,
     cause       text,                       -- NULL if nothing but the state is known
-    PRIMARY KEY (run_id, sequence)
+    PRIMARY KEY (run_id, sequence),
+    CHECK (from_state IN ('pending', 'starting', 'running', 'restarting', 'stopping', 'finished', 'stopped', 'cancelled', 'failed')),
+    CHECK (to_state IN ('pending', 'starting', 'running', 'restarting', 'stopping', 'finished', 'stopped', 'cancelled', 'failed'))
 ) STRICT, WITHOUT ROWID;

@@ -1,7 +1,7 @@
 -- Work that outlives the request that asked for it. The subject is named, not referenced: an operation tells of what is gone, too.
 CREATE TABLE operation (
     operation_id  blob PRIMARY KEY,
-    kind          text NOT NULL,
+    kind          text NOT NULL CHECK (kind IN ('stop_now', 'stop_drain')),
     subject       text NOT NULL,
     state         text NOT NULL CHECK (state IN ('running', 'succeeded', 'failed')),
     progress      text NOT NULL,            -- JSON

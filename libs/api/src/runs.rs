@@ -301,7 +301,9 @@ pub struct DeadLetters {
 pub struct DeadLetter {
     pub source: String,
     pub split: String,
-    pub position: String,
+    /// In the connector's words. Absent where nothing keeps it: rows that are too far ahead have one if a table reads the dead letters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub position: Option<String>,
     /// Stable, snake_case.
     pub code: String,
     pub message: String,

@@ -6,6 +6,9 @@ use sqlx::migrate::MigrateError;
 
 use crate::store::MetadataError;
 
+/// The cause of `Unavailable` when the database has no room left, at its end; all other causes are for the log.
+pub const DISK_FULL: &str = "the disk of the database is full";
+
 pub(crate) fn unusable(cause: impl Into<String>) -> MetadataError {
     MetadataError::Unusable(cause.into())
 }
@@ -24,11 +27,17 @@ pub(crate) fn translate(error: sqlx::Error) -> MetadataError {
         sqlx::Error::Database(error) => {
             let code = error.code().unwrap_or_default().into_owned();
             let message = error.message().to_owned();
-            let temporary = match error.try_downcast_ref::<sqlx::postgres::PgDatabaseError>() {
-                Some(_) => temporary_in_postgres(&code),
-                None => temporary_in_sqlite(&code),
+            let (temporary, full) = match error.try_downcast_ref::<sqlx::postgres::PgDatabaseError>() {
+                Some(_) => (temporary_in_postgres(&code), code == "53100"),
+                None => (temporary_in_sqlite(&code), primary(&code) == Some(13)),
             };
-            if temporary { unavailable(message) } else { unusable(format!("{message} ({code})")) }
+            if full {
+                unavailable(DISK_FULL)
+            } else if temporary {
+                unavailable(message)
+            } else {
+                unusable(format!("{message} ({code})"))
+            }
         }
         sqlx::Error::Io(error) => unavailable(format!("connection to the database: {error}")),
         sqlx::Error::PoolTimedOut => unavailable("no connection to the database in time"),
@@ -63,18 +72,20 @@ fn temporary_in_postgres(code: &str) -> bool {
         || matches!(code, "55P03" | "25006" | "25P03" | "25P04")
 }
 
-/// By primary result code (sqlite.org/rescode.html): the low byte.
+/// The primary result code (sqlite.org/rescode.html): the low byte.
+fn primary(code: &str) -> Option<i64> {
+    code.parse::<i64>().ok().map(|code| code & 0xff)
+}
+
 fn temporary_in_sqlite(code: &str) -> bool {
     // BUSY, LOCKED, NOMEM, READONLY, INTERRUPT, IOERR, FULL, CANTOPEN.
-    code.parse::<i64>().is_ok_and(|code| matches!(code & 0xff, 5 | 6 | 7 | 8 | 9 | 10 | 13 | 14))
+    matches!(primary(code), Some(5 | 6 | 7 | 8 | 9 | 10 | 13 | 14))
 }
 
 /// Whether a failed COMMIT may yet be found done after a crash: its pages may have reached the log.
 pub(crate) fn unknown_in_sqlite(error: &sqlx::Error) -> bool {
     match error {
-        sqlx::Error::Database(error) => {
-            error.code().and_then(|code| code.parse::<i64>().ok()).is_some_and(|code| code & 0xff == 10)
-        }
+        sqlx::Error::Database(error) => error.code().is_some_and(|code| primary(&code) == Some(10)),
         _ => true,
     }
 }

@@ -17,6 +17,7 @@ mod shared;
 pub mod postgres;
 pub mod sqlite;
 
+pub use error::DISK_FULL;
 pub use queries::audit::verify_audit;
 pub use records::*;
 pub use store::{MetadataError, MetadataStore, Result};

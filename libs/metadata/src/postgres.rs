@@ -111,10 +111,19 @@ async fn check_settings(connection: &mut sqlx::PgConnection) -> Result<()> {
     Ok(())
 }
 
+/// Why there is no new connection. The server took one when this store was opened: a password, a role, a right or the database itself has
+/// changed since, and whoever runs the server can change it back. So this is for a while, whatever the code.
+fn refused(error: sqlx::Error) -> MetadataError {
+    match error {
+        sqlx::Error::Database(error) => unavailable(format!("the server refuses new connections: {}", error.message())),
+        other => translate(other),
+    }
+}
+
 impl PostgresDatabase {
     async fn session(&self) -> Result<PostgresSession> {
         match tokio::time::timeout(CONNECT, self.pool.acquire()).await {
-            Ok(connection) => Ok(PostgresSession::new(connection.map_err(translate)?, STATEMENT)),
+            Ok(connection) => Ok(PostgresSession::new(connection.map_err(refused)?, STATEMENT)),
             Err(_) => Err(gave_up(CONNECT)),
         }
     }
@@ -201,7 +210,6 @@ impl Database for PostgresDatabase {
         }
     }
 
-    /// A holder takes back its own lease at once: the name should survive a restart, and be nobody else's.
     async fn lead(&self, holder: &str) -> Result<i64> {
         let (mut session, row) = self
             .begin(
@@ -243,6 +251,17 @@ impl Database for PostgresDatabase {
         }
         session
             .execute("DELETE FROM recent_write WHERE written_at < clock_timestamp() - interval '1 hour'", vec![])
+            .await?;
+        Ok(())
+    }
+
+    async fn release(&self, term: i64) -> Result<()> {
+        let mut session = self.read().await?;
+        session
+            .execute(
+                "UPDATE leadership SET expires_at = clock_timestamp() WHERE only_row = 1 AND term = $1",
+                arguments![term],
+            )
             .await?;
         Ok(())
     }

@@ -123,7 +123,7 @@ pub struct RunMove {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Operation {
     pub operation_id: Uuid,
-    /// `stop`, ...
+    /// `stop_now` or `stop_drain`.
     pub kind: String,
     /// What it is done to, with its prefix: `run_...`.
     pub subject: String,
@@ -141,7 +141,7 @@ pub struct Operation {
 pub struct Connection {
     pub connection_id: Uuid,
     pub name: String,
-    /// `kafka`, `s3`, ...
+    /// `kafka`, `s3` or `schema_registry`.
     pub kind: String,
     pub options: BTreeMap<String, String>,
     /// Names of the options whose values are secret.

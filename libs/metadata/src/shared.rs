@@ -29,6 +29,8 @@ pub trait Database: Send + Sync {
     #[doc(hidden)]
     async fn renew(&self, term: i64) -> Result<()>;
     #[doc(hidden)]
+    async fn release(&self, term: i64) -> Result<()>;
+    #[doc(hidden)]
     async fn ping(&self) -> Result<()>;
 }
 
@@ -202,8 +204,8 @@ impl<D: Database> MetadataStore for Store<D> {
         catalogue::connections(&mut self.database.read().await?).await
     }
 
-    async fn connection_secrets(&self, name: &str) -> Result<BTreeMap<String, Vec<u8>>> {
-        catalogue::connection_secrets(&mut self.database.read().await?, name).await
+    async fn connection_with_secrets(&self, name: &str) -> Result<(Connection, BTreeMap<String, Vec<u8>>)> {
+        catalogue::connection_with_secrets(&mut self.database.read().await?, name).await
     }
 
     async fn delete_connection(&self, name: &str, revision: i64, change: &Change) -> Result<()> {
@@ -212,9 +214,9 @@ impl<D: Database> MetadataStore for Store<D> {
         self.finish(audited, "done").await
     }
 
-    async fn put_table(&self, table: &Table, change: &Change) -> Result<()> {
+    async fn create_table(&self, table: &Table, change: &Change) -> Result<()> {
         let mut audited = self.begin(change).await?;
-        catalogue::put_table(&mut audited.session, table).await?;
+        catalogue::create_table(&mut audited.session, table).await?;
         self.finish(audited, "done").await
     }
 
@@ -274,6 +276,10 @@ impl<D: Database> MetadataStore for Store<D> {
 
     async fn renew(&self, term: i64) -> Result<()> {
         self.database.renew(term).await
+    }
+
+    async fn release(&self, term: i64) -> Result<()> {
+        self.database.release(term).await
     }
 
     async fn ping(&self) -> Result<()> {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Pool, Sqlite};
+use sqlx::{Connection, Pool, Sqlite};
 
 use crate::error::{migration, translate, unavailable, unknown_in_sqlite, unusable};
 use crate::migrations;
@@ -51,21 +51,15 @@ impl SqliteStore {
                 .idle_timeout(None)
                 .max_lifetime(None)
         };
-        let writer = pool(1).connect_with(options.clone()).await.map_err(translate)?;
+        // SQLite ends a transaction by itself when the disk is full, and then there is nothing to roll back: sqlx takes the connection to be
+        // in a transaction for ever. Its thread answers the ping after it has done what was left to do.
+        let writer = pool(1).before_acquire(|connection, _| {
+            Box::pin(async move { Ok(connection.ping().await.is_ok() && !connection.is_in_transaction()) })
+        });
+        let writer = writer.connect_with(options.clone()).await.map_err(translate)?;
         migrations::sqlite().run(&writer).await.map_err(migration)?;
         let readers = pool(READERS).connect_with(options.pragma("query_only", "on")).await.map_err(translate)?;
         Ok(Store::new(SqliteDatabase { readers, writer, _lock: lock }))
-    }
-
-    /// What durability rests on, as the writing connection has it.
-    pub async fn settings(&self) -> Result<[(&'static str, String); 3]> {
-        let mut writer = self.database().writer.acquire().await.map_err(translate)?;
-        let journal: String =
-            sqlx::query_scalar("PRAGMA journal_mode").fetch_one(&mut *writer).await.map_err(translate)?;
-        let synchronous: i64 =
-            sqlx::query_scalar("PRAGMA synchronous").fetch_one(&mut *writer).await.map_err(translate)?;
-        let keys: i64 = sqlx::query_scalar("PRAGMA foreign_keys").fetch_one(&mut *writer).await.map_err(translate)?;
-        Ok([("journal_mode", journal), ("synchronous", synchronous.to_string()), ("foreign_keys", keys.to_string())])
     }
 
     /// Closes the file; what is under way ends first. Without this the file is closed a moment after the store is dropped.
@@ -136,11 +130,34 @@ impl Database for SqliteDatabase {
         if row.integer("term")? == term { Ok(()) } else { Err(MetadataError::Owned(row.text("holder")?)) }
     }
 
+    /// The file belongs to this process as long as the store lives, whoever leads.
+    async fn release(&self, _term: i64) -> Result<()> {
+        Ok(())
+    }
+
     async fn ping(&self) -> Result<()> {
         let answer = async { self.read().await?.row("SELECT term FROM leadership", vec![]).await };
         match tokio::time::timeout(Duration::from_secs(1), answer).await {
             Ok(answer) => answer.map(|_| ()),
             Err(_) => Err(unavailable("the database did not answer within 1000 ms")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// Full WAL durability cannot be seen by killing a process: what it rests on is looked at, as the writing connection has it.
+    #[tokio::test]
+    async fn commits_reach_the_disk() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(folder.path().join("metadata.db")).await.unwrap();
+        let mut writer = store.database().writer.acquire().await.unwrap();
+        let journal: String = sqlx::query_scalar("PRAGMA journal_mode").fetch_one(&mut *writer).await.unwrap();
+        let synchronous: i64 = sqlx::query_scalar("PRAGMA synchronous").fetch_one(&mut *writer).await.unwrap();
+        let keys: i64 = sqlx::query_scalar("PRAGMA foreign_keys").fetch_one(&mut *writer).await.unwrap();
+        assert_eq!((journal.as_str(), synchronous, keys), ("wal", 2, 1), "WAL, FULL, on");
     }
 }

@@ -59,8 +59,8 @@ pub trait MetadataStore: Send + Sync {
     async fn job_named(&self, name: &str) -> Result<Job>;
     async fn jobs(&self, filter: &JobFilter, page: Page) -> Result<Vec<Job>>;
     async fn version(&self, job_id: Uuid, version: i64) -> Result<JobVersion>;
-    /// Writes name, labels, version and `updated_at` of `job`, whose `revision` is the one that was read; adds `version` if there is one
-    /// (its number must be the next). Returns the job as it is now.
+    /// Writes name, labels, version and `updated_at` of `job`, whose `revision` is the one that was read. Its version changes with a new
+    /// `version` only, whose number must be the next. Returns the job as it is now.
     async fn update_job(&self, job: &Job, version: Option<&JobVersion>, change: &Change) -> Result<Job>;
     /// Deletes a job with its versions, runs and views, unless a run is active.
     async fn delete_job(&self, job_id: Uuid, revision: i64, change: &Change) -> Result<()>;
@@ -107,10 +107,11 @@ pub trait MetadataStore: Send + Sync {
     ) -> Result<()>;
     async fn connection(&self, name: &str) -> Result<Connection>;
     async fn connections(&self) -> Result<Vec<Connection>>;
-    async fn connection_secrets(&self, name: &str) -> Result<BTreeMap<String, Vec<u8>>>;
+    /// A connection with its sealed secrets by option name, both of one revision.
+    async fn connection_with_secrets(&self, name: &str) -> Result<(Connection, BTreeMap<String, Vec<u8>>)>;
     async fn delete_connection(&self, name: &str, revision: i64, change: &Change) -> Result<()>;
-    /// Creates a table (`revision` 1), or replaces the one whose revision is one less.
-    async fn put_table(&self, table: &Table, change: &Change) -> Result<()>;
+    /// Creates a table. There is no replacing: what was planned with it would not be what it says.
+    async fn create_table(&self, table: &Table, change: &Change) -> Result<()>;
     async fn table(&self, name: &str) -> Result<Table>;
     async fn tables(&self) -> Result<Vec<Table>>;
     async fn delete_table(&self, name: &str, revision: i64, change: &Change) -> Result<()>;
@@ -124,17 +125,21 @@ pub trait MetadataStore: Send + Sync {
     async fn audit(&self, change: &Change, outcome: &str) -> Result<()>;
     /// Lines with a sequence above `after`, in order.
     async fn audit_log(&self, after: i64, limit: i64) -> Result<Vec<AuditEntry>>;
-    /// Number and hash of the newest line, `(0, "")` if there is none; for [`verify_audit`](crate::verify_audit).
+    /// Number and hash of the newest line, `(0, "")` if there is none: one row is read. Kept elsewhere, it shows a log that was cut or
+    /// written anew; see [`verify_audit`](crate::verify_audit).
     async fn audit_head(&self) -> Result<(i64, String)>;
     /// The answer that was given to a request with this key, if there was one.
     async fn answer(&self, principal: &str, request: &str, key: &str) -> Result<Option<StoredAnswer>>;
 
     // The store itself.
 
-    /// Makes this process the only control plane, or fails with `Owned`. Returns the term: larger than every one before.
+    /// Makes this process the only control plane, or fails with `Owned`. Returns the term: larger than every one before. `holder` takes
+    /// over from itself at once: it must survive a restart, and be nobody else's.
     async fn lead(&self, holder: &str) -> Result<i64>;
     /// Renews what [`lead`](Self::lead) gave; fails with `Owned` once another has taken over.
     async fn renew(&self, term: i64) -> Result<()>;
+    /// Gives back what [`lead`](Self::lead) gave: another may lead at once. Changes nothing once another has taken over.
+    async fn release(&self, term: i64) -> Result<()>;
     /// Whether the store answers, quickly.
     async fn ping(&self) -> Result<()>;
 }

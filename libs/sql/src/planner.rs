@@ -808,7 +808,7 @@ pub fn describe(text: &str) -> Result<TableDescription, Vec<Problem>> {
             None
         }
     };
-    let described = only.and_then(|definition| {
+    let described = only.filter(|definition| planner.is_new(&definition.name, false)).and_then(|definition| {
         let table = planner.table(*definition).ok()?;
         let option = |name: &str| {
             table.definition.options.iter().find(|option| option.key == name).map(|option| option.value.clone())

@@ -12,7 +12,7 @@ use crate::query::{FILTER_BYTES_MAX, LIMIT_MAX, OFFSET_MAX};
 pub enum Fault {
     /// The query or the definition: the user must change something.
     User,
-    /// The disk did not do what was asked.
+    /// The disk did not do what was asked, or others were faster: ask again.
     External,
     /// What was kept is damaged, or a bug of ours.
     Internal,
@@ -84,7 +84,8 @@ impl ViewError {
 
     pub fn fault(&self) -> Fault {
         match self {
-            ViewError::Io { .. } => Fault::External,
+            // Newer versions came faster than it was read: asked again, there is one.
+            ViewError::Gone { .. } | ViewError::Io { .. } => Fault::External,
             ViewError::Damaged { .. } | ViewError::Arrow(_) => Fault::Internal,
             _ => Fault::User,
         }
@@ -106,7 +107,7 @@ impl ViewError {
                 "aggregate further, keep fewer rows ('retention.rows'), or raise 'view.max-bytes'".into()
             }
             ViewError::NotKeyed { .. } => "declare PRIMARY KEY (...) NOT ENFORCED".into(),
-            ViewError::Gone { .. } => "read the newest version".into(),
+            ViewError::Gone { .. } => "newer versions came while it was read: ask again".into(),
             ViewError::Damaged { .. } => "run the job again to publish the view anew".into(),
             _ => return None,
         })

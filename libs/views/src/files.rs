@@ -99,24 +99,6 @@ pub struct StoredView {
     files: Vec<File>,
 }
 
-/// The names of the views below a directory, sorted. A directory that does not exist has none.
-pub fn stored_views(views_dir: &Path) -> Result<Vec<String>, ViewError> {
-    let entries = match fs::read_dir(views_dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(vec![]),
-        entries => entries.map_err(io_error("list", views_dir))?,
-    };
-    let mut names = Vec::new();
-    for entry in entries {
-        let name = entry.map_err(io_error("list", views_dir))?.file_name();
-        let Some(name) = name.to_str().filter(|name| check_name(name).is_ok()) else { continue };
-        if !versions(&views_dir.join(name))?.is_empty() {
-            names.push(name.to_string());
-        }
-    }
-    names.sort();
-    Ok(names)
-}
-
 impl ViewFiles {
     /// The view of this name below the directory of all views; nothing needs to exist yet.
     pub fn new(views_dir: &Path, name: &str) -> Result<ViewFiles, ViewError> {
@@ -137,7 +119,20 @@ impl ViewFiles {
         if let Some(done) = newest.as_ref().filter(|done| done.by.run_id == by.run_id && done.epoch == snapshot.epoch) {
             return Ok(done.clone());
         }
-        let file = self.write_rows(snapshot)?;
+        let name = format!("base-{}.arrow", Uuid::new_v4().simple());
+        let published = self.write_rows(&name, snapshot).and_then(|file| self.create_version(snapshot, by, file));
+        // Also where the disk is full: then most of all. It can be said that it failed when the version is there, but not yet durable.
+        if published.is_err()
+            && matches!(self.is_named(&name), Ok(false))
+            && let Err(error) = remove(&self.directory.join(&name))
+        {
+            tracing::warn!(directory = %self.directory.display(), %error, "could not remove rows of a view that were not published");
+        }
+        published
+    }
+
+    /// Numbers a version, which has the rows of `file`, and makes it the newest.
+    fn create_version(&self, snapshot: &ViewSnapshot, by: &PublishedBy, file: DataFile) -> Result<Manifest, ViewError> {
         // Else a number could be given again that others have given and removed meanwhile.
         let _lock = self.lock()?;
         let mut version = versions(&self.directory)?.pop().unwrap_or(0) + 1;
@@ -164,16 +159,32 @@ impl ViewFiles {
         }
     }
 
+    /// Whether a version has this file.
+    fn is_named(&self, name: &str) -> Result<bool, ViewError> {
+        for version in versions(&self.directory)? {
+            match self.read_manifest(version) {
+                Err(ViewError::Gone { .. } | ViewError::Damaged { .. }) => {}
+                manifest => {
+                    if manifest?.files.iter().any(|file| file.name == name) {
+                        return Ok(true);
+                    }
+                }
+            }
+        }
+        Ok(false)
+    }
+
     /// The newest version's manifest; `None` if nothing was ever published.
     pub fn newest_manifest(&self) -> Result<Option<Manifest>, ViewError> {
+        let mut gone = 0;
         for _ in 0..ATTEMPTS {
             let Some(version) = versions(&self.directory)?.pop() else { return Ok(None) };
             match self.read_manifest(version) {
-                Err(ViewError::Gone { .. }) => continue,
+                Err(ViewError::Gone { version }) => gone = version,
                 manifest => return manifest.map(Some),
             }
         }
-        Err(ViewError::Gone { version: 0 })
+        Err(ViewError::Gone { version: gone })
     }
 
     /// The newest version, found whole and open for reading; `None` if nothing was ever published. Reads all of its bytes once per version.
@@ -181,6 +192,7 @@ impl ViewFiles {
     /// # Errors
     /// A file that is not what its manifest says, by name.
     pub fn newest(&self) -> Result<Option<Arc<StoredView>>, ViewError> {
+        let mut gone = 0;
         for _ in 0..ATTEMPTS {
             let Some(manifest) = self.newest_manifest()? else { return Ok(None) };
             let last = self.last.lock().expect("nothing panics while it holds the last version").clone();
@@ -188,7 +200,7 @@ impl ViewFiles {
                 return Ok(Some(last));
             }
             match self.open(manifest) {
-                Err(ViewError::Gone { .. }) => continue,
+                Err(ViewError::Gone { version }) => gone = version,
                 opened => {
                     let opened = Arc::new(opened?);
                     *self.last.lock().expect("nothing panics while it holds the last version") = Some(opened.clone());
@@ -196,7 +208,7 @@ impl ViewFiles {
                 }
             }
         }
-        Err(ViewError::Gone { version: 0 })
+        Err(ViewError::Gone { version: gone })
     }
 
     fn open(&self, manifest: Manifest) -> Result<StoredView, ViewError> {
@@ -258,9 +270,8 @@ impl ViewFiles {
         Ok(file)
     }
 
-    fn write_rows(&self, snapshot: &ViewSnapshot) -> Result<DataFile, ViewError> {
-        let name = format!("base-{}.arrow", Uuid::new_v4().simple());
-        let path = self.directory.join(&name);
+    fn write_rows(&self, name: &str, snapshot: &ViewSnapshot) -> Result<DataFile, ViewError> {
+        let path = self.directory.join(name);
         let file = OpenOptions::new().write(true).create_new(true).open(&path).map_err(io_error("create", &path))?;
         let output = Output { file: BufWriter::with_capacity(1 << 20, file), hash: Sha256::new(), bytes: 0 };
         let mut writer = FileWriter::try_new(output, &snapshot.schema)?;
@@ -277,7 +288,7 @@ impl ViewFiles {
         let mut output = writer.into_inner().map_err(failed)?;
         output.flush().map_err(io_error("write", &path))?;
         output.file.get_ref().sync_all().map_err(io_error("sync", &path))?;
-        Ok(DataFile { name, rows, bytes: output.bytes, sha256: hex(&output.hash.finalize()) })
+        Ok(DataFile { name: name.into(), rows, bytes: output.bytes, sha256: hex(&output.hash.finalize()) })
     }
 
     /// False if another publisher has created this version.
@@ -360,11 +371,6 @@ impl StoredView {
             readers.push(reader.map(|rows| rows.map_err(ViewError::from)));
         }
         Ok(readers.into_iter().flatten())
-    }
-
-    /// The files of the version, Arrow IPC; they are removed when newer versions come.
-    pub fn paths(&self) -> Vec<PathBuf> {
-        self.manifest.files.iter().map(|file| self.directory.join(&file.name)).collect()
     }
 }
 

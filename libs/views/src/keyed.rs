@@ -6,7 +6,8 @@
 //! The changes of one key may come through several workers, in any order among them: one says that its row has gone from a key, another that
 //! its own row has come. So within an epoch the rows of a key are counted, as soon as there is not at most one of them: a row that came as
 //! often as it went is not there. Where the key is unique at the end of an epoch, as it is declared to be, one row is left, whatever
-//! the order; where it is not, the last that came stays, and the others are forgotten.
+//! the order; where it is not, the last that came stays, and the others are forgotten. Many rows of one key are found by their hash: the
+//! time of an epoch is in proportion to its changes, however few keys they have.
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -42,6 +43,9 @@ struct Place {
 
 const NOWHERE: Place = Place { chunk: u32::MAX, row: u32::MAX };
 
+/// So many rows of a key are compared one by one; more are hashed.
+const FEW_ROWS: usize = 8;
+
 struct Held {
     chunk: Chunk,
     /// Of each row its key; true of the rows that count.
@@ -51,11 +55,36 @@ struct Held {
 /// What an epoch leaves open between its batches.
 #[derive(Default)]
 struct Pending {
-    /// By slot, distinct rows and how often each is there, in the order of their last coming. Chunks are not joined meanwhile, so places
-    /// stay, also of rows that do not count.
-    counted: HashMap<u32, Vec<(Place, i64)>>,
+    /// By slot. Chunks are not joined meanwhile, so places stay, also of rows that do not count.
+    counted: HashMap<u32, Counted>,
     /// Keys that may have no row any more.
     emptied: Vec<u32>,
+}
+
+/// The distinct rows of a key that came more or less often than they went.
+#[derive(Default)]
+struct Counted {
+    /// By hash, once there were more than a few; before that, all of them under 0.
+    rows: HashMap<u64, Vec<CountedRow>>,
+    hashed: bool,
+    /// How many rows have come.
+    came: u64,
+}
+
+struct CountedRow {
+    place: Place,
+    /// How much more often it came than it went; never 0.
+    count: i64,
+    /// [`Counted::came`] when it came last.
+    came: u64,
+}
+
+impl Counted {
+    /// The row that stays: of those that are there, the one that came last.
+    fn last(&self) -> Place {
+        let there = self.rows.values().flatten().filter(|row| row.count > 0);
+        there.max_by_key(|row| row.came).map_or(NOWHERE, |row| row.place)
+    }
 }
 
 impl Keyed {
@@ -92,9 +121,9 @@ impl Keyed {
         for change in changes.iter().filter(|change| change.rows.num_rows() > 0) {
             self.fold(change, updating, &mut pending)?;
         }
-        for (slot, rows) in pending.counted {
+        for (slot, counted) in pending.counted {
             let before = self.places[slot as usize];
-            let after = rows.iter().rfind(|(_, count)| *count > 0).map_or(NOWHERE, |(place, _)| *place);
+            let after = counted.last();
             if after == NOWHERE {
                 pending.emptied.push(slot);
             }
@@ -118,7 +147,7 @@ impl Keyed {
         self.places.resize(self.keys.slots_capacity().max(self.places.len()), NOWHERE);
         let at = self.hold(Held { chunk: Chunk::empty(rows.clone()), slots: vec![] });
         if updating {
-            let mut compare = Comparators { rows, with: HashMap::new() };
+            let mut compare = Comparators { rows, with: HashMap::new(), hashes: None };
             for (row, slot) in slots.iter().enumerate() {
                 let adds = changes.kinds.as_ref().is_none_or(|kinds| adds(kinds.value(row)));
                 self.change(*slot, Place { chunk: at, row: row as u32 }, adds, &mut compare, pending)?;
@@ -154,22 +183,56 @@ impl Keyed {
                 pending.emptied.push(slot);
                 return Ok(());
             }
-            Entry::Vacant(new) => new.insert(if place == NOWHERE { vec![] } else { vec![(place, 1)] }),
+            Entry::Vacant(new) => {
+                let counted = new.insert(Counted::default());
+                if place != NOWHERE {
+                    counted.rows.insert(0, vec![CountedRow { place, count: 1, came: 0 }]);
+                }
+                counted
+            }
         };
+        self.count(counted, change, adds, compare)
+    }
+
+    fn count(
+        &self,
+        counted: &mut Counted,
+        change: Place,
+        adds: bool,
+        compare: &mut Comparators,
+    ) -> Result<(), ViewError> {
+        let hash = if counted.hashed { compare.hash(change.row) } else { 0 };
+        let rows = counted.rows.entry(hash).or_default();
         let mut known = None;
-        for (at, (place, _)) in counted.iter().enumerate() {
-            if compare.same(self, change, *place)? {
+        for (at, row) in rows.iter().enumerate() {
+            if compare.same(self, change, row.place)? {
                 known = Some(at);
                 break;
             }
         }
-        match known {
-            Some(at) if adds => {
-                let (place, count) = counted.remove(at);
-                counted.push((place, count + 1));
+        let at = known.unwrap_or_else(|| {
+            rows.push(CountedRow { place: change, count: 0, came: 0 });
+            rows.len() - 1
+        });
+        if adds {
+            counted.came += 1;
+            rows[at].came = counted.came;
+            rows[at].count += 1;
+        } else {
+            rows[at].count -= 1;
+        }
+        if rows[at].count == 0 {
+            rows.swap_remove(at);
+            if rows.is_empty() {
+                counted.rows.remove(&hash);
             }
-            Some(at) => counted[at].1 -= 1,
-            None => counted.push((change, if adds { 1 } else { -1 })),
+        } else if rows.len() > FEW_ROWS && !counted.hashed {
+            counted.hashed = true;
+            for row in counted.rows.remove(&0).unwrap_or_default() {
+                let held = self.held[row.place.chunk as usize].as_ref().expect("a place is in a chunk that is held");
+                let hash = row_hashes(&held.chunk.rows.slice(row.place.row as usize, 1))[0];
+                counted.rows.entry(hash).or_default().push(row);
+            }
         }
         Ok(())
     }
@@ -276,6 +339,8 @@ impl Keyed {
 struct Comparators<'a> {
     rows: &'a RecordBatch,
     with: HashMap<u32, Vec<DynComparator>>,
+    /// Of the rows of the batch, once one is asked for.
+    hashes: Option<Vec<u64>>,
 }
 
 impl Comparators<'_> {
@@ -290,6 +355,16 @@ impl Comparators<'_> {
         };
         Ok(compare.iter().all(|compare| compare(change.row as usize, place.row as usize) == Ordering::Equal))
     }
+
+    fn hash(&mut self, row: u32) -> u64 {
+        self.hashes.get_or_insert_with(|| row_hashes(self.rows))[row as usize]
+    }
+}
+
+/// Rows that are the same have the same hash. Columns that have none (MAP) are left out: rows that differ there only are compared.
+fn row_hashes(rows: &RecordBatch) -> Vec<u64> {
+    let columns = rows.columns().iter().filter(|column| state::check_key_type(column.data_type()).is_ok());
+    state::key_hashes(&columns.cloned().collect::<Vec<_>>(), rows.num_rows())
 }
 
 fn comparators(left: &RecordBatch, right: &RecordBatch) -> Result<Vec<DynComparator>, ViewError> {

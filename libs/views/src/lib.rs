@@ -25,7 +25,7 @@ pub use definition::{
     DEFAULT_MAX_BYTES, DEFAULT_RETENTION_ROWS, NAME_CHARACTERS_MAX, Retention, ViewDefinition, check_name,
 };
 pub use error::{Fault, ViewError};
-pub use files::{DataFile, Manifest, PublishedBy, StoredView, ViewFiles, stored_views};
+pub use files::{DataFile, Manifest, PublishedBy, StoredView, ViewFiles};
 pub use query::{Answer, DEFAULT_LIMIT, FILTER_BYTES_MAX, LIMIT_MAX, OFFSET_MAX, OrderBy, Query};
 pub use snapshot::{LiveView, ViewSnapshot};
 pub use table::{Changes, ViewTable};

@@ -13,6 +13,8 @@ use crate::output::{self, say};
 const BLOCKING_THREADS_MAX: usize = 64;
 
 pub fn serve(arguments: &ServeArguments) -> Exit {
+    // A server is small, and stays so.
+    worker::no_huge_pages_yet();
     let config = match config(arguments) {
         Ok(config) => config,
         Err(message) => {

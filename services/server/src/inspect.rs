@@ -102,6 +102,7 @@ async fn ask(app: &App, question: &Question, timeout: Duration) -> ApiResult<Ans
     let asked = async {
         let mut child = Command::new(&app.config.program)
             .arg("inspect")
+            .env_remove(crate::attempts::process::DATABASE)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

@@ -403,8 +403,7 @@ pub fn connections(graph: &Graph) -> BTreeSet<String> {
 pub async fn credentials(app: &App, graph: &Graph) -> ApiResult<BTreeMap<String, BTreeMap<String, String>>> {
     let mut all = BTreeMap::new();
     for name in connections(graph) {
-        let connection = app.store.connection(&name).await?;
-        let sealed = app.store.connection_secrets(&name).await?;
+        let (connection, sealed) = app.store.connection_with_secrets(&name).await?;
         all.insert(name.clone(), options(app, connection, &sealed)?);
     }
     Ok(all)

@@ -57,7 +57,7 @@ pub const KINDS: &[Kind] = &[
     ("headers_too_large", 431, "The headers are too large", "At most 16 KiB and 100 fields are read."),
     ("run_failed", 422, "The run failed", "The code of its failure says why, and its detail on what: those of tables are listed with the connectors in the documentation. `fault` says whose it is (yours, of another system, of Highwater), `retryable` whether the same run may succeed when it is started again."),
     ("internal", 500, "Something is broken in Highwater", "The log of the server has the cause under the request id. Please report it."),
-    ("metadata_unavailable", 503, "The metadata store cannot be reached", "Running jobs go on. Ask again as `retry-after` says."),
+    ("metadata_unavailable", 503, "The metadata store cannot be reached", "Running jobs go on. Ask again as `retry-after` says; if the detail says that a disk is full, someone must make room on it first."),
     ("not_ready", 503, "The server is not ready", "It starts or ends: ask again."),
     ("query_timeout", 504, "The query took too long", "Ask for less, or give it more time."),
 ];
@@ -130,6 +130,9 @@ impl ApiError {
             StatusCode::METHOD_NOT_ALLOWED => ApiError::new("method_not_allowed", "the path does not take this method"),
             StatusCode::PAYLOAD_TOO_LARGE => ApiError::new("body_too_large", "the body is larger than is read here"),
             StatusCode::URI_TOO_LONG => ApiError::new("uri_too_long", "the path and query have more than 8 KiB"),
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => {
+                ApiError::new("headers_too_large", "the headers have more than 16 KiB or 100 fields")
+            }
             StatusCode::UNSUPPORTED_MEDIA_TYPE => ApiError::new("unsupported_media_type", "the body is not JSON"),
             StatusCode::REQUEST_TIMEOUT => ApiError::new("request_timeout", "the request took too long to arrive"),
             StatusCode::SERVICE_UNAVAILABLE => ApiError::new("not_ready", "the server cannot answer now"),
@@ -199,9 +202,10 @@ impl From<MetadataError> for ApiError {
             MetadataError::Answered(_) => ApiError::internal("an answer that was stored reached the last resort"),
             MetadataError::Unavailable { cause, ambiguous } => {
                 tracing::warn!(%cause, ambiguous, "the metadata store is not available");
-                let detail = match ambiguous {
-                    false => "the metadata store cannot be reached; nothing was changed",
-                    true => {
+                let detail = match (ambiguous, cause.ends_with(metadata::DISK_FULL)) {
+                    (false, true) => "the disk of the metadata store is full; nothing was changed",
+                    (false, false) => "the metadata store cannot be reached; nothing was changed",
+                    (true, _) => {
                         "the metadata store went away while it committed: the change happened whole or not at all; read before you repeat it, or repeat it with the same idempotency key"
                     }
                 };

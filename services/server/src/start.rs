@@ -1,7 +1,9 @@
 //! From a configuration to a server that answers, and to its end.
 
+use std::fs::File;
+use std::io::{Read, Seek, Write};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,6 +38,10 @@ const KEPT_DAYS: i64 = 7;
 pub enum StartError {
     #[error("cannot use the data directory {path}: {cause}")]
     Data { path: PathBuf, cause: std::io::Error },
+    #[error(
+        "another server uses the data directory {path}: stop that one first, or give this one a directory of its own"
+    )]
+    InUse { path: PathBuf },
     #[error("cannot use the key file {path}: {cause}")]
     Key { path: PathBuf, cause: std::io::Error },
     #[error("cannot listen on {address}: {cause}")]
@@ -74,11 +80,11 @@ pub async fn serve(
     for root in &mut config.allow_roots {
         *root = root.canonicalize().map_err(|cause| StartError::Root { path: root.clone(), cause })?;
     }
+    let identity = Identity::take(&config.data)?;
     let key_path = config.data.join("sealing.key");
     let sealing =
         crate::sealing::Sealing::open(&key_path).map_err(|cause| StartError::Key { path: key_path, cause })?;
     let store = open_store(&config).await?;
-    let term = store.lead(&format!("{}/{}", hostname(), std::process::id())).await?;
     let loopback = config.listen.ip().is_loopback();
     let valid = |key: &metadata::ApiKey| key.revoked_at.is_none() && key.expires_at.is_none_or(|at| at > Utc::now());
     if !loopback && !store.keys().await?.iter().any(valid) {
@@ -88,6 +94,8 @@ pub async fn serve(
         TcpListener::bind(config.listen).await.map_err(|cause| StartError::Listen { address: config.listen, cause })?;
     let address = listener.local_addr().map_err(|cause| StartError::Listen { address: config.listen, cause })?;
     let program = std::env::current_exe().map_err(StartError::Program)?;
+    // The last thing that can be refused: what does not start does not keep others from leading.
+    let term = store.lead(&identity.holder).await?;
     let app = App::new(Parts {
         store,
         sealing,
@@ -126,6 +134,9 @@ pub async fn serve(
     let ((), cause) = tokio::join!(serving, stopping);
     forgetting.abort();
     taking_up.abort();
+    if let Err(error) = app.store.release(term).await {
+        tracing::warn!(%error, "the lease of the metadata store was not given back: another data directory waits until it ends");
+    }
     tracing::info!("the server has ended; active runs go on");
     match cause {
         Some(error) => Err(StartError::TakenOver(error)),
@@ -196,6 +207,61 @@ async fn forget(app: App) {
     }
 }
 
+/// Who this server is to the metadata store. It belongs to the data directory: the next server on the same one takes over at once, whatever
+/// became of the one before.
+struct Identity {
+    /// Of the machine that made it, so that people know where to look, and random.
+    holder: String,
+    /// Held, not used: two servers with one directory would take the lease from each other. The system drops it with the process.
+    _lock: File,
+}
+
+impl Identity {
+    fn take(data: &Path) -> Result<Identity, StartError> {
+        let path = data.join("server.id");
+        let failed = |cause| StartError::Data { path: path.clone(), cause };
+        let mut file =
+            File::options().create(true).truncate(false).read(true).write(true).open(&path).map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(std::fs::TryLockError::WouldBlock) => return Err(StartError::InUse { path: data.to_path_buf() }),
+            Err(std::fs::TryLockError::Error(cause)) => return Err(failed(cause)),
+        }
+        let mut holder = String::new();
+        file.read_to_string(&mut holder).map_err(failed)?;
+        // A line that was not written to its end is none.
+        if !holder.ends_with('\n') {
+            holder = format!("{}/{}\n", hostname(), uuid::Uuid::new_v4());
+            file.set_len(0).map_err(failed)?;
+            file.rewind().and_then(|()| file.write_all(holder.as_bytes())).map_err(failed)?;
+            file.sync_all().map_err(failed)?;
+        }
+        Ok(Identity { holder: holder.trim_end().to_string(), _lock: file })
+    }
+}
+
 fn hostname() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname").map(|name| name.trim().to_string()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_data_directory_is_one_server_at_a_time_and_the_same_one_every_time() {
+        let (data, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let first = Identity::take(data.path()).unwrap();
+        assert!(first.holder.starts_with(&format!("{}/", hostname())));
+        assert!(matches!(Identity::take(data.path()), Err(StartError::InUse { path }) if path == data.path()));
+        assert_ne!(Identity::take(other.path()).unwrap().holder, first.holder);
+        let holder = first.holder.clone();
+        drop(first);
+        assert_eq!(Identity::take(data.path()).unwrap().holder, holder);
+        // One that was killed while it wrote its name never led by it.
+        std::fs::write(data.path().join("server.id"), "half").unwrap();
+        let again = Identity::take(data.path()).unwrap().holder;
+        assert!(again != "half" && again != holder, "{again}");
+    }
 }

@@ -11,7 +11,8 @@ use crate::processes::memory;
 const LARGE_BYTES: u64 = 32 << 20;
 const LOOK: Duration = Duration::from_millis(250);
 
-/// To be called as early as possible: pages that are huge stay so.
+/// To be called as early as possible: pages that are huge stay so. Programs that this process starts have none either until they say
+/// otherwise.
 pub fn none_yet() {
     set(true);
 }

@@ -27,6 +27,7 @@ use tokio::sync::watch;
 
 pub use access::Access;
 pub use hosted::attempt_process;
+pub use huge_pages::none_yet as no_huge_pages_yet;
 pub use inspect::inspect_process;
 pub use log::log_lines;
 pub use panics::report_panics;

@@ -299,31 +299,6 @@ fn headers_have_their_limits() {
     let long = server
         .raw(format!("GET /api/v1/jobs?q={} HTTP/1.1\r\nhost: localhost\r\n\r\n", "q".repeat(9 << 10)).as_bytes());
     assert_eq!(long.expect("an answer").json()["code"], "uri_too_long");
-    // Beyond what the layer for limits sees, the connection ends with a bare status.
-    for bytes in [
-        format!("GET / HTTP/1.1\r\nhost: localhost\r\nx-a: {}\r\n\r\n", "a".repeat(1 << 20)),
-        format!(
-            "GET / HTTP/1.1\r\nhost: localhost\r\n{}\r\n",
-            (0..10_000).map(|n| format!("x-{n}: 1\r\n")).collect::<String>()
-        ),
-        format!("GET /{} HTTP/1.1\r\nhost: localhost\r\n\r\n", "q".repeat(1 << 20)),
-        "POST /api/v1/jobs HTTP/1.1\r\nhost: localhost\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello".into(),
-        "POST /api/v1/jobs HTTP/1.1\r\nhost: localhost\r\ncontent-length: -1\r\n\r\n".into(),
-        "POST /api/v1/jobs HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: gzip\r\n\r\nhello".into(),
-        "GET / HTTP/9.9\r\n\r\n".into(),
-        "\u{16}\u{3}\u{1}\u{2}\u{0}\u{1}\u{0}".into(),
-        "GARBAGE\r\n\r\n".into(),
-        "GET /api/v1/jobs HTTP/1.1\r\nhost : localhost\r\n\r\n".into(),
-        "GET /api/v1/jobs HTTP/1.1\r\nhost: localhost\r\nx: a\rb\r\n\r\n".into(),
-    ] {
-        let mut stream = server.connect();
-        let _ = stream.write_all(bytes.as_bytes());
-        let _ = stream.shutdown(std::net::Shutdown::Write);
-        if let Some(answer) = read_answer(&mut stream) {
-            assert!((400..500).contains(&answer.status) || answer.status == 505, "{}: {:.80}", answer.status, bytes);
-        }
-        alive(&server);
-    }
     // Two lengths that could be two requests: one is refused, or the connection ends after it.
     let both =
         b"POST /api/v1/jobs HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 4\r\n\
@@ -334,6 +309,66 @@ fn headers_have_their_limits() {
     if let Some(answer) = read_answer(&mut stream) {
         assert_eq!(answer.status, 400);
     }
+}
+
+#[rstest]
+#[case::one_long_header(format!("GET / HTTP/1.1\r\nhost: localhost\r\nx-a: {}\r\n\r\n", "a".repeat(1 << 20)), 431, "headers_too_large")]
+#[case::many_headers(format!("GET / HTTP/1.1\r\nhost: localhost\r\n{}\r\n", "x: 1\r\n".repeat(10_000)), 431, "headers_too_large")]
+#[case::long_path(format!("GET /{} HTTP/1.1\r\nhost: localhost\r\n\r\n", "q".repeat(100_000)), 414, "uri_too_long")]
+#[case::two_lengths(
+    "POST /api/v1/jobs HTTP/1.1\r\nhost: localhost\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello",
+    400,
+    "bad_request"
+)]
+#[case::negative_length(
+    "POST /api/v1/jobs HTTP/1.1\r\nhost: localhost\r\ncontent-length: -1\r\n\r\n",
+    400,
+    "bad_request"
+)]
+#[case::unknown_coding(
+    "POST /api/v1/jobs HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: gzip\r\n\r\nhello",
+    400,
+    "bad_request"
+)]
+#[case::bad_chunk(
+    "POST /api/v1/jobs HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\nxyz\r\n{}\r\n",
+    400,
+    "bad_request"
+)]
+#[case::unknown_version("GET / HTTP/9.9\r\n\r\n", 400, "bad_request")]
+#[case::http_2("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400, "bad_request")]
+#[case::tls("\u{16}\u{3}\u{1}\u{2}\u{0}\u{1}\u{0}", 400, "bad_request")]
+#[case::no_request_line("GARBAGE\r\n\r\n", 400, "bad_request")]
+#[case::blanks_before_a_colon("GET /api/v1/jobs HTTP/1.1\r\nhost : localhost\r\n\r\n", 400, "bad_request")]
+#[case::line_break_in_a_header("GET /api/v1/jobs HTTP/1.1\r\nhost: localhost\r\nx: a\rb\r\n\r\n", 400, "bad_request")]
+#[case::null_in_a_header("GET /api/v1/jobs HTTP/1.1\r\nhost: localhost\r\nx: a\0b\r\n\r\n", 400, "bad_request")]
+#[case::control_in_a_path("GET /api/v1/\u{1} HTTP/1.1\r\nhost: localhost\r\n\r\n", 400, "bad_request")]
+fn what_is_no_request_gets_a_problem_too(#[case] bytes: impl AsRef<[u8]>, #[case] status: u16, #[case] code: &str) {
+    let server = shared();
+    // Alone, and behind a request that is one, in the same packet.
+    let good = b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    for before in [&b""[..], good] {
+        let mut stream = server.connect();
+        let _ = stream.write_all(&[before, bytes.as_ref()].concat());
+        // To its end: nobody knows where a next request would begin.
+        let mut all = Vec::new();
+        let _ = stream.read_to_end(&mut all);
+        let text = String::from_utf8(all).unwrap();
+        let answers: Vec<&str> = text.split("HTTP/1.1 ").skip(1).collect();
+        assert_eq!(answers.len(), if before.is_empty() { 1 } else { 2 }, "{text}");
+        assert!(before.is_empty() || answers[0].starts_with("200 "), "{text}");
+        let (head, body) = answers[answers.len() - 1].split_once("\r\n\r\n").unwrap();
+        let head = head.to_ascii_lowercase();
+        assert!(head.starts_with(&format!("{status} ")), "{text}");
+        let problem: Value = serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {text}"));
+        assert_eq!((&problem["status"], &problem["code"]), (&json!(status), &json!(code)), "{problem}");
+        assert_eq!(problem["type"], format!("/docs/problems/{code}"));
+        let id = problem["request_id"].as_str().unwrap();
+        for line in ["content-type: application/problem+json", &format!("x-request-id: {id}")] {
+            assert!(head.lines().any(|other| other == line), "{line}: {text}");
+        }
+    }
+    alive(&server);
 }
 
 #[test]

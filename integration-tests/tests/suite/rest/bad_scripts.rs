@@ -345,6 +345,12 @@ fn names_and_tables_are_kept_apart() {
     let answer =
         server.post("/api/v1/sql/query", &json!({"sql": format!("SELECT SUM(n) n FROM {name}")})).expect(200).json();
     assert_eq!(answer["rows"], json!([{"n": 3}]));
+    let long = format!("CREATE TABLE `{}` (n BIGINT) WITH ('connector' = 'blackhole')", "x".repeat(129));
+    let problem = server.post("/api/v1/tables", &json!({"sql": long})).refused(422, "invalid_graph");
+    assert_eq!(problem["errors"][0]["code"], "invalid_name", "{problem}");
+    let secrets = json!({"x".repeat(129): "s"});
+    let connection = json!({"name": fresh("long"), "kind": "kafka", "options": {}, "secrets": secrets});
+    server.post("/api/v1/connections", &connection).refused(422, "validation_failed");
     server.delete(&format!("/api/v1/tables/{name}")).refused(428, "precondition_required");
     server.delete(&format!("/api/v1/tables/{name}")).header("if-match", "*").expect(204);
     server.post("/api/v1/sql/query", &json!({"sql": format!("SELECT n FROM {name}")})).refused(422, "invalid_graph");

@@ -45,9 +45,9 @@ fn a_case_gives_its_golden_rows_as_a_stream_over_rest(#[files("cases/*/query.sql
         sql = file.replace(&sql, NoExpand(&kafka)).into_owned();
         rows += produced;
     }
-    let settings = json!({
-        "source.batch-rows": "7", "epoch.every-rows": case.epoch_rows().to_string(), "watermark.interval": "0s",
-    });
+    // Cuts as often as may be: one that comes while the epoch before is still open is none.
+    let every_rows = (case.rows() / 40).max(1).to_string();
+    let settings = json!({"source.batch-rows": "7", "epoch.every-rows": every_rows, "watermark.interval": "0s"});
     let job = json!({"name": view, "sql": sql, "settings": settings, "parallelism": 2});
     if CHANGING.contains(&case.name.as_str()) {
         let problem = server.post("/api/v1/jobs", &job).refused(422, "invalid_graph");
@@ -61,7 +61,7 @@ fn a_case_gives_its_golden_rows_as_a_stream_over_rest(#[files("cases/*/query.sql
     let run = server.wait_for_end(&run);
     assert_golden(&server, &case, &view, &run);
     assert_eq!(run["progress"]["late_rows"], 0, "{}: {run}", case.name);
-    let wanted = case.rows().min(EPOCHS) as u64;
+    let wanted = if case.rows() < 3 * EPOCHS { 1 } else { EPOCHS as u64 };
     assert!(run["progress"]["epoch"].as_u64() >= Some(wanted), "{}: fewer than {wanted} epochs: {run}", case.name);
 }
 

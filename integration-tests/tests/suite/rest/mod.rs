@@ -6,6 +6,7 @@ mod bad_scripts;
 mod cases;
 mod clients;
 mod document;
+mod faults;
 mod jobs;
 mod queries;
 mod restarts;

@@ -105,7 +105,7 @@ impl Ledger {
             return [nulls(), nulls(), Arc::new(Int64Array::new_null(rows))];
         };
         let (mut sources, mut splits) = (StringBuilder::new(), StringBuilder::new());
-        let mut known: Option<(u32, (Arc<str>, Arc<str>))> = None;
+        let mut known: Option<(u32, _)> = None;
         for &split in origin.splits.values() {
             // Rows of one split follow one another.
             let names = match known.take() {

@@ -179,7 +179,7 @@ fn trim<T>(all: &mut Vec<T>, name: impl Fn(&T) -> &str) {
     });
 }
 
-/// How many each may have so that all together have at most [`NEWEST`], if those that have more than that are cut to it.
+/// How many each may have so that all together have at most [`NEWEST`], if those that have more than that are cut to it; one at least.
 fn part(counts: impl Iterator<Item = usize>) -> usize {
     let mut counts: Vec<usize> = counts.collect();
     counts.sort_unstable();
@@ -187,7 +187,7 @@ fn part(counts: impl Iterator<Item = usize>) -> usize {
     for (position, count) in counts.iter().enumerate() {
         let part = left / (counts.len() - position);
         if *count > part {
-            return part;
+            return part.max(1);
         }
         left -= count;
     }

@@ -1,8 +1,9 @@
 //! The audit log: numbered without a gap, chained by hashes.
 //!
 //! The hash of a line is the sha256 over the hash of the line before (empty for the first) and the fields, each as its length (8 bytes,
-//! little-endian) and its bytes; numbers and times (microseconds since 1970) are 8 bytes, little-endian. So a line that was changed,
-//! removed or put between shows, unless all later lines were computed anew; keep a hash elsewhere to notice that, too.
+//! little-endian) and its bytes; numbers and times (microseconds since 1970) are 8 bytes, little-endian; the detail is its JSON text as it is
+//! stored. Others compute it too (docs/service.md, "Checking the audit log"): it never changes. So a line that was changed, removed or
+//! put between shows, unless all later lines were computed anew; keep a hash elsewhere to notice that, too.
 
 use chrono::DurationRound;
 use sha2::{Digest, Sha256};
@@ -123,4 +124,40 @@ pub fn verify_audit(before: (i64, String), entries: &[AuditEntry]) -> std::resul
         hash.clone_from(&entry.hash);
     }
     Ok((sequence, hash))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use chrono::DateTime;
+    use serde_json::json;
+
+    use super::*;
+
+    /// By the program in docs/service.md: what others compute stays what is computed here.
+    #[test]
+    fn the_hash_of_a_line_is_what_the_documents_say() {
+        let line = |sequence, micros, object: &str, detail| AuditEntry {
+            sequence,
+            at: DateTime::from_timestamp_micros(micros).unwrap(),
+            principal: "key_01".into(),
+            request_id: "req_ü".into(),
+            action: "job.create".into(),
+            object: object.into(),
+            outcome: "done".into(),
+            detail,
+            hash: String::new(),
+        };
+        let first = line(1, 1_700_000_000_123_456, "job_1", json!({"name": "Gebot \"ä\"\n", "b": [1, null], "a": 0.3}));
+        let first_hash = entry_hash("", &first);
+        assert_eq!(first_hash, "ae70890142d24f453ca3e214437517cbe49d063a41cc28b31f482e0f9ce6d3aa");
+        let second = line(2, 1_700_000_001_000_000, "", json!({}));
+        let second_hash = entry_hash(&first_hash, &second);
+        assert_eq!(second_hash, "3e6542cc27d0731cb6084c42790db2b009d5fc1d4ce2a337436f8006fbc68e2b");
+        let log = [AuditEntry { hash: first_hash, ..first }, AuditEntry { hash: second_hash.clone(), ..second }];
+        assert_eq!(verify_audit((0, String::new()), &log), Ok((2, second_hash)));
+        // Numbers count by themselves: what was removed shows although the hashes of the rest were computed anew.
+        let rest = AuditEntry { hash: entry_hash("", &log[1]), ..log[1].clone() };
+        assert_eq!(verify_audit((0, String::new()), &[rest]), Err(1));
+    }
 }

@@ -16,7 +16,7 @@ pub(crate) async fn put_connection(
     let current = session
         .row("SELECT connection_id AS id, revision FROM connection WHERE name = $1", arguments![&connection.name])
         .await?;
-    let id = replaceable("connection", &connection.name, connection.connection_id, connection.revision, current)?;
+    let id = replaceable(connection, current)?;
     let connection_id = id.unwrap_or(connection.connection_id);
     let sql = match id {
         None => {
@@ -68,22 +68,23 @@ pub(crate) async fn connections(session: &mut Session) -> Result<Vec<Connection>
     session.rows(sql, vec![]).await?.iter().map(connection_of).collect()
 }
 
-pub(crate) async fn connection_secrets(session: &mut Session, name: &str) -> Result<BTreeMap<String, Vec<u8>>> {
-    // One statement: secrets of one revision.
-    let sql =
-        "SELECT s.name, s.sealed FROM connection c LEFT JOIN connection_secret s ON s.connection_id = c.connection_id
-         WHERE c.name = $1";
+pub(crate) async fn connection_with_secrets(
+    session: &mut Session,
+    name: &str,
+) -> Result<(Connection, BTreeMap<String, Vec<u8>>)> {
+    // One statement: options and secrets of one revision. The connection comes once for each secret, and once if there is none.
+    let sql = "SELECT c.connection_id, c.name, kind, options, secret_names, revision, created_at, updated_at,
+                s.name AS secret_name, s.sealed
+         FROM connection c LEFT JOIN connection_secret s ON s.connection_id = c.connection_id WHERE c.name = $1";
     let rows = session.rows(sql, arguments![name]).await?;
-    if rows.is_empty() {
-        return Err(not_found("connection", name));
-    }
+    let connection = connection_of(rows.first().ok_or_else(|| not_found("connection", name))?)?;
     let mut secrets = BTreeMap::new();
     for row in &rows {
-        if let Some(name) = row.optional_text("name")? {
-            secrets.insert(name, row.bytes("sealed")?);
+        if let Some(secret) = row.optional_text("secret_name")? {
+            secrets.insert(secret, row.bytes("sealed")?);
         }
     }
-    Ok(secrets)
+    Ok((connection, secrets))
 }
 
 pub(crate) async fn delete_connection(session: &mut Session, name: &str, revision: i64) -> Result<()> {
@@ -107,42 +108,33 @@ pub(crate) async fn delete_connection(session: &mut Session, name: &str, revisio
     Ok(())
 }
 
-pub(crate) async fn put_table(session: &mut Session, table: &Table) -> Result<()> {
-    let current = session
-        .row("SELECT table_id AS id, revision FROM catalogue_table WHERE name = $1", arguments![&table.name])
-        .await?;
-    let id = replaceable("table", &table.name, table.table_id, table.revision, current)?;
-    let table_id = id.unwrap_or(table.table_id);
-    let sql = match id {
-        None => {
-            "INSERT INTO catalogue_table (table_id, name, sql, definition, connections, revision, updated_at, created_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)"
-        }
-        Some(_) => {
-            "UPDATE catalogue_table SET name = $2, sql = $3, definition = $4, connections = $5, revision = $6, updated_at = $7
-             WHERE table_id = $1"
-        }
-    };
-    let mut values = arguments![
-        table_id,
-        &table.name,
-        &table.sql,
-        &table.definition,
-        json(&table.connections),
-        table.revision,
-        table.updated_at
-    ];
-    if id.is_none() {
-        values.push(table.created_at.into());
+pub(crate) async fn create_table(session: &mut Session, table: &Table) -> Result<()> {
+    let owner = session.row("SELECT table_id FROM catalogue_table WHERE name = $1", arguments![&table.name]).await?;
+    if let Some(row) = owner {
+        return Err(MetadataError::Exists { kind: "table", name: table.name.clone(), id: row.uuid("table_id")? });
     }
-    session.execute(sql, values).await?;
-    session.execute("DELETE FROM table_connection WHERE table_id = $1", arguments![table_id]).await?;
+    session
+        .execute(
+            "INSERT INTO catalogue_table (table_id, name, sql, definition, connections, revision, created_at, updated_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+            arguments![
+                table.table_id,
+                &table.name,
+                &table.sql,
+                &table.definition,
+                json(&table.connections),
+                table.revision,
+                table.created_at,
+                table.updated_at
+            ],
+        )
+        .await?;
     for name in &table.connections {
         let connection = connection(session, name).await?;
         session
             .execute(
                 "INSERT INTO table_connection (table_id, connection_id) VALUES ($1, $2) ON CONFLICT DO NOTHING",
-                arguments![table_id, connection.connection_id],
+                arguments![table.table_id, connection.connection_id],
             )
             .await?;
     }
@@ -171,20 +163,21 @@ pub(crate) async fn delete_table(session: &mut Session, name: &str, revision: i6
     Ok(())
 }
 
-/// The id of what is to be replaced; `None` if it is to be created. `revision` is the one that it will have.
-fn replaceable(kind: &'static str, name: &str, id: Uuid, revision: i64, current: Option<Row>) -> Result<Option<Uuid>> {
-    let current = match current {
-        Some(row) => Some((row.uuid("id")?, row.integer("revision")?)),
-        None => None,
+/// The id of the connection that is to be replaced; `None` if it is to be created.
+fn replaceable(connection: &Connection, current: Option<Row>) -> Result<Option<Uuid>> {
+    let name = &connection.name;
+    let Some(row) = current else {
+        return if connection.revision == 1 { Ok(None) } else { Err(not_found("connection", name)) };
     };
-    match current {
-        None if revision == 1 => Ok(None),
-        None => Err(not_found(kind, name)),
-        Some((owner, _)) if revision == 1 => Err(MetadataError::Exists { kind, name: name.to_owned(), id: owner }),
-        // Another one by that name: the one that was read is gone.
-        Some((owner, _)) if owner != id => Err(not_found(kind, name)),
-        Some((owner, at)) => is_fresh(kind, name, revision - 1, at).map(|()| Some(owner)),
+    let (owner, revision) = (row.uuid("id")?, row.integer("revision")?);
+    if connection.revision == 1 {
+        return Err(MetadataError::Exists { kind: "connection", name: name.clone(), id: owner });
     }
+    // Another one by that name: the one that was read is gone.
+    if owner != connection.connection_id {
+        return Err(not_found("connection", name));
+    }
+    is_fresh("connection", name, connection.revision - 1, revision).map(|()| Some(owner))
 }
 
 fn is_fresh(kind: &'static str, name: &str, expected: i64, current: i64) -> Result<()> {

@@ -53,9 +53,8 @@ pub(crate) async fn update(session: &mut Session, job: &Job, version: Option<&Jo
         assert_eq!(version.version, newest + 1, "versions of a job are numbered without a gap");
         add_version(session, version).await?;
         claim(session, version).await?;
-    } else if job.version != current.version {
-        let version = self::version(session, job.job_id, job.version).await?;
-        claim(session, &version).await?;
+    } else {
+        assert_eq!(job.version, current.version, "the version of a job changes with a new one only");
     }
     session
         .execute(
@@ -131,8 +130,10 @@ pub(crate) async fn list(session: &mut Session, filter: &JobFilter, page: Page) 
     query.any_of(" AND state IN (", &filter.states);
     for (name, value) in &filter.labels {
         query.push(
-            " AND EXISTS (SELECT 1 FROM job_label WHERE job_label.job_id = job.job_id AND job_label.name = ? AND value = ?)",
-            [name.into(), value.into()],
+            // The beginning is what the index of PostgreSQL has.
+            " AND EXISTS (SELECT 1 FROM job_label WHERE job_label.job_id = job.job_id AND job_label.name = ?
+                          AND substr(value, 1, 64) = substr(?, 1, 64) AND value = ?)",
+            [name.into(), value.into(), value.into()],
         );
     }
     if let Some(part) = &filter.q {

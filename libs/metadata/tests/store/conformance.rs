@@ -1,6 +1,7 @@
 //! What every store must do.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use chrono::Duration;
@@ -39,8 +40,9 @@ conformance![
     deleting_a_job_takes_all_that_is_its_own,
     operations_end_once,
     connections_and_their_secrets,
+    options_and_secrets_are_of_one_revision,
     what_is_used_stays,
-    tables_are_replaced_by_who_read_them_last,
+    tables_are_created_once,
     keys_are_revoked_once,
     every_change_is_audited_and_failures_are_not,
     a_gap_in_the_audit_log_shows,
@@ -51,6 +53,8 @@ conformance![
     what_failed_left_nothing,
     constraints_hold_behind_the_program,
     a_leader_is_followed_by_a_larger_term,
+    a_lease_that_was_given_back_is_free,
+    the_longest_names_and_values_that_are_allowed,
     hostile_text_is_only_text,
     how_long_a_change_takes,
 ];
@@ -85,7 +89,7 @@ async fn jobs_come_back_as_they_went_in(subject: &Subject) {
     fails!(store.view("no").await, MetadataError::NotFound { kind: "view", .. });
     fails!(store.table("no").await, MetadataError::NotFound { kind: "table", .. });
     fails!(store.connection("no").await, MetadataError::NotFound { kind: "connection", .. });
-    fails!(store.connection_secrets("no").await, MetadataError::NotFound { kind: "connection", .. });
+    fails!(store.connection_with_secrets("no").await, MetadataError::NotFound { kind: "connection", .. });
     store.ping().await.unwrap();
 }
 
@@ -144,16 +148,9 @@ async fn a_job_is_updated_by_who_read_it_last(subject: &Subject) {
         MetadataError::NotFound { kind: "job", .. }
     );
     assert_eq!(store.job(first.job_id).await.unwrap(), after);
-    // Back to a version that exists, and not to one that does not.
-    let back = store.update_job(&Job { version: 1, ..after.clone() }, None, &change("job.update")).await.unwrap();
-    assert_eq!((back.version, back.revision), (1, 3));
-    fails!(
-        store.update_job(&Job { version: 7, ..back.clone() }, None, &change("job.update")).await,
-        MetadataError::NotFound { kind: "version", .. }
-    );
-    // The next new one is the third all the same.
-    let third = Job { version: 3, ..back };
-    store.update_job(&third, Some(&version(&third)), &change("job.update")).await.unwrap();
+    let third = Job { version: 3, ..after };
+    let after = store.update_job(&third, Some(&version(&third)), &change("job.update")).await.unwrap();
+    assert_eq!((after.version, after.revision), (3, 3));
 }
 
 async fn a_view_belongs_to_one_job_at_a_time(subject: &Subject) {
@@ -186,9 +183,6 @@ async fn a_view_belongs_to_one_job_at_a_time(subject: &Subject) {
     fails!(store.version(second.job_id, 2).await, MetadataError::NotFound { .. });
     store.update_job(&next, Some(&writes(&next, &["w"])), &change("job.update")).await.unwrap();
     assert_eq!(store.view("w").await.unwrap().job_id, second.job_id);
-    // And the way back is closed.
-    let back = Job { version: 1, revision: 2, ..first.clone() };
-    fails!(store.update_job(&back, None, &change("job.update")).await, MetadataError::Exists { kind: "view", .. });
     store.delete_job(first.job_id, 2, &change("job.delete")).await.unwrap();
     assert_eq!(names(store.views().await.unwrap()), ["w"]);
 }
@@ -269,6 +263,7 @@ async fn ten_thousand_jobs_are_paged_at_any_depth(subject: &Subject) {
             let jobs = store.jobs(&filter, Page { after, limit: 100 }).await.unwrap();
             slowest = slowest.max(begun.elapsed());
             seen.extend(jobs.iter().map(|job| job.job_id));
+            assert!(seen.len() <= expected, "the pages come to an end");
             match jobs.last() {
                 Some(last) => after = Some(last.job_id),
                 None => break,
@@ -393,6 +388,10 @@ async fn the_state_of_a_job_is_that_of_its_newest_run(subject: &Subject) {
     store.create_run(&second, &change("run.create")).await.unwrap();
     let seen = store.job(job.job_id).await.unwrap();
     assert_eq!((seen.state.as_str(), seen.latest_run), ("pending", Some(second.run_id)));
+    // Late news of an older one are its own.
+    store.move_run(&step(&first, &["cancelled"], "failed")).await.unwrap();
+    assert_eq!(store.run(first.run_id).await.unwrap().state, "failed");
+    assert_eq!(store.job(job.job_id).await.unwrap().state, "pending");
     // A change of the job in between does not take the state back to what its writer had read.
     let moved = step(&second, &["pending"], "running");
     store.move_run(&moved).await.unwrap();
@@ -474,7 +473,11 @@ async fn connections_and_their_secrets(subject: &Subject) {
     let first = connection("k");
     store.put_connection(&first, &secrets("one"), &change("connection.create")).await.unwrap();
     assert_eq!(store.connection("k").await.unwrap(), first);
-    assert_eq!(store.connection_secrets("k").await.unwrap(), secrets("one"));
+    let two = BTreeMap::from([("password".to_owned(), vec![0, 1]), ("token".to_owned(), vec![])]);
+    let several = Connection { secret_names: vec!["password".into(), "token".into()], ..connection("several") };
+    store.put_connection(&several, &two, &change("connection.create")).await.unwrap();
+    assert_eq!(store.connection_with_secrets("several").await.unwrap(), (several, two));
+    assert_eq!(store.connection_with_secrets("k").await.unwrap(), (first.clone(), secrets("one")));
     fails!(
         store.put_connection(&connection("k"), &secrets("two"), &change("connection.create")).await,
         MetadataError::Exists { kind: "connection", id, .. } if id == first.connection_id
@@ -482,7 +485,8 @@ async fn connections_and_their_secrets(subject: &Subject) {
     let next = Connection { revision: 2, kind: "s3".into(), secret_names: vec![], ..first.clone() };
     store.put_connection(&next, &Default::default(), &change("connection.update")).await.unwrap();
     assert_eq!(store.connection("k").await.unwrap(), next);
-    assert_eq!(store.connection_secrets("k").await.unwrap(), Default::default(), "old secrets are gone");
+    let gone = (next.clone(), BTreeMap::new());
+    assert_eq!(store.connection_with_secrets("k").await.unwrap(), gone, "old secrets are gone");
     fails!(
         store.put_connection(&next, &secrets("late"), &change("connection.update")).await,
         MetadataError::Stale { kind: "connection", expected: 1, current: 2, .. }
@@ -499,17 +503,43 @@ async fn connections_and_their_secrets(subject: &Subject) {
     );
     store.put_connection(&connection("l"), &secrets("l"), &change("connection.create")).await.unwrap();
     let names: Vec<String> = store.connections().await.unwrap().into_iter().map(|it| it.name).collect();
-    assert_eq!(names, ["l", "k"]);
+    assert_eq!(names, ["l", "several", "k"]);
     fails!(
         store.delete_connection("k", 1, &change("connection.delete")).await,
         MetadataError::Stale { expected: 1, current: 2, .. }
     );
     store.delete_connection("k", 2, &change("connection.delete")).await.unwrap();
-    fails!(store.connection_secrets("k").await, MetadataError::NotFound { .. });
+    fails!(store.connection_with_secrets("k").await, MetadataError::NotFound { .. });
     fails!(
         store.delete_connection("k", 2, &change("connection.delete")).await,
         MetadataError::NotFound { kind: "connection", .. }
     );
+}
+
+async fn options_and_secrets_are_of_one_revision(subject: &Subject) {
+    let store = &*subject.store;
+    store.put_connection(&connection("k"), &secrets("1"), &change("connection.create")).await.unwrap();
+    let over = AtomicBool::new(false);
+    let reading = async {
+        let mut seen = BTreeSet::new();
+        while !over.load(Ordering::Relaxed) {
+            let (connection, secrets) = store.connection_with_secrets("k").await.unwrap();
+            assert_eq!(secrets, self::secrets(&connection.revision.to_string()));
+            seen.insert(connection.revision);
+        }
+        seen.len()
+    };
+    let writing = async {
+        let first = store.connection("k").await.unwrap();
+        for revision in 2..150 {
+            let next = Connection { revision, ..first.clone() };
+            let sealed = secrets(&revision.to_string());
+            store.put_connection(&next, &sealed, &change("connection.replace")).await.unwrap();
+        }
+        over.store(true, Ordering::Relaxed);
+    };
+    let (seen, ()) = tokio::join!(reading, writing);
+    assert!(seen > 1, "nothing was read in between");
 }
 
 async fn what_is_used_stays(subject: &Subject) {
@@ -517,12 +547,12 @@ async fn what_is_used_stays(subject: &Subject) {
     let needs = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
     let user = Table { connections: needs(&["k"]), ..table("t") };
     fails!(
-        store.put_table(&user, &change("table.create")).await,
+        store.create_table(&user, &change("table.create")).await,
         MetadataError::NotFound { kind: "connection", name } if name == "k"
     );
     fails!(store.table("t").await, MetadataError::NotFound { .. });
     store.put_connection(&connection("k"), &secrets("s"), &change("connection.create")).await.unwrap();
-    store.put_table(&user, &change("table.create")).await.unwrap();
+    store.create_table(&user, &change("table.create")).await.unwrap();
     assert_eq!(store.table("t").await.unwrap(), user);
     fails!(
         store.delete_connection("k", 1, &change("connection.delete")).await,
@@ -550,28 +580,26 @@ async fn what_is_used_stays(subject: &Subject) {
     fails!(store.job(lost.job_id).await, MetadataError::NotFound { kind: "job", .. });
 }
 
-async fn tables_are_replaced_by_who_read_them_last(subject: &Subject) {
+async fn tables_are_created_once(subject: &Subject) {
     let store = &*subject.store;
     let first = table("t");
-    store.put_table(&first, &change("table.create")).await.unwrap();
+    store.create_table(&first, &change("table.create")).await.unwrap();
     fails!(
-        store.put_table(&table("t"), &change("table.create")).await,
+        store.create_table(&table("t"), &change("table.create")).await,
         MetadataError::Exists { kind: "table", id, .. } if id == first.table_id
     );
-    let next = Table { revision: 2, sql: "CREATE TABLE t (b INT)".into(), ..first.clone() };
-    store.put_table(&next, &change("table.update")).await.unwrap();
-    assert_eq!(store.table("t").await.unwrap(), next);
+    assert_eq!(store.table("t").await.unwrap(), first);
+    let second = table("u");
+    store.create_table(&second, &change("table.create")).await.unwrap();
+    assert_eq!(store.tables().await.unwrap(), [second, first]);
     fails!(
-        store.put_table(&next, &change("table.update")).await,
-        MetadataError::Stale { kind: "table", expected: 1, current: 2, .. }
+        store.delete_table("t", 2, &change("table.delete")).await,
+        MetadataError::Stale { kind: "table", expected: 2, current: 1, .. }
     );
-    assert_eq!(store.tables().await.unwrap(), [next]);
-    fails!(
-        store.delete_table("t", 1, &change("table.delete")).await,
-        MetadataError::Stale { expected: 1, current: 2, .. }
-    );
-    store.delete_table("t", 2, &change("table.delete")).await.unwrap();
-    fails!(store.delete_table("t", 2, &change("table.delete")).await, MetadataError::NotFound { kind: "table", .. });
+    for name in ["t", "u"] {
+        store.delete_table(name, 1, &change("table.delete")).await.unwrap();
+    }
+    fails!(store.delete_table("t", 1, &change("table.delete")).await, MetadataError::NotFound { kind: "table", .. });
     assert_eq!(store.tables().await.unwrap(), []);
 }
 
@@ -611,7 +639,7 @@ async fn every_change_is_audited_and_failures_are_not(subject: &Subject) {
     store.create_operation(&operation(), &change("run.stop")).await.unwrap();
     store.put_connection(&connection("k"), &secrets("CANARY"), &change("connection.create")).await.unwrap();
     store.delete_connection("k", 1, &change("connection.delete")).await.unwrap();
-    store.put_table(&table("t"), &change("table.create")).await.unwrap();
+    store.create_table(&table("t"), &change("table.create")).await.unwrap();
     store.delete_table("t", 1, &change("table.delete")).await.unwrap();
     let key = key("ci");
     store.create_key(&key, &change("key.create")).await.unwrap();
@@ -661,6 +689,7 @@ async fn every_change_is_audited_and_failures_are_not(subject: &Subject) {
     let page = store.audit_log(5, 3).await.unwrap();
     assert_eq!(page, log[5..8]);
     assert_eq!(verify_audit((5, log[4].hash.clone()), &page), Ok((8, log[7].hash.clone())));
+    assert_eq!(verify_audit((5, log[3].hash.clone()), &page), Err(6), "a line follows one line only");
 }
 
 async fn a_gap_in_the_audit_log_shows(subject: &Subject) {
@@ -836,7 +865,7 @@ async fn what_failed_left_nothing(subject: &Subject) {
     store.create_job(&taken, &JobVersion { views: vec![view("v")], ..version(&taken) }, &change("x")).await.unwrap();
     store.create_run(&run(&taken), &change("run.create")).await.unwrap();
     store.put_connection(&connection("k"), &secrets("s"), &change("x")).await.unwrap();
-    store.put_table(&Table { connections: vec!["k".into()], ..table("t") }, &change("x")).await.unwrap();
+    store.create_table(&Table { connections: vec!["k".into()], ..table("t") }, &change("x")).await.unwrap();
     let before = everything(store).await;
     // The last thing that each does is what fails, or near to it.
     let bad = job("b");
@@ -846,8 +875,8 @@ async fn what_failed_left_nothing(subject: &Subject) {
     store.create_job(&bad, &JobVersion { connections, ..version(&bad) }, &with_key("x", "k2", "")).await.unwrap_err();
     store.create_run(&run(&taken), &with_key("x", "k3", "")).await.unwrap_err();
     let connections = vec!["k".into(), "none".into()];
-    let next = Table { revision: 2, connections, ..store.table("t").await.unwrap() };
-    store.put_table(&next, &with_key("x", "k4", "")).await.unwrap_err();
+    let other = Table { connections, ..table("u") };
+    store.create_table(&other, &with_key("x", "k4", "")).await.unwrap_err();
     store.delete_connection("k", 1, &with_key("x", "k5", "")).await.unwrap_err();
     // A value that a constraint refuses, after much was written.
     let wrong = Run { state: "no such state".into(), ..run(&taken) };
@@ -885,9 +914,29 @@ async fn what_failed_left_nothing(subject: &Subject) {
 async fn constraints_hold_behind_the_program(subject: &Subject) {
     let store = &*subject.store;
     let job = stored(store, "a").await;
-    store.create_run(&run(&job), &change("run.create")).await.unwrap();
+    let first = run(&job);
+    store.create_run(&first, &change("run.create")).await.unwrap();
+    store.move_run(&step(&first, &["pending"], "starting")).await.unwrap();
+    store.create_operation(&operation(), &change("run.stop")).await.unwrap();
+    store.put_connection(&connection("k"), &secrets("s"), &change("connection.create")).await.unwrap();
+    store.create_table(&table("t"), &change("table.create")).await.unwrap();
+    store.create_key(&key("ci"), &change("key.create")).await.unwrap();
+    let long = |table: &str| format!("UPDATE {table} SET name = '{}'", "字".repeat(129));
+    let (long_connection, long_secret, long_table) =
+        (long("connection"), long("connection_secret"), long("catalogue_table"));
     for (sql, why) in [
         ("UPDATE job SET state = 'resting'", "states are known"),
+        ("UPDATE run_event SET from_state = 'resting' WHERE sequence = 2", "states are known"),
+        ("UPDATE run_event SET to_state = 'created'", "states are known"),
+        ("UPDATE operation SET kind = 'stop'", "kinds are known"),
+        ("UPDATE operation SET state = 'resting'", "states are known"),
+        ("UPDATE operation SET state = 'failed'", "what has ended has a time"),
+        ("UPDATE connection SET kind = 'carrier pigeon'", "kinds are known"),
+        ("UPDATE api_key SET role = 'king'", "roles are known"),
+        ("UPDATE audit_entry SET outcome = 'perhaps'", "outcomes are known"),
+        (&long_connection, "names fit an index"),
+        (&long_secret, "names fit an index"),
+        (&long_table, "names fit an index"),
         ("UPDATE run SET state = 'finished'", "a run is active by its state"),
         ("UPDATE job SET version = 0", "versions start at 1"),
         ("DELETE FROM job_version", "a version that ran stays"),
@@ -914,6 +963,64 @@ async fn a_leader_is_followed_by_a_larger_term(subject: &Subject) {
     fails!(store.renew(first).await, MetadataError::Owned(_));
     fails!(store.renew(second + 1).await, MetadataError::Owned(_));
     stored(store, "a").await;
+}
+
+/// After an orderly end nobody waits; a late word of one that was followed changes nothing.
+async fn a_lease_that_was_given_back_is_free(subject: &Subject) {
+    let store = &*subject.store;
+    let first = store.lead("one").await.unwrap();
+    store.release(first).await.unwrap();
+    let second = store.lead("two").await.unwrap();
+    assert!(second > first);
+    store.release(first).await.unwrap();
+    store.renew(second).await.unwrap();
+    stored(store, "a").await;
+}
+
+/// An index of PostgreSQL takes 2,704 bytes, after compression: what has no pattern, and four bytes a character, is the worst.
+async fn the_longest_names_and_values_that_are_allowed(subject: &Subject) {
+    let store = &*subject.store;
+    let mut random = 7u64;
+    let mut text = |characters: usize| -> String {
+        let mut next = || {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            char::from_u32(0x20000 + (random >> 33) as u32 % 0xa6d0).unwrap() // CJK, extension B
+        };
+        (0..characters).map(|_| next()).collect()
+    };
+    let (label, value) = (text(128), text(1024));
+    let pairs: Vec<(String, String)> = (0..64).map(|_| (text(128), text(1024))).collect();
+    let mut labels: Labels = pairs.into_iter().collect();
+    labels.insert(label.clone(), value.clone());
+    let long = Job { labels: labels.clone(), ..job(&text(128)) };
+    let views = vec![view(&text(128))];
+    let create = Change {
+        principal: text(40),
+        idempotency: Some(Idempotency { key: "k".repeat(256), ..with_key("x", "x", "x").idempotency.unwrap() }),
+        ..change("job.create")
+    };
+    store.create_job(&long, &JobVersion { views: views.clone(), ..version(&long) }, &create).await.unwrap();
+    assert_eq!(store.job_named(&long.name).await.unwrap(), long);
+    assert_eq!(store.view(&views[0].name).await.unwrap().job_id, long.job_id);
+    // Two that begin alike are two.
+    let mut alike = value.clone();
+    alike.pop();
+    alike.push('x');
+    let second = Job { labels: Labels::from([(label.clone(), alike.clone())]), ..job("second") };
+    store.create_job(&second, &version(&second), &change("job.create")).await.unwrap();
+    for (value, expected) in [(&value, vec![long]), (&alike, vec![second]), (&value[..4 * 1023].to_owned(), vec![])] {
+        let filter = JobFilter { labels: Labels::from([(label.clone(), value.clone())]), ..JobFilter::default() };
+        assert_eq!(store.jobs(&filter, page(9)).await.unwrap(), expected);
+    }
+
+    let secrets = BTreeMap::from([(text(128), vec![1; 10_000])]);
+    let connection = Connection { secret_names: secrets.keys().cloned().collect(), ..connection(&text(128)) };
+    store.put_connection(&connection, &secrets, &change("connection.create")).await.unwrap();
+    assert_eq!(store.connection_with_secrets(&connection.name).await.unwrap(), (connection, secrets));
+    let table = table(&text(128));
+    store.create_table(&table, &change("table.create")).await.unwrap();
+    assert_eq!(store.table(&table.name).await.unwrap(), table);
+    store.create_key(&key(&text(128)), &change("key.create")).await.unwrap();
 }
 
 async fn hostile_text_is_only_text(subject: &Subject) {

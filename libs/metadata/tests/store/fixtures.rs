@@ -148,7 +148,7 @@ pub fn step(run: &Run, from: &[&str], to: &str) -> RunMove {
 pub fn operation() -> Operation {
     Operation {
         operation_id: Uuid::now_v7(),
-        kind: "stop".to_owned(),
+        kind: "stop_now".to_owned(),
         subject: "run_1".to_owned(),
         state: "running".to_owned(),
         progress: json!({"done": 0}),

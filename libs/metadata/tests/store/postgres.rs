@@ -46,13 +46,16 @@ async fn one_leads_and_what_it_lost_it_no_longer_changes() {
     lost(first.move_run(&step(&run, &["pending"], "failed")).await.map(|_| ()));
     lost(first.set_run_facts(run.run_id, 0, &json!({"late": 1})).await);
     lost(first.create_operation(&operation(), &change("x")).await);
-    lost(first.put_table(&table("t"), &change("x")).await);
+    lost(first.create_table(&table("t"), &change("x")).await);
     lost(first.audit(&change("x"), "denied").await);
     lost(first.forget(now()).await);
     assert_eq!(everything(&second).await, before);
     // Reading harms nobody.
     assert_eq!(first.job(job.job_id).await.unwrap().name, "a");
     second.move_run(&step(&run, &["pending"], "failed")).await.unwrap();
+    // What the first gives back is not the second's.
+    first.release(term).await.unwrap();
+    assert!(matches!(first.lead("first").await, Err(MetadataError::Owned(by)) if by == "second"));
     // The same holder, started again, does not wait for its own lease.
     let again = PostgresStore::connect(&url).await.unwrap();
     assert_eq!(again.lead("second").await.unwrap(), next + 1);
@@ -60,6 +63,10 @@ async fn one_leads_and_what_it_lost_it_no_longer_changes() {
     let left =
         Postgres::shared().sql(&url, "SELECT extract(epoch FROM expires_at - clock_timestamp())::int FROM leadership");
     assert!((LEASE_SECONDS - 5..=LEASE_SECONDS).contains(&left.parse().unwrap()), "{left}");
+    again.release(next + 1).await.unwrap();
+    assert_eq!(first.lead("first").await.unwrap(), next + 2, "at once");
+    let late = again.create_table(&table("t"), &change("x")).await;
+    assert!(matches!(&late, Err(MetadataError::Owned(by)) if by == "first"), "{late:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -87,6 +94,63 @@ async fn a_write_under_way_holds_a_take_over_back() {
     });
     assert!(done.len() < 200, "the take-over came too late to show anything");
     assert_eq!(done.len(), seen, "what the old leader did was done before the new one looked");
+}
+
+/// The same at the narrowest place: the old leader has compared its term and not yet written.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_take_over_waits_for_who_has_compared_the_term() {
+    let url = shared_database();
+    let first = PostgresStore::connect(&url).await.unwrap();
+    let second = PostgresStore::connect(&url).await.unwrap();
+    first.lead("same").await.unwrap();
+    let holding = hold_writes(&url);
+    let job = job("a");
+    let (versions, create) = (version(&job), change("job.create"));
+    let write = first.create_job(&job, &versions, &create);
+    let (written, seen) = tokio::join!(write, async {
+        let waits =
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        while !holding.is_finished() && Postgres::shared().sql(&url, waits) != "1" {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        second.lead("same").await.unwrap();
+        second.job(job.job_id).await
+    });
+    written.unwrap();
+    assert_eq!(seen.unwrap(), job, "it was written before the new one looked");
+    holding.await.unwrap();
+}
+
+/// Holds all changes back for a while; returns when they are held.
+fn hold_writes(url: &str) -> tokio::task::JoinHandle<()> {
+    let another = url.to_owned();
+    let holding = tokio::task::spawn_blocking(move || {
+        let hold = "BEGIN; SELECT FROM audit_head FOR UPDATE; SELECT pg_sleep(2.5); COMMIT";
+        Postgres::shared().sql(&another, hold);
+    });
+    let held = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";
+    while !holding.is_finished() && Postgres::shared().sql(url, held) != "1" {}
+    holding
+}
+
+/// A caller that goes away in the middle of an exchange leaves no connection to others that is still busy with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_goes_away_keeps_nobody_waiting() {
+    let url = shared_database();
+    let store = PostgresStore::connect(&url).await.unwrap();
+    let job = stored(&store, "a").await;
+    let holding = hold_writes(&url);
+    let leaving = (0..8).map(async |index| {
+        let job = self::job(&format!("job-{index}"));
+        let (versions, create) = (version(&job), change("job.create"));
+        let left = tokio::time::timeout(Duration::from_millis(500), store.create_job(&job, &versions, &create)).await;
+        assert!(left.is_err(), "it was held");
+    });
+    join_all(leaving).await;
+    assert_eq!(store.job(job.job_id).await.unwrap(), job);
+    assert!(!holding.is_finished(), "it was read while those who left would still wait");
+    holding.await.unwrap();
+    assert_eq!(store.jobs(&JobFilter::default(), page(100)).await.unwrap(), [job], "nothing happened behind them");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -125,6 +189,51 @@ async fn messages_hold_no_password() {
     }
     for message in messages {
         assert!(!message.contains(secret) && !message.contains("CANARY"), "{message}");
+    }
+}
+
+/// Whoever runs the server can take back what it refuses now: nobody gives up meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_that_is_refused_for_a_while_is_no_end() {
+    let server = Postgres::start(&[]);
+    server.sql("postgres", "CREATE ROLE hand LOGIN PASSWORD 'CANARY-first'");
+    server.sql("postgres", "CREATE DATABASE lent OWNER hand");
+    server.sql("lent", "ALTER SCHEMA public OWNER TO hand");
+    let url = server.url("lent").replace(&format!("app:{}", server.password()), "hand:CANARY-first");
+    let store = PostgresStore::connect(&url).await.unwrap();
+    let job = stored(&store, "a").await;
+    for (refuse, take_back, reason) in [
+        ("ALTER ROLE hand PASSWORD 'CANARY-second'", "ALTER ROLE hand PASSWORD 'CANARY-first'", "password"),
+        ("ALTER ROLE hand NOLOGIN", "ALTER ROLE hand LOGIN", "log in"),
+        ("ALTER DATABASE lent RENAME TO elsewhere", "ALTER DATABASE elsewhere RENAME TO lent", "does not exist"),
+        ("ALTER DATABASE lent ALLOW_CONNECTIONS false", "ALTER DATABASE lent ALLOW_CONNECTIONS true", "not currently"),
+        (
+            "REVOKE CONNECT ON DATABASE lent FROM PUBLIC, hand",
+            "GRANT CONNECT ON DATABASE lent TO hand",
+            "permission denied",
+        ),
+    ] {
+        let hang_up = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'hand'";
+        server.sql("postgres", hang_up);
+        // A database that is being left cannot be renamed yet.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        server.sql("postgres", refuse);
+        server.sql("postgres", hang_up);
+        let created = self::job("b");
+        let refused = [
+            within(store.job(job.job_id)).await.err(),
+            within(store.create_job(&created, &version(&created), &change("x"))).await.err(),
+            within(store.job(job.job_id)).await.err(),
+        ];
+        let last = refused[2].as_ref().map(ToString::to_string).unwrap_or_default();
+        assert!(last.contains(reason) && !last.contains("CANARY"), "{refuse}: {last}");
+        for error in refused {
+            assert!(matches!(error, Some(MetadataError::Unavailable { ambiguous: false, .. })), "{refuse}: {error:?}");
+        }
+        // For who opens a store it is an end: there is nothing yet that could wait.
+        assert!(matches!(PostgresStore::connect(&url).await, Err(MetadataError::Unusable(_))), "{refuse}");
+        server.sql("postgres", take_back);
+        assert_eq!(within(store.job(job.job_id)).await.unwrap(), job, "{take_back}");
     }
 }
 
@@ -260,9 +369,9 @@ async fn every_method_says_that_the_server_is_away() {
         store.put_connection(&connection, &secret, &x),
         store.connection("k"),
         store.connections(),
-        store.connection_secrets("k"),
+        store.connection_with_secrets("k"),
         store.delete_connection("k", 1, &x),
-        store.put_table(&table, &x),
+        store.create_table(&table, &x),
         store.table("t"),
         store.tables(),
         store.delete_table("t", 1, &x),
@@ -275,6 +384,7 @@ async fn every_method_says_that_the_server_is_away() {
         store.answer("a", "b", "c"),
         store.lead("one"),
         store.renew(term),
+        store.release(term),
         store.ping(),
     ];
     server.restart();

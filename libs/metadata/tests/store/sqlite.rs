@@ -23,16 +23,6 @@ async fn a_file_belongs_to_one_control_plane() {
     second.close().await;
 }
 
-/// Full WAL durability cannot be seen by killing a process: the settings are looked at.
-#[tokio::test]
-async fn commits_reach_the_disk() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("metadata.db");
-    let store = SqliteStore::open(&file).await.unwrap();
-    let settings = store.settings().await.unwrap();
-    assert_eq!(settings, [("journal_mode", "wal".into()), ("synchronous", "2".into()), ("foreign_keys", "1".into())]);
-}
-
 #[tokio::test]
 async fn what_is_no_store_is_refused_and_left_alone() {
     let folder = tempfile::tempdir().unwrap();
@@ -64,4 +54,22 @@ async fn a_store_of_a_newer_program_is_refused() {
     connection.close().await.unwrap();
     let error = SqliteStore::open(&file).await.err().unwrap();
     assert!(matches!(&error, MetadataError::Unusable(why) if why.contains("newer")), "{error:?}");
+}
+
+/// As SQLite does when the disk is full: the transaction is over before anybody has ended it.
+#[tokio::test]
+async fn a_transaction_that_the_database_ends_by_itself_is_no_trouble_to_the_next() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("metadata.db");
+    let store = SqliteStore::open(&file).await.unwrap();
+    let mut connection = SqliteConnection::connect(&format!("sqlite://{}", file.display())).await.unwrap();
+    let trigger = "CREATE TRIGGER no_room BEFORE INSERT ON job BEGIN SELECT RAISE(ROLLBACK, 'no room'); END";
+    sqlx::raw_sql(trigger).execute(&mut connection).await.unwrap();
+    let refused = job("refused");
+    let error = store.create_job(&refused, &version(&refused), &change("job.create")).await.unwrap_err();
+    assert!(error.to_string().contains("no room"), "{error:?}");
+    sqlx::raw_sql("DROP TRIGGER no_room").execute(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
+    stored(&store, "next").await;
+    assert!(matches!(store.job(refused.job_id).await, Err(MetadataError::NotFound { .. })));
 }

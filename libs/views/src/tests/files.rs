@@ -9,10 +9,11 @@ use formats::RecordDecoder;
 use formats::json::{JsonOptions, Scanner};
 use graph::{Column, Schema};
 
+use crate::chunk::Chunk;
 use crate::testing::{Random, Row, changes, definition, texts};
 use crate::{
-    Changes, Manifest, PublishedBy, Query, StoredView, ViewDefinition, ViewError, ViewFiles, ViewSnapshot, ViewTable,
-    stored_views,
+    Changes, Fault, Manifest, PublishedBy, Query, StoredView, ViewDefinition, ViewError, ViewFiles, ViewSnapshot,
+    ViewTable,
 };
 
 fn run(id: &str) -> PublishedBy {
@@ -50,7 +51,6 @@ fn versions_ascend_over_runs_and_two_are_kept() {
     let views_dir = dir.path().join("views");
     let files = ViewFiles::new(&views_dir, "v").unwrap();
     assert!(files.newest().unwrap().is_none() && files.newest_manifest().unwrap().is_none());
-    assert_eq!(stored_views(&views_dir).unwrap(), Vec::<String>::new());
     let mut before: Option<Manifest> = None;
     for epoch in 1..6u64 {
         // Another process: nothing is remembered but what is on the disk.
@@ -71,7 +71,6 @@ fn versions_ascend_over_runs_and_two_are_kept() {
         assert_eq!(listed(&views_dir.join("v")), expected);
         before = Some(manifest);
     }
-    assert_eq!(stored_views(&views_dir).unwrap(), ["v"]);
     // Other columns are another definition, and no problem.
     let other = ViewDefinition::new("v", Schema::new(vec![Column::new("n", graph::DataType::Int, true)]), vec![]);
     let manifest = files.publish(&ViewTable::new(other.clone()).unwrap().snapshot(), &run("other")).unwrap();
@@ -90,7 +89,7 @@ fn a_version_that_is_open_can_be_read_after_it_was_removed() {
     for epoch in 2..5 {
         files.publish(&marked(epoch, 2), &run("a")).unwrap();
     }
-    assert_eq!(first.paths().iter().filter(|path| path.exists()).count(), 0);
+    assert!(!dir.path().join("v").join(&first.manifest.files[0].name).exists());
     assert_eq!(mark(&first, 40_000), 1);
     let query = Query { filter: Some("k >= 39990".into()), limit: 3, ..Query::default() };
     let answer = first.query(&query).unwrap();
@@ -170,6 +169,38 @@ fn what_a_stopped_publisher_left_is_not_seen_and_goes_with_time() {
     ] {
         assert_eq!(left.contains(&name.to_string()), stays, "{name}");
     }
+}
+
+/// A view that cannot be published fills no disk.
+#[test]
+fn what_was_written_for_a_version_that_failed_is_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = ViewFiles::new(dir.path(), "v").unwrap();
+    files.publish(&marked(1, 3), &run("a")).unwrap();
+    let before = listed(&dir.path().join("v"));
+    // In the middle of the rows: the second of two chunks lacks columns.
+    let mut broken = marked(2, 100_000);
+    broken.chunks.push(Chunk::full(broken.chunks[0].rows.project(&[0]).unwrap()));
+    files.publish(&broken, &run("a")).unwrap_err();
+    assert_eq!(listed(&dir.path().join("v")), before);
+    // Behind the rows: there is no number to be had.
+    let lock = dir.path().join("v/.lock");
+    fs::remove_file(&lock).unwrap();
+    fs::create_dir(&lock).unwrap();
+    let error = files.publish(&marked(2, 100), &run("a")).unwrap_err();
+    assert_eq!((error.code(), error.fault()), ("storage_failed", Fault::External));
+    assert_eq!(listed(&dir.path().join("v")), before);
+    fs::remove_dir(&lock).unwrap();
+    assert_eq!(files.publish(&marked(2, 100), &run("a")).unwrap().version, 2);
+    assert_eq!(mark(&files.newest().unwrap().unwrap(), 100), 2);
+}
+
+/// Who reads while versions come and go is told to ask again, not that the query is wrong.
+#[test]
+fn a_version_that_is_gone_is_nobodys_mistake() {
+    let error = ViewError::Gone { version: 7 };
+    assert_eq!((error.code(), error.fault()), ("view_version_gone", Fault::External));
+    assert!(error.hint().unwrap().contains("ask again"));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::testing::{Random, Row, changes, definition};
+use crate::testing::{Random, Row, changes, definition, texts};
 use crate::{OrderBy, Query, ViewTable};
 
 /// Tells the figures, and fails only if something grows with the square of the rows.
@@ -37,5 +37,30 @@ fn folding_and_asking_take_time_in_proportion_to_their_rows() {
             assert!(begun.elapsed() < Duration::from_secs(5), "{what}");
         }
         assert!(took < Duration::from_secs(20), "{took:?}");
+    }
+}
+
+/// The worst that changes of several workers can be: all rows of a key go before they come, or come before they go.
+#[test]
+fn many_rows_of_one_key_that_leave_and_come_take_time_in_proportion() {
+    let row = |number: usize| -> Row { (1, Some(format!("row {number}")), Some(number as f64)) };
+    let (all, last) = (100_000, 77_777);
+    let leave = (0..all).filter(|number| *number != last).map(|number| (3, row(number)));
+    let come = (0..all).rev().map(|number| (0, row(number)));
+    for (what, rows) in [
+        ("leave, then come", leave.clone().chain(come.clone()).collect::<Vec<(u8, Row)>>()),
+        ("come, then leave", come.clone().chain(leave.clone()).collect()),
+        ("come and leave in turn", come.zip(leave).flat_map(|(come, leave)| [come, leave]).collect()),
+    ] {
+        let mut table = ViewTable::new(definition("v", &["k"])).unwrap();
+        let missing: Vec<(u8, Row)> = (rows.len() < 2 * all - 1).then(|| (0, row(0))).into_iter().collect();
+        let batches: Vec<_> = rows.chunks(8192).chain([missing.as_slice()]).map(changes).collect();
+        let begun = Instant::now();
+        table.apply(1, None, 0, &batches).unwrap();
+        let took = begun.elapsed();
+        eprintln!("{what}: {:.0} changes/s", rows.len() as f64 / took.as_secs_f64());
+        let left: Vec<String> = table.snapshot().batches().flat_map(|batch| texts(&batch.unwrap())).collect();
+        assert_eq!(left, ["1|row 77777|77777.0"], "{what}");
+        assert!(took < Duration::from_secs(10), "{what}: {took:?}");
     }
 }

@@ -191,7 +191,7 @@ async fn dead_letters(client: &Client, run: &str) -> Result<Listing, Failure> {
         let cells = vec![
             letter.source.clone(),
             letter.split.clone(),
-            letter.position.clone(),
+            letter.position.clone().unwrap_or_default(),
             letter.code.clone(),
             letter.message.clone(),
             letter.payload.clone(),

@@ -564,6 +564,10 @@ impl Follower {
             match self.app.store.move_run(&run_move).await {
                 Ok(run) => {
                     self.run = run;
+                    if !self.run.active {
+                        // Whoever learns of its end may want its place.
+                        self.app.attempts.let_go(self.run.run_id);
+                    }
                     self.live.moves.send_modify(|moves| *moves += 1);
                     return Ok(());
                 }

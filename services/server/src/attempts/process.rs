@@ -17,6 +17,8 @@ const SPEC: &str = "spec.json";
 const TOKEN: &str = "token";
 const PROCESS: &str = "process.json";
 const OUTCOME: &str = "outcome.json";
+/// The variable with the URL of the metadata store, and so with its password.
+pub const DATABASE: &str = "HIGHWATER_DATABASE";
 
 /// Where an attempt has its files.
 pub fn directory(data: &Path, run_id: &str, generation: i64) -> PathBuf {
@@ -59,6 +61,7 @@ pub fn start(program: &Path, directory: &Path, credentials: &Credentials) -> std
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(log)
+        .env_remove(DATABASE)
         .kill_on_drop(false)
         .spawn()?;
     let mut line = serde_json::to_vec(credentials).map_err(std::io::Error::other)?;

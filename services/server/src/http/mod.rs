@@ -2,6 +2,7 @@
 
 pub mod body;
 pub mod creation;
+pub mod edge;
 pub mod json;
 pub mod layers;
 pub mod listen;

@@ -104,6 +104,9 @@ fn check_options(options: &BTreeMap<String, String>, secrets: &BTreeMap<String, 
         let error = ApiError::new("inline_secret", format!("{option} is a secret and stands among the options"));
         return Err(error.hint("put it under secrets, where it is stored sealed"));
     }
+    if secrets.keys().any(|option| !(1..=128).contains(&option.chars().count())) {
+        return Err(ApiError::new("validation_failed", "names of secrets have 1 to 128 characters"));
+    }
     if let Some(option) = options.keys().find(|option| secrets.contains_key(*option)) {
         return Err(ApiError::new("validation_failed", format!("{option} stands among the options and the secrets")));
     }
@@ -252,8 +255,7 @@ async fn test_connection(
     State(app): State<App>,
     Path(connection): Path<String>,
 ) -> ApiResult<Json<ConnectionTest>> {
-    let connection = find(&app, &connection).await?;
-    let sealed = app.store.connection_secrets(&connection.name).await?;
+    let (connection, sealed) = app.store.connection_with_secrets(&connection).await?;
     let kind = connection.kind.clone();
     let options = planning::options(&app, connection, &sealed)?;
     Ok(Json(inspect::test_connection(&app, &kind, options).await?))
@@ -345,7 +347,7 @@ async fn create_table(
         .header(header::ETAG, etag(1));
     let object = IdKind::Table.text(table.table_id);
     let change = creation.change(&caller, "table.create", &object, json!({"name": table.name}), &answer, &body.hash);
-    let stored = app.store.put_table(&table, &change).await;
+    let stored = app.store.create_table(&table, &change).await;
     creation.finish(stored, answer, &body.hash)
 }
 

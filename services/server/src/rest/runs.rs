@@ -462,7 +462,7 @@ async fn get_run_dead_letters(
     let letter = |letter: attempt::DeadLetter| api::DeadLetter {
         source: letter.source,
         split: letter.split,
-        position: letter.position.unwrap_or_default(),
+        position: letter.position,
         code: letter.code,
         message: letter.message,
         payload: letter.payload,

@@ -1,0 +1,160 @@
+//! Disks without room: of a run's output, and of everything that the server keeps.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use integration_tests::rest::Highwater;
+use serde_json::{Value, json};
+use test_support::process::wait_until;
+
+use super::super::counts;
+use super::lines;
+
+/// Takes all room that is left on the disk of `directory`, until the file is removed.
+pub fn fill(directory: &Path) -> PathBuf {
+    let path = directory.join("ballast");
+    let mut file = std::fs::File::create(&path).expect("a file without contents has room");
+    for size in [64 << 10, 4 << 10, 1] {
+        let block = vec![0; size];
+        loop {
+            match file.write_all(&block) {
+                Ok(()) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::StorageFull => break,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+    path
+}
+
+/// Rows of about 200 bytes into files, an epoch each 100 ms.
+fn into_files(directory: &Path, rows: u32) -> String {
+    format!(
+        "SET 'epoch.interval' = '100ms';
+         CREATE TABLE ticks (n BIGINT, ts TIMESTAMP(3)) WITH ('connector' = 'datagen', 'rows-per-second' = '20000',
+           'number-of-rows' = '{rows}', 'fields.n.kind' = 'sequence', 'fields.n.start' = '0', 'fields.n.end' = '{}');
+         CREATE TABLE out_files (n BIGINT, note STRING) WITH ('connector' = 'filesystem', 'path' = '{}', 'format' = 'json');
+         INSERT INTO out_files SELECT n, LPAD('x', 180, 'x') FROM ticks;",
+        rows - 1,
+        directory.display()
+    )
+}
+
+fn text<'a>(value: &'a Value, name: &str) -> &'a str {
+    value[name].as_str().unwrap_or_else(|| panic!("no {name} in {value}"))
+}
+
+/// The line of a run's log that has this in it, once there is one.
+fn log_with(server: &Highwater, run: &Value, part: &str) -> String {
+    let mut found = None;
+    wait_until(&format!("{part:?} in the log"), Duration::from_secs(30), || {
+        let log = server.get(&format!("/api/v1/runs/{}/logs", text(run, "id"))).expect(200).json();
+        let lines = log["items"].as_array().cloned().unwrap_or_default();
+        found = lines.iter().map(|line| text(line, "message").to_string()).find(|line| line.contains(part));
+        found.is_some()
+    });
+    found.expect("it was waited for")
+}
+
+/// The numbers that are published; every line must be whole.
+fn numbers(directory: &Path) -> Vec<i64> {
+    let number = |line: &String| {
+        let row: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in {line:?}"));
+        row["n"].as_i64().unwrap_or_else(|| panic!("{row}"))
+    };
+    let mut numbers: Vec<i64> = lines(directory).iter().map(number).collect();
+    numbers.sort_unstable();
+    numbers
+}
+
+#[test]
+fn a_run_whose_output_has_no_room_fails_with_the_path_and_publishes_nothing_by_halves() {
+    let server = Highwater::with_small_disks(64, 2);
+    let directory = server.files().join("crowded");
+    let sql = into_files(&directory, 40_000);
+    let (job, run) = server.submit("crowded", &sql);
+    let run = server.wait_for_end(&run);
+    assert_eq!(run["state"], "failed", "{run}");
+    let failure = &run["failure"];
+    let said = text(failure, "detail");
+    assert!(said.contains("crowded") && said.contains("no space is left on the disk"), "{failure}");
+    assert_eq!((&failure["operator"], &failure["fault"]), (&json!("sink_out_files"), &json!("external")), "{failure}");
+    // Whole epochs, in order, and not all of them.
+    let published = numbers(&server.on_disk(&directory));
+    assert_eq!(published, (0..published.len() as i64).collect::<Vec<_>>());
+    assert!(published.len() < 40_000);
+    server.get("/readyz").expect(200);
+    // With room, the same job runs.
+    std::fs::remove_dir_all(server.on_disk(&directory)).unwrap();
+    server
+        .put(&format!("/api/v1/jobs/{}", text(&job, "name")), &json!({"sql": into_files(&directory, 1_000)}))
+        .expect(200);
+    let run = server.post("/api/v1/jobs/crowded/runs", &json!({})).expect(202).json();
+    let run = server.wait_for_end(&run);
+    assert_eq!(run["state"], "finished", "{run}");
+    assert_eq!(numbers(&server.on_disk(&directory)), (0..1_000).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_server_whose_own_disk_is_full_says_so_and_works_again_when_there_is_room() {
+    let server = Highwater::with_small_disks(16, 16);
+    let (_, viewed) = server.submit("viewed", &counts("viewed_view"));
+    let (_, filed) = server.submit("filed", &into_files(&server.files().join("filed"), 1_000));
+    assert_eq!(server.wait_for_end(&filed)["state"], "finished");
+    server.wait_until_running(&viewed);
+    let sql =
+        "CREATE TABLE s (n BIGINT) WITH ('connector' = 'datagen', 'rows-per-second' = '500', 'number-of-rows' = '1500',
+                 'fields.n.kind' = 'sequence');
+               CREATE TABLE ending_view (k BIGINT, n BIGINT, PRIMARY KEY (k) NOT ENFORCED) WITH ('connector' = 'view');
+               INSERT INTO ending_view SELECT n % 4, COUNT(*) FROM s GROUP BY n % 4;";
+    let (_, ending) = server.submit("ending", sql);
+    server.wait_for_run(&ending, "running", |run| run["state"] == "running");
+    let idle = json!({"name": "idle", "sql": into_files(&server.files().join("idle"), 1_000), "start": false});
+    server.post("/api/v1/jobs", &idle).expect(201);
+    let ballast = fill(&server.on_disk(&server.data()));
+
+    let new = json!({"name": "new", "sql": into_files(&server.files().join("new"), 1_000)});
+    let create = || server.post("/api/v1/jobs", &new).header("idempotency-key", "new-1");
+    let connection = json!({"name": "store", "kind": "s3", "options": {"s3.region": "eu-north-1"}, "secrets": {"s3.secret-key": "x"}});
+    let changes = || {
+        vec![
+            create(),
+            server.put("/api/v1/jobs/idle", &json!({"sql": counts("idle_view")})),
+            server.patch("/api/v1/jobs/idle", &json!({"labels": {"a": "b".repeat(100)}})).header("if-match", "*"),
+            server.post("/api/v1/jobs/idle/runs", &json!({})),
+            server.post("/api/v1/connections", &connection),
+            server.post("/api/v1/keys", &json!({"name": "k", "role": "viewer"})),
+            server.delete("/api/v1/jobs/filed").header("if-match", "*"),
+        ]
+    };
+    for change in changes() {
+        let problem = change.refused(503, "metadata_unavailable");
+        assert!(text(&problem, "detail").contains("disk"), "it says what is missing: {problem}");
+    }
+    for path in
+        ["/livez", "/metrics", "/api/v1/jobs", "/api/v1/jobs/idle", "/api/v1/runs", "/api/v1/audit", "/openapi.json"]
+    {
+        server.get(path).expect(200);
+    }
+    // A view is in memory while its run goes on; it is kept at the end, for which there is no room.
+    let ended = log_with(&server, &ending, "No space left on device");
+    assert!(ended.contains("views/ending_view/"), "the path is named: {ended}");
+
+    std::fs::remove_file(ballast).unwrap();
+    wait_until("readiness", Duration::from_secs(10), || server.get("/readyz").send().status == 200);
+    let created = create().expect(201).json();
+    assert_eq!(server.wait_for_end(&created["run"])["state"], "finished");
+    let run = server.post("/api/v1/jobs/idle/runs", &json!({})).expect(202).json();
+    assert_eq!(server.wait_for_end(&run)["state"], "finished");
+    let job = server.get("/api/v1/jobs/idle").expect(200).json();
+    assert_eq!((&job["version"], &job["labels"]), (&json!(1), &json!({})), "what was refused did not happen");
+    server.post("/api/v1/connections", &connection).expect(201);
+    server.delete("/api/v1/jobs/filed").header("if-match", "*").expect(204);
+    let ended = server.wait_for_end(&ending);
+    assert_eq!(ended["state"], "failed", "{ended}");
+    server.get("/api/v1/views/ending_view/rows").refused(404, "no_rows_yet");
+    server.wait_until_running(&viewed);
+    assert!(!server.rows("viewed_view").is_empty());
+    assert!(!server.log().contains("panicked"), "{}", server.log());
+}
