@@ -188,15 +188,17 @@ async fn dead_letters(client: &Client, run: &str) -> Result<Listing, Failure> {
     let dead = client.run_dead_letters(run).await?;
     left_out(dead.total, dead.items.len(), "dead letters");
     let row = |letter: &api::DeadLetter| {
+        let position = letter.position.clone().unwrap_or_default();
+        let name = format!("{}/{position}", letter.split);
         let cells = vec![
             letter.source.clone(),
             letter.split.clone(),
-            letter.position.clone().unwrap_or_default(),
+            position,
             letter.code.clone(),
             letter.message.clone(),
             letter.payload.clone(),
         ];
-        Row::new(cells, letter, format!("{}/{}", letter.split, letter.position))
+        Row::new(cells, letter, name)
     };
     let columns = [left("source"), left("split"), left("position"), left("code"), left("message"), left("payload")];
     Ok(Listing::new(columns, dead.items.iter().map(row)))

@@ -28,13 +28,26 @@ impl Directory {
         serde_json::from_slice(&bytes).map_err(Error::other)
     }
 
+    /// Takes room on the disk for a file that will be written when there may be none.
+    pub fn reserve(&self, name: &str, bytes: u32) -> std::io::Result<()> {
+        let file = unfinished(&self.path, name).1?;
+        // SAFETY: the descriptor is open, the call takes numbers.
+        match unsafe { libc::posix_fallocate(file.as_raw_fd(), 0, bytes.into()) } {
+            0 => Ok(()),
+            error => Err(Error::from_raw_os_error(error)),
+        }
+    }
+
     /// Writes a file whole or not at all, and so that it is there after a power failure: a name of its own first, then the right one.
     pub fn write(&self, name: &str, content: &impl Serialize) -> std::io::Result<()> {
-        let unfinished = self.path.join(format!("{name}.tmp"));
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
-        file.write_all(&serde_json::to_vec(content).map_err(Error::other)?)?;
+        let bytes = serde_json::to_vec(content).map_err(Error::other)?;
+        let (path, file) = unfinished(&self.path, name);
+        let mut file = file?;
+        // Over what is there: room that was reserved is not given back before.
+        file.write_all(&bytes)?;
+        file.set_len(bytes.len() as u64)?;
         file.sync_all()?;
-        std::fs::rename(&unfinished, self.path.join(name))?;
+        std::fs::rename(&path, self.path.join(name))?;
         self.held.sync_all()
     }
 
@@ -71,6 +84,13 @@ impl Directory {
         listener.set_nonblocking(true)?;
         Ok(listener)
     }
+}
+
+/// What a file is until it is whole.
+fn unfinished(directory: &Path, name: &str) -> (PathBuf, std::io::Result<File>) {
+    let path = directory.join(format!("{name}.tmp"));
+    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
+    (path, file)
 }
 
 /// How this process can be found again.

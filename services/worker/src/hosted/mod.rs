@@ -32,6 +32,10 @@ use self::rows::Rows;
 use self::socket::{Reader, Service};
 use crate::{Access, Attempt, Children, EXIT_INTERNAL, close_up, huge_pages, io_runtime, panics, run_attempt};
 
+const OUTCOME: &str = "outcome.json";
+/// Room on the disk that an outcome finds in any case. Most are smaller; figures of many splits may need more.
+const OUTCOME_BYTES: u32 = 64 << 10;
+
 const EXIT_DONE: u8 = 0;
 const EXIT_FAILED: u8 = 1;
 const EXIT_INVALID: u8 = 2;
@@ -77,6 +81,9 @@ pub fn attempt_process(directory: &Path) -> ExitCode {
 fn begin(path: &Path) -> std::io::Result<Directory> {
     let directory = Directory::open(path)?;
     directory.claim()?;
+    if let Err(error) = directory.reserve(OUTCOME, OUTCOME_BYTES) {
+        tracing::warn!("no room could be reserved for the outcome: {error}");
+    }
     // SAFETY: setsid and getsid read and set numbers of this process.
     if unsafe { libc::setsid() < 0 && libc::getsid(0) != libc::getpid() } {
         tracing::warn!("no session of its own: {}", std::io::Error::last_os_error());
@@ -392,7 +399,7 @@ impl LastWords {
         }
         let threads = self.threads.get().copied().unwrap_or(1);
         let outcome = status::outcome(end, &self.progress.borrow(), threads);
-        if let Err(error) = self.directory.write("outcome.json", &outcome) {
+        if let Err(error) = self.directory.write(OUTCOME, &outcome) {
             tracing::error!("cannot write outcome.json: {error}; it would be {:?}", outcome.end);
         }
         if let Ok(mut written) = self.written.lock() {

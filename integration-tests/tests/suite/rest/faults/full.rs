@@ -12,7 +12,7 @@ use super::super::counts;
 use super::lines;
 
 /// Takes all room that is left on the disk of `directory`, until the file is removed.
-pub fn fill(directory: &Path) -> PathBuf {
+fn fill(directory: &Path) -> PathBuf {
     let path = directory.join("ballast");
     let mut file = std::fs::File::create(&path).expect("a file without contents has room");
     for size in [64 << 10, 4 << 10, 1] {
@@ -157,4 +157,27 @@ fn a_server_whose_own_disk_is_full_says_so_and_works_again_when_there_is_room() 
     server.wait_until_running(&viewed);
     assert!(!server.rows("viewed_view").is_empty());
     assert!(!server.log().contains("panicked"), "{}", server.log());
+}
+
+/// A run that has committed everything is `finished`, although there was no room to write that down when it ended.
+#[test]
+fn a_run_that_ends_while_the_disk_of_the_server_is_full_has_its_outcome_when_there_is_room() {
+    let server = Highwater::with_small_disks(16, 16);
+    let out = server.files().join("ending");
+    let sql = format!(
+        "CREATE TABLE s (n BIGINT) WITH ('connector' = 'datagen', 'rows-per-second' = '500', 'number-of-rows' = '1500',
+           'fields.n.kind' = 'sequence');
+         CREATE TABLE f (n BIGINT) WITH ('connector' = 'filesystem', 'path' = '{}', 'format' = 'json');
+         INSERT INTO f SELECT n FROM s;",
+        out.display()
+    );
+    let (_, ending) = server.submit("ending", &sql);
+    server.wait_for_run(&ending, "running", |run| run["state"] == "running");
+    let ballast = fill(&server.on_disk(&server.data()));
+    let out = server.on_disk(&out);
+    wait_until("all rows are there", Duration::from_secs(20), || lines(&out).len() == 1500);
+    std::thread::sleep(Duration::from_secs(1));
+    std::fs::remove_file(ballast).unwrap();
+    let ended = server.wait_for_end(&ending);
+    assert_eq!(ended["state"], "finished", "{ended}");
 }
