@@ -66,4 +66,8 @@ fn no_more_runs_than_the_server_allows_are_started_by_clients_that_ask_at_once()
     let accepted = statuses.iter().filter(|status| **status == 201).count();
     assert!(statuses.iter().all(|status| [201, 429].contains(status)), "{statuses:?}");
     assert_eq!(accepted, 4, "{statuses:?}");
+    // The server's end takes along those that have said who they are.
+    for run in server.get("/api/v1/runs").expect(200).json()["items"].as_array().unwrap() {
+        server.wait_until_running(run);
+    }
 }
