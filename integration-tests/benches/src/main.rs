@@ -1,4 +1,4 @@
-//! Measures the program end to end and writes docs/bench.md: `make bench`.
+//! Measures the program end to end and writes docs/bench.md and docs/bench-service.md: `make bench`.
 //!
 //! The unit is CPU-seconds (user and system) of a whole process tree, as `wait4` reports them. Two sides of a comparison
 //! run as child processes in turns, A B A B; a ratio is taken within each pair, so that a busy machine slows both. Medians
@@ -32,10 +32,20 @@ pub struct Bench {
     pairs: usize,
     /// Only workloads whose name contains this.
     only: String,
+    part: Part,
 }
 
-const USAGE: &str =
-    "usage: benches --highwater PATH --gen PATH --cache DIR --report DIR [--events N] [--pairs N] [--only TEXT]";
+/// What there is a report of.
+#[derive(Clone, Copy, PartialEq)]
+enum Part {
+    /// The engine over files: `bench.md`.
+    Engine,
+    /// Kafka and the service: `bench-service.md`.
+    Service,
+    Both,
+}
+
+const USAGE: &str = "usage: benches --highwater PATH --gen PATH --cache DIR --report DIR [--events N] [--pairs N] [--part engine|service] [--only TEXT]";
 
 /// Events per second of event time: a window of ten seconds holds a hundred thousand.
 const RATE: u64 = 10_000;
@@ -80,28 +90,50 @@ fn run(arguments: &[String]) -> Result<(), String> {
         events: number("--events", 10_000_000)?,
         pairs: usize::try_from(number("--pairs", 5)?).map_err(|error| error.to_string())?.max(1),
         only: value("--only").unwrap_or_default(),
+        part: match value("--part").as_deref() {
+            None => Part::Both,
+            Some("engine") => Part::Engine,
+            Some("service") => Part::Service,
+            Some(other) => return Err(format!("--part is {other:?}\n{USAGE}")),
+        },
     };
     let folder = path("--report")?;
-    let report = bench.all()?;
-    report.write(&folder)?;
-    println!("{}", folder.join("bench.md").display());
+    let data = bench.data(bench.events)?;
+    if bench.part != Part::Service {
+        let report = bench.engine(&data)?;
+        report.write(&folder, "bench", "Measurements", include_str!("../notes.md"))?;
+    }
+    if bench.part != Part::Engine {
+        let report = bench.service(&data)?;
+        report.write(
+            &folder,
+            "bench-service",
+            "Measurements of Kafka and the service",
+            include_str!("../notes-service.md"),
+        )?;
+    }
+    println!("{}", folder.display());
     Ok(())
 }
 
 impl Bench {
-    fn all(&self) -> Result<Report, String> {
-        let data = self.data(self.events)?;
+    fn service(&self, data: &Path) -> Result<Report, String> {
         let mut report = Report::new(self.events, self.pairs, RATE);
-        report.sections.push(self.against_datafusion(&data)?);
-        report.sections.push(self.json(&data)?);
-        report.sections.push(self.streamed(&data)?);
-        report.sections.push(self.scaling(&data)?);
-        report.sections.push(self.memory(&data)?);
-        report.sections.push(self.start_up()?);
-        report.sections.extend(self.kafka(&data)?);
+        report.sections.extend(self.kafka(data)?);
         if self.wanted("the service") {
             report.sections.extend(service::sections(self.pairs)?);
         }
+        Ok(report)
+    }
+
+    fn engine(&self, data: &Path) -> Result<Report, String> {
+        let mut report = Report::new(self.events, self.pairs, RATE);
+        report.sections.push(self.against_datafusion(data)?);
+        report.sections.push(self.json(data)?);
+        report.sections.push(self.streamed(data)?);
+        report.sections.push(self.scaling(data)?);
+        report.sections.push(self.memory(data)?);
+        report.sections.push(self.start_up()?);
         Ok(report)
     }
 

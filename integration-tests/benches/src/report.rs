@@ -35,10 +35,10 @@ impl Report {
         Report { head, sections: Vec::new() }
     }
 
-    /// Writes `bench.md` and `bench.json`.
-    pub fn write(&self, folder: &Path) -> Result<(), String> {
-        let mut text = String::from(
-            "# Measurements\n\nMade by `make bench`; not edited by hand: the remarks at the end are `integration-tests/benches/notes.md`.\n\n| | |\n|---|---|\n",
+    /// Writes `NAME.md`, with remarks at its end, and `NAME.json`.
+    pub fn write(&self, folder: &Path, name: &str, title: &str, remarks: &str) -> Result<(), String> {
+        let mut text = format!(
+            "# {title}\n\nMade by `make bench`; not edited by hand: the remarks at the end are in `integration-tests/benches`.\n\n| | |\n|---|---|\n",
         );
         for (name, value) in &self.head {
             put(&mut text, format_args!("| {name} | {value} |\n"));
@@ -54,7 +54,7 @@ impl Report {
             }
         }
         text.push('\n');
-        text.push_str(include_str!("../notes.md"));
+        text.push_str(remarks);
         let head: Value = self.head.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
         let sections: Vec<_> =
             self.sections.iter().map(|section| json!({"title": section.title, "figures": section.raw})).collect();
@@ -62,8 +62,8 @@ impl Report {
         let write = |name: &str, content: String| {
             std::fs::write(folder.join(name), content).map_err(|error| format!("cannot write {name}: {error}"))
         };
-        write("bench.md", text)?;
-        write("bench.json", format!("{raw:#}\n"))
+        write(&format!("{name}.md"), text)?;
+        write(&format!("{name}.json"), format!("{raw:#}\n"))
     }
 }
 

@@ -17,7 +17,7 @@ pub struct Settings {
     /// OS processes of the run. Default: 1.
     #[serde(deserialize_with = "number")]
     pub processes: u64,
-    /// Results are complete per epoch; this is its length. Default: 1s.
+    /// Results are complete per epoch; this is its length. The first one of a stream is a tenth as long. Default: 1s.
     #[serde(rename = "epoch.interval")]
     pub epoch_interval: Period,
     /// A source instance that has sent this many bytes in an epoch asks for its end. Default: 64 MiB.

@@ -330,7 +330,7 @@ fn an_interrupted_unbounded_run_commits_its_last_epoch() {
         assert_eq!(summary["state"], "stopped", "{stderr}");
         assert!(summary["epochs"].as_u64().unwrap() > 0, "{stderr}");
         let rest = rest.join().unwrap();
-        assert!(rest.ends_with("}\n"), "the last row is whole");
+        assert!(rest.is_empty() || rest.ends_with("}\n"), "the last row is whole");
         assert_eq!(summary["rows_out"], 1 + rest.lines().count(), "what was shown is what is counted: {stderr}");
     }
 }

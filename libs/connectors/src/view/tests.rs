@@ -180,11 +180,17 @@ fn a_view_that_grows_too_large_fails_its_run() {
 }
 
 /// A graph that counts the rows of a file by `MOD(id, 7)`.
+/// A replay goes on for a second of event time, so that a reader gets its turn meanwhile on any machine.
 fn counting(path: &Path, connector: &str) -> Graph {
+    let mut read = json!({"type": connector, "path": path.to_str().unwrap(), "format": "json"});
+    if connector == "replay" {
+        read["replay.speed"] = json!("1");
+    }
     let graph = json!({"version": 1, "nodes": [
-        {"id": "s", "type": "source", "table": "t", "connector": {"type": connector, "path": path.to_str().unwrap(), "format": "json"},
-            "columns": [{"name": "id", "type": "BIGINT", "nullable": false}]},
-        {"id": "p", "type": "project", "inputs": ["s"], "columns": [{"name": "k", "expr": "CAST(MOD(id, 7) AS BIGINT)"}]},
+        {"id": "s", "type": "source", "table": "t", "connector": read,
+            "columns": [{"name": "id", "type": "BIGINT", "nullable": false}, {"name": "ts", "type": "TIMESTAMP(3)", "nullable": false}]},
+        {"id": "w", "type": "watermark", "inputs": ["s"], "column": "ts"},
+        {"id": "p", "type": "project", "inputs": ["w"], "columns": [{"name": "k", "expr": "CAST(MOD(id, 7) AS BIGINT)"}]},
         {"id": "a", "type": "aggregate", "inputs": ["p"], "keys": [{"name": "k", "expr": "k"}],
             "aggregates": [{"name": "n", "function": "count"}]},
         {"id": "v", "type": "sink", "inputs": ["a"], "table": "counts", "connector": {"type": "view"}, "primary_key": ["k"]}
@@ -195,10 +201,11 @@ fn counting(path: &Path, connector: &str) -> Graph {
 #[test]
 fn every_epoch_that_is_read_is_a_prefix_of_the_input() {
     const ROWS: i64 = 20_000;
+    let line = |id: i64| format!("{{\"id\": {id}, \"ts\": \"2024-01-01 00:00:00.{:03}\"}}\n", id * 1_000 / ROWS);
     for (connector, threads) in [("replay", 1), ("replay", 3), ("filesystem", 3)] {
         let dir = tempfile::tempdir().unwrap();
         let input = dir.path().join("in.json");
-        std::fs::write(&input, (0..ROWS).map(|id| format!("{{\"id\": {id}}}\n")).collect::<String>()).unwrap();
+        std::fs::write(&input, (0..ROWS).map(line).collect::<String>()).unwrap();
         let host = host(dir.path());
         let registry = Registry::new(AllowedRoots::new([dir.path()])).with_views(host.clone());
         let settings = Settings {

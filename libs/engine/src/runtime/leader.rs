@@ -176,7 +176,13 @@ impl Leader {
 
     /// When the leader wants a tick, if nothing else happens. `None` while time alone changes nothing.
     pub fn next_tick_us(&self) -> Option<i64> {
-        (!self.is_blocked()).then(|| self.began_us.saturating_add(self.facts.epoch_interval_us))
+        (!self.is_blocked()).then(|| self.due_us())
+    }
+
+    /// When the open epoch has lasted long enough. The first one of a stream is a tenth as long: its first results come soon.
+    fn due_us(&self) -> i64 {
+        let is_first = self.epoch == self.facts.first_epoch && !self.facts.bounded;
+        self.began_us.saturating_add(self.facts.epoch_interval_us / if is_first { 10 } else { 1 })
     }
 
     /// Whether the open epoch cannot be cut, however late it is.
@@ -237,7 +243,7 @@ impl Leader {
         }
         let all_finished = self.finished.len() == self.facts.sources * self.facts.workers;
         let stop = self.stopping || self.facts.stop_after == Some(self.epoch);
-        let due = now_us >= self.began_us.saturating_add(self.facts.epoch_interval_us);
+        let due = now_us >= self.due_us();
         // A stop for tests comes at the epoch's natural end, not at its beginning.
         if !(due || self.wanted || all_finished || self.stopping) {
             return None;
@@ -353,7 +359,7 @@ mod tests {
     #[test]
     fn at_most_two_epochs_are_open() {
         let mut leader = Leader::new(facts(1), 0);
-        assert!(leader.step(Event::Tick, 999).is_empty());
+        assert!(leader.step(Event::Tick, 99).is_empty(), "the first epoch is a tenth as long");
         assert_eq!(cuts(&leader.step(Event::Tick, 1000)), [(1, false)]);
         assert!(leader.step(Event::Tick, 9000).is_empty(), "epoch 2 is open, 1 has not passed");
         assert!(leader.step(Event::CutWanted { epoch: 2 }, 9000).is_empty());
@@ -363,7 +369,7 @@ mod tests {
     #[test]
     fn time_alone_cuts_no_epoch_while_two_are_open() {
         let mut leader = Leader::new(facts(1), 0);
-        assert_eq!(leader.next_tick_us(), Some(1000));
+        assert_eq!(leader.next_tick_us(), Some(100));
         leader.step(Event::Tick, 1000);
         assert_eq!(leader.next_tick_us(), None, "epoch 1 has not passed");
         leader.step(Event::Passed { epoch: 1 }, 1500);

@@ -160,8 +160,8 @@ pub async fn run(request: RunRequest, around: Surroundings) -> Result<Outcome> {
     let frozen = freeze(&plan, &opened.sources, &request, &around.progress);
     let assignment = tokio::select! {
         frozen = frozen => frozen?,
-        // Nothing was read, so there is nothing to drain.
-        () = wanted(around.verb.clone(), &[Verb::Cancel, Verb::Drain]) => return Err(cancelled()),
+        () = wanted(around.verb.clone(), &[Verb::Cancel]) => return Err(cancelled()),
+        () = drained_in_vain(around.verb.clone(), around.progress.subscribe()) => return Err(cancelled()),
     };
     let start = Arc::new(progress::start_positions(&assignment, &opened.sources));
     let expected_rows = assignment
@@ -415,6 +415,20 @@ async fn wanted(mut verb: watch::Receiver<Verb>, ways: &[Verb]) {
     if verb.wait_for(|verb| ways.contains(verb)).await.is_err() {
         std::future::pending().await
     }
+}
+
+/// Sources that are drained before they have begun have so long to begin.
+const ABOUT_TO_BEGIN: Duration = Duration::from_secs(2);
+
+/// Ends when the run is to be drained while its sources wait for something: what is not there cannot be drained. Sources that are about to
+/// begin are read and drained.
+async fn drained_in_vain(mut verb: watch::Receiver<Verb>, mut progress: watch::Receiver<Progress>) {
+    if verb.wait_for(|verb| *verb == Verb::Drain).await.is_err() {
+        return std::future::pending().await;
+    }
+    let waits = progress.wait_for(|progress| progress.waiting_for.is_some());
+    // Not every source says that it waits.
+    drop(tokio::time::timeout(ABOUT_TO_BEGIN, waits).await);
 }
 
 /// The splits with the positions and watermarks of the latest cuts.

@@ -114,7 +114,8 @@ fn prepare(last: &LastWords) -> Result<Hosted, RunError> {
     let read = std::io::stdin().lock().read_line(&mut line);
     // The error of the parser would show a part of the secrets.
     let credentials = read.ok().and_then(|_| serde_json::from_str(&line).ok()).ok_or_else(|| {
-        RunError::external("process_failed", "the process was given no credentials on its standard input")
+        // As any other end of a process that its server was not there for.
+        RunError::external("process_lost", "the server ended before it had handed over what the process must know")
     })?;
     Ok(Hosted { spec, credentials, listener })
 }
