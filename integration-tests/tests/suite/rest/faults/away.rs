@@ -209,7 +209,7 @@ fn jobs_that_were_being_created_when_the_database_died_are_whole_or_not_there() 
     postgres.restart();
     wait_until("readiness, without a restart", BACK, || is_ready(&server));
     let refused = answers.iter().filter(|(_, status)| *status == 503).count();
-    println!("{} jobs created, {refused} refused", answers.len() - refused);
+    eprintln!("{} jobs created, {refused} refused", answers.len() - refused);
     assert!(refused > 0 && refused < answers.len(), "the database died before or after: {answers:?}");
     let runs_of = |name: &str| {
         server.get(&format!("/api/v1/runs?job={name}")).expect(200).json()["items"].as_array().unwrap().clone()

@@ -88,7 +88,7 @@ fn a_run_whose_client_has_left_comes_to_an_end() {
     std::thread::sleep(Duration::from_secs(1));
     let runs = server.get("/api/v1/runs?page_size=1000").expect(200).json();
     let runs = runs["items"].as_array().unwrap();
-    println!("{} of 101 runs are there, a start takes {usual:?}", runs.len());
+    eprintln!("{} of 101 runs are there, a start takes {usual:?}", runs.len());
     assert!(runs.len() > 1);
     let deadline = Instant::now() + Duration::from_secs(30);
     for run in runs {

@@ -314,7 +314,7 @@ fn nothing_is_left_over(server: &Highwater) {
 fn a_change_that_the_server_is_killed_in_is_whole_or_did_not_happen() {
     let seed = std::env::var("HIGHWATER_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed: u64 = seed.unwrap_or_else(|| std::time::UNIX_EPOCH.elapsed().map_or(1, |since| since.as_micros() as u64));
-    println!("HIGHWATER_SEED={seed}");
+    eprintln!("HIGHWATER_SEED={seed}");
     let mut random = Random(seed);
     let mut server = Highwater::start();
     let key = server.post("/api/v1/keys", &json!({"name": "admin", "role": "admin"})).expect(201).json();
@@ -354,7 +354,7 @@ fn a_change_that_the_server_is_killed_in_is_whole_or_did_not_happen() {
             *(if is_answered { &mut with } else { &mut without }) += 1;
         }
     }
-    println!("{with} answered, {without} not");
+    eprintln!("{with} answered, {without} not");
     nothing_is_left_over(&server);
     every_change_is_in_the_log_once(&server);
 }

@@ -45,7 +45,7 @@ fn runs_that_many_clients_submit_at_once_all_finish_with_their_rows() {
         rows.sort_unstable();
         assert_eq!(rows, [(1, 60), (2, 400), (3, 5), (9, *number as i64)]);
     }
-    println!("{RUNS} runs: submitted after {submitted:?}, ended after {:?}", begun.elapsed());
+    eprintln!("{RUNS} runs: submitted after {submitted:?}, ended after {:?}", begun.elapsed());
 }
 
 /// The limit holds also for those who ask at the same moment.

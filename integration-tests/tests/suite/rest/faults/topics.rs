@@ -147,7 +147,7 @@ fn a_broker_that_is_killed_is_waited_for_and_no_row_is_lost() {
             waits || logged(&server, run, &kafka.servers()).len() > before.len()
         });
         assert_eq!(said["state"], "running", "{said}");
-        println!("{:?} {:?}", said["waiting_for"], logged(&server, run, &kafka.servers()).last());
+        eprintln!("{:?} {:?}", said["waiting_for"], logged(&server, run, &kafka.servers()).last());
     }
     std::thread::sleep(Duration::from_secs(3));
     kafka.restart();
