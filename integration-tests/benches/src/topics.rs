@@ -166,8 +166,8 @@ pub fn echo(arguments: &[String]) -> ExitCode {
 
 fn echoed(servers: &str, from: &str, to: &str) -> Result<(), String> {
     let mut config = client(servers);
-    // What the program's sink promises: confirmed by all replicas, nothing twice.
-    config.set("linger.ms", "0").set("enable.idempotence", "true").set("acks", "all");
+    // As the program's sink: confirmed by all replicas, nothing twice, a millisecond to gather.
+    config.set("linger.ms", "1").set("enable.idempotence", "true").set("acks", "all");
     let producer: BaseProducer = config.create().map_err(text)?;
     let mut batches = Batches::open(servers, from, Offset::Beginning)?;
     loop {

@@ -671,7 +671,7 @@ fn a_run_that_waits_for_its_input_stops_at_once() {
     let asked = Instant::now();
     attempt.stop("now");
     assert_eq!(attempt.end(), Some(130));
-    assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+    assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
     assert_eq!(attempt.outcome()["end"], json!({ "state": "cancelled" }));
     drop(connection);
 }
@@ -690,7 +690,7 @@ fn a_run_that_waits_for_its_input_has_nothing_to_drain() {
     let asked = Instant::now();
     attempt.stop("drain");
     assert_eq!(attempt.end(), Some(130));
-    assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+    assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
     assert_eq!(attempt.outcome()["end"], json!({ "state": "cancelled" }));
     drop(connection);
 }
