@@ -231,7 +231,7 @@ impl Coordinator {
                 open.remove(&sink);
                 self.confirm_if_committed(epoch)
             }
-            SinkReply::Fenced(_) => self.halt(Halt::Fenced),
+            SinkReply::Fenced(_) | SinkReply::Superseded => self.halt(Halt::Fenced),
             SinkReply::StateLost => self.halt(Halt::SinkStateLost { sink, epoch }),
             SinkReply::Failed => self.halt(Halt::SinkFailed { sink, epoch }),
         }

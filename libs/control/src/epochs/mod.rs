@@ -79,6 +79,8 @@ pub enum SinkReply {
     Committed,
     /// The sink shows this newer epoch.
     Fenced(u64),
+    /// A newer generation runs.
+    Superseded,
     /// The sink has forgotten an epoch that it had.
     StateLost,
     /// Given up. It may have happened.

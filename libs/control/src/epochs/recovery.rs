@@ -14,7 +14,8 @@
 //! (no exactly-once sinks; a bounded run before its last epoch) was certainly not, and may be given up.
 //!
 //! **An older database.** The database is the only truth, unless it was restored from a backup, or has lost its tail in a failover. Three
-//! things show that: a manifest of an epoch above every number that was ever reserved; a sink that shows an epoch newer than any decided
+//! things show that: a manifest (or a decision, of a process that the database has forgotten) of an epoch above every number that was
+//! reserved before this generation; a sink that shows an epoch newer than any decided
 //! one; a path of a new manifest that is taken ([`super::coordinator`]). A manifest of an undecided epoch *within* a reserved range is
 //! normal: its generation died between M and D. So one loss is not seen here: that of the decision of an epoch that reached no sink.
 //! Nobody saw that epoch either.
@@ -56,7 +57,8 @@ pub struct EpochRow {
 pub struct SinkRow {
     /// K of this epoch does something in the sink. Not so for files of a bounded run before its last epoch.
     pub commits: bool,
-    /// A proof of an earlier epoch of the lineage is recorded.
+    /// A proof of an earlier epoch of the lineage is recorded; or this one was decided so long ago that its marker may have come and
+    /// expired (half of the sink's retention of markers is a good limit). Either way a sink without a marker has lost it.
     pub had_earlier: bool,
 }
 
@@ -147,7 +149,6 @@ enum Step {
 impl Recovery {
     pub fn new(known: Known, sinks: usize) -> (Recovery, Vec<Effect>) {
         let newest = known.epochs.first().map(|row| row.epoch);
-        assert!(newest.max(known.older) < Some(known.first), "a generation's numbers are above all that were decided");
         assert!(known.epochs.iter().all(|row| row.sinks.len() == sinks), "an epoch says what it is to each sink");
         assert!(known.epochs.is_sorted_by(|a, b| a.epoch > b.epoch), "newest first");
         let mut recovery = Recovery {
@@ -159,7 +160,7 @@ impl Recovery {
             tries: 0,
             delayed: false,
         };
-        let effects = match known.newest_manifest {
+        let effects = match known.newest_manifest.max(newest).max(known.older) {
             // Also one in this generation's own range: it has made none yet.
             Some(epoch) if epoch >= known.first => recovery.halt(Halt::MetadataRegressed { epoch }),
             _ => recovery.verify(),
@@ -201,6 +202,7 @@ impl Recovery {
                     self.go_to(Step::Generation { ahead });
                     vec![Effect::AskGeneration]
                 }
+                SinkReply::Superseded => self.halt(Halt::Fenced),
                 SinkReply::StateLost => {
                     let epoch = self.epochs.front().map_or(self.first, |row| row.epoch);
                     self.halt(Halt::SinkStateLost { sink, epoch })

@@ -8,7 +8,7 @@
 //! older ones and ends what they left open) *before* the marker is read; files need none, because their next manifest has one path that
 //! only one writer gets.
 
-use super::SinkReply;
+use super::{GuardedReply, SinkReply};
 
 /// What a sink should show.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -30,7 +30,8 @@ pub struct Place {
     pub previous: Option<u64>,
     /// The newest epoch that the job decided in older lineages.
     pub older: Option<u64>,
-    /// The database holds a proof of this sink for an earlier epoch of the lineage.
+    /// The database holds a proof of this sink for an earlier epoch of the lineage, or this epoch may have been committed so long ago that
+    /// the marker has expired: there must be a marker.
     pub had_earlier: bool,
     /// The database holds a proof of this sink for this very epoch.
     pub proved: bool,
@@ -80,8 +81,12 @@ pub fn judge(marker: Option<u64>, expect: &Expect) -> Verdict {
 /// ```text
 /// ready? -> Send -> End -> done                     the usual way, no reading
 ///              \     \
-///               any doubt -> wait -> NewProducer -> ReadMarker -> judge -> Send ... | done
+///               any doubt -> wait -> AskGeneration -> NewProducer -> ReadMarker -> judge -> Send ... | done
 /// ```
+/// A new producer fences every other, also that of a newer attempt, which then takes a new one in turn: two that try for ever would keep
+/// each other from it for ever. So before another try the control plane is asked whether there is a newer attempt; without an answer the
+/// try is made, for it is harmless.
+///
 /// The producer is thrown away after anything but success: a commit that was sent may still arrive, and would end a later transaction of
 /// the same producer half-way.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -93,6 +98,7 @@ pub struct MarkerCommit {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum MarkerStep {
+    Generation,
     Producer,
     Marker,
     Send,
@@ -103,6 +109,8 @@ enum MarkerStep {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MarkerEvent {
+    /// Answers [`MarkerEffect::AskGeneration`]: `Done`, this generation is the newest.
+    Generation(GuardedReply),
     /// Answers [`MarkerEffect::NewProducer`].
     Producer {
         ready: bool,
@@ -125,6 +133,8 @@ pub enum MarkerEvent {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MarkerEffect {
+    /// Ask the control plane whether this generation is still the newest.
+    AskGeneration,
     /// Drop the producer, if there is one; make one of the same transactional id and `init_transactions`.
     NewProducer,
     /// Read the marker, `read_committed`.
@@ -176,7 +186,9 @@ impl MarkerCommit {
                 self.tries = self.tries.saturating_add(1);
                 Some(self.go(At::Wait, MarkerEffect::Wait { tries: self.tries }))
             }
-            (At::Wait, MarkerEvent::Retry) => Some(self.go(At::Producer, MarkerEffect::NewProducer)),
+            (At::Wait, MarkerEvent::Retry) => Some(self.go(At::Generation, MarkerEffect::AskGeneration)),
+            (At::Generation, MarkerEvent::Generation(GuardedReply::Fenced)) => Some(self.done(SinkReply::Superseded)),
+            (At::Generation, MarkerEvent::Generation(_)) => Some(self.go(At::Producer, MarkerEffect::NewProducer)),
             _ => None,
         }
     }
@@ -341,7 +353,12 @@ mod tests {
         assert_eq!(well.step(MarkerEvent::Ended { ok: true }), Some(MarkerEffect::Done(SinkReply::Committed)));
         assert_eq!(it.step(MarkerEvent::Ended { ok: false }), Some(MarkerEffect::Wait { tries: 1 }));
         assert_eq!(it.step(MarkerEvent::Ended { ok: true }), None, "too late: the marker will say it");
-        assert_eq!(it.step(MarkerEvent::Retry), Some(MarkerEffect::NewProducer));
+        assert_eq!(it.step(MarkerEvent::Retry), Some(MarkerEffect::AskGeneration));
+        let mut zombie = it.clone();
+        let superseded = zombie.step(MarkerEvent::Generation(GuardedReply::Fenced));
+        assert_eq!(superseded, Some(MarkerEffect::Done(SinkReply::Superseded)));
+        let unknown = MarkerEvent::Generation(GuardedReply::Unknown);
+        assert_eq!(it.step(unknown), Some(MarkerEffect::NewProducer), "harmless");
         assert_eq!(it.step(MarkerEvent::Producer { ready: true }), Some(MarkerEffect::ReadMarker));
         let mut replayed = it.clone();
         assert_eq!(replayed.step(MarkerEvent::Marker(Some(15))), Some(MarkerEffect::Send));
