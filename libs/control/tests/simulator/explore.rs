@@ -54,7 +54,7 @@ fn config(random: &mut Random, sabotage: Option<Sabotage>) -> Config {
         lost_tails: rare(random, 6),
         damages: rare(random, 10),
         expiries: rare(random, 10),
-        silent_copies: 2 * rare(random, 6),
+        silent_copies: 3 * rare(random, 4),
     };
     Config {
         records: 3 + random.below(6) as u8,

@@ -1,6 +1,6 @@
 //! The machines of `control::epochs` in a world where everything that can go wrong does.
 //!
-//! One seed is one schedule. A seed that fails is printed with its trace; `SIMULATE_SEED=n` runs it alone. `make simulate` runs more:
+//! One seed is one schedule. A seed that fails is printed with its trace; `SIMULATE_SEED=n` runs it alone (with `SIMULATE_SABOTAGE`, broken). `make simulate` runs more:
 //! `SIMULATE_COUNT` schedules from `SIMULATE_FIRST` on.
 
 mod explore;
@@ -48,7 +48,9 @@ fn seeds_that_found_something_hold() {
 fn every_schedule_keeps_the_promises() {
     if let Ok(seed) = std::env::var("SIMULATE_SEED") {
         let seed = seed.parse().expect("a number");
-        let (end, world) = explore::run(seed, None, true);
+        let name = std::env::var("SIMULATE_SABOTAGE").unwrap_or_default();
+        let sabotage = Sabotage::ALL.into_iter().find(|sabotage| format!("{sabotage:?}") == name);
+        let (end, world) = explore::run(seed, sabotage, true);
         println!("{}\n{end:?}", world.trace.unwrap_or_default().join("\n"));
         end.expect("the schedule holds");
         return;

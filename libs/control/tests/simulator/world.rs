@@ -372,10 +372,15 @@ impl World {
         let net = left.net > 0 && !self.calm;
         for (at, op) in self.ops.iter().enumerate() {
             let hears = self.hears(op.who);
+            // What nobody waits for comes late.
+            let late = if op.attached || self.calm { &mut *progress } else { &mut *events };
             if op.answer.is_none() {
-                progress.push(Choice::Land(at));
+                late.push(Choice::Land(at));
             } else if hears {
-                progress.push(Choice::Deliver(at));
+                late.push(Choice::Deliver(at));
+            }
+            if left.silent_copies > 0 && !self.calm && op.answer.is_none() && op.attached && is_end(&op.request) {
+                events.extend([Choice::Copy(at); 8]);
             }
             if !net {
                 continue;
@@ -384,9 +389,6 @@ impl World {
                 faults.push(Choice::Refuse(at));
                 if matches!(&op.request, Request::Delete { objects } if objects.len() > 1) {
                     faults.push(Choice::Partial(at));
-                }
-                if left.silent_copies > 0 && is_end(&op.request) {
-                    faults.push(Choice::Copy(at));
                 }
             } else if hears && op.attached && !matches!(op.request, Request::Sink { .. }) {
                 faults.push(Choice::Double(at));
@@ -760,8 +762,11 @@ impl World {
             }
             Request::Verify { epoch } => {
                 let careless = self.is(Sabotage::NoVerify);
+                let decided = self.db.row(epoch).map(|row| row.uid);
                 match self.store.manifest(epoch) {
                     None => Answer::Corrupt("no manifest".into()),
+                    // Its hash is in the row.
+                    Some(manifest) if Some(manifest.uid) != decided => Answer::Corrupt("another manifest".into()),
                     Some(manifest) => match self.store.restore(manifest, careless) {
                         Ok(sums) => Answer::Verified(manifest.clone(), sums),
                         Err(what) => Answer::Corrupt(what),
@@ -815,6 +820,8 @@ impl World {
                     format!("{epoch} was decided with the manifest of another attempt")
                 });
             }
+            // Its attempt was a zombie until the database forgot that: its manifest may have been collected. The next recovery sees it.
+            None if self.ghost.lost_tail => {}
             None => self.violated(|| format!("{epoch} was decided without a manifest")),
         }
         self.check_restorable(&[Name::Manifest(epoch)]);
