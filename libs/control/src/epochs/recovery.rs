@@ -107,7 +107,9 @@ pub enum Effect {
     /// Ask the control plane to record the proofs.
     Confirm { epoch: u64 },
     /// Ask the control plane to give up the newest decided epoch, which cannot be restored and of which nothing was published: the epoch
-    /// before it is the last decided one then.
+    /// before it is the last decided one then. In one transaction with the guards: term, generation, it is the newest, and the epoch before
+    /// it is not retired. (If it is, which may have happened since the rows were read, the answer is `Fenced`, and the next attempt reads
+    /// it.) An epoch that was given up is never decided again, not even for the same nonce.
     Abandon { epoch: u64 },
     /// Ask the control plane whether this generation is still the newest.
     AskGeneration,

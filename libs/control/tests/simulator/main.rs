@@ -85,3 +85,26 @@ fn broken_protocols_are_caught() {
     }
     assert!(missed.is_empty(), "not caught: {missed:?}");
 }
+
+/// 2 workers, 2 sinks, 3 epochs, with these faults.
+fn small(allowed: Faults, bounded: bool) -> Config {
+    Config { records: 3, bounded, older: false, aging: false, plain_cuts: true, sabotage: None, allowed }
+}
+
+fn explore_all(name: &str, config: Config) -> Explored {
+    let begin = Instant::now();
+    let explored = explore::explore(config, setting("SIMULATE_STATES", 20_000_000) as usize);
+    let explored = explored.unwrap_or_else(|violation| panic!("{name}: {violation}"));
+    println!("{name}: {explored:?} in {:.1} s", begin.elapsed().as_secs_f64());
+    explored
+}
+
+#[test]
+fn all_schedules_of_a_small_run() {
+    for (crashes, zombies, net) in [(0, 0, 0), (1, 0, 0), (2, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 0), (2, 1, 0)] {
+        explore_all(
+            &format!("crashes {crashes} zombies {zombies} net {net}"),
+            small(Faults { crashes, zombies, net, ..Faults::NONE }, false),
+        );
+    }
+}

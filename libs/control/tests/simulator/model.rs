@@ -157,6 +157,21 @@ impl Db {
         }
     }
 
+    /// Gives up the newest epoch, if the one before it is there to go on from.
+    pub fn abandon(&mut self, epoch: u64, generation: u64) -> GuardedReply {
+        let previous = self.row(epoch).and_then(|row| row.previous);
+        let lives = previous.is_none_or(|previous| self.live().any(|row| row.epoch == previous));
+        let (last, is_newest) = (self.last(), generation == self.generation);
+        match self.row(epoch) {
+            Some(row) if is_newest && row.state == DbState::Abandoned => GuardedReply::Done,
+            Some(row) if is_newest && lives && last == Some(epoch) => {
+                row.state = DbState::Abandoned;
+                GuardedReply::Done
+            }
+            _ => GuardedReply::Fenced,
+        }
+    }
+
     /// `None`: another generation is the newest.
     pub fn known(&self, generation: u64, first: u64, store: &Store, bounded: bool, long_ago: bool) -> Option<Known> {
         if generation != self.generation {

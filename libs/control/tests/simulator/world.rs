@@ -57,6 +57,20 @@ pub struct Faults {
     pub silent_copies: u8,
 }
 
+impl Faults {
+    pub const NONE: Faults = Faults {
+        crashes: 0,
+        zombies: 0,
+        net: 0,
+        pauses: 0,
+        collections: 0,
+        lost_tails: 0,
+        damages: 0,
+        expiries: 0,
+        silent_copies: 0,
+    };
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Who {
     Attempt(u8),
@@ -361,6 +375,14 @@ impl World {
         self.violation.is_some() || self.ghost.finished || self.ghost.ended.is_some()
     }
 
+    /// No fault is left, one attempt lives, and nobody else's request is on its way.
+    pub fn is_calm_and_alone(&self) -> bool {
+        let faults = Faults { collections: 0, ..self.faults };
+        let alone = self.attempts.iter().filter(|attempt| attempt.phase != Phase::Dead).count() == 1;
+        let collects = self.faults.collections > 0 || self.collectors.iter().any(|it| it.machine.is_some());
+        faults == Faults::NONE && alone && !collects && self.ops.iter().all(|op| op.attached)
+    }
+
     // ---- what may happen
 
     /// What leads on; what happens to requests; what else goes wrong.
@@ -368,6 +390,7 @@ impl World {
         progress.clear();
         faults.clear();
         events.clear();
+        let leader = self.leader();
         let left = &self.faults;
         let net = left.net > 0 && !self.calm;
         for (at, op) in self.ops.iter().enumerate() {
@@ -413,7 +436,10 @@ impl World {
                 }
                 continue;
             }
-            progress.extend(attempt.waits.iter().map(|wait| Choice::Retry { attempt: at, wait: *wait }));
+            // To ask when nobody answers leads nowhere, and to ever new worlds.
+            if leader.is_some() || !self.config.plain_cuts {
+                progress.extend(attempt.waits.iter().map(|wait| Choice::Retry { attempt: at, wait: *wait }));
+            }
             if attempt.may_cut(self.config.records) {
                 let kinds = if self.config.plain_cuts { 1 } else { 8 };
                 // One of them, by the moment: choosing is not what is tried.
@@ -433,7 +459,6 @@ impl World {
                 events.extend((0..SINKS).filter(busy).map(|sink| Choice::GiveUp { attempt: at, sink: sink as u8 }));
             }
         }
-        let leader = self.leader();
         let lives = self.lives();
         if leader.is_none() {
             progress.push(Choice::Lead(0));
@@ -742,13 +767,7 @@ impl World {
             Request::Confirm { epoch } => {
                 guarded(self.write(|db| db.mark(epoch, generation, DbState::Decided, DbState::Committed)))
             }
-            Request::Abandon { epoch } => {
-                let reply = self.write(|db| match db.row(epoch).map(|row| row.state) {
-                    Some(DbState::Committed) => db.mark(epoch, generation, DbState::Committed, DbState::Abandoned),
-                    _ => db.mark(epoch, generation, DbState::Decided, DbState::Abandoned),
-                });
-                guarded(reply)
-            }
+            Request::Abandon { epoch } => guarded(self.write(|db| db.abandon(epoch, generation))),
             Request::Generation { .. } => {
                 guarded(if generation == self.db.generation { GuardedReply::Done } else { GuardedReply::Fenced })
             }
@@ -1258,8 +1277,10 @@ impl World {
     fn halted(&mut self, at: usize, cause: Halt) {
         let current = self.attempts[at].generation == self.db.generation;
         let lost = self.ghost.lost_tail;
+        let recovers = self.attempts[at].phase == Phase::Recovering;
         let right = match &cause {
-            Halt::Fenced => !current || lost,
+            // A damaged epoch could not be given up: the one before it had been retired in the meantime.
+            Halt::Fenced => !current || lost || self.ghost.damaged && recovers,
             Halt::MetadataRegressed { .. } => lost,
             Halt::CheckpointCorrupt { .. } => self.ghost.damaged || lost || !current,
             Halt::SinkStateLost { .. } => self.ghost.expired,
