@@ -60,7 +60,8 @@ pub enum Effect {
     Decide { epoch: u64, previous: Option<u64> },
     /// Say [`Event::Retry`] after a delay that grows with `tries` (1, 2, ...).
     Wait { epoch: u64, tries: u32 },
-    /// Commit in one sink ([`super::sinks`]). `previous`: the decided epoch before this one.
+    /// Commit in one sink ([`super::sinks`]). `previous`: the decided epoch before this one. (For a sink that does not commit at every
+    /// checkpoint its own previous one counts.)
     Commit { epoch: u64, sink: usize, previous: Option<u64> },
     /// Ask the control plane to record the proofs.
     Confirm { epoch: u64 },

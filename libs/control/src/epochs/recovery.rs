@@ -57,6 +57,8 @@ pub struct EpochRow {
 pub struct SinkRow {
     /// K of this epoch does something in the sink. Not so for files of a bounded run before its last epoch.
     pub commits: bool,
+    /// The decided epoch of this lineage at which it did something before.
+    pub previous: Option<u64>,
     /// A proof of an earlier epoch of the lineage is recorded; or this one was decided so long ago that its marker may have come and
     /// expired (half of the sink's retention of markers is a good limit). Either way a sink without a marker has lost it.
     pub had_earlier: bool,
@@ -263,7 +265,7 @@ impl Recovery {
         let expect = |sink: usize| match row {
             Some(row) if row.sinks[sink].commits => Expect::Epoch(Place {
                 epoch: row.epoch,
-                previous: row.previous,
+                previous: row.sinks[sink].previous,
                 older,
                 had_earlier: row.sinks[sink].had_earlier,
                 proved: row.committed,
@@ -326,7 +328,7 @@ mod tests {
     use super::*;
 
     fn row(epoch: u64, previous: Option<u64>, committed: bool, commits: bool) -> EpochRow {
-        let sink = SinkRow { commits, had_earlier: previous.is_some() };
+        let sink = SinkRow { commits, previous, had_earlier: previous.is_some() };
         EpochRow { epoch, previous, committed, sinks: vec![sink, sink] }
     }
 

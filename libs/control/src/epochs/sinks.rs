@@ -25,8 +25,8 @@ pub enum Expect {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Place {
     pub epoch: u64,
-    /// The decided epoch before it in the lineage, or, for a sink that does not commit at every checkpoint, the last one at which it did.
-    /// `None`: the first of the lineage.
+    /// The decided epoch of the lineage before it at which the sink did something; with sinks that commit at every checkpoint simply the one
+    /// before. `None`: this is the sink's first.
     pub previous: Option<u64>,
     /// The newest epoch that the job decided in older lineages.
     pub older: Option<u64>,

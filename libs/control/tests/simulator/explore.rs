@@ -179,6 +179,9 @@ pub fn explore(config: Config, states_max: usize) -> Result<Explored, String> {
         let (mut all, mut net, mut events) = (Vec::new(), Vec::new(), Vec::new());
         world.choices(&mut all, &mut net, &mut events);
         let stuck = all.is_empty();
+        if let Some(first) = world.first_of(&all) {
+            all = vec![first];
+        }
         // With no fault to come and one attempt alone, what is under way does not meet: any order leads to the same.
         if world.is_calm_and_alone() && net.is_empty() && events.is_empty() {
             all.truncate(1);

@@ -178,8 +178,9 @@ impl Db {
             return None;
         }
         let row = |row: &DbRow| {
-            let sink =
-                SinkRow { commits: !bounded || row.last, had_earlier: !bounded && row.previous.is_some() || long_ago };
+            let previous = row.previous.filter(|_| !bounded);
+            let had_earlier = previous.is_some() || long_ago;
+            let sink = SinkRow { commits: !bounded || row.last, previous, had_earlier };
             let committed = row.state == DbState::Committed;
             EpochRow { epoch: row.epoch, previous: row.previous, committed, sinks: vec![sink; SINKS] }
         };

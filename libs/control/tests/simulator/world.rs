@@ -383,6 +383,19 @@ impl World {
         faults == Faults::NONE && alone && !collects && self.ops.iter().all(|op| op.attached)
     }
 
+    /// A step that may come first, because it is the same whatever else happens before it: it changes one attempt alone (an answer is
+    /// heard, a delay ends), or stores a file that nobody looks at before its epoch is complete. That the attempt crashes before it is
+    /// another choice.
+    pub fn first_of(&self, progress: &[Choice]) -> Option<Choice> {
+        let is_private = |choice: &&Choice| match choice {
+            Choice::Deliver(at) => self.ops[*at].attached,
+            Choice::Land(at) => matches!(self.ops[*at].request, Request::Upload { .. }),
+            Choice::Retry { .. } => true,
+            _ => false,
+        };
+        progress.iter().find(is_private).copied()
+    }
+
     // ---- what may happen
 
     /// What leads on; what happens to requests; what else goes wrong.
@@ -466,13 +479,14 @@ impl World {
             events.push(Choice::Lead(1 - leader.unwrap_or(0)));
             events.push(Choice::CrashPlane(leader.unwrap_or(0)));
         }
-        if leader.is_some() && self.attempts.len() < ATTEMPTS_MAX {
+        if leader.is_some() {
+            let few = self.attempts.len() < ATTEMPTS_MAX;
             if !lives {
                 progress.push(Choice::NewAttempt { answered: true });
-            } else if left.zombies > 0 && !self.calm {
+            } else if left.zombies > 0 && few && !self.calm {
                 events.push(Choice::NewAttempt { answered: true });
             }
-            if net {
+            if net && few {
                 events.push(Choice::NewAttempt { answered: false });
             }
         }
@@ -488,11 +502,11 @@ impl World {
                     if net && kafka.open.is_some() {
                         events.push(Choice::ExpireTransaction(at));
                     }
-                    // That takes days, in which nobody is at it.
-                    let busy = self.attempts.iter().any(|attempt| {
-                        let recovers = matches!(attempt.phase, Phase::Reading | Phase::Recovering);
-                        recovers || attempt.committers[at].machine != Machine::None
-                    });
+                    // That takes days: nobody is at it, and who was asleep has been killed.
+                    let live = self.attempts.iter().filter(|attempt| attempt.phase != Phase::Dead);
+                    let busy = live.clone().count() > 1
+                        || live.clone().any(|attempt| attempt.phase != Phase::Running)
+                        || live.clone().any(|attempt| attempt.committers[at].machine != Machine::None);
                     if left.expiries > 0 && kafka.marker.is_some() && !busy {
                         events.push(Choice::ExpireMarker(at));
                     }
@@ -1235,7 +1249,8 @@ impl World {
                         self.coordinator_event(at, coordinator::Event::Sink { epoch, sink, reply });
                         continue;
                     }
-                    let had_earlier = !self.config.bounded && previous.is_some();
+                    let previous = previous.filter(|_| !self.config.bounded);
+                    let had_earlier = previous.is_some();
                     let older = attempt.older;
                     let expect = Expect::Epoch(Place { epoch, previous, older, had_earlier, proved: false });
                     self.commit(at, sink, expect, false);
