@@ -37,6 +37,9 @@ test: ## install what the tests need, check format and lints, run every test
 	$(BUILD)
 	cargo test --workspace --locked --no-fail-fast
 
+simulate: ## a million seeded schedules of the epoch protocol from SIMULATE_FIRST on, and every one of small runs (minutes, 4 GiB)
+	SIMULATE_COUNT=$${SIMULATE_COUNT:-1000000} cargo test --package control --package highwater --package integration-tests --locked --test simulator -- --include-ignored --nocapture
+
 check: ## exactly what continuous integration runs
 	.ci/run
 
@@ -57,4 +60,4 @@ bench: ## build the released profile, measure it, write docs/bench.md and docs/b
 clean: ## remove what was built (the cache of tools stays)
 	cargo clean
 
-.PHONY: help build bin demo demo-kafka test check fmt lint bless bench clean
+.PHONY: help build bin demo demo-kafka test simulate check fmt lint bless bench clean

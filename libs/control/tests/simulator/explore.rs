@@ -47,6 +47,7 @@ fn config(random: &mut Random, sabotage: Option<Sabotage>) -> Config {
     let rare = |random: &mut Random, count| u8::from(random.one_in(count));
     let allowed = Faults {
         crashes: random.below(5) as u8,
+        takeovers: random.below(3) as u8,
         zombies: random.below(4) as u8,
         net: random.below(16) as u8,
         pauses: random.below(4) as u8,

@@ -7,16 +7,18 @@
 //! that crashes, other processes and faults come in between. An asker that was told "unknown" has a request that may still land, or has
 //! landed.
 
+mod attempts;
+mod collectors;
+mod committers;
+
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use control::epochs::collection::{self, Collection, Names, Object, Policy};
-use control::epochs::coordinator::{self, Coordinator, Lineage};
-use control::epochs::recovery::{self, Known, Recovery};
-use control::epochs::sinks::{
-    ChainCommit, ChainEffect, ChainEvent, CreateReply, Expect, MarkerCommit, MarkerEffect, MarkerEvent, Place,
-};
-use control::epochs::{DecisionReply, GuardedReply, Halt, ManifestReply, SinkReply};
+use control::epochs::collection::{self, Collection, Names, Object};
+use control::epochs::coordinator::Coordinator;
+use control::epochs::recovery::{Known, Recovery};
+use control::epochs::sinks::{ChainCommit, ChainEvent, CreateReply, MarkerCommit, MarkerEvent};
+use control::epochs::{DecisionReply, GuardedReply, ManifestReply};
 
 use crate::model::*;
 use crate::sabotage::Sabotage;
@@ -41,8 +43,10 @@ pub struct Config {
 /// How many of each may still happen.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Faults {
-    /// Of the leader of an attempt, or of a control plane.
+    /// Of the leader of an attempt.
     pub crashes: u8,
+    /// A control plane crashes, or another takes over.
+    pub takeovers: u8,
     /// New attempts while the old one lives on.
     pub zombies: u8,
     /// Requests and answers that are lost, late, doubled; refusals; timeouts.
@@ -60,6 +64,7 @@ pub struct Faults {
 impl Faults {
     pub const NONE: Faults = Faults {
         crashes: 0,
+        takeovers: 0,
         zombies: 0,
         net: 0,
         pauses: 0,
@@ -166,7 +171,7 @@ pub enum Answer {
     Verified(Rc<Manifest>, [u32; SPLITS]),
     Corrupt(String),
     Rows(Rc<(Vec<collection::Row>, u64)>),
-    Names(Rc<(Vec<Names<Name>>, Vec<Names<Name>>)>),
+    Names { retained: Rc<Vec<Names<Name>>>, retired: Rc<Vec<Names<Name>>> },
     Listed(Rc<Vec<Object<Name>>>),
     Producer(u32),
     Marker(Option<u64>),
@@ -324,7 +329,11 @@ pub const ATTEMPTS_MAX: usize = 12;
 impl std::hash::Hash for World {
     /// What differs only in the past is the same.
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-        (&self.faults, &self.db, &self.store, &self.sinks, &self.planes).hash(state);
+        (&self.faults, &self.db, &self.store.manifests, &self.sinks, &self.planes).hash(state);
+        // Which files are there follows from the rest, but for those that nobody knows of.
+        if self.config.allowed.collections > 0 {
+            self.store.files.hash(state);
+        }
         (&self.attempts, &self.collectors, &self.ops, &self.ghost, self.calm).hash(state);
     }
 }
@@ -384,12 +393,19 @@ impl World {
     }
 
     /// A step that may come first, because it is the same whatever else happens before it: it changes one attempt alone (an answer is
-    /// heard, a delay ends), or stores a file that nobody looks at before its epoch is complete. That the attempt crashes before it is
+    /// heard, a delay ends), or stores something that nobody looks at before its epoch is complete. That the attempt crashes before it is
     /// another choice.
     pub fn first_of(&self, progress: &[Choice]) -> Option<Choice> {
+        let allowed = &self.config.allowed;
+        let harmless = allowed.collections + allowed.damages + allowed.lost_tails == 0;
         let is_private = |choice: &&Choice| match choice {
             Choice::Deliver(at) => self.ops[*at].attached,
-            Choice::Land(at) => matches!(self.ops[*at].request, Request::Upload { .. }),
+            Choice::Land(at) => match self.ops[*at].request {
+                Request::Upload { .. } => true,
+                // Its path is nobody else's, what it reads changes no more: unless things get lost.
+                Request::Create { .. } | Request::Verify { .. } => harmless,
+                _ => false,
+            },
             Choice::Retry { .. } => true,
             _ => false,
         };
@@ -432,7 +448,7 @@ impl World {
             if op.attached && hears {
                 faults.push(Choice::TimeOut(at));
             }
-            if op.attached && hears || !op.attached {
+            if hears || !op.attached {
                 faults.push(Choice::Lose(at));
             }
         }
@@ -475,7 +491,7 @@ impl World {
         let lives = self.lives();
         if leader.is_none() {
             progress.push(Choice::Lead(0));
-        } else if left.crashes > 0 && !self.calm {
+        } else if left.takeovers > 0 && !self.calm {
             events.push(Choice::Lead(1 - leader.unwrap_or(0)));
             events.push(Choice::CrashPlane(leader.unwrap_or(0)));
         }
@@ -572,7 +588,7 @@ impl World {
             }
             Choice::Lead(plane) => {
                 if self.leader().is_some() {
-                    self.faults.crashes -= 1;
+                    self.faults.takeovers -= 1;
                 }
                 self.write(|db| db.term += 1);
                 self.planes[plane] = self.db.term;
@@ -619,7 +635,7 @@ impl World {
                 self.kill(at);
             }
             Choice::CrashPlane(at) => {
-                self.faults.crashes -= 1;
+                self.faults.takeovers -= 1;
                 self.planes[at] = 0;
                 // What it had sent to the store may still arrive.
                 for collector in &mut self.collectors {
@@ -717,8 +733,16 @@ impl World {
         let attempt = &mut self.attempts[at];
         *attempt = Attempt::dead(attempt.uid, attempt.generation);
         let who = Who::Attempt(at as u8);
-        // Answers find nobody; requests are on their way.
-        self.ops.retain(|op| op.who != who || op.answer.is_none());
+        // Answers find nobody, and nobody wants to read any more; other requests are on their way.
+        let exploring = self.config.plain_cuts;
+        let drops = |request: &Request| match request {
+            Request::Known | Request::Generation { .. } | Request::Read { .. } | Request::Verify { .. } => true,
+            Request::Sink { request, .. } => matches!(request, SinkRequest::Marker { .. } | SinkRequest::Chain),
+            // Nobody else uses this name.
+            Request::Upload { .. } => exploring,
+            _ => false,
+        };
+        self.ops.retain(|op| op.who != who || op.answer.is_none() && !drops(&op.request));
         for op in self.ops.iter_mut().filter(|op| op.who == who) {
             op.attached = false;
         }
@@ -812,7 +836,7 @@ impl World {
                     let names = found.map(|manifest| Names { epoch: manifest.epoch, objects: manifest.names() });
                     names.collect::<Vec<_>>()
                 };
-                Answer::Names(Rc::new((names(&retained), names(&retired))))
+                Answer::Names { retained: Rc::new(names(&retained)), retired: Rc::new(names(&retired)) }
             }
             Request::List => Answer::Listed(Rc::new(self.list())),
             Request::Delete { objects } => {
@@ -948,647 +972,6 @@ impl World {
         };
         let behind = !self.config.bounded && self.ghost.shown.iter().any(|(shown, _)| *shown < previous);
         self.check(!behind, || format!("sink {at} shows {epoch} before all sinks show {previous:?}"));
-    }
-
-    // ---- attempts
-
-    fn new_attempt(&mut self, answered: bool) {
-        let reuses = self.is(Sabotage::NumbersReused);
-        let first = self.write(|db| {
-            db.generation += 1;
-            let first = if reuses { db.last().or(db.older).unwrap_or(0) + 1 } else { db.reserved + 1 };
-            db.reserved = db.reserved.max(first + RANGE - 1);
-            first
-        });
-        self.ghost.newest_generation = self.ghost.newest_generation.max(self.db.generation);
-        if !answered {
-            return;
-        }
-        let uid = self.attempts.len() as u8;
-        let attempt = Attempt {
-            phase: Phase::Reading,
-            first,
-            next: first,
-            older: self.db.older,
-            ..Attempt::dead(uid, self.db.generation)
-        };
-        self.attempts.push(attempt);
-        self.send(Who::Attempt(uid), Request::Known);
-    }
-
-    fn deliver(&mut self, op: Op) {
-        let answer = op.answer.expect("an answer");
-        let at = match op.who {
-            Who::Attempt(at) => usize::from(at),
-            Who::Collector(at) => return self.collected(usize::from(at), op.request, answer),
-        };
-        let decision = |answer| match answer {
-            Answer::Decision(reply) => reply,
-            Answer::Refused => DecisionReply::Unavailable,
-            _ => DecisionReply::Unknown,
-        };
-        let manifest = |answer| match answer {
-            Answer::Manifest(reply) => reply,
-            _ => ManifestReply::Unknown,
-        };
-        match op.request {
-            Request::Known => self.known(at, answer),
-            Request::Verify { epoch } => {
-                let attempt = &mut self.attempts[at];
-                let Some(recovery) = &mut attempt.recovery else { return };
-                let effects = match answer {
-                    Answer::Verified(manifest, sums) => {
-                        let effects = recovery.step(recovery::Event::Verified { epoch });
-                        if !effects.is_empty() {
-                            // The state is what the files say, whatever the manifest does.
-                            attempt.at = Some(Rc::new(Manifest { sums, ..(*manifest).clone() }));
-                        }
-                        effects
-                    }
-                    Answer::Corrupt(what) => recovery.step(recovery::Event::Corrupt { epoch, what }),
-                    _ => recovery.step(recovery::Event::Unverified { epoch }),
-                };
-                self.recovery_effects(at, effects);
-            }
-            Request::Abandon { epoch } => {
-                self.recovery_event(at, recovery::Event::Abandoned { epoch, reply: guarded_reply(&answer) });
-            }
-            Request::Generation { sink: Some(sink) } => {
-                if op.attached {
-                    self.marker_event(at, sink, MarkerEvent::Generation(guarded_reply(&answer)));
-                }
-            }
-            Request::Generation { sink: None } => {
-                self.recovery_event(at, recovery::Event::Generation { reply: guarded_reply(&answer) });
-            }
-            Request::Confirm { epoch } => {
-                let reply = guarded_reply(&answer);
-                if self.attempts[at].phase == Phase::Recovering {
-                    self.recovery_event(at, recovery::Event::Confirmation { epoch, reply });
-                } else {
-                    self.coordinator_event(at, coordinator::Event::Confirmation { epoch, reply });
-                }
-            }
-            Request::Create { manifest: created } => {
-                let reply = match manifest(answer) {
-                    ManifestReply::ExistsOther if self.is(Sabotage::TakenIsMine) => ManifestReply::ExistsMine,
-                    reply => reply,
-                };
-                self.coordinator_event(at, coordinator::Event::Manifest { epoch: created.epoch, reply });
-            }
-            Request::Read { epoch } => {
-                self.coordinator_event(at, coordinator::Event::Manifest { epoch, reply: manifest(answer) });
-            }
-            Request::Decide { epoch, .. } => {
-                let reply = decision(answer);
-                if reply == DecisionReply::Unknown && self.is(Sabotage::UnknownIsFailure) && op.attached {
-                    let uid = self.attempts[at].uid;
-                    let its = |name: &Name| matches!(name, Name::File { uid: by, epoch: of, .. } if *by == uid && *of == epoch);
-                    let mut objects: Vec<Name> = self.store.files.iter().map(|(name, _)| *name).filter(its).collect();
-                    objects.push(Name::Manifest(epoch));
-                    self.send(Who::Attempt(at as u8), Request::Delete { objects });
-                }
-                self.coordinator_event(at, coordinator::Event::Decision { epoch, reply });
-            }
-            Request::Upload { name, file } => match answer {
-                Answer::Done => self.uploaded(at, name),
-                _ if op.attached => self.send(op.who, Request::Upload { name, file }),
-                _ => {}
-            },
-            // Answers of sinks count only for the last request.
-            Request::Sink { .. } if !op.attached && !self.is(Sabotage::LateAnswerBelieved) => {}
-            Request::Sink { sink, request } => self.sink_answer(at, sink, request, answer),
-            Request::Delete { .. } => {}
-            Request::Rows | Request::Retire { .. } | Request::Manifests { .. } | Request::List => {
-                panic!("attempts collect nothing")
-            }
-        }
-    }
-
-    fn known(&mut self, at: usize, answer: Answer) {
-        if self.attempts[at].phase != Phase::Reading {
-            return;
-        }
-        match answer {
-            Answer::Known(known) => {
-                let (recovery, effects) = Recovery::new((*known).clone(), SINKS);
-                self.attempts[at].phase = Phase::Recovering;
-                self.attempts[at].recovery = Some(recovery);
-                self.recovery_effects(at, effects);
-            }
-            Answer::Fenced => self.halted(at, Halt::Fenced),
-            _ => self.send(Who::Attempt(at as u8), Request::Known),
-        }
-    }
-
-    fn recovery_event(&mut self, at: usize, event: recovery::Event) {
-        let Some(recovery) = &mut self.attempts[at].recovery else { return };
-        let effects = recovery.step(event);
-        self.recovery_effects(at, effects);
-    }
-
-    fn recovery_effects(&mut self, at: usize, effects: Vec<recovery::Effect>) {
-        use recovery::Effect;
-        let who = Who::Attempt(at as u8);
-        for effect in effects {
-            match effect {
-                Effect::Verify { epoch } => self.send(who, Request::Verify { epoch }),
-                Effect::Recover { sink, expect } => self.commit(at, sink, expect, true),
-                Effect::Confirm { epoch } => self.send(who, Request::Confirm { epoch }),
-                Effect::Abandon { epoch } => self.send(who, Request::Abandon { epoch }),
-                Effect::AskGeneration => self.send(who, Request::Generation { sink: None }),
-                Effect::Wait { .. } => {
-                    self.attempts[at].waits.insert(Wait::Recovery);
-                }
-                Effect::Start { from, first } => self.start(at, from, first),
-                Effect::Halt { cause } => self.halted(at, cause),
-            }
-        }
-    }
-
-    fn start(&mut self, at: usize, from: Option<u64>, first: u64) {
-        let attempt = &mut self.attempts[at];
-        assert!(
-            attempt.at.as_ref().map(|manifest| manifest.epoch) == from,
-            "the epoch that was verified is the one to start from"
-        );
-        assert!(attempt.first == first, "its range");
-        attempt.recovery = None;
-        attempt.phase = Phase::Running;
-        attempt.coordinator =
-            Some(Coordinator::new(Lineage { generation: attempt.generation, previous: from, sinks: SINKS }));
-        if attempt.generation == self.db.generation && !self.ghost.lost_tail {
-            let newest = self.db.last();
-            self.check(from == newest, || {
-                format!("an attempt starts from {from:?}, the last decided one is {newest:?}")
-            });
-            let reported = self.ghost.reported;
-            self.check(self.config.bounded || from >= reported, || {
-                format!("an attempt starts from {from:?}, {reported:?} was reported")
-            });
-        }
-        if self.attempts[at].at.as_ref().is_some_and(|manifest| manifest.last) {
-            self.finish(from.unwrap_or(0));
-        }
-    }
-
-    fn cut(&mut self, at: usize, kind: u8) {
-        let (uid, generation) = (self.attempts[at].uid, self.attempts[at].generation);
-        let before = self.attempts[at].at.clone();
-        let (begin, sums, files) = match &before {
-            Some(manifest) => (manifest.to, manifest.sums, manifest.files.clone()),
-            None => ([0; SPLITS], [0; SPLITS], Vec::new()),
-        };
-        let steps = match kind % 4 {
-            0 => [1, 1],
-            1 => [2, 0],
-            2 => [0, 0],
-            _ => [1, 3],
-        };
-        let to: [u8; SPLITS] = std::array::from_fn(|split| (begin[split] + steps[split]).min(self.config.records));
-        let epoch = self.attempts[at].next + if kind == 5 { 1 } else { 0 };
-        let epoch = if epoch > self.attempts[at].top() { self.attempts[at].next } else { epoch };
-        // Either all of the state in a new file, or what has changed since the last one.
-        let whole = kind >= 4;
-        let mut manifest = Manifest {
-            epoch,
-            uid,
-            generation,
-            from: if self.config.bounded { [0; SPLITS] } else { begin },
-            to,
-            sums: std::array::from_fn(|split| {
-                sums[split] + (begin[split]..to[split]).map(|position| value(split, position)).sum::<u32>()
-            }),
-            last: to == [self.config.records; SPLITS],
-            files: if whole { Vec::new() } else { files },
-            born: self.born(),
-        };
-        let mut uploads = Vec::new();
-        for worker in 0..SPLITS {
-            let from = if whole { 0 } else { begin[worker] };
-            let sum = if whole { manifest.sums[worker] } else { manifest.sums[worker] - sums[worker] };
-            let name = Name::File { uid, epoch, worker: worker as u8 };
-            let file = File { from, to: to[worker], sum, generation, born: self.born(), damaged: false };
-            // Nothing new, nothing uploaded.
-            if whole || from != to[worker] {
-                manifest.files.push(name);
-                uploads.push((name, file));
-            }
-        }
-        let attempt = &mut self.attempts[at];
-        attempt.next = epoch + 1;
-        attempt.at = Some(Rc::new(manifest));
-        attempt.uploading = uploads.iter().fold(0, |bits, (name, _)| bits | worker_bit(*name));
-        for (name, file) in &uploads {
-            self.send(Who::Attempt(at as u8), Request::Upload { name: *name, file: *file });
-        }
-        if self.is(Sabotage::AckBeforeUpload) {
-            self.attempts[at].uploading = 0;
-        }
-        if self.attempts[at].uploading == 0 {
-            self.completed(at);
-        }
-    }
-
-    fn born(&self) -> u32 {
-        if self.config.aging { self.now } else { 0 }
-    }
-
-    fn uploaded(&mut self, at: usize, name: Name) {
-        let Name::File { epoch, .. } = name else { panic!("a file") };
-        let attempt = &mut self.attempts[at];
-        let current = attempt.at.as_ref().is_some_and(|manifest| manifest.epoch == epoch);
-        if current && attempt.uploading & worker_bit(name) != 0 {
-            attempt.uploading &= !worker_bit(name);
-            if attempt.uploading == 0 {
-                self.completed(at);
-            }
-        }
-    }
-
-    fn completed(&mut self, at: usize) {
-        let manifest = self.attempts[at].at.clone().expect("it was cut");
-        let event = coordinator::Event::Complete { epoch: manifest.epoch, last: manifest.last };
-        self.attempts[at].complete.push(manifest);
-        self.coordinator_event(at, event);
-    }
-
-    fn coordinator_event(&mut self, at: usize, event: coordinator::Event) {
-        let Some(coordinator) = &mut self.attempts[at].coordinator else { return };
-        let effects = coordinator.step(event);
-        self.coordinator_effects(at, effects);
-    }
-
-    fn coordinator_effects(&mut self, at: usize, effects: Vec<coordinator::Effect>) {
-        use coordinator::Effect;
-        let who = Who::Attempt(at as u8);
-        for effect in effects {
-            match effect {
-                Effect::CreateManifest { epoch } => {
-                    let manifest = self.attempts[at].completed(epoch);
-                    self.send(who, Request::Create { manifest });
-                }
-                Effect::ReadManifest { epoch } => self.send(who, Request::Read { epoch }),
-                Effect::Decide { epoch, previous } => {
-                    let manifest = self.attempts[at].completed(epoch);
-                    if self.is(Sabotage::CommitBeforeDecide) {
-                        let number = if let Sink::Files(chain) = &self.sinks[1] { chain.entries.len() } else { 0 };
-                        let request = SinkRequest::Append { number, rows: manifest.rows() };
-                        self.send(who, Request::Sink { sink: 1, request });
-                    }
-                    self.send(who, Request::Decide { epoch, previous, last: manifest.last });
-                }
-                Effect::Wait { epoch, .. } => {
-                    self.attempts[at].waits.insert(Wait::Epoch(epoch));
-                }
-                Effect::Commit { epoch, sink, previous } => {
-                    let attempt = &self.attempts[at];
-                    let commits = !self.config.bounded || attempt.completed(epoch).last;
-                    if !commits {
-                        let reply = SinkReply::Committed;
-                        self.coordinator_event(at, coordinator::Event::Sink { epoch, sink, reply });
-                        continue;
-                    }
-                    let previous = previous.filter(|_| !self.config.bounded);
-                    let had_earlier = previous.is_some();
-                    let older = attempt.older;
-                    let expect = Expect::Epoch(Place { epoch, previous, older, had_earlier, proved: false });
-                    self.commit(at, sink, expect, false);
-                }
-                Effect::Confirm { epoch } => self.send(who, Request::Confirm { epoch }),
-                Effect::Committed { epoch, last } => {
-                    self.attempts[at].complete.retain(|manifest| manifest.epoch > epoch);
-                    self.reported(epoch);
-                    if last {
-                        self.finish(epoch);
-                    }
-                }
-                Effect::Halt { cause } => self.halted(at, cause),
-            }
-        }
-    }
-
-    /// G3: what is reported is in every sink, and in the database.
-    fn reported(&mut self, epoch: u64) {
-        self.ghost.reported = self.ghost.reported.max(Some(epoch));
-        let shown = self.ghost.shown.iter().all(|(shown, _)| *shown >= Some(epoch));
-        let last = self.db.row(epoch).is_some_and(|row| row.last);
-        self.check(shown || self.config.bounded && !last, || {
-            format!("{epoch} was reported before every sink shows it")
-        });
-        let stored = self.db.row(epoch).is_some_and(|row| row.state != DbState::Decided);
-        self.check(stored || self.ghost.lost_tail, || format!("{epoch} was reported before it was confirmed"));
-    }
-
-    /// G5.
-    fn finish(&mut self, epoch: u64) {
-        let all = [self.config.records; SPLITS];
-        let whole = self.ghost.shown.iter().all(|(shown, end)| *shown == Some(epoch) && *end == all);
-        let shown = self.ghost.shown;
-        self.check(whole, || format!("the run is finished with {epoch}, the sinks show {shown:?}"));
-        self.ghost.finished = true;
-    }
-
-    fn halted(&mut self, at: usize, cause: Halt) {
-        let current = self.attempts[at].generation == self.db.generation;
-        let lost = self.ghost.lost_tail;
-        let recovers = self.attempts[at].phase == Phase::Recovering;
-        let right = match &cause {
-            // A damaged epoch could not be given up: the one before it had been retired in the meantime.
-            Halt::Fenced => !current || lost || self.ghost.damaged && recovers,
-            Halt::MetadataRegressed { .. } => lost,
-            Halt::CheckpointCorrupt { .. } => self.ghost.damaged || lost || !current,
-            Halt::SinkStateLost { .. } => self.ghost.expired,
-            Halt::SinkFailed { .. } => true,
-        };
-        let generation = self.attempts[at].generation;
-        self.check(right, || format!("generation {generation} halted without a reason: {cause}"));
-        if (current || lost) && !cause.is_retryable() && cause != Halt::Fenced {
-            self.ghost.ended = Some(cause.code());
-        }
-        self.kill(at);
-    }
-
-    fn retry(&mut self, at: usize, wait: Wait) {
-        self.attempts[at].waits.remove(&wait);
-        match wait {
-            Wait::Epoch(epoch) => self.coordinator_event(at, coordinator::Event::Retry { epoch }),
-            Wait::Recovery => self.recovery_event(at, recovery::Event::Retry),
-            Wait::Sink(sink) => {
-                self.marker_event(at, sink, MarkerEvent::Retry);
-                self.chain_event(at, sink, ChainEvent::Retry);
-            }
-        }
-    }
-
-    // ---- committers
-
-    fn commit(&mut self, at: usize, sink: usize, expect: Expect, recovers: bool) {
-        // One producer for each commit: a copy of a request to commit that the client has made by itself finds none to end.
-        let reuses = self.config.allowed.silent_copies == 0 || self.is(Sabotage::ProducerReused);
-        let attempt = &mut self.attempts[at];
-        let (epoch, rows) = match &expect {
-            Expect::Nothing { .. } => (0, None),
-            Expect::Epoch(place) if recovers => {
-                let manifest = attempt.at.as_ref().expect("it was verified");
-                assert!(manifest.epoch == place.epoch, "what was verified is what is committed");
-                (place.epoch, Some(manifest.rows()))
-            }
-            Expect::Epoch(place) => (place.epoch, Some(attempt.completed(place.epoch).rows())),
-        };
-        let expect = match expect {
-            Expect::Epoch(place)
-                if matches!(self.config.sabotage, Some(Sabotage::LostMarkerIsFirst | Sabotage::AlwaysReplay)) =>
-            {
-                Expect::Epoch(Place { had_earlier: false, proved: false, ..place })
-            }
-            expect => expect,
-        };
-        let committer = &mut attempt.committers[sink];
-        committer.epoch = epoch;
-        committer.rows = rows;
-        committer.recovers = recovers;
-        match &self.sinks[sink] {
-            Sink::Kafka(_) => {
-                let (machine, effect) = MarkerCommit::new(expect, committer.clean && reuses);
-                committer.machine = Machine::Marker(machine);
-                self.marker_effect(at, sink as u8, effect);
-            }
-            Sink::Files(_) => {
-                let (machine, effect) = ChainCommit::new(expect);
-                committer.machine = Machine::Chain(machine);
-                self.chain_effect(at, sink as u8, effect);
-            }
-        }
-    }
-
-    fn ask_sink(&mut self, at: usize, sink: u8, request: SinkRequest) {
-        self.send(Who::Attempt(at as u8), Request::Sink { sink, request });
-    }
-
-    fn marker_event(&mut self, at: usize, sink: u8, event: MarkerEvent) {
-        let Machine::Marker(machine) = &mut self.attempts[at].committers[usize::from(sink)].machine else { return };
-        if let Some(effect) = machine.step(event) {
-            self.marker_effect(at, sink, effect);
-        }
-    }
-
-    fn marker_effect(&mut self, at: usize, sink: u8, effect: MarkerEffect) {
-        let kept = self.is(Sabotage::ProducerKept);
-        let boundless = self.is(Sabotage::ProducersForEver);
-        let early = self.is(Sabotage::MarkerBeforeInit);
-        let committer = &mut self.attempts[at].committers[usize::from(sink)];
-        match effect {
-            MarkerEffect::AskGeneration if boundless => {
-                self.marker_event(at, sink, MarkerEvent::Generation(GuardedReply::Done));
-            }
-            MarkerEffect::AskGeneration => {
-                self.send(Who::Attempt(at as u8), Request::Generation { sink: Some(sink) });
-            }
-            MarkerEffect::NewProducer => {
-                if kept && let Some(producer) = committer.producer {
-                    if let Sink::Kafka(kafka) = &mut self.sinks[usize::from(sink)]
-                        && kafka.producer == producer
-                    {
-                        kafka.open = None;
-                        return self.marker_event(at, sink, MarkerEvent::Producer { ready: true });
-                    }
-                    committer.producer = None;
-                }
-                committer.clean = false;
-                committer.producer = None;
-                if early && committer.stale.is_none() {
-                    return self.ask_sink(at, sink, SinkRequest::Marker { stable: true });
-                }
-                self.ask_sink(at, sink, SinkRequest::Init);
-            }
-            MarkerEffect::ReadMarker => match committer.stale.take() {
-                Some(stale) => self.marker_event(at, sink, MarkerEvent::Marker(stale)),
-                None => self.ask_sink(at, sink, SinkRequest::Marker { stable: true }),
-            },
-            MarkerEffect::Send => {
-                let producer = committer.producer.expect("there is a producer");
-                let rows = committer.rows.expect("an epoch that is sent has rows");
-                self.ask_sink(at, sink, SinkRequest::Write { producer, rows });
-            }
-            MarkerEffect::End => {
-                let producer = committer.producer.expect("there is a producer");
-                self.ask_sink(at, sink, SinkRequest::End { producer });
-            }
-            MarkerEffect::Wait { .. } => {
-                committer.clean = false;
-                self.attempts[at].waits.insert(Wait::Sink(sink));
-            }
-            MarkerEffect::Done(reply) => {
-                committer.clean = reply == SinkReply::Committed;
-                self.sink_done(at, sink, reply);
-            }
-        }
-    }
-
-    fn chain_event(&mut self, at: usize, sink: u8, event: ChainEvent) {
-        let Machine::Chain(machine) = &mut self.attempts[at].committers[usize::from(sink)].machine else { return };
-        if let Some(effect) = machine.step(event) {
-            self.chain_effect(at, sink, effect);
-        }
-    }
-
-    fn chain_effect(&mut self, at: usize, sink: u8, effect: ChainEffect) {
-        let committer = &mut self.attempts[at].committers[usize::from(sink)];
-        match effect {
-            ChainEffect::ReadChain => self.ask_sink(at, sink, SinkRequest::Chain),
-            ChainEffect::Create => {
-                let rows = committer.rows.expect("an epoch that is created has rows");
-                let number = committer.number;
-                self.ask_sink(at, sink, SinkRequest::Append { number, rows });
-            }
-            ChainEffect::Wait { .. } => {
-                self.attempts[at].waits.insert(Wait::Sink(sink));
-            }
-            ChainEffect::Done(reply) => self.sink_done(at, sink, reply),
-        }
-    }
-
-    fn sink_done(&mut self, at: usize, sink: u8, reply: SinkReply) {
-        let committer = &mut self.attempts[at].committers[usize::from(sink)];
-        committer.machine = Machine::None;
-        let (epoch, recovers) = (committer.epoch, committer.recovers);
-        self.attempts[at].waits.remove(&Wait::Sink(sink));
-        let sink = usize::from(sink);
-        if recovers {
-            return self.recovery_event(at, recovery::Event::Sink { sink, reply });
-        }
-        self.coordinator_event(at, coordinator::Event::Sink { epoch, sink, reply });
-        if self.is(Sabotage::ConfirmBeforeAllSinks) && self.attempts[at].phase == Phase::Running {
-            for sink in 0..SINKS {
-                self.coordinator_event(at, coordinator::Event::Sink { epoch, sink, reply });
-            }
-        }
-    }
-
-    fn sink_answer(&mut self, at: usize, sink: u8, request: SinkRequest, answer: Answer) {
-        let sabotage = self.config.sabotage;
-        let committer = &mut self.attempts[at].committers[usize::from(sink)];
-        let ok = answer == Answer::Done;
-        let marker_event = match (request, answer) {
-            (SinkRequest::Init, Answer::Producer(producer)) => {
-                committer.producer = Some(producer);
-                MarkerEvent::Producer { ready: true }
-            }
-            (SinkRequest::Init, _) => MarkerEvent::Producer { ready: false },
-            (SinkRequest::Marker { .. }, answer) if sabotage == Some(Sabotage::MarkerBeforeInit) => {
-                if committer.producer.is_none() {
-                    if let Answer::Marker(marker) = answer {
-                        committer.stale = Some(marker);
-                    }
-                    return self.ask_sink(at, sink, SinkRequest::Init);
-                }
-                if let Answer::Marker(marker) = answer {
-                    MarkerEvent::Marker(marker)
-                } else {
-                    MarkerEvent::MarkerUnknown
-                }
-            }
-            (SinkRequest::Marker { .. }, Answer::Marker(marker)) => {
-                let epoch = committer.epoch;
-                let rows = committer.rows.is_some();
-                match sabotage {
-                    Some(Sabotage::AlwaysReplay) => MarkerEvent::Marker(None),
-                    Some(Sabotage::NeverReplay) if rows => MarkerEvent::Marker(Some(epoch)),
-                    _ => MarkerEvent::Marker(marker),
-                }
-            }
-            (SinkRequest::Marker { .. }, _) => MarkerEvent::MarkerUnknown,
-            (SinkRequest::Write { producer, .. }, _) if ok => {
-                if sabotage == Some(Sabotage::MarkerOutside) {
-                    MarkerEvent::Sent { ok: true }
-                } else {
-                    let epoch = committer.epoch;
-                    return self.ask_sink(at, sink, SinkRequest::Mark { producer, epoch });
-                }
-            }
-            (SinkRequest::Write { .. }, _) => MarkerEvent::Sent { ok: false },
-            (SinkRequest::Mark { .. }, _) => MarkerEvent::Sent { ok },
-            (SinkRequest::End { .. }, _) => {
-                if sabotage == Some(Sabotage::MarkerOutside) && ok {
-                    let epoch = committer.epoch;
-                    return self.ask_sink(at, sink, SinkRequest::MarkAlone { epoch });
-                }
-                MarkerEvent::Ended { ok: ok || sabotage == Some(Sabotage::UnknownEndIsSuccess) }
-            }
-            (SinkRequest::MarkAlone { .. }, _) => MarkerEvent::Ended { ok },
-            (SinkRequest::Chain, Answer::Chain { number, newest }) => {
-                committer.number = number;
-                return self.chain_event(at, sink, ChainEvent::Chain(newest));
-            }
-            (SinkRequest::Chain, _) => return self.chain_event(at, sink, ChainEvent::ChainUnknown),
-            (SinkRequest::Append { .. }, answer) => {
-                let reply = match answer {
-                    Answer::Appended(reply) => reply,
-                    _ => CreateReply::Unknown,
-                };
-                let believes = sabotage == Some(Sabotage::ConflictIsDone) && reply != CreateReply::Created;
-                let reply = if believes { CreateReply::ExistsMine } else { reply };
-                return self.chain_event(at, sink, ChainEvent::Created(reply));
-            }
-        };
-        self.marker_event(at, sink, marker_event);
-    }
-
-    // ---- collection
-
-    fn collect(&mut self) {
-        let policy = Policy { keep: 2, grace_us: if self.config.aging { 8 } else { 0 } };
-        let (machine, effect) = Collection::new(policy);
-        self.collectors.push(Collector { term: self.db.term, machine: Some(machine) });
-        self.collector_effect(self.collectors.len() - 1, effect);
-    }
-
-    fn collected(&mut self, at: usize, request: Request, answer: Answer) {
-        use collection::Event;
-        let blind = self.is(Sabotage::UploadsCollected);
-        let event = match (request, answer) {
-            (Request::Rows, Answer::Rows(rows)) => {
-                let (rows, generation) = (*rows).clone();
-                let generation = if blind { u64::MAX } else { generation };
-                Event::Rows { rows, pinned: BTreeSet::new(), generation }
-            }
-            (Request::Retire { .. }, answer) => Event::Retired(guarded_reply(&answer)),
-            (Request::Manifests { .. }, Answer::Names(names)) => {
-                let (mut retained, retired) = (*names).clone();
-                if self.is(Sabotage::OneTooMany)
-                    && let Some(oldest) = retained.first_mut()
-                {
-                    oldest.objects.clear();
-                }
-                Event::Manifests { retained, retired }
-            }
-            (Request::List, Answer::Listed(objects)) => Event::Listed((*objects).clone()),
-            (Request::Delete { .. }, Answer::Done) => Event::Deleted,
-            _ => Event::Failed,
-        };
-        let Some(machine) = &mut self.collectors[at].machine else { return };
-        let effect = machine.step(event);
-        let ended = machine.has_ended();
-        if let Some(effect) = effect {
-            self.collector_effect(at, effect);
-        }
-        if ended {
-            self.collectors[at].machine = None;
-        }
-    }
-
-    fn collector_effect(&mut self, at: usize, effect: collection::Effect<Name>) {
-        use collection::Effect;
-        let request = match effect {
-            Effect::ReadRows => Request::Rows,
-            Effect::Retire { epochs } => Request::Retire { epochs },
-            Effect::ReadManifests { retained, retired } => Request::Manifests { retained, retired },
-            Effect::List => Request::List,
-            Effect::Delete { objects } => Request::Delete { objects },
-            Effect::Done { .. } | Effect::Stop => return,
-        };
-        self.send(Who::Collector(at as u8), request);
     }
 
     fn describe(&self, choice: Choice) -> String {
