@@ -367,6 +367,16 @@ mod tests {
     }
 
     #[test]
+    fn an_epoch_that_was_confirmed_is_proved_again_and_never_sent() {
+        let (mut it, _) = Recovery::new(known(vec![row(50, Some(40), true, true)]), 2);
+        let effects = it.step(Event::Verified { epoch: 50 });
+        assert_eq!(effects[0], Effect::Recover { sink: 0, expect: expect(50, Some(40), true) });
+        it.step(sink(0, SinkReply::Committed));
+        let effects = it.step(sink(1, SinkReply::Committed));
+        assert_eq!(effects, [Effect::Start { from: Some(50), first: 100 }]);
+    }
+
+    #[test]
     fn a_fresh_start_still_takes_the_sinks_from_older_writers() {
         let (mut it, effects) = Recovery::new(known(vec![]), 1);
         assert_eq!(effects, [Effect::Recover { sink: 0, expect: Expect::Nothing { older: Some(4) } }]);

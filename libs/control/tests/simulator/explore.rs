@@ -167,6 +167,9 @@ impl Hasher for Mix {
     }
 }
 
+/// Far more steps than a small run needs.
+const DEPTH_MAX: usize = 1000;
+
 /// Every schedule within the faults that are allowed, up to `states_max` different worlds.
 pub fn explore(config: Config, states_max: usize) -> Result<Explored, String> {
     let hasher = BuildHasherDefault::<Mix>::default();
@@ -213,6 +216,9 @@ pub fn explore(config: Config, states_max: usize) -> Result<Explored, String> {
         if next.0.is_over() {
             explored.finished += 1;
             continue;
+        }
+        if path.len() > DEPTH_MAX {
+            return Err("a schedule without an end".into());
         }
         if explored.states >= states_max {
             explored.more = true;

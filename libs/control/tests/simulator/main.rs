@@ -98,7 +98,7 @@ fn small(epochs: u8, allowed: Faults, bounded: bool) -> Config {
 
 fn explore_all(name: &str, config: Config) -> Explored {
     let begin = Instant::now();
-    let explored = explore::explore(config, setting("SIMULATE_STATES", 400_000_000) as usize);
+    let explored = explore::explore(config, setting("SIMULATE_STATES", 60_000_000) as usize);
     let explored = explored.unwrap_or_else(|violation| panic!("{name}: {violation}"));
     say(format_args!("{name}: {explored:?} in {:.1} s", begin.elapsed().as_secs_f64()));
     explored

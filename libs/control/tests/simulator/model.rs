@@ -3,9 +3,10 @@
 //! Each does one request at a time, wholly or not at all; what makes them unreliable (lost, late and doubled requests and answers) is in
 //! `world.rs`.
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use control::epochs::collection::{Row, RowState};
+use control::epochs::collection::{Row, RowState, to_retire};
 use control::epochs::recovery::{EpochRow, Known, SinkRow};
 use control::epochs::sinks::CreateReply;
 use control::epochs::{DecisionReply, GuardedReply, ManifestReply};
@@ -200,17 +201,15 @@ impl Db {
         self.rows.iter().map(|row| Row { epoch: row.epoch, state: state(row) }).collect()
     }
 
+    /// The rows may have changed since the collector read them: what must stay is looked up again.
     pub fn retire(&mut self, epochs: &[u64]) -> GuardedReply {
-        let last = self.last();
-        for epoch in epochs {
-            if Some(*epoch) == last {
-                return GuardedReply::Fenced;
-            }
-            if let Some(row) = self.row(*epoch)
-                && row.state == DbState::Committed
-            {
-                row.state = DbState::Retired;
-            }
+        let may_go = to_retire(&self.collectable(), &BTreeSet::new(), 2);
+        let live: BTreeSet<u64> = self.live().map(|row| row.epoch).collect();
+        if epochs.iter().any(|epoch| live.contains(epoch) && !may_go.contains(epoch)) {
+            return GuardedReply::Fenced;
+        }
+        for row in self.rows.iter_mut().filter(|row| epochs.contains(&row.epoch) && live.contains(&row.epoch)) {
+            row.state = DbState::Retired;
         }
         GuardedReply::Done
     }

@@ -810,7 +810,15 @@ impl World {
                 guarded(if generation == self.db.generation { GuardedReply::Done } else { GuardedReply::Fenced })
             }
             Request::Rows => Answer::Rows(Rc::new((self.db.collectable(), self.db.generation))),
-            Request::Retire { epochs } => guarded(self.write(|db| db.retire(&epochs))),
+            Request::Retire { epochs } => {
+                let before = self.db.live().count();
+                let reply = self.write(|db| db.retire(&epochs));
+                let after = self.db.live().count();
+                self.check(after >= before.min(2) || self.ghost.lost_tail, || {
+                    format!("of {before} epochs {after} are retained")
+                });
+                guarded(reply)
+            }
             Request::Create { manifest } => Answer::Manifest(self.store.create(&manifest)),
             Request::Read { epoch } => Answer::Manifest(self.store.read(epoch, uid)),
             Request::Upload { name, file } => {

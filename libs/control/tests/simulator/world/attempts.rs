@@ -182,6 +182,9 @@ impl World {
             self.check(from == newest, || {
                 format!("an attempt starts from {from:?}, the last decided one is {newest:?}")
             });
+            let confirmed =
+                from.is_none_or(|from| self.db.row(from).is_some_and(|row| row.state == DbState::Committed));
+            self.check(confirmed, || format!("an attempt starts from {from:?}, which is not confirmed"));
             let reported = self.ghost.reported;
             self.check(self.config.bounded || from >= reported, || {
                 format!("an attempt starts from {from:?}, {reported:?} was reported")
