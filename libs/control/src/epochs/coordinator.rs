@@ -60,9 +60,9 @@ pub enum Effect {
     Decide { epoch: u64, previous: Option<u64> },
     /// Say [`Event::Retry`] after a delay that grows with `tries` (1, 2, ...).
     Wait { epoch: u64, tries: u32 },
-    /// Commit in one sink ([`super::sinks`]). `previous`: the decided epoch before this one. (For a sink that does not commit at every
-    /// checkpoint its own previous one counts.)
-    Commit { epoch: u64, sink: usize, previous: Option<u64> },
+    /// Commit in one sink ([`super::sinks`]; what it should show: [`super::sinks::History::expect`]). A sink that has nothing to do at this
+    /// checkpoint has committed.
+    Commit { epoch: u64, sink: usize },
     /// Ask the control plane to record the proofs.
     Confirm { epoch: u64 },
     /// To be reported: nothing undoes it. If it was the last one the run is finished.
@@ -107,7 +107,7 @@ enum Step {
         absent: bool,
     },
     Decision,
-    /// The sinks that have not proved the epoch yet, and what was the last decided epoch before it.
+    /// The sinks that have not proved the epoch yet.
     Sinks(BTreeSet<usize>),
     Confirmation,
 }
@@ -208,7 +208,7 @@ impl Coordinator {
         if reply == DecisionReply::Fenced {
             return self.halt(Halt::Fenced);
         }
-        let (sinks, previous) = (self.sinks, self.previous);
+        let sinks = self.sinks;
         let Some(flight) = self.flight_at(epoch) else { return Vec::new() };
         if flight.step != Step::Decision {
             return Vec::new();
@@ -221,7 +221,7 @@ impl Coordinator {
         if sinks == 0 {
             return self.confirm_if_committed(epoch);
         }
-        (0..sinks).map(|sink| Effect::Commit { epoch, sink, previous }).collect()
+        (0..sinks).map(|sink| Effect::Commit { epoch, sink }).collect()
     }
 
     fn sink(&mut self, epoch: u64, sink: usize, reply: SinkReply) -> Vec<Effect> {
@@ -343,7 +343,7 @@ mod tests {
         assert_eq!(it.step(complete(9)), [Effect::CreateManifest { epoch: 9 }]);
         let effects = it.step(manifest(9, ManifestReply::Created));
         assert_eq!(effects, [Effect::Decide { epoch: 9, previous: Some(7) }]);
-        let commit = |sink| Effect::Commit { epoch: 9, sink, previous: Some(7) };
+        let commit = |sink| Effect::Commit { epoch: 9, sink };
         assert_eq!(it.step(decision(9, DecisionReply::Decided)), [commit(0), commit(1)]);
         assert_eq!(it.step(committed(9, 1)), []);
         assert_eq!(it.step(committed(9, 1)), [], "one sink twice is not two");

@@ -8,21 +8,29 @@
 //! | [`collection::Collection`] | the control plane | G, mark and sweep |
 //!
 //! Their executors do the I/O and keep three rules. **Every effect is answered**, by at least one event: what runs into a timeout is
-//! answered `Unknown`. The answers of the store and of the control plane may still come later, or twice; those of a sink count only
-//! for the last request (a marker that was read before the newest producer was made proves nothing). **A machine lives as long as its process**: nothing of it is
-//! stored, a new attempt begins with [`recovery::Recovery`]. **A halted machine wants nothing more**: its attempt ends.
+//! answered `Unknown`. The answers of the store and of the control plane may still come later, or twice; those of a sink count only for
+//! the last request (a marker that was read before the newest producer was made proves nothing). **A machine lives as long as its
+//! process**: nothing of it is stored, a new attempt begins with [`recovery::Recovery`]. **A halted machine wants nothing more**: its
+//! attempt ends.
 //!
 //! Numbers: an *epoch* is never used twice in a job; a *generation* (an attempt) reserves a range of epoch numbers in the database before
 //! it uses them, and the next one starts above it; gaps are normal. A *lineage* is a chain of decided epochs, each naming the one before
 //! (`previous`), across generations; a fresh start of the job or a rewind begins a new one. A *nonce* is drawn per attempt and epoch, and
 //! is the same in every repetition of a request.
 //!
-//! What the database must guard, each in one transaction: *decide* that the term and the generation are the current ones, that `previous`
-//! is the newest decided epoch of the lineage, and that the epoch is above every other of the job; a repetition with the same (job,
-//! epoch, nonce) succeeds and changes nothing. *Confirm* and *abandon*: term and generation. *Retire*: term, and again what
-//! [`collection::to_retire`] never names.
+//! What the database must guard, each in one transaction:
 //!
-//! Tested by `tests/simulator.rs`, over models of the database, the object store and the sinks.
+//! | | guards | repeated |
+//! |---|---|---|
+//! | decide | term; generation; `previous` is the newest decided epoch of the lineage; the epoch is above every other of the job | same (job, epoch, nonce): succeeds, changes nothing, unless it was abandoned |
+//! | confirm | term, generation | committed or retired: succeeds |
+//! | abandon | term; generation; it is the newest; the one before it is not retired, or it is the first | succeeds |
+//! | retire | term; and again, from the rows as they are now, what [`collection::to_retire`] never names | succeeds |
+//! | new generation | term; reserves epochs above every number that was reserved | reserves again |
+//!
+//! The guard of the term is about the control plane that asks, not about the attempt: its answer is "unavailable", not "fenced".
+//!
+//! Tested by `tests/simulator`, over models of the database, the object store and the sinks.
 
 pub mod collection;
 pub mod coordinator;

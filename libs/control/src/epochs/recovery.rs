@@ -59,7 +59,7 @@ pub struct SinkRow {
     pub commits: bool,
     /// The decided epoch of this lineage at which it did something before.
     pub previous: Option<u64>,
-    /// A proof of an earlier epoch of the lineage is recorded; or this one was decided so long ago that its marker may have come and
+    /// A proof of the sink for an earlier epoch of the lineage is recorded; or this one was decided so long ago that its marker may have come and
     /// expired (half of the sink's retention of markers is a good limit). Either way a sink without a marker has lost it.
     pub had_earlier: bool,
 }
@@ -262,15 +262,15 @@ impl Recovery {
         }
         self.go_to(Step::Sinks((0..self.sinks).collect()));
         let (row, older) = (self.epochs.front(), self.older);
-        let expect = |sink: usize| match row {
-            Some(row) if row.sinks[sink].commits => Expect::Epoch(Place {
-                epoch: row.epoch,
-                previous: row.sinks[sink].previous,
-                older,
-                had_earlier: row.sinks[sink].had_earlier,
-                proved: row.committed,
-            }),
-            _ => Expect::Nothing { older },
+        let expect = |sink: usize| {
+            let Some((row, at)) = row.map(|row| (row, &row.sinks[sink])) else { return Expect::Nothing { older } };
+            let place = |epoch, previous, had_earlier, proved| Place { epoch, previous, older, had_earlier, proved };
+            match at.previous {
+                previous if at.commits => Expect::Epoch(place(row.epoch, previous, at.had_earlier, row.committed)),
+                // What it showed before must still be there.
+                Some(previous) => Expect::Epoch(place(previous, None, true, true)),
+                None => Expect::Nothing { older },
+            }
         };
         (0..self.sinks).map(|sink| Effect::Recover { sink, expect: expect(sink) }).collect()
     }
@@ -374,6 +374,19 @@ mod tests {
         it.step(sink(0, SinkReply::Committed));
         let effects = it.step(sink(1, SinkReply::Committed));
         assert_eq!(effects, [Effect::Start { from: Some(50), first: 100 }]);
+    }
+
+    #[test]
+    fn a_sink_that_sat_an_epoch_out_must_still_show_the_one_before() {
+        let mut rows = vec![row(50, Some(40), true, false)];
+        rows[0].sinks[1].previous = None;
+        let (mut it, _) = Recovery::new(known(rows), 2);
+        let effects = it.step(Event::Verified { epoch: 50 });
+        let shown = Place { epoch: 40, previous: None, older: Some(4), had_earlier: true, proved: true };
+        let expected = [Expect::Epoch(shown), Expect::Nothing { older: Some(4) }];
+        let expected: Vec<Effect> =
+            expected.into_iter().enumerate().map(|(sink, expect)| Effect::Recover { sink, expect }).collect();
+        assert_eq!(effects, expected);
     }
 
     #[test]

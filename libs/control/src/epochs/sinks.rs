@@ -37,6 +37,28 @@ pub struct Place {
     pub proved: bool,
 }
 
+/// What the committer of a sink remembers from one epoch to the next: what was expected last, once that is proved.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct History {
+    previous: Option<u64>,
+    older: Option<u64>,
+}
+
+impl History {
+    pub fn after(proved: &Expect) -> History {
+        match proved {
+            Expect::Nothing { older } => History { previous: None, older: *older },
+            Expect::Epoch(place) => History { previous: Some(place.epoch), older: place.older },
+        }
+    }
+
+    /// What the sink should show next: an epoch that was just decided.
+    pub fn expect(&self, epoch: u64) -> Expect {
+        let History { previous, older } = *self;
+        Expect::Epoch(Place { epoch, previous, older, had_earlier: previous.is_some(), proved: false })
+    }
+}
+
 /// What the marker of a sink means for an epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Verdict {

@@ -17,7 +17,7 @@ use std::rc::Rc;
 use control::epochs::collection::{self, Collection, Names, Object};
 use control::epochs::coordinator::Coordinator;
 use control::epochs::recovery::{Known, Recovery};
-use control::epochs::sinks::{ChainCommit, ChainEvent, CreateReply, MarkerCommit, MarkerEvent};
+use control::epochs::sinks::{ChainCommit, ChainEvent, CreateReply, Expect, History, MarkerCommit, MarkerEvent};
 use control::epochs::{DecisionReply, GuardedReply, ManifestReply};
 
 use crate::model::*;
@@ -224,13 +224,15 @@ pub struct Attempt {
     /// Complete, and not confirmed.
     complete: Vec<Rc<Manifest>>,
     committers: [Committer; SINKS],
-    older: Option<u64>,
 }
 
 /// The commit of an epoch in a sink.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 struct Committer {
     machine: Machine,
+    /// What is to be shown, and what was.
+    expect: Option<Expect>,
+    history: Option<History>,
     /// That has committed without a doubt, or was just made.
     producer: Option<u32>,
     clean: bool,
@@ -1019,7 +1021,6 @@ impl Attempt {
             uploading: 0,
             complete: Vec::new(),
             committers: Default::default(),
-            older: None,
         }
     }
 

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use control::epochs::coordinator::{self, Coordinator, Lineage};
 use control::epochs::recovery::{self, Recovery};
-use control::epochs::sinks::{ChainEvent, Expect, MarkerEvent, Place};
+use control::epochs::sinks::{ChainEvent, MarkerEvent};
 use control::epochs::{DecisionReply, Halt, ManifestReply, SinkReply};
 
 use super::{Answer, Attempt, Op, Phase, Request, SinkRequest, Wait, Who, World, guarded_reply, worker_bit};
@@ -25,13 +25,7 @@ impl World {
             return;
         }
         let uid = self.attempts.len() as u8;
-        let attempt = Attempt {
-            phase: Phase::Reading,
-            first,
-            next: first,
-            older: self.db.older,
-            ..Attempt::dead(uid, self.db.generation)
-        };
+        let attempt = Attempt { phase: Phase::Reading, first, next: first, ..Attempt::dead(uid, self.db.generation) };
         self.attempts.push(attempt);
         self.send(Who::Attempt(uid), Request::Known);
     }
@@ -304,7 +298,7 @@ impl World {
                 Effect::Wait { epoch, .. } => {
                     self.attempts[at].waits.insert(Wait::Epoch(epoch));
                 }
-                Effect::Commit { epoch, sink, previous } => {
+                Effect::Commit { epoch, sink } => {
                     let attempt = &self.attempts[at];
                     let commits = !self.config.bounded || attempt.completed(epoch).last;
                     if !commits {
@@ -312,10 +306,8 @@ impl World {
                         self.coordinator_event(at, coordinator::Event::Sink { epoch, sink, reply });
                         continue;
                     }
-                    let previous = previous.filter(|_| !self.config.bounded);
-                    let had_earlier = previous.is_some();
-                    let older = attempt.older;
-                    let expect = Expect::Epoch(Place { epoch, previous, older, had_earlier, proved: false });
+                    let history = attempt.committers[sink].history.as_ref().expect("it was recovered");
+                    let expect = history.expect(epoch);
                     self.commit(at, sink, expect, false);
                 }
                 Effect::Confirm { epoch } => self.send(who, Request::Confirm { epoch }),

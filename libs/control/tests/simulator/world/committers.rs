@@ -3,7 +3,7 @@
 use control::epochs::coordinator;
 use control::epochs::recovery;
 use control::epochs::sinks::{
-    ChainCommit, ChainEffect, ChainEvent, CreateReply, Expect, MarkerCommit, MarkerEffect, MarkerEvent, Place,
+    ChainCommit, ChainEffect, ChainEvent, CreateReply, Expect, History, MarkerCommit, MarkerEffect, MarkerEvent, Place,
 };
 use control::epochs::{GuardedReply, SinkReply};
 
@@ -34,6 +34,7 @@ impl World {
             expect => expect,
         };
         let committer = &mut attempt.committers[sink];
+        committer.expect = Some(expect.clone());
         committer.epoch = epoch;
         committer.rows = rows;
         committer.recovers = recovers;
@@ -141,6 +142,9 @@ impl World {
     pub(super) fn sink_done(&mut self, at: usize, sink: u8, reply: SinkReply) {
         let committer = &mut self.attempts[at].committers[usize::from(sink)];
         committer.machine = Machine::None;
+        if reply == SinkReply::Committed {
+            committer.history = committer.expect.take().as_ref().map(History::after);
+        }
         let (epoch, recovers) = (committer.epoch, committer.recovers);
         self.attempts[at].waits.remove(&Wait::Sink(sink));
         let sink = usize::from(sink);
