@@ -100,7 +100,8 @@ impl ViewTable {
             keyed.join_all()?;
         }
         if self.bytes() > max {
-            return Err(ViewError::TooLarge { view: self.definition.name.clone(), bytes: self.bytes(), max });
+            let (view, is_keyed) = (self.definition.name.clone(), self.definition.is_keyed());
+            return Err(ViewError::TooLarge { view, bytes: self.bytes(), max, is_keyed });
         }
         (self.epoch, self.watermark_us, self.at_us) = (epoch, watermark_us, at_us);
         Ok(())

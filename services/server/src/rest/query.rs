@@ -313,7 +313,7 @@ async fn snapshots(app: &App, graph: &mut Graph, directory: &std::path::Path) ->
         let view = app.store.view(name).await?;
         let path = directory.join(format!("view-{}.arrow", Uuid::now_v7().simple()));
         if !put_down(app, &view, &path).await? {
-            return Err(ApiError::new("no_rows_yet", format!("view '{name}' has published nothing yet")));
+            return Err(super::views::unpublished(app, &view).await);
         }
         source.connector = SourceConnector::ViewSnapshot(ViewSnapshotOptions { path: path.display().to_string() });
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use api::{Consistency, IdKind, Problem, View, ViewRows, Views};
+use api::{Consistency, IdKind, Problem, RunFailure, View, ViewRows, Views};
 use axum::Json;
 use axum::body::Body as HttpBody;
 use axum::extract::{Path, State};
@@ -122,11 +122,26 @@ async fn get_view_rows(
         },
         _ => durable(&app, &view, query, form, &headers).await?,
     };
-    let Some(read) = read else {
-        let detail = format!("view '{}' has published nothing yet", view.name);
-        return Err(ApiError::new("no_rows_yet", detail));
-    };
+    let Some(read) = read else { return Err(unpublished(&app, &view).await) };
     Ok(read.into_response(form))
+}
+
+/// Why nothing can be read of a view: whoever waits for a run that has ended waits in vain.
+pub async fn unpublished(app: &App, view: &metadata::View) -> ApiError {
+    let newest = async { app.store.run(app.store.job(view.job_id).await.ok()?.latest_run?).await.ok() };
+    let refusal = |why: &str| ApiError::new("no_rows_yet", format!("view '{}' has published nothing{why}", view.name));
+    let start = || format!("start a run of job '{0}': `highwater start {0}`", view.job_name);
+    match newest.await {
+        Some(run) if run.active => refusal(" yet"),
+        Some(run) => {
+            let run_id = IdKind::Run.text(run.run_id);
+            let failure = run.failure.and_then(|failure| serde_json::from_value::<RunFailure>(failure).ok());
+            let cause = failure.map(|RunFailure { problem, .. }| format!(" ({}: {})", problem.code, problem.detail));
+            let cause = cause.unwrap_or_default();
+            refusal(&format!(": {run_id} became {}{cause} before it published", run.state)).hint(start())
+        }
+        None => refusal(" yet").hint(start()),
+    }
 }
 
 /// The control socket of the run that writes the view now.
