@@ -66,7 +66,7 @@ pub struct Run {
     /// Where each split began, once that is resolved: operator, split, position.
     pub start_positions: BTreeMap<String, BTreeMap<String, String>>,
     pub progress: RunProgress,
-    /// What an attempt that is starting waits for.
+    /// What keeps an active run from beginning or from reading on: `topic 'bids' at localhost:9092 (...)`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting_for: Option<String>,
     /// Why it failed.

@@ -96,7 +96,7 @@ pub enum StopMode {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Status {
     pub phase: Phase,
-    /// What an attempt that is starting waits for: `topic 'bids' at localhost:9092 (refused)`.
+    /// What keeps the attempt from beginning or from reading on: `topic 'bids' at localhost:9092 (refused)`.
     pub waiting_for: Option<String>,
     /// The newest complete epoch, and the newest one that was published.
     pub epoch: u64,
