@@ -535,7 +535,7 @@ impl Reader {
             table: &source.table,
             servers: &servers,
             patience: source.options.startup_timeout.duration(),
-            waiting: None,
+            waiting: Some(&self.waiting),
             given_up: &|| out.borrow_mut().is_over(),
         };
         for one in self.partitions.iter().filter(|one| one.state == State::Reading) {
