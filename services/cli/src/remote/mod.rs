@@ -115,6 +115,11 @@ fn working_directory() -> Option<String> {
     std::env::current_dir().ok()?.to_str().map(str::to_string)
 }
 
+/// What chooses among all stands before a command for one of them.
+fn only_of_list(of: &str) -> Failure {
+    Failure::Wrong(format!("what {of} are listed stands behind list: highwater {of} list ..."))
+}
+
 /// Asks before something is gone.
 fn sure(yes: bool, what: &str) -> Result<(), Failure> {
     if yes {
