@@ -98,7 +98,8 @@ struct Rows {
             (ViewRows = "application/json"), (String = "text/csv"), (Vec<u8> = "application/vnd.apache.arrow.stream")),
             headers(("etag" = String, description = "The version"), ("highwater-durable" = String, description = "`true` or `false`"),
                 ("highwater-watermark" = Option<String>, description = "Results are complete up to this time"),
-                ("highwater-lag-ms" = String, description = "How long ago the version was made"))),
+                ("highwater-lag-ms" = String, description = "How long ago the version was made"),
+                ("highwater-removed-rows" = String, description = "Rows that a view without a key has removed"))),
         (status = 304, description = "The version is the one that is known already"),
         (status = 404, description = "There is no such view, or it has no rows yet", body = Problem, content_type = "application/problem+json"),
         (status = 406, description = "None of the accepted media types can be given", body = Problem, content_type = "application/problem+json")))]
@@ -208,6 +209,7 @@ struct Read {
     watermark: Option<DateTime<Utc>>,
     at: DateTime<Utc>,
     total_rows: u64,
+    removed_rows: u64,
     /// `None`: the caller knows the version.
     body: Option<Vec<u8>>,
 }
@@ -233,6 +235,7 @@ impl Read {
                             "watermark": self.watermark,
                             "lag_ms": lag_ms,
                             "total_rows": self.total_rows,
+                            "removed_rows": self.removed_rows,
                         });
                         let mut head = head.as_object().cloned().unwrap_or_default();
                         head.retain(|_, value| !value.is_null());
@@ -259,6 +262,7 @@ impl Read {
         set("vary", "accept".into());
         set("highwater-durable", self.durable.to_string());
         set("highwater-lag-ms", lag_ms.to_string());
+        set("highwater-removed-rows", self.removed_rows.to_string());
         if let Some(watermark) = self.watermark {
             set("highwater-watermark", watermark.to_rfc3339());
         }
@@ -318,6 +322,7 @@ async fn ask(link: &Link, view: &str, query: &Query) -> ApiResult<Option<(Read, 
         watermark: time(number("x-watermark-us")),
         at: number("x-at-us").and_then(DateTime::from_timestamp_micros).unwrap_or_default(),
         total_rows: number("x-rows").unwrap_or(0) as u64,
+        removed_rows: number("x-removed").unwrap_or(0) as u64,
         body: None,
     };
     Ok(Some((head, response.into_body())))
@@ -343,6 +348,7 @@ async fn durable(
             watermark: time(manifest.watermark_us),
             at: DateTime::from_timestamp_micros(manifest.at_us).unwrap_or_default(),
             total_rows: manifest.rows,
+            removed_rows: manifest.dropped,
             body: None,
         };
         if none_match(&headers, &read.tag()) {
