@@ -137,8 +137,8 @@ pub async fn unpublished(app: &App, view: &metadata::View) -> ApiError {
         Some(run) => {
             let run_id = IdKind::Run.text(run.run_id);
             let failure = run.failure.and_then(|failure| serde_json::from_value::<RunFailure>(failure).ok());
-            let cause = failure.map(|RunFailure { problem, .. }| format!(" ({}: {})", problem.code, problem.detail));
-            let cause = cause.unwrap_or_default();
+            // Its words may name directories of this machine, which belong to who asks for the run.
+            let cause = failure.map(|failure| format!(" ({})", failure.problem.code)).unwrap_or_default();
             refusal(&format!(": {run_id} became {}{cause} before it published", run.state)).hint(start())
         }
         None => refusal(" yet").hint(start()),
