@@ -37,7 +37,7 @@ test: ## install what the tests need, check format and lints, run every test
 	$(BUILD)
 	cargo test --workspace --locked --no-fail-fast
 
-simulate: ## a million seeded schedules of the epoch protocol from SIMULATE_FIRST on, and every one of small runs (minutes, 4 GiB)
+simulate: ## a million seeded schedules of the epoch protocol from SIMULATE_FIRST on, and every one of small runs (minutes)
 	SIMULATE_COUNT=$${SIMULATE_COUNT:-1000000} cargo test --package control --package highwater --package integration-tests --locked --test simulator -- --include-ignored --nocapture
 
 check: ## exactly what continuous integration runs

@@ -406,6 +406,8 @@ impl World {
                 Request::Upload { .. } => true,
                 // Its path is nobody else's, what it reads changes no more: unless things get lost.
                 Request::Create { .. } | Request::Verify { .. } => harmless,
+                // Whoever fences this producer aborts its transaction, with the marker or without.
+                Request::Sink { request: SinkRequest::Mark { .. }, .. } => true,
                 _ => false,
             },
             Choice::Retry { .. } => true,
