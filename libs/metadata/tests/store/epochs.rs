@@ -334,18 +334,24 @@ async fn a_decision_and_a_new_attempt_do_not_both_happen(subject: &Subject) {
     let job = stored(store, "a").await;
     let mut run = running(store, &job).await;
     let mut previous = None;
+    let mut won = 0;
     for epoch in 1..=40 {
         let decide = decision(&run, term, epoch, previous);
         let to = if run.state == "running" { "restarting" } else { "running" };
         let next = RunMove { new_generation: Some(run.generation + 1), ..step(&run, &[&run.state], to) };
-        let (done, (moved, seen)) = tokio::join!(store.decide_epoch(&decide), async {
-            tokio::time::sleep(std::time::Duration::from_micros(epoch as u64 * 30)).await;
-            let moved = store.move_run(&next).await.unwrap();
-            (moved, store.last_epoch(job.job_id).await.unwrap().map(|epoch| epoch.epoch))
-        });
+        let (done, (moved, seen)) = tokio::join!(
+            later(epoch - 20, store.decide_epoch(&decide)),
+            later(20 - epoch, async {
+                let moved = store.move_run(&next).await.unwrap();
+                (moved, store.last_epoch(job.job_id).await.unwrap().map(|epoch| epoch.epoch))
+            })
+        );
         // The new attempt has seen it, or it never was.
         match done {
-            Ok(()) => assert_eq!(seen, Some(epoch)),
+            Ok(()) => {
+                assert_eq!(seen, Some(epoch));
+                won += 1;
+            }
             Err(MetadataError::Moved { generation, .. }) => {
                 assert_eq!((seen, generation), (previous, moved.generation));
             }
@@ -354,6 +360,8 @@ async fn a_decision_and_a_new_attempt_do_not_both_happen(subject: &Subject) {
         assert_eq!(store.last_epoch(job.job_id).await.unwrap().map(|epoch| epoch.epoch), seen);
         (run, previous) = (moved, seen);
     }
+    eprintln!("{won} of 40 were decided before the new attempt");
+    assert!((1..40).contains(&won), "one always came first: {won}");
 }
 
 async fn a_decision_and_a_new_leader_do_not_both_happen(subject: &Subject) {
@@ -362,15 +370,21 @@ async fn a_decision_and_a_new_leader_do_not_both_happen(subject: &Subject) {
     let job = stored(store, "a").await;
     let run = running(store, &job).await;
     let mut previous = None;
+    let mut won = 0;
     for epoch in 1..=40 {
         let decide = decision(&run, term, epoch, previous);
-        let (done, (next, seen)) = tokio::join!(store.decide_epoch(&decide), async {
-            tokio::time::sleep(std::time::Duration::from_micros(epoch as u64 * 30)).await;
-            let next = store.lead("one").await.unwrap();
-            (next, store.last_epoch(job.job_id).await.unwrap().map(|epoch| epoch.epoch))
-        });
+        let (done, (next, seen)) = tokio::join!(
+            later(epoch - 20, store.decide_epoch(&decide)),
+            later(20 - epoch, async {
+                let next = store.lead("one").await.unwrap();
+                (next, store.last_epoch(job.job_id).await.unwrap().map(|epoch| epoch.epoch))
+            })
+        );
         match done {
-            Ok(()) => assert_eq!(seen, Some(epoch)),
+            Ok(()) => {
+                assert_eq!(seen, Some(epoch));
+                won += 1;
+            }
             // `Owned` from the store that does not yet know that it leads again.
             Err(MetadataError::Fenced { found: Fence::Term(_), .. } | MetadataError::Owned(_)) => {
                 assert_eq!(seen, previous);
@@ -380,6 +394,8 @@ async fn a_decision_and_a_new_leader_do_not_both_happen(subject: &Subject) {
         assert_eq!(store.last_epoch(job.job_id).await.unwrap().map(|epoch| epoch.epoch), seen);
         (term, previous) = (next, seen);
     }
+    eprintln!("{won} of 40 were decided before the new leader");
+    assert!((1..40).contains(&won), "one always came first: {won}");
 }
 
 async fn confirming_needs_each_of_its_guards(subject: &Subject) {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use metadata::postgres::PostgresStore;
@@ -351,6 +352,12 @@ pub async fn stored(store: &dyn MetadataStore, name: &str) -> Job {
     let job = job(name);
     store.create_job(&job, &version(&job), &change("job.create")).await.unwrap();
     job
+}
+
+/// For a race: begins `turns` times a part of a millisecond later, at once if it is not to be later.
+pub async fn later<T>(turns: i64, begun: impl Future<Output = T>) -> T {
+    tokio::time::sleep(Duration::from_micros(250 * u64::try_from(turns).unwrap_or(0))).await;
+    begun.await
 }
 
 /// Everything that a change could have touched, to see that it touched nothing.

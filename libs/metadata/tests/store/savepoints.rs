@@ -245,16 +245,12 @@ async fn using_and_deleting_do_not_both_happen(subject: &Subject) {
     let store = &*subject.store;
     let (run, _) = with_epochs(store, "a").await;
     let (mut used, mut deleted) = (0, 0);
-    for round in 0..40u64 {
+    for round in 0..40 {
         let savepoint = completed(&savepoint(&run, &format!("{round}")), 5);
         create(store, &savepoint).await.unwrap();
-        let wait = std::time::Duration::from_micros(round * 50);
         let (taken, gone) = tokio::join!(
-            async {
-                tokio::time::sleep(wait).await;
-                store.use_savepoint(savepoint.savepoint_id, run.run_id).await
-            },
-            delete(store, &savepoint)
+            later(round - 20, store.use_savepoint(savepoint.savepoint_id, run.run_id)),
+            later(20 - round, delete(store, &savepoint))
         );
         match (taken, gone) {
             (Ok(()), Err(MetadataError::InUse { .. })) => used += 1,
@@ -263,6 +259,7 @@ async fn using_and_deleting_do_not_both_happen(subject: &Subject) {
         }
     }
     eprintln!("{used} were used, {deleted} deleted");
+    assert!(used > 0 && deleted > 0, "one always came first: {used} were used, {deleted} deleted");
 }
 
 async fn what_a_savepoint_is_taken_of_is_not_retired(subject: &Subject) {
