@@ -79,8 +79,8 @@ async fn numbers_are_reserved_once(subject: &Subject) {
     assert_eq!(store.reserve_epochs(first.run_id, 1, term, 100).await.unwrap(), 1);
     assert_eq!(store.reserve_epochs(first.run_id, 1, term, 1).await.unwrap(), 101);
     assert_eq!(store.reserve_epochs(first.run_id, 1, term, 5).await.unwrap(), 102);
-    // Within what is reserved already nothing more is.
-    store.decide_epoch(&EpochDecision { reserve: 3, ..decision(&first, term, 103, None) }).await.unwrap();
+    // What is reserved already stays so.
+    store.decide_epoch(&EpochDecision { reserve: 1, ..decision(&first, term, 103, None) }).await.unwrap();
     assert_eq!(store.reserve_epochs(first.run_id, 1, term, 1).await.unwrap(), 107);
     store.decide_epoch(&EpochDecision { reserve: 20, ..decision(&first, term, 110, Some(103)) }).await.unwrap();
     end(store, &first).await;
