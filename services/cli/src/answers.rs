@@ -19,14 +19,14 @@ pub fn validate(arguments: &ValidateArguments) -> Exit {
         if arguments.output == Answer::Text {
             roots.warn();
         }
-        script.check(&roots).map(|()| script)
+        script.check_anywhere(&roots).map(|notes| (script, notes))
     });
     match (read, arguments.output) {
-        (Ok(script), Answer::Text) => {
-            problems::show(&script.warnings(), Severity::Warning, &script.source);
+        (Ok((script, notes)), Answer::Text) => {
+            problems::show(&[script.warnings(), notes].concat(), Severity::Warning, &script.source);
             answer(validation(&script).as_bytes())
         }
-        (Ok(script), Answer::Json) => answer_json(&valid(&script), Exit::Done),
+        (Ok((script, notes)), Answer::Json) => answer_json(&valid(&script, &notes), Exit::Done),
         (Err(Refused::Nothing { .. }), Answer::Json) => {
             answer_json(&json!({"valid": true, "bounded": true, "operators": [], "warnings": []}), Exit::Done)
         }
@@ -101,7 +101,7 @@ fn operators(script: &Script) -> impl Iterator<Item = (&Node, Option<&Facts>)> {
     })
 }
 
-fn valid(script: &Script) -> Value {
+fn valid(script: &Script, notes: &[Problem]) -> Value {
     let operator = |(node, facts): (&Node, Option<&Facts>)| {
         let mut operator = json!({"id": node.id, "type": node.operator.type_name(), "inputs": node.inputs});
         if let (Some(facts), Some(object)) = (facts, operator.as_object_mut()) {
@@ -122,7 +122,7 @@ fn valid(script: &Script) -> Value {
         operator
     };
     let hidden = |problem: &Problem| script.source.secrets.hidden(problem);
-    let warnings: Vec<Problem> = script.warnings().iter().map(hidden).collect();
+    let warnings: Vec<Problem> = script.warnings().iter().chain(notes).map(hidden).collect();
     json!({
         "valid": true,
         "bounded": script.analysis.bounded,

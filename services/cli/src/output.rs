@@ -2,6 +2,8 @@
 
 use std::io::{self, IsTerminal, Write};
 
+use comfy_table::{ContentArrangement, Table, presets};
+
 use crate::Exit;
 
 /// Writes to stdout, all of it.
@@ -66,6 +68,33 @@ pub fn unwritable(error: &io::Error) -> Exit {
 /// Says something on stderr. If that is impossible, the exit code has to do.
 pub fn say(text: &str) {
     let _ = io::stderr().lock().write_all(text.as_bytes());
+}
+
+/// Columns and lines of the terminal at stdout. One that says 0 was never told its size, and is taken to be as terminals once were.
+pub fn terminal_size() -> Option<(usize, usize)> {
+    let or = |given: u16, otherwise: usize| if given == 0 { otherwise } else { given.into() };
+    own_size().map(|(columns, lines)| (or(columns, 80), or(lines, 24)))
+}
+
+/// Columns and lines as the terminal at stdout says them.
+pub fn own_size() -> Option<(u16, u16)> {
+    // SAFETY: winsize is plain data, and the call fills all of it or fails.
+    let mut size: libc::winsize = unsafe { std::mem::zeroed() };
+    // SAFETY: the pointer is of a local value of the type that the request wants.
+    let got = unsafe { libc::ioctl(libc::STDOUT_FILENO, libc::TIOCGWINSZ, &raw mut size) };
+    (got == 0).then_some((size.ws_col, size.ws_row))
+}
+
+/// An empty table; `terminal`: it is to fit into the width of the terminal at stdout.
+pub fn table(terminal: bool) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::UTF8_FULL_CONDENSED);
+    let arrangement = if terminal { ContentArrangement::Dynamic } else { ContentArrangement::Disabled };
+    table.set_content_arrangement(arrangement);
+    if let (true, Some((columns, _))) = (terminal, terminal_size()) {
+        table.set_width(u16::try_from(columns).unwrap_or(u16::MAX));
+    }
+    table
 }
 
 /// Whether stderr shows colours.

@@ -87,8 +87,20 @@ impl Script {
         self.analysis.warnings.iter().map(|warning| self.placed(warning)).chain(self.notes.iter().cloned()).collect()
     }
 
-    /// Whether its sources and sinks can be used, as far as that can be told without reading or writing.
+    /// Whether its sources and sinks can be used by a run in this process, as far as that can be told without reading or writing.
     pub fn check(&self, roots: &Roots) -> Result<(), Refused> {
+        let problems = self.wrong(roots);
+        if problems.is_empty() { Ok(()) } else { Err(Refused::Wrong { problems, source: self.source.clone() }) }
+    }
+
+    /// The same for a run here or of a server: what only a server can do is a warning.
+    pub fn check_anywhere(&self, roots: &Roots) -> Result<Vec<Problem>, Refused> {
+        let (warnings, problems): (Vec<_>, Vec<_>) =
+            self.wrong(roots).into_iter().partition(|problem| problem.code == "views_not_served");
+        if problems.is_empty() { Ok(warnings) } else { Err(Refused::Wrong { problems, source: self.source.clone() }) }
+    }
+
+    fn wrong(&self, roots: &Roots) -> Vec<Problem> {
         let wrong = Registry::new(AllowedRoots::new(&roots.directories)).check(&self.plan);
         let problem = |error: RunError| {
             let problem = Problem { hint: error.hint, ..Problem::new(error.code, error.message) };
@@ -101,8 +113,7 @@ impl Script {
                 },
             }
         };
-        let problems: Vec<Problem> = wrong.into_iter().map(problem).collect();
-        if problems.is_empty() { Ok(()) } else { Err(Refused::Wrong { problems, source: self.source.clone() }) }
+        wrong.into_iter().map(problem).collect()
     }
 
     /// Where an operator stands in the script.

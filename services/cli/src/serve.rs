@@ -67,10 +67,19 @@ async fn to_its_end(config: Config) -> Exit {
         }
     });
     let ready = |address| drop(output::write(format!("listening on http://{address}\n").as_bytes()));
+    let place = match &config.database {
+        Some(_) => "--database".to_string(),
+        None => format!("--data {}", config.data.display()),
+    };
     match server::serve(config, stopped, ready).await {
         Ok(()) => Exit::Done,
         Err(error) => {
             say(&format!("error: {error}\n"));
+            if matches!(error, StartError::Open { .. }) {
+                say(&format!(
+                    "  = help: without a server a key is made by: highwater keys create NAME --role admin {place}\n"
+                ));
+            }
             exit(&error)
         }
     }

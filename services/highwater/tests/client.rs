@@ -224,6 +224,11 @@ fn a_job_is_submitted_followed_and_read() {
         "┌──────┬───────┐\n│ item ┆ total │\n╞══════╪═══════╡\n│ A    ┆     7 │\n│ B    ┆     3 │\n│ C    ┆     1 │\n└──────┴───────┘\n"
     );
     assert!(view.err.starts_with("3 rows, version run_") && view.err.contains("-v1, durable, "), "{view:#?}");
+    for (limit, more) in [(3, false), (2, true)] {
+        let limited = server.ask(&format!("view totals --limit {limit}")).with(0);
+        assert!(limited.err.starts_with(&format!("{limit} rows, ")), "{limited:#?}");
+        assert_eq!(limited.err.contains("more"), more, "{limited:#?}");
+    }
     let view = server.ask("view totals -o csv --columns total,item --order-by \"total desc\" --limit 2").with(0);
     assert_eq!((view.out.as_str(), view.err.as_str()), ("total,item\n7,A\n3,B\n", ""));
     let view = server.ask("view totals -o json --filter \"total < 3\" --durable").with(0);
@@ -250,6 +255,8 @@ fn a_job_is_submitted_followed_and_read() {
         (format!("runs get {run}"), "state         finished\n"),
         ("runs get totals --wait".to_string(), "watermark     end of input\n"),
         ("runs list --job totals --state finished -o csv".to_string(), ",totals,1,finished,4,3,end of input,"),
+        ("runs --job totals --limit 1 -o csv".to_string(), ",totals,1,finished,4,3,end of input,"),
+        ("jobs --label team=a --limit 1 -o csv".to_string(), "totals,finished,1,"),
         (
             "runs graph totals -o csv".to_string(),
             "stage,operator,inputs,subtasks,rows in,rows out,rows/s,busy,waiting,watermark,state\n0-",
@@ -267,6 +274,47 @@ fn a_job_is_submitted_followed_and_read() {
         let answer = server.ask(&line).with(0);
         assert!(answer.out.contains(expected), "{line}: {answer:#?}");
     }
+    let metrics = server.ask("runs metrics totals --step 10s").with(0);
+    assert!(metrics.err.contains("it has ended") && metrics.err.contains("every 10 seconds\n"), "{metrics:#?}");
+
+    // Who waits for the end gets the end.
+    let again = server.file("again.sql", &TOTALS.replace("totals", "again"));
+    for line in ["start totals --wait -o json".to_string(), format!("submit {again} --wait -o json")] {
+        let ended = server.ask(&line).with(0).json();
+        let run = ended[0].get("run").unwrap_or(&ended[0]);
+        assert_eq!(
+            (ended.len(), &run["state"], &run["progress"]["rows_in"]),
+            (1, &"finished".into(), &4.into()),
+            "{line}"
+        );
+    }
+}
+
+#[test]
+fn a_run_that_has_read_nothing_is_drained_and_shows_nothing() {
+    let server = Server::start();
+    let script = "CREATE TABLE far (n BIGINT) WITH ('connector' = 'kafka', 'properties.bootstrap.servers' = '127.0.0.1:1', \
+                  'topic' = 't', 'format' = 'json', 'startup.timeout' = '5min');\n\
+                  CREATE TABLE near (n BIGINT) WITH ('connector' = 'view');\nINSERT INTO near SELECT n FROM far;\n";
+    let file = server.file("waits.sql", script);
+    server.ask(&format!("submit {file}")).with(0);
+    let waits = |ended: &Ended| ended.json()[0]["waiting_for"].is_string();
+    server.wait_for("it says what it waits for", "runs get waits -o json", waits);
+    assert!(!server.ask("view near").with(3).err.contains("cancelled"));
+    let active = server.ask("jobs delete waits --yes").with(4);
+    assert!(active.err.contains("= help: wait for its end, or stop it: `highwater stop run_"), "{active:#?}");
+
+    let drained = server.ask("stop waits --drain --wait").with(0);
+    assert!(drained.out.contains("state      succeeded\nprogress   nothing had been read: "), "{drained:#?}");
+    assert_eq!(server.ask("runs get waits -o json").json()[0]["state"], "cancelled");
+    let view = server.ask("view near").with(3);
+    let why =
+        "of job 'waits' became cancelled before it published\n  = help: start another run: `highwater start waits`";
+    assert!(view.err.contains("error[no_rows_yet]") && view.err.contains(why), "{view:#?}");
+    let fails = TOTALS.replace("SUM(price)", "SUM(10 / (price - 3))");
+    server.ask(&format!("submit {} --wait", server.file("fails.sql", &fails))).with(1);
+    let view = server.ask("view totals").with(3);
+    assert!(view.err.contains("of job 'fails' became failed (") && view.err.contains("division by zero"), "{view:#?}");
 }
 
 #[test]
@@ -314,7 +362,8 @@ fn a_live_job_is_watched_stopped_and_started_again() {
     let rows = |ended: &Ended| ended.code == Some(0) && ended.out.lines().count() > 1;
     server.wait_for("rows of a running job", "view seen -o csv --latest --limit 5", rows);
     let latest = server.ask("view seen --limit 1").with(0);
-    assert!(latest.err.contains("of a running job") && latest.err.contains("there may be more"), "{latest:#?}");
+    assert!(latest.err.contains("1 row, ") && latest.err.contains("of a running job"), "{latest:#?}");
+    assert!(latest.err.contains("; there are more: see --limit"), "{latest:#?}");
     assert!(server.ask("view seen --durable").with(3).err.contains("error[no_rows_yet]"));
     let top = server.ask("top -o csv").with(0).out;
     let cells: Vec<&str> = top.lines().nth(1).unwrap().split(',').collect();
@@ -372,6 +421,11 @@ fn what_is_wrong_is_said_and_has_its_exit_code() {
         ("jobs list --state odd", 2, "expected one of"),
         ("submit - --name x", 2, ""),
         ("stop x --now --drain", 2, "cannot be used with"),
+        ("runs --limit 1 get x", 2, "highwater runs list ..."),
+        ("jobs -q x get y", 2, "highwater jobs list ..."),
+        ("submit nothing.sql --memory-bytes 100MX", 2, "write bytes, or 512MiB"),
+        ("submit nothing.sql --memory-bytes 1MB", 2, "32MiB"),
+        ("submit nothing.sql --memory-bytes 100MB", 2, "cannot read nothing.sql"),
         ("whoami --server http://127.0.0.1:1", 5, "error[unreachable]: cannot reach http://127.0.0.1:1"),
         ("whoami --server ftp://a", 2, "is no address of a server"),
     ] {
@@ -440,6 +494,7 @@ fn keys_are_made_before_the_server_and_never_echoed() {
     }
     let taken = ended(highwater(&format!("keys create root --role viewer --data {data}")).spawn().unwrap());
     assert_eq!((taken.code, taken.out.as_str()), (Some(4), ""), "{taken:#?}");
+    assert!(taken.err.contains("there is a key named 'root': key_"), "{taken:#?}");
     let key = made.out.trim().to_string();
     let mut server = Server::over(folder, Some(key.clone()));
     assert_eq!(server.ask("whoami -o csv").with(0).out.lines().nth(1).unwrap().split(',').nth(1), Some("admin"));
@@ -450,6 +505,7 @@ fn keys_are_made_before_the_server_and_never_echoed() {
     server.key = None;
     let nobody = server.ask("jobs").with(5);
     assert!(nobody.err.contains("error[unauthenticated]") && nobody.err.contains("set HIGHWATER_KEY"), "{nobody:#?}");
+    assert!(nobody.err.contains("highwater keys create NAME --role admin --data DIR"), "{nobody:#?}");
     server.ask("jobs --key hw_canary-of-a-wrong-key").with(5);
     assert!(server.ask("jobs --key \"canary wrong\"").with(2).err.contains("the API key has characters"));
     server.key = Some(secret.clone());
@@ -460,6 +516,9 @@ fn keys_are_made_before_the_server_and_never_echoed() {
     server.key = Some(key.clone());
     let listed = server.ask("keys list -o csv").with(0).out;
     assert!(listed.contains(",root,admin,") && listed.contains(",eyes,viewer,"), "{listed}");
+    let root = listed.lines().find(|line| line.contains(",root,")).and_then(|line| line.split(',').next()).unwrap();
+    let last = server.ask(&format!("keys revoke {root} --yes")).with(4);
+    assert!(last.err.contains("error[last_admin_key]") && last.err.contains("another admin key first"), "{last:#?}");
     let id = viewer["id"].as_str().unwrap();
     server.ask(&format!("keys revoke {id}")).with(2);
     server.ask(&format!("keys revoke {id} --yes")).with(0);
@@ -535,9 +594,14 @@ impl Terminal {
     }
 
     /// With other streams than the terminal.
-    fn but(mut command: Command, streams: impl FnOnce(&mut Command) -> &mut Command) -> Terminal {
+    fn but(command: Command, streams: impl FnOnce(&mut Command) -> &mut Command) -> Terminal {
+        Terminal::of(command, (40, 160), streams)
+    }
+
+    /// With as many rows and columns.
+    fn of(mut command: Command, size: (u16, u16), streams: impl FnOnce(&mut Command) -> &mut Command) -> Terminal {
         let (mut master, mut slave) = (0, 0);
-        let size = libc::winsize { ws_row: 40, ws_col: 160, ws_xpixel: 0, ws_ypixel: 0 };
+        let size = libc::winsize { ws_row: size.0, ws_col: size.1, ws_xpixel: 0, ws_ypixel: 0 };
         // SAFETY: both descriptors are of local variables, the size is a local value; the name and modes are left out.
         let opened = unsafe {
             libc::openpty(&raw mut master, &raw mut slave, std::ptr::null_mut(), std::ptr::null(), &raw const size)
@@ -668,6 +732,15 @@ fn the_shell_reads_completes_and_remembers() {
     );
     assert_eq!(mode & 0o077, 0, "for its user only");
 
+    // Half a statement is left, too.
+    for typed in ["exit\r", "QUIT;\r", "SELECT 1\r\\q\r"] {
+        let mut leaves = shell();
+        leaves.shows("> ");
+        leaves.types(typed);
+        leaves.ends(0);
+    }
+    std::fs::write(state.join("highwater/sql_history"), "\\q\n").unwrap();
+
     let mut again = shell();
     again.shows("> ");
     again.types("\x1b[A");
@@ -676,6 +749,30 @@ fn the_shell_reads_completes_and_remembers() {
     again.shows("> ");
     again.types("\x04");
     again.ends(0);
+}
+
+#[test]
+fn a_terminal_that_does_not_know_its_size_has_80_columns() {
+    let server = Server::start();
+    let totals = server.file("totals.sql", TOTALS);
+    server.ask(&format!("submit {totals} --wait")).with(0);
+    let sized = |line: &str| {
+        let mut command = server.command(line);
+        command.env("XDG_STATE_HOME", server.folder.path().join("state"));
+        Terminal::of(command, (0, 0), |command| command)
+    };
+    let terminal = sized("view totals");
+    terminal.shows("│ item ┆ total │");
+    terminal.ends(0);
+    let terminal = sized("views");
+    terminal.shows("│ totals ┆ totals ┆ item ┆ item, total │");
+    terminal.ends(0);
+    let mut shell = sized("sql");
+    shell.shows("> ");
+    shell.types("SELECT item, total FROM totals WHERE total = 7;\r");
+    shell.shows("│ A    ┆     7 │");
+    shell.types("\\q\r");
+    shell.ends(0);
 }
 
 /// A server that listens and does not answer, until this is dropped.

@@ -216,6 +216,22 @@ fn a_valid_script_is_described() {
 }
 
 #[test]
+fn what_only_a_server_can_do_is_valid_and_does_not_run_here() {
+    let script =
+        TEN.replace("SELECT a", "CREATE TABLE v (a BIGINT) WITH ('connector' = 'view');\nINSERT INTO v SELECT a");
+    let folder = folder(&[("view.sql", &script)]);
+    let (code, stdout, stderr) = finished(folder.path(), "validate view.sql");
+    assert!(code == Some(0) && stdout.starts_with("view.sql is valid"), "{stdout}{stderr}");
+    assert!(stderr.contains("warning[views_not_served]") && stderr.contains("highwater serve"), "{stderr}");
+    let (code, stdout, _) = finished(folder.path(), "validate view.sql -o json");
+    let answer: Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!((code, &answer["valid"]), (Some(0), &true.into()));
+    assert_eq!(answer["warnings"][0]["code"], "views_not_served", "{stdout}");
+    let (code, _, stderr) = finished(folder.path(), "run view.sql");
+    assert!(code == Some(2) && stderr.contains("error[views_not_served]"), "{stderr}");
+}
+
+#[test]
 fn files_outside_of_the_allowed_directories_are_refused() {
     // Not below the directory for temporary files, which is allowed.
     let outside = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();

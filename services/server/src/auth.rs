@@ -2,6 +2,7 @@
 //!
 //! A key is `hw_` and 256 random bits; the store has its sha256 only. While there is no key, a server on a loopback address takes every
 //! request as `local`, an admin, if it names a loopback host and comes from no page of another: a browser on the same machine is no way in.
+//! The pages about the API hold nothing of what is stored, and are shown to everyone.
 
 use std::collections::HashMap;
 use std::sync::RwLock;
@@ -143,6 +144,7 @@ pub async fn identify(State(app): State<App>, mut request: Request, next: Next) 
         request_id: request.extensions().get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default(),
         key: bearer(request.headers()).map(str::to_string),
         host: host(&request),
+        page: is_open_page(request.uri().path()),
         origin: request.headers().get(header::ORIGIN).map(|origin| String::from_utf8_lossy(origin.as_bytes()).into()),
     };
     let guesses = asked.key.is_some();
@@ -174,12 +176,17 @@ struct Asked {
     request_id: String,
     key: Option<String>,
     host: String,
+    /// It is for a page that everyone may see.
+    page: bool,
     /// Of the page that asks, if a browser does.
     origin: Option<String>,
 }
 
 async fn caller(app: &App, asked: Asked) -> ApiResult<Caller> {
     let request_id = asked.request_id;
+    if asked.page {
+        return Ok(Caller { principal: "anyone".into(), role: Role::Viewer, request_id });
+    }
     match asked.key {
         Some(key) => {
             let hash = Sha256::digest(key.as_bytes()).to_vec();
@@ -206,7 +213,16 @@ async fn caller(app: &App, asked: Asked) -> ApiResult<Caller> {
 }
 
 fn unauthenticated(detail: &str) -> ApiError {
-    ApiError::new("unauthenticated", detail).header(header::WWW_AUTHENTICATE, "Bearer")
+    ApiError::new("unauthenticated", detail).hint(KEY_HINT).header(header::WWW_AUTHENTICATE, "Bearer")
+}
+
+const KEY_HINT: &str = "send the header `Authorization: Bearer KEY`; an admin makes keys with `highwater keys create NAME --role ROLE`, and \
+                        whoever has none makes one on the machine of the server, while it is stopped: \
+                        `highwater keys create NAME --role admin --data DIR`";
+
+/// The document of the API, and the pages about it and its errors.
+fn is_open_page(path: &str) -> bool {
+    matches!(path, "/docs" | "/openapi.json") || path.starts_with("/docs/problems/")
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {

@@ -17,7 +17,7 @@ pub const KINDS: &[Kind] = &[
     ("too_deep", 400, "The body is nested too deeply", "At most 64 levels are read."),
     ("invalid_id", 400, "The identifier has another form", "Identifiers are a prefix and 32 hexadecimal digits, as the API has given them; jobs are also known by name."),
     ("invalid_cursor", 400, "The page token cannot be used", "Give the token of the page before, with the same filters, unchanged; or begin without one."),
-    ("unauthenticated", 401, "An API key is needed", "Send `authorization: Bearer KEY`. Keys are made with `highwater keys create`."),
+    ("unauthenticated", 401, "An API key is needed", "Send the header `Authorization: Bearer KEY`. An admin makes keys with `highwater keys create NAME --role ROLE`; whoever has none makes one on the machine of the server, while it is stopped: `highwater keys create NAME --role admin --data DIR`."),
     ("forbidden", 403, "The key does not allow it", "Ask for a key with the role that the detail names."),
     ("host_not_allowed", 403, "The host of the request is not this server's", "Without keys the server answers only to requests for a loopback name: a page in a browser cannot reach it by a name of its own."),
     ("location_not_allowed", 403, "The location is not allowed", "Tables may use files below the directories that the server was started with (`--allow-root`)."),
@@ -30,7 +30,7 @@ pub const KINDS: &[Kind] = &[
     ("connection_not_found", 404, "There is no such connection", "List the connections: `GET /api/v1/connections`."),
     ("table_not_found", 404, "There is no such table", "List the tables: `GET /api/v1/tables`."),
     ("key_not_found", 404, "There is no such key", "List the keys: `GET /api/v1/keys`."),
-    ("no_rows_yet", 404, "The view has no rows to show yet", "Its first run has published nothing so far: ask again, or for the latest epoch with `consistency=latest`."),
+    ("no_rows_yet", 404, "The view has no rows to show yet", "While its first run goes on: ask again, or for the latest epoch with `consistency=latest`. A run that was cancelled or has failed publishes nothing more: start another one."),
     ("method_not_allowed", 405, "The method is not allowed here", "The header `allow` lists those that are."),
     ("not_acceptable", 406, "None of the accepted media types can be given", "The detail lists those that can."),
     ("request_timeout", 408, "The request took too long to arrive", "Send the whole request without stopping."),
@@ -38,6 +38,7 @@ pub const KINDS: &[Kind] = &[
     ("run_active", 409, "The job has an active run", "Wait for its end or stop it: `POST /api/v1/runs/{run}/stop`."),
     ("invalid_state", 409, "The state does not allow it", "The detail names the state and what is possible in it."),
     ("in_use", 409, "It is in use", "Remove what uses it first."),
+    ("last_admin_key", 409, "The last admin key stays", "Without it nobody could make keys any more. Create another admin key first, or revoke it on the machine of the server, while it is stopped: `highwater keys revoke KEY --data DIR`."),
     ("sink_conflict", 409, "Another job writes there", "Two jobs cannot write one output: change one of them."),
     ("request_in_flight", 409, "The same request is being answered", "Wait for the first one, then ask again with the same key."),
     ("precondition_failed", 412, "It was changed in the meantime", "Read it again and decide anew; `if-match` takes its new ETag."),
@@ -182,6 +183,7 @@ impl From<MetadataError> for ApiError {
                     "job" | "view" => api::IdKind::Job.text(id),
                     "connection" => api::IdKind::Connection.text(id),
                     "table" => api::IdKind::Table.text(id),
+                    "key" => api::IdKind::Key.text(id),
                     _ => id.to_string(),
                 };
                 let detail = match kind {

@@ -18,11 +18,10 @@ use crate::s3;
 
 /// What each operation needs. One that is not in here fails the test: whoever adds an operation decides it.
 const NEEDS: &[(&str, &[&str])] = &[
-    ("nothing", &["livez", "readyz"]),
+    ("nothing", &["docs", "livez", "openapi", "problem_page", "readyz"]),
     (
         "viewer",
         &[
-            "docs",
             "get_connection",
             "get_job",
             "get_operation",
@@ -45,8 +44,6 @@ const NEEDS: &[(&str, &[&str])] = &[
             "list_tables",
             "list_views",
             "metrics",
-            "openapi",
-            "problem_page",
             "validate_graph",
             "version",
             "whoami",
@@ -183,6 +180,48 @@ fn a_key_counts_until_it_is_revoked_or_expires() {
         json!({"name": "n", "role": "viewer", "expires_at": "tomorrow"}),
     ] {
         server.post("/api/v1/keys", &wrong).refused(422, "validation_failed");
+    }
+}
+
+#[test]
+fn the_last_admin_key_stays_until_there_is_another() {
+    let (server, keys) = guarded();
+    let id = |key: &str| server.get("/api/v1/whoami").key(key).expect(200).json()["principal"].clone();
+    let path = |id: &Value| format!("/api/v1/keys/{}", id.as_str().unwrap());
+    let last = path(&id(&keys["admin"]));
+    let problem = server.delete(&last).refused(409, "last_admin_key");
+    let hint = problem["hint"].as_str().unwrap();
+    assert!(hint.contains("create another admin key first") && hint.contains("--data DIR"), "{problem}");
+    let other = create_key(&server, "admin");
+    // Of two that revoke each other at once, one stays.
+    let other_secret = other["secret"].as_str().unwrap();
+    let statuses = std::thread::scope(|scope| {
+        let one = scope.spawn(|| server.delete(&last).key(other_secret).send().status);
+        let two = scope.spawn(|| server.delete(&path(&other["id"])).key(&keys["admin"]).send().status);
+        let mut statuses = [one.join().unwrap(), two.join().unwrap()];
+        statuses.sort_unstable();
+        statuses
+    });
+    // Who is revoked first may not even be let in.
+    assert!(statuses[0] == 200 && [401, 409].contains(&statuses[1]), "{statuses:?}");
+    let still = [&keys["admin"], other_secret]
+        .iter()
+        .filter(|key| server.get("/api/v1/keys").key(key).send().status == 200)
+        .count();
+    assert_eq!(still, 1);
+}
+
+#[test]
+fn pages_about_the_api_need_no_key_and_others_say_how_it_is_sent() {
+    let (mut server, _) = guarded();
+    server.use_key(None);
+    for path in ["/docs", "/docs/problems/unauthenticated", "/openapi.json"] {
+        server.get(path).expect(200);
+    }
+    server.get("/docs/problems/none").refused(404, "not_found");
+    for path in ["/version", "/metrics", "/docs/", "/docsx", "/api/v1/jobs"] {
+        let hint = server.get(path).refused(401, "unauthenticated")["hint"].clone();
+        assert!(hint.as_str().unwrap().contains("`Authorization: Bearer KEY`"), "{path}: {hint}");
     }
 }
 
@@ -462,6 +501,8 @@ fn a_server_that_others_can_reach_needs_a_key() {
     let finished = program::finish(&mut command, Duration::from_secs(60));
     assert_eq!(finished.code, Some(2), "{}", finished.report());
     assert!(finished.stderr.contains("API key") && finished.stderr.contains("keys create"), "{}", finished.report());
+    let help = format!("--role admin --data {}", folder.path().join("data").display());
+    assert!(finished.stderr.contains(&help), "{}", finished.report());
     assert!(finished.stdout.is_empty(), "it never listened");
 }
 

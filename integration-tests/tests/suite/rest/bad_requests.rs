@@ -48,6 +48,21 @@ fn a_body_that_cannot_be_read_is_told_where(#[case] body: Vec<u8>, #[case] code:
     alive(&server);
 }
 
+#[test]
+fn a_body_that_is_needed_is_asked_for() {
+    let server = shared();
+    let post = |path: &str| server.request(reqwest::Method::POST, path);
+    for (path, needed) in [("/api/v1/jobs", "CreateJob"), ("/api/v1/graphs/validate", "ValidateGraph")] {
+        let problem = post(path).refused(400, "malformed_json");
+        assert_eq!(problem["detail"], format!("the request has no body; it needs a {needed} as JSON"));
+        assert!(problem["hint"].as_str().unwrap().contains("content-type: application/json"), "{problem}");
+    }
+    // What takes none does not miss it.
+    post("/api/v1/connections/none/test").refused(404, "connection_not_found");
+    let problem = server.post("/api/v1/jobs", &json!([])).refused(422, "validation_failed");
+    assert_eq!(problem["detail"], "the body: [] is not of type object");
+}
+
 #[rstest]
 #[case::unknown_field(json!({"name": "n", "sql": "SELECT 1", "paralelism": 2}), "/paralelism", "unknown_field", "did you mean parallelism?")]
 #[case::unknown_field_below(json!({"name": "n", "sql": "SELECT 1", "limits": {"memory_byte": 1}}), "/limits/memory_byte", "unknown_field", "did you mean memory_bytes?")]

@@ -16,7 +16,7 @@ use std::sync::Mutex;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use comfy_table::{CellAlignment, Table};
 use connectors::PrintedRows;
 use engine::plan::{Plan, StageKind};
 use graph::SinkConnector;
@@ -221,10 +221,7 @@ impl Showing {
 }
 
 fn table(schema: &SchemaRef, batches: &[RecordBatch], terminal: bool) -> Table {
-    let mut table = Table::new();
-    table.load_preset(presets::UTF8_FULL_CONDENSED);
-    let arrangement = if terminal { ContentArrangement::Dynamic } else { ContentArrangement::Disabled };
-    table.set_content_arrangement(arrangement);
+    let mut table = crate::output::table(terminal);
     table.set_header(schema.fields().iter().map(|field| visible(field.name())));
     for batch in batches {
         for row in 0..batch.num_rows() {

@@ -39,6 +39,14 @@ pub enum Form {
     Name,
 }
 
+impl Form {
+    /// Whether what is followed is printed once it has ended. A person sees at once what was made, and its end on stderr; a name does not
+    /// change.
+    pub fn shows_the_end(self) -> bool {
+        matches!(self, Form::Json | Form::Csv)
+    }
+}
+
 #[derive(Debug, Args)]
 pub struct SubmitArguments {
     /// A SQL script, or a graph (a name that ends with .json); `-` reads either from stdin.
@@ -53,8 +61,8 @@ pub struct SubmitArguments {
     /// Processes of each run.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=64))]
     pub processes: Option<u64>,
-    /// Resident bytes of each process; a run that needs more fails.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(33_554_432..))]
+    /// Resident bytes of each process: 512MiB, 2GiB; at least 32MiB. A run that needs more fails.
+    #[arg(long, value_name = "SIZE", value_parser = memory_bytes)]
     pub memory_bytes: Option<u64>,
     /// A setting of the job, or an option of a table as tables.NAME.OPTION=VALUE. Repeatable.
     ///
@@ -87,28 +95,34 @@ pub struct JobsArguments {
     #[command(subcommand)]
     pub verb: Option<JobsVerb>,
     #[command(flatten)]
+    pub list: JobsListArguments,
+    #[command(flatten)]
     pub form: FormArguments,
     #[command(flatten)]
     pub server: ServerArguments,
 }
 
+/// Which jobs are listed, by `jobs list` and by `jobs` alone.
+#[derive(Debug, Default, PartialEq, Args)]
+pub struct JobsListArguments {
+    /// Only jobs in this state. Repeatable.
+    #[arg(long, value_name = "STATE", value_parser = named::<api::JobState>)]
+    pub state: Vec<api::JobState>,
+    /// Only jobs with this label. Repeatable.
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub label: Vec<String>,
+    /// Only jobs with this in their names.
+    #[arg(short, value_name = "TEXT")]
+    pub q: Option<String>,
+    /// At most so many. [default: 100]
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
+}
+
 #[derive(Debug, Subcommand)]
 pub enum JobsVerb {
     /// List jobs, newest first. This is what `jobs` alone does.
-    List {
-        /// Only jobs in this state. Repeatable.
-        #[arg(long, value_name = "STATE", value_parser = named::<api::JobState>)]
-        state: Vec<api::JobState>,
-        /// Only jobs with this label. Repeatable.
-        #[arg(long, value_name = "NAME=VALUE")]
-        label: Vec<String>,
-        /// Only jobs with this in their names.
-        #[arg(short, value_name = "TEXT")]
-        q: Option<String>,
-        /// At most so many.
-        #[arg(long, value_name = "N", default_value_t = 100)]
-        limit: usize,
-    },
+    List(JobsListArguments),
     /// Show a job and what it computes.
     Get {
         /// Id or name.
@@ -135,25 +149,31 @@ pub struct RunsArguments {
     #[command(subcommand)]
     pub verb: Option<RunsVerb>,
     #[command(flatten)]
+    pub list: RunsListArguments,
+    #[command(flatten)]
     pub form: FormArguments,
     #[command(flatten)]
     pub server: ServerArguments,
 }
 
+/// Which runs are listed, by `runs list` and by `runs` alone.
+#[derive(Debug, Default, PartialEq, Args)]
+pub struct RunsListArguments {
+    /// Only runs of this job: its id or name.
+    #[arg(long)]
+    pub job: Option<String>,
+    /// Only runs in this state. Repeatable.
+    #[arg(long, value_name = "STATE", value_parser = named::<api::RunState>)]
+    pub state: Vec<api::RunState>,
+    /// At most so many. [default: 100]
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
+}
+
 #[derive(Debug, Subcommand)]
 pub enum RunsVerb {
     /// List runs, newest first. This is what `runs` alone does.
-    List {
-        /// Only runs of this job: its id or name.
-        #[arg(long)]
-        job: Option<String>,
-        /// Only runs in this state. Repeatable.
-        #[arg(long, value_name = "STATE", value_parser = named::<api::RunState>)]
-        state: Vec<api::RunState>,
-        /// At most so many.
-        #[arg(long, value_name = "N", default_value_t = 100)]
-        limit: usize,
-    },
+    List(RunsListArguments),
     /// Show a run. Instead of a run's id the id or name of a job means its newest run; also in the commands below.
     Get {
         run: String,
@@ -418,6 +438,19 @@ pub struct WhoamiArguments {
     pub server: ServerArguments,
 }
 
+/// Bytes of a process, written as sizes in settings are, by their parser.
+fn memory_bytes(text: &str) -> Result<u64, String> {
+    const LEAST: u64 = 32 << 20;
+    let size = serde_json::Map::from_iter([("epoch.max-bytes".to_string(), text.into())]);
+    let bytes = graph::Settings::from_options(size)
+        .map(|settings| settings.epoch_max_bytes)
+        .map_err(|_| "it is not a size: write bytes, or 512MiB, 2GiB (KB, MB and GB mean the same)".to_string())?;
+    match bytes {
+        LEAST.. => Ok(bytes),
+        _ => Err(format!("a process needs 32MiB ({LEAST} bytes) at least")),
+    }
+}
+
 /// A value of an enum by the name that the API gives it.
 fn named<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
     serde_json::from_value(serde_json::Value::from(text)).map_err(|error| {
@@ -425,4 +458,19 @@ fn named<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
         let text = error.to_string();
         text.split_once(", ").map_or(text.clone(), |(_, expected)| expected.replace('`', ""))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_memory_of_a_process_is_a_size() {
+        for (text, bytes) in [("33554432", 32 << 20), ("100MB", 100 << 20), ("64 MiB", 64 << 20), ("2g", 2 << 30)] {
+            assert_eq!(memory_bytes(text), Ok(bytes), "{text}");
+        }
+        for (text, says) in [("1", "32MiB"), ("31MB", "32MiB"), ("100 MX", "write bytes, or 512MiB"), ("", "2GiB")] {
+            assert!(memory_bytes(text).is_err_and(|message| message.contains(says)), "{text}");
+        }
+    }
 }

@@ -154,17 +154,30 @@ fn problem_text(problem: &Problem) -> String {
     if !problem.detail.is_empty() {
         text.push_str(&format!("  {}\n", visible(&problem.detail)));
     }
-    let hint = match problem.code.as_str() {
-        "unauthenticated" => Some("give an API key: set HIGHWATER_KEY; keys are made with `highwater keys create`"),
-        _ => problem.hint.as_deref(),
-    };
-    if let Some(hint) = hint {
-        text.push_str(&format!("  = help: {}\n", visible(hint)));
+    if let Some(hint) = hint(problem) {
+        text.push_str(&format!("  = help: {}\n", visible(&hint)));
     }
     if let Some(request) = &problem.request_id {
         text.push_str(&format!("  = request: {}\n", visible(request)));
     }
     text
+}
+
+/// What to do, as a command where the server names a path of REST.
+fn hint(problem: &Problem) -> Option<String> {
+    match problem.code.as_str() {
+        "unauthenticated" => Some(
+            "set HIGHWATER_KEY to an API key; an admin makes keys with `highwater keys create NAME --role ROLE`, and whoever has none \
+             makes one on the machine of the server, while it is stopped: `highwater keys create NAME --role admin --data DIR`"
+                .into(),
+        ),
+        "run_active" => {
+            let named = problem.detail.split_whitespace().next();
+            let run = named.filter(|word| api::IdKind::Run.parse(word).is_some()).unwrap_or("JOB");
+            Some(format!("wait for its end, or stop it: `highwater stop {run} --wait`"))
+        }
+        _ => problem.hint.clone(),
+    }
 }
 
 /// Shows what is wrong with, or should be known about, a script or graph.
@@ -251,6 +264,16 @@ mod tests {
         }
         let unreachable = client::Error::Unreachable { url: "http://a".into(), cause: "no".into() };
         assert_eq!(exit(&unreachable), Exit::Unreachable);
+    }
+
+    #[test]
+    fn a_run_that_is_in_the_way_is_stopped_with_a_command() {
+        let client::Error::Problem(mut problem) = problem(409, "run_active") else { panic!() };
+        problem.detail = "run_0193456789ab7def8123456789abcdef of the job is running".into();
+        let text = problem_text(&problem);
+        assert!(text.contains("`highwater stop run_0193456789ab7def8123456789abcdef --wait`"), "{text}");
+        problem.detail = "another is active".into();
+        assert!(problem_text(&problem).contains("`highwater stop JOB --wait`"));
     }
 
     #[test]

@@ -2,10 +2,10 @@
 
 use client::{Client, JobQuery};
 
-use super::arguments::{Form, JobsArguments, JobsVerb, SureArguments};
+use super::arguments::{Form, JobsArguments, JobsListArguments, JobsVerb, SureArguments};
 use super::failure::Done;
 use super::listing::{Listing, Row, job_state, labels, left, print_record, right, time};
-use super::{connect, done, sure};
+use super::{connect, done, only_of_list, sure};
 use crate::output::say;
 
 const LIST: usize = 100;
@@ -14,11 +14,9 @@ pub async fn jobs(arguments: &JobsArguments) -> Done {
     let client = connect(&arguments.server)?;
     let form = arguments.form.form;
     match &arguments.verb {
-        None => list(&client, &JobQuery::default(), LIST).await?.print(form),
-        Some(JobsVerb::List { state, label, q, limit }) => {
-            let query = JobQuery { states: state.clone(), labels: label.clone(), q: q.clone() };
-            list(&client, &query, *limit).await?.print(form)
-        }
+        None => listed(&client, &arguments.list).await?.print(form),
+        Some(_) if arguments.list != JobsListArguments::default() => Err(only_of_list("jobs")),
+        Some(JobsVerb::List(which)) => listed(&client, which).await?.print(form),
         Some(JobsVerb::Get { job }) => get(&client, job, form).await,
         Some(JobsVerb::Delete { job, sure: SureArguments { yes } }) => {
             sure(*yes, &format!("deleting job '{job}' with its versions, runs and views"))?;
@@ -27,6 +25,12 @@ pub async fn jobs(arguments: &JobsArguments) -> Done {
             done()
         }
     }
+}
+
+async fn listed(client: &Client, which: &JobsListArguments) -> Result<Listing, super::Failure> {
+    let JobsListArguments { state, label, q, limit } = which;
+    let query = JobQuery { states: state.clone(), labels: label.clone(), q: q.clone() };
+    list(client, &query, limit.unwrap_or(LIST)).await
 }
 
 pub async fn list(client: &Client, query: &JobQuery, limit: usize) -> Result<Listing, super::Failure> {

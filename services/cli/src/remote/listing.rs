@@ -2,7 +2,7 @@
 
 use api::{JobState, RunState};
 use chrono::{DateTime, Utc};
-use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use comfy_table::{CellAlignment, Table};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -74,10 +74,7 @@ impl Listing {
     }
 
     fn table(&self, terminal: bool) -> Table {
-        let mut table = Table::new();
-        table.load_preset(presets::UTF8_FULL_CONDENSED);
-        let arrangement = if terminal { ContentArrangement::Dynamic } else { ContentArrangement::Disabled };
-        table.set_content_arrangement(arrangement);
+        let mut table = output::table(terminal);
         table.set_header(self.columns.iter().map(|(name, _)| *name));
         for row in &self.rows {
             table.add_row(row.cells.iter().map(|cell| visible(cell)));

@@ -110,6 +110,11 @@ async fn run_of(client: &Client, named: &str) -> Result<String, Failure> {
     job.latest_run.ok_or_else(|| Failure::NotThere(format!("job '{}' has no run yet", job.name)))
 }
 
+/// What chooses among all stands before a command for one of them.
+fn only_of_list(of: &str) -> Failure {
+    Failure::Wrong(format!("what {of} are listed stands behind list: highwater {of} list ..."))
+}
+
 /// Asks before something is gone.
 fn sure(yes: bool, what: &str) -> Result<(), Failure> {
     if yes {

@@ -3,13 +3,13 @@
 use api::{OperatorFigures, Run};
 use client::{Client, RunQuery};
 
-use super::arguments::{Form, RunsArguments, RunsVerb};
+use super::arguments::{Form, RunsArguments, RunsListArguments, RunsVerb};
 use super::failure::{Done, Failure, run_failure};
 use super::listing::{
     Listing, Record, Row, bytes, json, left, maybe_time, number, right, run_state, span, time, watermark,
 };
 use super::waiting::{self, Hints};
-use super::{connect, run_of};
+use super::{connect, only_of_list, run_of};
 use crate::output::say;
 
 const LIST: usize = 100;
@@ -18,12 +18,13 @@ pub async fn runs(arguments: &RunsArguments) -> Done {
     let client = connect(&arguments.server)?;
     let form = arguments.form.form;
     let Some(verb) = &arguments.verb else {
-        return list(&client, &RunQuery::default(), LIST).await?.print(form);
+        return listed(&client, &arguments.list).await?.print(form);
     };
+    if arguments.list != RunsListArguments::default() {
+        return Err(only_of_list("runs"));
+    }
     match verb {
-        RunsVerb::List { job, state, limit } => {
-            list(&client, &RunQuery { job: job.clone(), states: state.clone() }, *limit).await?.print(form)
-        }
+        RunsVerb::List(which) => listed(&client, which).await?.print(form),
         RunsVerb::Get { run, wait } => {
             let id = run_of(&client, run).await?;
             let hints = Hints { server: arguments.server.server.clone() };
@@ -39,10 +40,19 @@ pub async fn runs(arguments: &RunsArguments) -> Done {
         RunsVerb::Events { run } => events(&client, &run_of(&client, run).await?).await?.print(form),
         RunsVerb::Logs { run, lines } => logs(&client, &run_of(&client, run).await?, *lines, form).await,
         RunsVerb::Metrics { run, names, window, step } => {
-            let metrics = client.run_metrics(&run_of(&client, run).await?, names, *window, *step).await?;
+            let id = run_of(&client, run).await?;
+            let metrics = client.run_metrics(&id, names, *window, *step).await?;
+            if metrics.series.is_empty() {
+                say(&without_series(&client.run(&id).await?, metrics.step_seconds));
+            }
             metrics_listing(&metrics).print(form)
         }
     }
+}
+
+async fn listed(client: &Client, which: &RunsListArguments) -> Result<Listing, Failure> {
+    let RunsListArguments { job, state, limit } = which;
+    list(client, &RunQuery { job: job.clone(), states: state.clone() }, limit.unwrap_or(LIST)).await
 }
 
 async fn list(client: &Client, query: &RunQuery, limit: usize) -> Result<Listing, Failure> {
@@ -260,6 +270,16 @@ async fn logs(client: &Client, run: &str, lines: u32, form: Form) -> Done {
     }
     let line = |row: &Row| format!("{}\n", crate::output::visible(row.cells.join(" ").trim_start()));
     Ok(crate::output::answer(listing.rows.iter().map(line).collect::<String>().as_bytes()))
+}
+
+/// Why there is no series of a run.
+fn without_series(run: &Run, step_seconds: u64) -> String {
+    let why = match run.ended_at {
+        Some(_) => "series are kept while a run goes on, and it has ended: `highwater runs get` has its last figures",
+        None => "nothing was measured yet",
+    };
+    let steps = if step_seconds == 1 { "a second".to_string() } else { format!("{step_seconds} seconds") };
+    format!("{} has no series: {why}; a point is taken every {steps}\n", run.id)
 }
 
 /// Of every series its newest point, its smallest and its largest; as JSON all points.

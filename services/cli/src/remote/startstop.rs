@@ -14,12 +14,20 @@ pub async fn start(arguments: &StartArguments) -> Done {
     let client = connect(&arguments.server)?;
     let start = StartRun { start_positions_of: arguments.positions_of.clone(), ..StartRun::default() };
     let run = client.start_run(&arguments.job, &start).await?;
-    show_record(&runs::record(&run), arguments.form.form)?;
+    let form = arguments.form.form;
+    let late = arguments.wait && form.shows_the_end();
+    if !late {
+        show_record(&runs::record(&run), form)?;
+    }
     if !arguments.wait {
         return done();
     }
     let hints = Hints { server: arguments.server.server.clone() };
-    Ok(waiting::exit(&waiting::wait(&client, &run.id, &hints).await?))
+    let ended = waiting::wait(&client, &run.id, &hints).await?;
+    if late {
+        show_record(&runs::record(&ended), form)?;
+    }
+    Ok(waiting::exit(&ended))
 }
 
 pub async fn stop(arguments: &StopArguments) -> Done {

@@ -33,13 +33,12 @@ pub async fn submit(arguments: &SubmitArguments) -> Done {
         say(&format!("{}\n", outcome(&applied, &name)));
         return changes(&applied).print(form);
     }
-    let run = match arguments.apply {
+    let (mut record, run) = match arguments.apply {
         false => {
             let job = CreateJob { name, spec, labels, start: !arguments.no_start };
             let created = client.create_job(&job).await.map_err(|error| Failure::about(error, &source))?;
             show_items(&created.warnings, Severity::Warning, Some(&source));
-            show_record(&created_record(&created), form)?;
-            created.run
+            (created_record(&created), created.run)
         }
         true => {
             let spec = ApplyJob { spec, labels };
@@ -48,18 +47,26 @@ pub async fn submit(arguments: &SubmitArguments) -> Done {
             show_items(&applied.warnings, Severity::Warning, Some(&source));
             say(&format!("{}\n", outcome(&applied, &name)));
             let run = if arguments.no_start { None } else { start_applied(&client, &name, &applied).await? };
-            show_record(&applied_record(&applied, run.as_ref(), &name), form)?;
-            run
+            (applied_record(&applied, run.as_ref(), &name), run)
         }
     };
-    match run {
-        Some(run) if arguments.wait => {
-            let hints = Hints { server: arguments.server.server.clone() };
-            let ended = waiting::wait(&client, &run.id, &hints).await?;
-            Ok(waiting::exit(&ended))
-        }
-        _ => done(),
+    let followed = run.filter(|_| arguments.wait);
+    let late = followed.is_some() && form.shows_the_end();
+    if !late {
+        show_record(&record, form)?;
     }
+    let Some(run) = followed else { return done() };
+    let hints = Hints { server: arguments.server.server.clone() };
+    let ended = waiting::wait(&client, &run.id, &hints).await?;
+    if late {
+        record.item["run"] = json(&ended);
+        // The state of a job is that of its run.
+        if let Ok(job) = client.job(&run.job_id).await {
+            record.item["job"] = json(&job);
+        }
+        show_record(&record, form)?;
+    }
+    Ok(waiting::exit(&ended))
 }
 
 /// Starts a run of what was applied; one that is active goes on, and is the one to follow if nothing has changed.

@@ -1,10 +1,10 @@
-//! What needs a terminal: questions, secrets that are not shown, single keys, its size.
+//! What needs a terminal: questions, secrets that are not shown, single keys.
 
 use std::io::{BufRead, IsTerminal, Read, Write};
 use std::os::fd::AsRawFd;
 
 use super::failure::Failure;
-use crate::output::say;
+use crate::output::{self, say};
 
 /// Whether someone can be asked.
 pub fn can_ask() -> bool {
@@ -95,11 +95,10 @@ impl Drop for Mode {
     }
 }
 
-/// Columns and lines of the terminal at stdout.
-pub fn size() -> Option<(usize, usize)> {
-    // SAFETY: winsize is plain data, and the call fills all of it or fails.
-    let mut size: libc::winsize = unsafe { std::mem::zeroed() };
-    // SAFETY: the pointer is of a local value of the type that the request wants.
-    let got = unsafe { libc::ioctl(libc::STDOUT_FILENO, libc::TIOCGWINSZ, &raw mut size) };
-    (got == 0 && size.ws_col > 0 && size.ws_row > 0).then_some((size.ws_col.into(), size.ws_row.into()))
+/// Gives the terminal at stdout the size that it is taken to have, if it has none: the line editor asks for it by itself.
+pub fn have_size() {
+    let (Some((0, _) | (_, 0)), Some((columns, lines))) = (output::own_size(), output::terminal_size()) else { return };
+    let size = libc::winsize { ws_row: lines as u16, ws_col: columns as u16, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: the pointer is of a local value of the type that the request wants. If it fails, lines look worse.
+    unsafe { libc::ioctl(libc::STDOUT_FILENO, libc::TIOCSWINSZ, &raw const size) };
 }

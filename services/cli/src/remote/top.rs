@@ -38,7 +38,7 @@ pub async fn top(arguments: &TopArguments) -> Done {
     let mut has_keys = true;
     let mut said = None;
     loop {
-        output::write(screen(&client, &runs, &rates, said.as_deref(), terminal::size()).as_bytes())?;
+        output::write(screen(&client, &runs, &rates, said.as_deref(), output::terminal_size()).as_bytes())?;
         let next = async {
             tokio::time::sleep(arguments.every.max(Duration::from_millis(100))).await;
             look(&client).await

@@ -1,7 +1,7 @@
 //! `highwater view` and `highwater views`.
 
-use api::Consistency;
-use client::{RowForm, ViewQuery};
+use api::{Consistency, Problem, Run, RunState};
+use client::{Client, RowForm, ViewQuery};
 
 use super::arguments::{ViewArguments, ViewsArguments};
 use super::failure::{Done, Failure};
@@ -11,6 +11,10 @@ use super::{connect, done};
 use crate::arguments::Output;
 use crate::output::say;
 
+/// Rows that are shown where nothing else is said, and the most that a server gives at once.
+const LIMIT: u64 = 1000;
+const LIMIT_MAX: u64 = 100_000;
+
 pub async fn view(arguments: &ViewArguments) -> Done {
     let client = connect(&arguments.server)?;
     let consistency = match (arguments.latest, arguments.durable) {
@@ -18,32 +22,74 @@ pub async fn view(arguments: &ViewArguments) -> Done {
         (_, true) => Some(Consistency::Durable),
         _ => None,
     };
+    // One row more than is shown says whether there are more.
+    let limit = arguments.limit.unwrap_or(LIMIT);
+    let probe = arguments.output == Output::Table && limit < LIMIT_MAX;
     let query = ViewQuery {
         consistency,
         columns: arguments.columns.clone(),
         filter: arguments.filter.clone(),
         order_by: arguments.order_by.clone(),
-        limit: arguments.limit,
+        limit: if probe { Some(limit + 1) } else { arguments.limit },
         offset: arguments.offset,
     };
-    let answer = client.view_bytes(&arguments.view, &query, RowForm::Arrow).await?;
-    let shown = rows::show(answer.body, arguments.output).await?;
+    let answer = match client.view_bytes(&arguments.view, &query, RowForm::Arrow).await {
+        Err(client::Error::Problem(problem)) if problem.code == "no_rows_yet" => {
+            return Err(unpublished(&client, &arguments.view, *problem).await);
+        }
+        answer => answer?,
+    };
+    let (shown, came) = rows::show(answer.body, arguments.output, limit).await?;
     if arguments.output == Output::Table {
         let watermark = answer.watermark.map(|watermark| format!(", complete up to {watermark}")).unwrap_or_default();
         let durable = if answer.durable { "durable" } else { "of a running job" };
-        let limit = arguments.limit.unwrap_or(1000);
-        let more = if shown == limit { "; there may be more: see --limit" } else { "" };
+        let more = match came > shown {
+            true => "; there are more: see --limit and --offset",
+            false if came == LIMIT_MAX => "; there may be more: see --offset",
+            false => "",
+        };
         let count = if shown == 1 { "1 row".to_string() } else { format!("{shown} rows") };
         say(&format!("{count}, version {}, {durable}, {} old{watermark}{more}\n", answer.version, span(answer.lag_ms)));
     }
     done()
 }
 
+/// With why nothing is there yet: whoever waits for a run that has ended waits in vain.
+async fn unpublished(client: &Client, view: &str, mut problem: Problem) -> Failure {
+    let newest = async {
+        let job = client.job(&client.view(view).await?.job_id).await?.job;
+        match &job.latest_run {
+            Some(run) => client.run(run).await.map(Some),
+            None => Ok(None),
+        }
+    };
+    // Without it the problem stands as it is.
+    if let Ok(Some(run)) = newest.await
+        && matches!(run.state, RunState::Failed | RunState::Cancelled)
+    {
+        problem.detail = format!("{}: {}", problem.detail.trim_end_matches(" yet"), ended(&run));
+        problem.hint = Some(format!("start another run: `highwater start {}`", run.job_name));
+    }
+    client::Error::Problem(Box::new(problem)).into()
+}
+
+/// How a run ended that has published nothing.
+fn ended(run: &Run) -> String {
+    let cause = run.failure.as_ref().map(|failure| format!(" ({}: {})", failure.problem.code, failure.problem.detail));
+    format!(
+        "{} of job '{}' became {}{} before it published",
+        run.id,
+        run.job_name,
+        client::name(&run.state),
+        cause.unwrap_or_default()
+    )
+}
+
 pub async fn views(arguments: &ViewsArguments) -> Done {
     list(&connect(&arguments.server)?).await?.print(arguments.form.form)
 }
 
-pub async fn list(client: &client::Client) -> Result<Listing, Failure> {
+pub async fn list(client: &Client) -> Result<Listing, Failure> {
     let views = client.views().await?;
     let row = |view: &api::View| {
         let columns: Vec<&str> = view.columns.iter().map(|column| column.name.as_str()).collect();

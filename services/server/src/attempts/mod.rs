@@ -46,6 +46,9 @@ const STORE_RETRY: Duration = Duration::from_millis(500);
 /// After it failed for a reason that somebody has to mend.
 const STORE_TROUBLE: Duration = Duration::from_secs(5);
 
+/// What a drain says that had nothing to drain.
+const NOTHING_READ: &str = "nothing had been read: the run was cancelled";
+
 /// All runs that this server follows.
 #[derive(Default)]
 pub struct Attempts {
@@ -606,9 +609,11 @@ async fn wait_for_store(error: &MetadataError) {
     }
 }
 
-/// Ends an operation on a run that has ended, or is no more. A drain has succeeded only if the run finished.
+/// Ends an operation on a run that has ended, or is no more. A drain has succeeded if the run finished, or if there was nothing to drain.
 async fn end_operation(app: &App, operation: Operation, run: Option<&Run>) {
-    let failure = run.filter(|run| operation.kind == "stop_drain" && run.state != "finished").map(|run| {
+    let in_vain = run.is_some_and(|run| operation.kind == "stop_drain" && is_drained_in_vain(run));
+    let undone = run.filter(|run| operation.kind == "stop_drain" && run.state != "finished" && !in_vain);
+    let failure = undone.map(|run| {
         run.failure.clone().unwrap_or_else(|| {
             let detail = format!("the run became {} before it was drained", run.state);
             serde_json::to_value(ApiError::new("invalid_state", detail).problem()).unwrap_or_default()
@@ -618,6 +623,7 @@ async fn end_operation(app: &App, operation: Operation, run: Option<&Run>) {
         state: if failure.is_some() { "failed" } else { "succeeded" }.into(),
         failure,
         ended_at: Some(crate::time::now()),
+        progress: if in_vain { NOTHING_READ.into() } else { operation.progress },
         ..operation
     };
     while let Err(error) = app.store.update_operation(&ended).await {
@@ -626,6 +632,11 @@ async fn end_operation(app: &App, operation: Operation, run: Option<&Run>) {
         }
         wait_for_store(&error).await;
     }
+}
+
+/// Whether a run was cancelled because it was to be drained before it had read anything. A later `now` cuts a drain off, which is another end.
+fn is_drained_in_vain(run: &Run) -> bool {
+    run.state == "cancelled" && RunFacts::of(run).stop.is_some_and(|stop| stop.mode == StopMode::Drain)
 }
 
 fn our_failure(code: &str, message: impl Into<String>) -> Failure {

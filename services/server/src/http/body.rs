@@ -10,6 +10,7 @@ use api::ProblemItem;
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, header};
 use futures::StreamExt;
+use hyper::body::Body as _;
 use jsonschema::Validator;
 use jsonschema::error::{TypeKind, ValidationError, ValidationErrorKind};
 use serde::de::DeserializeOwned;
@@ -37,7 +38,14 @@ impl<T: DeserializeOwned + PartialSchema + utoipa::ToSchema, S: Send + Sync> Fro
     type Rejection = ApiError;
 
     async fn from_request(request: Request, _: &S) -> ApiResult<Body<T>> {
-        media_type(request.headers())?;
+        let media_type = media_type(request.headers());
+        // Whoever sent nothing learns that something is needed; of what type it is comes after that.
+        if media_type.is_err() && request.body().is_end_stream() {
+            let detail = format!("the request has no body; it needs a {} as JSON", T::name());
+            return Err(ApiError::new("malformed_json", detail)
+                .hint("send `content-type: application/json` and an object; /docs shows its fields"));
+        }
+        media_type?;
         let bytes = bytes(request).await?;
         let hash = Sha256::digest(&bytes).to_vec();
         let value = json::read(&bytes)?;
@@ -45,7 +53,9 @@ impl<T: DeserializeOwned + PartialSchema + utoipa::ToSchema, S: Send + Sync> Fro
         if !errors.is_empty() {
             let detail = match errors.as_slice() {
                 [one] => {
-                    format!("{}{}", one.pointer.as_ref().map_or(String::new(), |at| format!("{at}: ")), one.message)
+                    // The pointer to the whole body is empty.
+                    let at = one.pointer.as_deref().filter(|at| !at.is_empty()).unwrap_or("the body");
+                    format!("{at}: {}", one.message)
                 }
                 many => format!("{} things in the body are wrong", many.len()),
             };

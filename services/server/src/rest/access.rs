@@ -54,13 +54,14 @@ async fn create_key(Admin(caller): Admin, State(app): State<App>, body: Body<Cre
 
 /// Revoke a key
 ///
-/// From then on it is refused. It stays in the list.
+/// From then on it is refused. It stays in the list. The last key with the role admin is not revoked: create another one first.
 #[utoipa::path(delete, path = "/api/v1/keys/{key}", operation_id = "revoke_key", tag = "access",
     params(("key" = String, Path, description = "Id of a key")), responses(
         (status = 200, description = "Revoked", body = ApiKey),
-        (status = 404, description = "There is no such key", body = Problem, content_type = "application/problem+json")))]
+        (status = 404, description = "There is no such key", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "It is the last key with the role admin", body = Problem, content_type = "application/problem+json")))]
 async fn revoke_key(Admin(caller): Admin, State(app): State<App>, Path(key): Path<String>) -> ApiResult<Json<ApiKey>> {
-    let revoked = keys::revoke(&*app.store, &caller, &key).await?;
+    let revoked = keys::revoke_another_than_last(&*app.store, &caller, &key).await?;
     app.keys.changed();
     Ok(Json(revoked))
 }

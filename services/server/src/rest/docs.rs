@@ -24,14 +24,18 @@ const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;mar
     :root{color-scheme:light dark}";
 
 /// Show the operations as a page
-#[utoipa::path(get, path = "/docs", operation_id = "docs", tag = "system", responses(
+///
+/// To everyone: it needs no key, like `/openapi.json`.
+#[utoipa::path(get, path = "/docs", operation_id = "docs", tag = "system", security(()), responses(
     (status = 200, description = "A page that needs nothing from elsewhere", body = String, content_type = "text/html")))]
 async fn docs(Viewer(_): Viewer) -> Html<String> {
     Html(operations_page(document::value()))
 }
 
 /// Show what an error means
-#[utoipa::path(get, path = "/docs/problems/{code}", operation_id = "problem_page", tag = "system",
+///
+/// To everyone: it needs no key.
+#[utoipa::path(get, path = "/docs/problems/{code}", operation_id = "problem_page", tag = "system", security(()),
     params(("code" = String, Path, description = "Code of an error")), responses(
         (status = 200, description = "A page about the error", body = String, content_type = "text/html"),
         (status = 404, description = "There is no such error", body = Problem, content_type = "application/problem+json")))]

@@ -12,10 +12,11 @@ use crate::output;
 use crate::printing::{PrintError, RowStream};
 use crate::remote::failure::Failure;
 
-/// Shows all rows, and says how many there were.
-pub async fn show(mut body: Body, output: Output) -> Result<u64, Failure> {
+/// Shows rows, at most `limit` of them, and says how many were shown and how many came.
+pub async fn show(mut body: Body, output: Output, limit: u64) -> Result<(u64, u64), Failure> {
     let mut decoder = StreamDecoder::new();
-    let mut stream = None;
+    let mut stream: Option<RowStream> = None;
+    let mut came = 0;
     while let Some(chunk) = body.next().await? {
         let mut bytes = Buffer::from(chunk);
         loop {
@@ -26,13 +27,16 @@ pub async fn show(mut body: Body, output: Output) -> Result<u64, Failure> {
                 stream = Some(RowStream::new(schema, output).map_err(unprintable)?);
             }
             let (Some(batch), Some(stream)) = (batch, &mut stream) else { break };
+            came += batch.num_rows() as u64;
+            let left = usize::try_from(limit - stream.rows()).unwrap_or(usize::MAX);
+            let batch = batch.slice(0, batch.num_rows().min(left));
             output::write(&stream.take(&batch).map_err(unprintable)?)?;
         }
     }
     decoder.finish().map_err(unreadable)?;
     let mut stream = stream.ok_or_else(|| Failure::Rows("the server's answer has no columns".into()))?;
     output::write(&stream.finish(std::io::stdout().is_terminal()))?;
-    Ok(stream.rows())
+    Ok((stream.rows(), came))
 }
 
 fn unreadable(error: ArrowError) -> Failure {

@@ -88,7 +88,8 @@ impl Session {
         let timeout = self.timeout.map(|timeout| format!("{}ms", timeout.as_millis()));
         let query = SqlQuery { sql, timeout, ..SqlQuery::default() };
         let body = self.client.query(&query, RowForm::Arrow).await.map_err(|error| Failure::about(error, source))?;
-        rows::show(body, self.output).await
+        let (shown, _) = rows::show(body, self.output, u64::MAX).await?;
+        Ok(shown)
     }
 
     /// Whether tables and settings are right. Views over views of the server are only checked with a query.

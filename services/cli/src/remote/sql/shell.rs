@@ -16,13 +16,13 @@ use reedline::{
 
 use super::complete::{Names, SqlCompleter};
 use super::session::{Session, interruptible};
-use super::statements::{is_complete, statements};
+use super::statements::{is_complete, is_open, statements};
 use crate::Exit;
 use crate::arguments::Output;
 use crate::output::{self, say};
 use crate::remote::arguments::Form;
 use crate::remote::failure::{Done, Failure};
-use crate::remote::{done, jobs, tables, views};
+use crate::remote::{done, jobs, tables, terminal, views};
 
 const HISTORY_LINES: usize = 10_000;
 /// Names for completion are asked for again when they are older.
@@ -37,7 +37,7 @@ pub const COMMANDS: &[(&str, &str, &str)] = &[
     ("\\watch", "[SECONDS]", "run the last query again and again, until Ctrl-C"),
     ("\\reset", "", "forget the tables and settings of this session"),
     ("\\h", "", "show this"),
-    ("\\q", "", "leave; so does Ctrl-D"),
+    ("\\q", "", "leave; so do exit, quit and Ctrl-D"),
 ];
 
 /// Reads and does until the user leaves.
@@ -52,6 +52,7 @@ pub async fn shell(mut session: Session) -> Done {
     ));
     let names = Arc::new(Mutex::new(known(&session.client).await));
     let mut looked = Instant::now();
+    terminal::have_size();
     let mut editor = editor(names.clone());
     let mut last = String::new();
     loop {
@@ -68,8 +69,8 @@ pub async fn shell(mut session: Session) -> Done {
             Ok(_) => return done(),
             Err(error) => return Err(Failure::Rows(format!("the terminal cannot be read: {error}"))),
         };
-        if line.trim_start().starts_with('\\') {
-            match interruptible(command(&session, line.trim(), &last)).await {
+        if let Some(line) = command_of(&line) {
+            match interruptible(command(&session, line, &last)).await {
                 Ok(Next::Go) => {}
                 Ok(Next::Reset) => session.reset(),
                 Ok(Next::Leave) => return done(),
@@ -131,10 +132,10 @@ enum Next {
 
 async fn command(session: &Session, line: &str, last: &str) -> Result<Next, Failure> {
     let mut words = line.trim_end_matches(';').split_whitespace();
-    let (command, argument) = (words.next().unwrap_or_default(), words.next());
+    let (command, argument) = (words.next().unwrap_or_default().to_ascii_lowercase(), words.next());
     let client = &session.client;
-    match (command, argument) {
-        ("\\q" | "\\quit" | "\\exit", _) => return Ok(Next::Leave),
+    match (command.as_str(), argument) {
+        ("\\q" | "\\quit" | "\\exit" | "exit" | "quit", _) => return Ok(Next::Leave),
         ("\\reset", _) => return Ok(Next::Reset),
         ("\\h" | "\\help" | "\\?", _) => {
             let line =
@@ -154,7 +155,7 @@ async fn command(session: &Session, line: &str, last: &str) -> Result<Next, Fail
             let every = every.ok_or_else(|| Failure::Wrong("write \\watch SECONDS, 0.1 or more".into()))?;
             match watch(session, last, Duration::from_secs_f64(every)).await? {}
         }
-        _ => return Err(Failure::Wrong(format!("there is no command {}: \\h lists them", output::visible(command)))),
+        _ => return Err(Failure::Wrong(format!("there is no command {}: \\h lists them", output::visible(&command)))),
     }
     Ok(Next::Go)
 }
@@ -224,12 +225,25 @@ fn history() -> Option<Box<FileBackedHistory>> {
     FileBackedHistory::with_file(HISTORY_LINES, path).ok().map(Box::new)
 }
 
+/// The command in what was typed: all of it, or a last line that only leaves or begins anew, wherever the statement before it stands.
+fn command_of(typed: &str) -> Option<&str> {
+    let word = |line: &str| line.trim().trim_end_matches(';').trim_end().to_ascii_lowercase();
+    let whole = typed.trim();
+    if whole.starts_with('\\') || ["exit", "quit"].contains(&word(whole).as_str()) {
+        return Some(whole);
+    }
+    let (before, last) = typed.trim_end().rsplit_once('\n')?;
+    // In a text or a comment it is a part of that.
+    let leaves = ["\\q", "\\quit", "\\exit", "exit", "quit"].contains(&word(last).as_str()) && !is_open(before);
+    leaves.then(|| last.trim())
+}
+
 /// A line goes on until the statement ends.
 struct Whole;
 
 impl Validator for Whole {
     fn validate(&self, line: &str) -> ValidationResult {
-        if line.trim_start().starts_with('\\') || is_complete(line) {
+        if command_of(line).is_some() || is_complete(line) {
             ValidationResult::Complete
         } else {
             ValidationResult::Incomplete
@@ -258,5 +272,28 @@ impl Prompt for Prompts {
 
     fn render_prompt_history_search_indicator(&self, search: PromptHistorySearch) -> Cow<'_, str> {
         format!("(search: {}) ", search.term).into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leaving_is_understood_wherever_it_is_typed() {
+        for (typed, command) in [
+            ("\\d totals", "\\d totals"),
+            (" exit ; ", "exit ;"),
+            ("QUIT", "QUIT"),
+            ("SELECT 1\n\\q", "\\q"),
+            ("SELECT 1\nFROM t\n  exit;", "exit;"),
+        ] {
+            assert_eq!(command_of(typed), Some(command), "{typed:?}");
+        }
+        for typed in
+            ["SELECT quit", "SELECT 1\nFROM exits;", "SELECT 'a\n\\q", "SELECT 1 /*\nexit", "SELECT 1\n\\d", ""]
+        {
+            assert_eq!(command_of(typed), None, "{typed:?}");
+        }
     }
 }

@@ -59,7 +59,7 @@ fn ends(text: &str) -> Vec<usize> {
 }
 
 /// Whether the text ends inside of quotes or a comment.
-fn is_open(text: &str) -> bool {
+pub fn is_open(text: &str) -> bool {
     let mut at = 0;
     let mut open = false;
     while let Some(first) = text[at..].chars().next() {
