@@ -140,7 +140,7 @@ pub trait MetadataStore: Send + Sync {
     /// Gives epochs up: their files may be deleted. All or none; those that are retired already stay as they are. Guarded by the term alone.
     ///
     /// Fails with `InUse` for what is still needed: the newest epoch of the job that is not retired; of the newest lineage all down to its
-    /// second newest committed epoch; and what a savepoint that is being written, or that a run restores from, was taken of. The newest
+    /// second newest committed epoch, or to one that is retired; and what a savepoint that is being written, or that a run restores from, was taken of. The newest
     /// lineage is that of the newest run, and as long as that one has neither decided an epoch nor a base, the one before.
     async fn retire_epochs(&self, job_id: Uuid, epochs: &[i64], term: i64, at: DateTime<Utc>) -> Result<()>;
 

@@ -25,6 +25,7 @@ conformance![
     a_later_attempt_and_a_later_run_confirm,
     epochs_are_filtered_and_paged,
     what_recovery_needs_is_not_retired,
+    what_is_below_a_retired_epoch_is_not_needed,
     epochs_are_retired_all_or_none,
     epochs_go_with_their_job,
     constraints_on_epochs_hold_behind_the_program,
@@ -552,6 +553,20 @@ async fn what_recovery_needs_is_not_retired(subject: &Subject) {
     needed(&[20, 3]).await;
     store.retire_epochs(job.job_id, &[1, 2, 12], term, now()).await.unwrap();
     assert_eq!(numbers(store, &job, &["committed"]).await, [20, 3]);
+}
+
+async fn what_is_below_a_retired_epoch_is_not_needed(subject: &Subject) {
+    let store = &*subject.store;
+    let term = store.lead("one").await.unwrap();
+    let job = stored(store, "a").await;
+    let run = running(store, &job).await;
+    committed(store, &run, term, None, &[1, 2, 3, 4]).await;
+    store.retire_epochs(job.job_id, &[2], term, now()).await.unwrap();
+    end(store, &run).await;
+    running_from(store, &job, Some(3)).await;
+    fails!(store.retire_epochs(job.job_id, &[3], term, now()).await, MetadataError::InUse { .. });
+    store.retire_epochs(job.job_id, &[1], term, now()).await.unwrap();
+    assert_eq!(numbers(store, &job, &["committed"]).await, [4, 3]);
 }
 
 async fn epochs_are_retired_all_or_none(subject: &Subject) {
