@@ -25,6 +25,10 @@ pub struct ValidateGraph {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(schema_with = graph_reference)]
     pub graph: Option<Value>,
+    /// Where relative paths of local files begin: absolute, on the server's machine. Without it they are refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 4096, pattern = "^/")]
+    pub base_directory: Option<String>,
 }
 
 /// What a script or graph means, or everything that is wrong with it.

@@ -20,6 +20,10 @@ pub struct JobSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(schema_with = crate::graph_reference)]
     pub graph: Option<Value>,
+    /// Where relative paths of local files begin: absolute, on the server's machine. Without it they are refused. The job's graph has whole ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 4096, pattern = "^/")]
+    pub base_directory: Option<String>,
     /// Worker threads per process. Default: 1, or what the script sets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 256)]

@@ -66,9 +66,12 @@ pub struct Run {
     /// Where each split began, once that is resolved: operator, split, position.
     pub start_positions: BTreeMap<String, BTreeMap<String, String>>,
     pub progress: RunProgress,
-    /// What an attempt that is starting waits for.
+    /// What keeps an active run from beginning or from reading on: `topic 'bids' at localhost:9092 (...)`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting_for: Option<String>,
+    /// What does not fail the run, and makes its results other than one might expect.
+    #[serde(default)]
+    pub warnings: Vec<RunWarning>,
     /// Why it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<RunFailure>,
@@ -77,6 +80,19 @@ pub struct Run {
     pub started_at: Option<DateTime<Utc>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<DateTime<Utc>>,
+}
+
+/// Something about the results of a run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RunWarning {
+    /// Stable: `view_rows_removed`.
+    pub code: String,
+    pub message: String,
+    /// The view that it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub view: Option<String>,
+    /// Of `view_rows_removed`: the rows that the view had and has removed.
+    pub count: u64,
 }
 
 /// How far a run has come.

@@ -37,6 +37,9 @@ pub struct ViewRows {
     pub lag_ms: i64,
     /// Rows of the view in all, before filter and limit.
     pub total_rows: u64,
+    /// Rows that a view without a key has removed: beyond `retention.rows`, or older than `retention.age`.
+    #[serde(default)]
+    pub removed_rows: u64,
     #[schema(value_type = Vec<Object>)]
     pub rows: Vec<Map<String, Value>>,
 }
@@ -58,6 +61,10 @@ pub struct SqlQuery {
     /// One SELECT over bounded tables and views, after any CREATE statements.
     #[schema(max_length = 1048576)]
     pub sql: String,
+    /// Where relative paths of local files begin: absolute, on the server's machine. Without it they are refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 4096, pattern = "^/")]
+    pub base_directory: Option<String>,
     /// Ends the query after this time: `30s`. Default and maximum: as the server is configured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(max_length = 64)]

@@ -85,7 +85,7 @@ pub async fn collect(
     let (out, mut events) = SourceOutput::for_tests();
     let expected: BTreeSet<u32> = splits.iter().map(|start| start.number).collect();
     let schema = source.schema();
-    let reading = source.clone().read(SourceContext { splits, batch_rows }, out);
+    let reading = source.clone().read(SourceContext { splits, batch_rows, waiting: engine::Waiting::new(|_| {}) }, out);
     let listening = async {
         let mut seen = Vec::new();
         let mut finished = BTreeSet::new();
@@ -165,7 +165,9 @@ pub async fn source_conformance(source: Arc<dyn Source>) -> Vec<String> {
         assert_eq!(alone.get(&number), expected.get(&number));
     }
     let (out, mut events) = SourceOutput::for_tests();
-    let reading = source.clone().read(SourceContext { splits: starts(&splits), batch_rows: 1 }, out);
+    let reading = source
+        .clone()
+        .read(SourceContext { splits: starts(&splits), batch_rows: 1, waiting: engine::Waiting::new(|_| {}) }, out);
     tokio::select! {
         biased;
         _ = events.recv() => {}

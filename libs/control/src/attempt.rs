@@ -96,7 +96,7 @@ pub enum StopMode {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Status {
     pub phase: Phase,
-    /// What an attempt that is starting waits for: `topic 'bids' at localhost:9092 (refused)`.
+    /// What keeps the attempt from beginning or from reading on: `topic 'bids' at localhost:9092 (refused)`.
     pub waiting_for: Option<String>,
     /// The newest complete epoch, and the newest one that was published.
     pub epoch: u64,
@@ -108,6 +108,9 @@ pub struct Status {
     pub splits: Vec<SplitStatus>,
     /// Where each split began, once that is resolved.
     pub start_positions: Positions,
+    /// By view, the rows that its retention has removed; without those that have removed none.
+    #[serde(default)]
+    pub removed_rows: BTreeMap<String, u64>,
     /// The newest ones, at most 1,000 each, newest last; empty unless asked for.
     pub late_rows: Vec<LedgerRow>,
     pub dead_letters: Vec<DeadLetter>,
@@ -208,6 +211,8 @@ pub struct Outcome {
     pub operators: Vec<OperatorStatus>,
     pub splits: Vec<SplitStatus>,
     pub start_positions: Positions,
+    #[serde(default)]
+    pub removed_rows: BTreeMap<String, u64>,
     pub late_rows: Vec<LedgerRow>,
     pub dead_letters: Vec<DeadLetter>,
 }

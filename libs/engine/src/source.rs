@@ -55,7 +55,7 @@ pub trait Source: Send + Sync {
     fn read(self: Arc<Self>, context: SourceContext, out: SourceOutput) -> BoxFuture<'static, Result<()>>;
 }
 
-/// Where a source says what it waits for before the run can begin.
+/// Where a source says what it waits for, before the run can begin and while it reads.
 #[derive(Clone)]
 pub struct Waiting(Arc<dyn Fn(Option<String>) + Send + Sync>);
 
@@ -130,12 +130,14 @@ pub struct SourceHints {
 }
 
 /// What a reader is asked to do.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct SourceContext {
     /// Splits that have not ended yet, in the order of reading.
     pub splits: Vec<SplitStart>,
     /// Rows per batch, at most.
     pub batch_rows: usize,
+    /// Where the reader says what keeps it from reading on.
+    pub waiting: Waiting,
 }
 
 /// What a reader says.

@@ -44,7 +44,7 @@ pub enum ViewError {
     #[error("the answer cannot be written as {form}: {source}")]
     Form { form: &'static str, source: formats::FormatError },
     #[error("view {view} has {bytes} bytes, more than its limit of {max}")]
-    TooLarge { view: String, bytes: u64, max: u64 },
+    TooLarge { view: String, bytes: u64, max: u64, is_keyed: bool },
     #[error("view {view} only adds rows, and a row was changed or deleted")]
     NotKeyed { view: String },
     #[error("there is no version {version} of this view any more")]
@@ -103,6 +103,9 @@ impl ViewError {
             ViewError::Filter(error) => return error.hint.clone(),
             ViewError::FilterType(_) => "compare something: column = value".into(),
             ViewError::Form { form: "csv", .. } => "ask for JSON or Arrow, or leave the column out".into(),
+            ViewError::TooLarge { is_keyed: true, .. } => {
+                "choose a key with fewer values, keep fewer columns, or raise 'view.max-bytes'".into()
+            }
             ViewError::TooLarge { .. } => {
                 "aggregate further, keep fewer rows ('retention.rows'), or raise 'view.max-bytes'".into()
             }

@@ -1,5 +1,6 @@
 //! A view at one epoch, and how it gets from the one who folds to those who read.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 
 use arrow::array::RecordBatch;
@@ -45,11 +46,12 @@ impl ViewSnapshot {
 pub struct LiveView {
     definition: Arc<ViewDefinition>,
     latest: RwLock<Option<Arc<ViewSnapshot>>>,
+    removed: AtomicU64,
 }
 
 impl LiveView {
     pub fn new(definition: Arc<ViewDefinition>) -> LiveView {
-        LiveView { definition, latest: RwLock::new(None) }
+        LiveView { definition, latest: RwLock::new(None), removed: AtomicU64::new(0) }
     }
 
     pub fn definition(&self) -> &Arc<ViewDefinition> {
@@ -59,6 +61,16 @@ impl LiveView {
     /// The newest complete epoch; `None` before the first that may be shown.
     pub fn latest(&self) -> Option<Arc<ViewSnapshot>> {
         self.latest.read().expect("nothing panics while it holds the newest snapshot").clone()
+    }
+
+    /// Rows that the retention has removed since the run began, also while no epoch may be shown.
+    pub fn removed_rows(&self) -> u64 {
+        self.removed.load(Ordering::Relaxed)
+    }
+
+    /// The whole of them up to the newest folded epoch.
+    pub fn set_removed_rows(&self, rows: u64) {
+        self.removed.store(rows, Ordering::Relaxed);
     }
 
     /// From now on, readers get this one.

@@ -100,7 +100,8 @@ impl ViewTable {
             keyed.join_all()?;
         }
         if self.bytes() > max {
-            return Err(ViewError::TooLarge { view: self.definition.name.clone(), bytes: self.bytes(), max });
+            let (view, is_keyed) = (self.definition.name.clone(), self.definition.is_keyed());
+            return Err(ViewError::TooLarge { view, bytes: self.bytes(), max, is_keyed });
         }
         (self.epoch, self.watermark_us, self.at_us) = (epoch, watermark_us, at_us);
         Ok(())
@@ -122,6 +123,14 @@ impl ViewTable {
         }
     }
 
+    /// Rows that the retention has removed.
+    pub fn dropped(&self) -> u64 {
+        match &self.fold {
+            Fold::Keyed(_) => 0,
+            Fold::Appended(appended) => appended.dropped(),
+        }
+    }
+
     /// Memory of the rows and of the index over their keys.
     pub fn bytes(&self) -> u64 {
         match &self.fold {
@@ -132,9 +141,9 @@ impl ViewTable {
 
     /// What the view holds now. Copies no rows; later epochs do not change it.
     pub fn snapshot(&self) -> ViewSnapshot {
-        let (chunks, dropped): (Vec<Chunk>, u64) = match &self.fold {
-            Fold::Keyed(keyed) => (keyed.chunks(), 0),
-            Fold::Appended(appended) => (appended.chunks(), appended.dropped()),
+        let chunks: Vec<Chunk> = match &self.fold {
+            Fold::Keyed(keyed) => keyed.chunks(),
+            Fold::Appended(appended) => appended.chunks(),
         };
         ViewSnapshot {
             definition: self.definition.clone(),
@@ -144,7 +153,7 @@ impl ViewTable {
             at_us: self.at_us,
             rows: self.rows(),
             bytes: self.bytes(),
-            dropped,
+            dropped: self.dropped(),
             chunks,
         }
     }

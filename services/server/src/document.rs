@@ -118,7 +118,7 @@ fn finish(mut document: Value) -> Value {
     document["components"]["schemas"] = Value::Object(merged);
     name_variants(&mut document);
     document["components"]["securitySchemes"] = json!({
-        "api_key": {"type": "http", "scheme": "bearer", "description": "An API key, made with `highwater keys create`"},
+        "api_key": {"type": "http", "scheme": "bearer", "description": "An API key, made with `highwater keys create NAME --role ROLE`"},
     });
     document["security"] = json!([{"api_key": []}, {}]);
     add_common_answers(&mut document);

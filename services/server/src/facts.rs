@@ -128,10 +128,22 @@ pub fn run(run: &Run, live: Option<&Live>) -> api::Run {
         start_positions,
         progress: progress(&status, run.ended_at),
         waiting_for: status.waiting_for.clone().filter(|_| run.active),
+        warnings: status.removed_rows.iter().map(|(view, rows)| rows_removed(view, *rows)).collect(),
         failure: run.failure.clone().and_then(|failure| serde_json::from_value(failure).ok()),
         created_at: run.created_at,
         started_at: run.started_at,
         ended_at: run.ended_at,
+    }
+}
+
+fn rows_removed(view: &str, count: u64) -> api::RunWarning {
+    api::RunWarning {
+        code: "view_rows_removed".into(),
+        message: format!(
+            "{count} rows of view {view} were removed: it has no PRIMARY KEY and keeps the newest only ('retention.rows', 'retention.age')"
+        ),
+        view: Some(view.to_string()),
+        count,
     }
 }
 

@@ -12,7 +12,9 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::app::App;
+use crate::paths::{self, PATH_NOT_ABSOLUTE};
 use crate::problem::{ApiError, ApiResult, items};
+use crate::retention;
 
 /// Planning that takes longer is given up.
 const PLANNING_TIMEOUT: Duration = Duration::from_secs(10);
@@ -24,6 +26,8 @@ pub struct Input {
     pub graph: Option<Value>,
     /// Settings that come before those of the script.
     pub settings: Map<String, Value>,
+    /// Where relative paths begin; absolute.
+    pub base_directory: Option<String>,
 }
 
 /// A graph that can run.
@@ -56,7 +60,8 @@ impl Input {
                 settings.insert(name.to_string(), value);
             }
         }
-        Input { sql: spec.sql.clone(), graph: spec.graph.clone(), settings }
+        let base_directory = spec.base_directory.clone();
+        Input { sql: spec.sql.clone(), graph: spec.graph.clone(), settings, base_directory }
     }
 }
 
@@ -85,10 +90,10 @@ pub async fn plan_with(app: &App, input: Input, more: Vec<String>) -> ApiResult<
 }
 
 fn plan_now(input: Input, catalog: Vec<String>) -> Result<Planned, Wrong> {
-    let Input { sql, graph, settings } = input;
+    let Input { sql, graph, settings, base_directory } = input;
     match (sql, graph) {
-        (Some(sql), None) => plan_sql(sql, settings, catalog),
-        (None, Some(graph)) => plan_graph(graph, settings),
+        (Some(sql), None) => plan_sql(sql, settings, catalog, base_directory.as_deref()),
+        (None, Some(graph)) => plan_graph(graph, settings, base_directory.as_deref()),
         (sql, _) => {
             let message = match sql {
                 Some(_) => "both sql and graph are given; give one of them",
@@ -104,21 +109,26 @@ fn plan_now(input: Input, catalog: Vec<String>) -> Result<Planned, Wrong> {
     }
 }
 
-fn plan_sql(text: String, given: Map<String, Value>, catalog: Vec<String>) -> Result<Planned, Wrong> {
-    let script = sql::plan(&text, &sql::Options { catalog, ..sql::Options::default() })
+fn plan_sql(
+    text: String,
+    given: Map<String, Value>,
+    catalog: Vec<String>,
+    base: Option<&str>,
+) -> Result<Planned, Wrong> {
+    let mut script = sql::plan(&text, &sql::Options { catalog, ..sql::Options::default() })
         .map_err(|problems| items(&problems, Some(&text), ""))?;
     let mut settings = script.settings;
     settings.extend(given);
     let settings = read_settings(settings)?;
     let spans = script.spans;
-    let analysis = expr::analyze(&script.graph, &settings).map_err(|problems| {
-        let placed: Vec<Problem> = problems.into_iter().map(|problem| placed(problem, &script.graph, &spans)).collect();
+    let shown = |problems: Vec<Problem>, graph: &Graph| {
+        let placed: Vec<Problem> = problems.into_iter().map(|problem| placed(problem, graph, &spans)).collect();
         items(&placed, Some(&text), "/graph")
-    })?;
-    let warnings: Vec<Problem> =
-        analysis.warnings.iter().map(|warning| placed(warning.clone(), &script.graph, &spans)).collect();
+    };
+    let (analysis, warnings) =
+        analyzed(&mut script.graph, &settings, base).map_err(|problems| shown(problems, &script.graph))?;
     Ok(Planned {
-        warnings: items(&warnings, Some(&text), "/graph"),
+        warnings: shown(warnings, &script.graph),
         sql: Some(text),
         graph: script.graph,
         settings,
@@ -128,15 +138,39 @@ fn plan_sql(text: String, given: Map<String, Value>, catalog: Vec<String>) -> Re
     })
 }
 
-fn plan_graph(value: Value, given: Map<String, Value>) -> Result<Planned, Wrong> {
+/// What holds for the rows of every node, and what is worth a warning; paths are whole then.
+fn analyzed(
+    graph: &mut Graph,
+    settings: &Settings,
+    base: Option<&str>,
+) -> Result<(Analysis, Vec<Problem>), Vec<Problem>> {
+    let mut problems = paths::make_whole(graph, base);
+    match expr::analyze(graph, settings) {
+        Ok(analysis) if problems.is_empty() => {
+            let mut warnings = analysis.warnings.clone();
+            if analysis.bounded {
+                warnings.extend(retention::cut_short(graph));
+            }
+            Ok((analysis, warnings))
+        }
+        Ok(_) => Err(problems),
+        Err(more) => {
+            problems.extend(more);
+            Err(problems)
+        }
+    }
+}
+
+fn plan_graph(value: Value, given: Map<String, Value>, base: Option<&str>) -> Result<Planned, Wrong> {
     let settings = read_settings(given);
     let graph = Graph::from_json(&value.to_string()).map_err(|problems| items(&problems, None, "/graph"));
-    let (settings, graph) = match (settings, graph) {
+    let (settings, mut graph) = match (settings, graph) {
         (Ok(settings), Ok(graph)) => (settings, graph),
         (settings, graph) => return Err([settings.err(), graph.err()].into_iter().flatten().flatten().collect()),
     };
-    let analysis = expr::analyze(&graph, &settings).map_err(|problems| items(&problems, None, "/graph"))?;
-    let warnings = items(&analysis.warnings, None, "/graph");
+    let (analysis, warnings) =
+        analyzed(&mut graph, &settings, base).map_err(|problems| items(&problems, None, "/graph"))?;
+    let warnings = items(&warnings, None, "/graph");
     Ok(Planned { sql: None, graph, settings, analysis, warnings, spans: BTreeMap::new(), explain: false })
 }
 
@@ -340,7 +374,8 @@ pub fn wrong_graph(errors: Vec<ProblemItem>) -> ApiError {
         [one] => one.message.clone(),
         many => format!("{} things in the script or graph are wrong", many.len()),
     };
-    ApiError::new("invalid_graph", detail).errors(errors)
+    let relative = !errors.is_empty() && errors.iter().all(|error| error.code == PATH_NOT_ABSOLUTE);
+    ApiError::new(if relative { PATH_NOT_ABSOLUTE } else { "invalid_graph" }, detail).errors(errors)
 }
 
 fn differences(one: &Value, other: &Value, at: &str, found: &mut Vec<String>) {

@@ -50,6 +50,7 @@ pub const KINDS: &[Kind] = &[
     ("idempotency_mismatch", 422, "The idempotency key was used with another body", "Use a new key for a new request."),
     ("guarantee_not_available", 422, "The sink cannot guarantee that", "The detail says what is possible."),
     ("inline_secret", 422, "A secret stands in the job", "Put it into a connection (`POST /api/v1/connections`) and name that: `'connection' = 'name'`."),
+    ("path_not_absolute", 422, "A path is relative, and nothing says where it begins", "Write paths of tables from `/` on, or give `base_directory`, an absolute path that relative ones begin at: the server's own directory is nobody's business."),
     ("unbounded_query", 422, "The query never ends", "Query bounded tables and views only, or submit a job."),
     ("query_failed", 422, "The query failed", "The detail says why."),
     ("precondition_required", 428, "The request must say which version it changes", "Send `if-match` with the ETag that was read, or `*`."),

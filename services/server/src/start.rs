@@ -47,7 +47,7 @@ pub enum StartError {
     #[error("cannot listen on {address}: {cause}")]
     Listen { address: SocketAddr, cause: std::io::Error },
     #[error(
-        "{address} can be reached from elsewhere, and there is no API key: make one with `highwater keys create`, or listen on 127.0.0.1"
+        "{address} can be reached from elsewhere, and there is no API key: make one with `highwater keys create NAME --role admin --data DIR`, or listen on 127.0.0.1"
     )]
     Open { address: SocketAddr },
     #[error("cannot use {path} as a directory for tables: {cause}")]

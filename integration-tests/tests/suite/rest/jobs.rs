@@ -412,3 +412,61 @@ fn who_hangs_up_leaves_no_run_behind_that_nobody_starts() {
     }
     assert!(stored > 0, "none of them came far enough");
 }
+
+#[test]
+fn relative_paths_begin_where_the_request_says_and_nowhere_else() {
+    let server = shared();
+    let name = fresh("relative");
+    // A directory of its own: others put things into the common one that a pattern must not meet.
+    std::fs::create_dir(server.files().join(&name)).unwrap();
+    server.file(&format!("{name}/in.jsonl"), "{\"n\":1}\n{\"n\":2}\n");
+    let base = server.files().join(&name).display().to_string();
+    let tables = "CREATE TABLE s (n BIGINT) WITH ('connector' = 'filesystem', 'path' = 'in.js*', 'format' = 'json');
+CREATE TABLE t (n BIGINT) WITH ('connector' = 'filesystem', 'path' = './out', 'format' = 'json');\n";
+    let job = format!("{tables}INSERT INTO t SELECT n FROM s;");
+    let query = format!("{}SELECT n FROM s", tables.lines().next().unwrap());
+
+    // Nobody's directory is taken instead.
+    let problem = server.post("/api/v1/jobs", &json!({"name": name, "sql": job})).refused(422, "path_not_absolute");
+    let lines: Vec<_> = problem["errors"].as_array().unwrap().iter().map(|error| error["line"].as_u64()).collect();
+    assert_eq!(lines.len(), 2, "{problem}");
+    assert!(problem["errors"][0]["hint"].as_str().unwrap().contains("base_directory"), "{problem}");
+    server.put(&format!("/api/v1/jobs/{name}"), &json!({"sql": job})).refused(422, "path_not_absolute");
+    server.post("/api/v1/sql/query", &json!({"sql": query})).refused(422, "path_not_absolute");
+    let found = server.post("/api/v1/graphs/validate", &json!({"sql": job})).expect(200).json();
+    assert_eq!((&found["valid"], &found["errors"][0]["code"]), (&json!(false), &json!("path_not_absolute")), "{found}");
+    for wrong in ["examples", ""] {
+        let body = json!({"name": name, "sql": job, "base_directory": wrong});
+        let problem = server.post("/api/v1/jobs", &body).refused(422, "validation_failed");
+        assert_eq!(problem["errors"][0]["pointer"], "/base_directory", "{problem}");
+    }
+    // A table of the catalogue is read from everywhere.
+    let table = tables.lines().next().unwrap().replace("TABLE s", &format!("TABLE {name}"));
+    let problem = server.post("/api/v1/tables", &json!({"sql": table})).refused(422, "path_not_absolute");
+    assert!(!problem.to_string().contains("base_directory"), "{problem}");
+
+    let found = server.post("/api/v1/graphs/validate", &json!({"sql": job, "base_directory": base})).expect(200).json();
+    assert_eq!(found["valid"], true, "{found}");
+    let rows = server.post("/api/v1/sql/query", &json!({"sql": query, "base_directory": base})).expect(200).json();
+    assert_eq!(rows["rows"], json!([{"n": 1}, {"n": 2}]));
+    let created = server.post("/api/v1/jobs", &json!({"name": name, "sql": job, "base_directory": base})).expect(201);
+    let created = created.json();
+    assert_eq!(server.wait_for_end(&created["run"])["state"], "finished");
+    assert!(server.files().join(&name).join("out").is_dir());
+    // Whole paths are stored: where a later server is started changes nothing. They can be sent as they are.
+    let graph = &created["job"]["definition"]["graph"];
+    let paths: Vec<&str> =
+        graph["nodes"].as_array().unwrap().iter().filter_map(|node| node["connector"]["path"].as_str()).collect();
+    assert_eq!(paths, [format!("{base}/in.js*"), format!("{base}/out")]);
+    let again = server.put(&format!("/api/v1/jobs/{name}"), &json!({"graph": graph})).expect(200).json();
+    assert_eq!(again["changes"], json!([]), "{again}");
+
+    // In a graph the operator is named.
+    let mut graph = graph.clone();
+    let place = graph["nodes"].as_array().unwrap().iter().position(|node| node["type"] == "source").unwrap();
+    graph["nodes"][place]["connector"]["path"] = json!("x.jsonl");
+    let problem = server
+        .post("/api/v1/jobs", &json!({"name": fresh("relative"), "graph": graph}))
+        .refused(422, "path_not_absolute");
+    assert_eq!(problem["errors"][0]["pointer"], json!(format!("/graph/nodes/{place}/connector/path")), "{problem}");
+}

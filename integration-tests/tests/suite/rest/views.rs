@@ -157,3 +157,69 @@ fn a_name_that_passes_to_another_job_takes_no_rows_along() {
     server.wait_for_end(&run);
     server.get(&format!("/api/v1/views/{view}/rows")).header("if-none-match", &known).expect(200);
 }
+
+#[test]
+fn what_a_view_without_a_key_removes_is_told_before_and_after() {
+    let server = shared();
+    let (name, view) = (fresh("removes"), fresh("removes"));
+    let script = |rows: u64, options: &str| {
+        format!(
+            "CREATE TABLE s (n BIGINT) WITH ('connector' = 'datagen', 'number-of-rows' = '{rows}', 'fields.n.kind' = 'sequence');
+             CREATE TABLE {view} (n BIGINT) WITH ('connector' = 'view'{options});
+             INSERT INTO {view} SELECT n FROM s;"
+        )
+    };
+    let warnings = |sql: String| {
+        let found = server.post("/api/v1/graphs/validate", &json!({"sql": sql})).expect(200).json();
+        assert_eq!(found["valid"], true, "{found}");
+        found["warnings"].clone()
+    };
+    for (rows, options) in [(100_000, ""), (200_000, ", 'retention.rows' = '200000'")] {
+        assert_eq!(warnings(script(rows, options)), json!([]), "{rows}{options}");
+    }
+    let warned = warnings(script(100_500, ""));
+    assert_eq!((&warned[0]["code"], &warned[0]["line"]), (&json!("view_keeps_last_rows"), &json!(3)), "{warned}");
+    assert!(warned[0]["message"].as_str().unwrap().contains("keeps the last 100000 rows"), "{warned}");
+
+    let created = server.post("/api/v1/jobs", &json!({"name": name, "sql": script(100_500, "")})).expect(201).json();
+    assert_eq!(created["warnings"], warned);
+    let run = server.wait_for_end(&created["run"]);
+    assert_eq!(run["state"], "finished", "{run}");
+    let said = &run["warnings"][0];
+    assert_eq!(
+        (&said["code"], &said["view"], &said["count"], run["warnings"].as_array().unwrap().len()),
+        (&json!("view_rows_removed"), &json!(view), &json!(500), 1),
+        "{run}"
+    );
+    let path = format!("/api/v1/views/{view}/rows?limit=1");
+    let rows = server.get(&path).expect(200);
+    assert_eq!((&rows.json()["removed_rows"], &rows.json()["total_rows"]), (&json!(500), &json!(100_000)));
+    assert_eq!(rows.header("highwater-removed-rows"), Some("500"));
+
+    // A job with all of its rows has nothing to tell.
+    let (_, run) = server
+        .submit(&fresh("removes"), &script(100_500, ", 'retention.rows' = '200000'").replace(&view, &fresh("all")));
+    assert_eq!(server.wait_for_end(&run)["warnings"], json!([]));
+}
+
+#[test]
+fn a_running_job_tells_what_its_view_has_removed() {
+    let (server, view) = (shared(), fresh("newest"));
+    let script = format!(
+        "SET 'epoch.interval' = '100ms';
+         CREATE TABLE s (n BIGINT) WITH ('connector' = 'datagen', 'rows-per-second' = '500', 'fields.n.kind' = 'sequence');
+         CREATE TABLE {view} (n BIGINT) WITH ('connector' = 'view', 'retention.rows' = '10');
+         INSERT INTO {view} SELECT n FROM s;"
+    );
+    let created = server.post("/api/v1/jobs", &json!({"name": fresh("newest"), "sql": script})).expect(201).json();
+    assert_eq!(created["warnings"], json!([]), "a stream is not expected to be kept whole");
+    let run =
+        server.wait_for_run(&created["run"], "rows are removed", |run| run["warnings"][0]["count"].as_u64() > Some(0));
+    assert_eq!((&run["state"], &run["warnings"][0]["view"]), (&json!("running"), &json!(view)), "{run}");
+    let rows = server.get(&format!("/api/v1/views/{view}/rows")).expect(200).json();
+    assert!(rows["removed_rows"].as_u64() > Some(0) && rows["durable"] == false, "{rows}");
+    server.post(&format!("/api/v1/runs/{}/stop", run["id"].as_str().unwrap()), &json!({"mode": "now"})).expect(202);
+    // Also of a run that was broken off it is known.
+    let ended = server.wait_for_end(&run);
+    assert!(ended["state"] == "cancelled" && ended["warnings"][0]["count"].as_u64() > Some(0), "{ended}");
+}

@@ -111,17 +111,21 @@ pub fn is_missing(code: Code) -> bool {
     matches!(code, Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition | Code::UnknownTopicId)
 }
 
-/// librdkafka's reason for what is not answered.
-pub fn reason(client: &Client, code: Code) -> String {
-    let silent = matches!(
+/// Nobody has answered.
+pub fn is_silence(code: Code) -> bool {
+    matches!(
         code,
         Code::OperationTimedOut
             | Code::BrokerTransportFailure
             | Code::AllBrokersDown
             | Code::Resolve
             | Code::TimedOutQueue
-    );
-    match client.context().reason().filter(|_| silent) {
+    )
+}
+
+/// librdkafka's reason for what is not answered.
+pub fn reason(client: &Client, code: Code) -> String {
+    match client.context().reason().filter(|_| is_silence(code)) {
         Some(reason) => reason,
         None if is_missing(code) => "it does not exist".to_string(),
         None => said(code),

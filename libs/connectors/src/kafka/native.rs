@@ -37,6 +37,8 @@ struct Said {
     undelivered: Option<Undelivered>,
     /// The client cannot go on.
     fatal: Option<String>,
+    /// No broker could be reached when this was heard last.
+    all_down: bool,
 }
 
 /// A record that did not arrive.
@@ -76,6 +78,15 @@ impl Context {
 
     pub fn fatal(&self) -> Option<String> {
         self.said().fatal.clone()
+    }
+
+    pub fn all_down(&self) -> bool {
+        self.said().all_down
+    }
+
+    /// A broker has answered.
+    pub fn answered(&self) {
+        self.said().all_down = false;
     }
 
     pub fn reported(&self) -> u64 {
@@ -144,6 +155,8 @@ unsafe extern "C" fn on_error(rk: *mut rd_kafka_t, error: c_int, reason: *const 
             context.said().fatal.get_or_insert_with(|| text(why.as_ptr()));
         } else if is(rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__AUTHENTICATION) {
             context.said().credentials.get_or_insert_with(|| reason.clone());
+        } else if is(rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN) {
+            context.said().all_down = true;
         }
         tracing::debug!(target: "kafka", "{reason}");
     }

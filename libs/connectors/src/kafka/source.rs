@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use super::Surroundings;
-use super::connect::{Opening, denied, is_missing, not_allowed, said};
+use super::connect::{Opening, denied, is_missing, is_silence, not_allowed, reason, said};
 use super::decode::{Layout, Rows};
 use super::native::{Client, Code, Fetched, Record, Role};
 use super::settings::{client, servers};
@@ -43,6 +43,9 @@ const BAD_AT_ONCE: usize = 256;
 const CHECK: Duration = Duration::from_secs(10);
 /// A topic is gone when it was not there this many times in a row: while brokers change places it may be unknown for a moment.
 const MISSING_TIMES: u32 = 3;
+/// While all brokers are away, a reader asks so often whether one is back, and waits so long for the answer.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+const ASK_AGAIN_WAIT: Duration = Duration::from_millis(500);
 /// How often a reader says how many records are left.
 const LAG: Duration = Duration::from_secs(1);
 /// Splits for partitions that do not exist yet, per topic.
@@ -363,6 +366,9 @@ struct Reader {
     heard: bool,
     /// Since when credentials are refused without a record.
     denied: Option<Instant>,
+    waiting: Waiting,
+    /// All brokers are away, which was said; when one was asked last.
+    away: Option<Instant>,
     lag_told: Instant,
 }
 
@@ -395,6 +401,8 @@ impl Reader {
             doubts: false,
             heard: false,
             denied: None,
+            waiting: context.waiting.clone(),
+            away: None,
             lag_told: Instant::now(),
             source,
         })
@@ -425,16 +433,51 @@ impl Reader {
                 return Err(error);
             }
             self.look()?;
+            self.tell_away();
             if std::mem::take(&mut self.doubts) {
                 watching.hurry();
             }
             self.find_new()?;
             self.tell_lag()?;
             if self.is_finished() {
+                if self.away.is_some() {
+                    self.waiting.over();
+                }
                 return Ok(());
             }
         }
         Ok(())
+    }
+
+    /// Says that all brokers are away, and when one is back.
+    fn tell_away(&mut self) {
+        if !self.client.context().all_down() {
+            return;
+        }
+        // Records that were fetched before may still come: only an answer says that a broker is back. A topic without new records is silent.
+        let topic = self.source.options.topics().first().copied().unwrap_or_default();
+        if self.away.is_some_and(|asked| asked.elapsed() < ASK_AGAIN) {
+            return;
+        }
+        match self.client.partitions(topic, ASK_AGAIN_WAIT) {
+            Err(code) if is_silence(code) => {
+                if self.away.is_none() {
+                    let servers = servers(&self.source.options, &self.source.around);
+                    let topics = self.source.options.topics().join("', '");
+                    let what = format!("topic '{topics}' at {servers} ({})", reason(&self.client, code));
+                    tracing::info!("table {} waits for {what}", self.source.table);
+                    self.waiting.on(what);
+                }
+                self.away = Some(Instant::now());
+            }
+            _ => {
+                self.client.context().answered();
+                if self.away.take().is_some() {
+                    tracing::info!("table {} waits no more", self.source.table);
+                    self.waiting.over();
+                }
+            }
+        }
     }
 
     /// Whether the brokers can still be spoken to: what is told beside the records, and would else be tried again for ever.
@@ -492,7 +535,7 @@ impl Reader {
             table: &source.table,
             servers: &servers,
             patience: source.options.startup_timeout.duration(),
-            waiting: None,
+            waiting: Some(&self.waiting),
             given_up: &|| out.borrow_mut().is_over(),
         };
         for one in self.partitions.iter().filter(|one| one.state == State::Reading) {

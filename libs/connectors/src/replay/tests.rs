@@ -169,7 +169,9 @@ fn a_factor_paces_and_idle_stays_open() {
         let splits = starts(&source.splits().await.unwrap());
         let (out, mut events) = SourceOutput::for_tests();
         let begun = std::time::Instant::now();
-        let reader = tokio::spawn(source.clone().read(SourceContext { splits, batch_rows: 100 }, out));
+        let reader = tokio::spawn(
+            source.clone().read(SourceContext { splits, batch_rows: 100, waiting: engine::Waiting::new(|_| {}) }, out),
+        );
         let mut rows = 0;
         loop {
             match events.recv().await.unwrap() {

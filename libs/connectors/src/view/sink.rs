@@ -104,6 +104,7 @@ impl Fold {
         }
         let now_us = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_micros() as i64);
         self.table.apply(epoch, watermark_us, now_us, &changes).map_err(run_error)?;
+        self.live.set_removed_rows(self.table.dropped());
         if kind.last {
             self.files.publish(&self.table.snapshot(), &self.by).map_err(run_error)?;
         }

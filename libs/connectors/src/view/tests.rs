@@ -129,6 +129,7 @@ fn rows_without_a_key_are_added_up_to_the_retention() {
     });
     let latest = host.view("out").unwrap().latest().unwrap();
     assert_eq!((latest.rows, latest.dropped), (25, 15));
+    assert_eq!(host.view("out").unwrap().removed_rows(), 15);
     assert_eq!(all(&latest), sorted(&sample::rows(25, 25)));
 }
 

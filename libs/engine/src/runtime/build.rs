@@ -58,7 +58,8 @@ pub fn build<'scope>(
         }
         let (main, side) = match &stage.kind {
             StageKind::Source(source) => {
-                let input = InstanceOf { source, position: sources, context, side, names: &names, env: &env };
+                let input =
+                    InstanceOf { source, stage: position, position: sources, context, side, names: &names, env: &env };
                 sources += 1;
                 instance(scope, shared, input, &mut readers)?
             }
@@ -72,7 +73,7 @@ pub fn build<'scope>(
                     schema: expr::arrow_schema(&stage.schema),
                     tokio: shared.tokio.clone(),
                     failed: failures(shared, &stage.operator),
-                    waiting: waits(shared, sinks, state.worker),
+                    waiting: waits(shared, position, state.worker),
                 })?;
                 let outlet = Outlet {
                     writer,
@@ -118,11 +119,11 @@ fn restored(
     Ok(made)
 }
 
-/// Through which a sink's writer says what it waits for.
-fn waits(shared: &Shared, sink: usize, worker: usize) -> Waiting {
+/// Through which the reader or writer of a stage says what it waits for.
+fn waits(shared: &Shared, stage: usize, worker: usize) -> Waiting {
     let leader = shared.leader.clone();
     // The leader is gone only when the run is over.
-    Waiting::new(move |what| drop(leader.send(FromWorker::Waiting { sink, worker, what })))
+    Waiting::new(move |what| drop(leader.send(FromWorker::Waiting { stage, worker, what })))
 }
 
 /// A channel on which a sink's task reports its failure.
@@ -157,6 +158,8 @@ fn split_names(shared: &Shared) -> SplitNames {
 
 struct InstanceOf<'a> {
     source: &'a SourceStage,
+    /// Its position among all stages, and among the sources.
+    stage: usize,
     position: usize,
     context: Context,
     side: bool,
@@ -239,7 +242,7 @@ fn instance<'scope>(
     // A batch is in one epoch, so it is no larger than an epoch.
     let most = shared.settings.epoch_every_rows.unwrap_or(u64::MAX).max(1);
     let batch_rows = shared.settings.batch_rows.min(most) as usize;
-    let context = SourceContext { splits: open, batch_rows };
+    let context = SourceContext { splits: open, batch_rows, waiting: waits(shared, of.stage, state.worker) };
     let task = shared.tokio.spawn(async move {
         let result = source.read(context, output).await;
         // Still holding `events_sender`, so that the cause is known before the channel closes. A closed receiver means that nobody wants more.

@@ -63,9 +63,10 @@ pub enum FromWorker {
         #[serde(with = "hex")]
         snapshot: Vec<u8>,
     },
-    /// What a writer waits for while it opens; `None`: for nothing any more.
+    /// What the reader or writer of a stage waits for; `None`: for nothing any more.
     Waiting {
-        sink: usize,
+        /// Its position in the plan.
+        stage: usize,
         worker: usize,
         what: Option<String>,
     },

@@ -579,7 +579,7 @@ struct Led {
     snapshots: BTreeMap<u64, MemoryStore>,
     counts: BTreeMap<usize, ProcessCounts>,
     progress: Progress,
-    /// By sink and worker, what its writer waits for.
+    /// By stage and worker, what its reader or writer waits for.
     waiting: BTreeMap<(usize, usize), String>,
     published: Published,
     metrics: Arc<Metrics>,
@@ -705,10 +705,10 @@ impl Led {
                     self.snapshots.entry(epoch).or_default().put(&operator, worker, snapshot);
                     Event::Snapshot { epoch }
                 }
-                FromWorker::Waiting { sink, worker, what } => {
+                FromWorker::Waiting { stage, worker, what } => {
                     match what {
-                        Some(what) => drop(self.waiting.insert((sink, worker), what)),
-                        None => drop(self.waiting.remove(&(sink, worker))),
+                        Some(what) => drop(self.waiting.insert((stage, worker), what)),
+                        None => drop(self.waiting.remove(&(stage, worker))),
                     }
                     self.progress.waiting_for = self.waiting.values().next().cloned();
                     return Ok(None);

@@ -201,6 +201,8 @@ fn a_view_beyond_its_limit_is_refused_and_what_was_shown_stays() {
         let error = table.apply(2, None, 0, &[changes(&rows(200, 5000))]).unwrap_err();
         assert!(matches!(&error, ViewError::TooLarge { max: 100_000, .. }), "{error}");
         assert!(error.to_string().contains("view big has") && error.hint().unwrap().contains("view.max-bytes"));
+        // Rows of a view with a key are not removed: the option would be refused.
+        assert_eq!(error.hint().unwrap().contains("retention.rows"), key.is_empty());
         assert_eq!(before.query(&Query { limit: 100_000, ..Query::default() }).unwrap().rows.num_rows(), 200);
     }
     // Rows that were replaced do not count, however many there were.

@@ -110,6 +110,11 @@ async fn run_of(client: &Client, named: &str) -> Result<String, Failure> {
     job.latest_run.ok_or_else(|| Failure::NotThere(format!("job '{}' has no run yet", job.name)))
 }
 
+/// Where relative paths of a script begin, which the server cannot know; `None` if it has gone, or has no name in Unicode.
+fn working_directory() -> Option<String> {
+    std::env::current_dir().ok()?.to_str().map(str::to_string)
+}
+
 /// What chooses among all stands before a command for one of them.
 fn only_of_list(of: &str) -> Failure {
     Failure::Wrong(format!("what {of} are listed stands behind list: highwater {of} list ..."))

@@ -92,12 +92,14 @@ pub fn record(run: &Run) -> Record {
     let positions = run.start_positions.iter().flat_map(|(operator, splits)| {
         splits.iter().map(move |(split, position)| format!("{operator}/{split}: {position}"))
     });
+    let warnings = run.warnings.iter().map(|warning| warning.message.clone());
     let fields = vec![
         (left("id"), run.id.clone()),
         (left("job"), format!("{}, version {}", run.job_name, run.version)),
         (left("state"), run_state(run.state)),
         (left("since"), time(run.since)),
         (left("waiting for"), run.waiting_for.clone().unwrap_or_default()),
+        (left("warnings"), warnings.collect::<Vec<_>>().join("\n")),
         (left("failure"), run_failure(run).trim_end().to_string()),
         (right("rows in"), number(progress.rows_in)),
         (right("rows out"), number(progress.rows_out)),

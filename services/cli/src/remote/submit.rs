@@ -11,7 +11,7 @@ use super::arguments::SubmitArguments;
 use super::failure::{Done, Failure, show_items};
 use super::listing::{Listing, Record, Row, json, left, show_record};
 use super::waiting::{self, Hints};
-use super::{connect, done};
+use super::{connect, done, working_directory};
 use crate::arguments::ScriptArguments;
 use crate::output::say;
 use crate::problems::Source;
@@ -97,6 +97,7 @@ fn spec(arguments: &SubmitArguments) -> Result<(JobSpec, Source), Failure> {
         arguments.set.iter().cloned().partition(|(key, _)| key.starts_with("tables."));
     let limits = arguments.memory_bytes.map(|bytes| JobLimits { memory_bytes: Some(bytes), ..JobLimits::default() });
     let mut spec = JobSpec {
+        base_directory: working_directory(),
         parallelism: arguments.parallelism,
         processes: arguments.processes,
         settings: settings.into_iter().collect(),

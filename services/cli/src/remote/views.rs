@@ -1,6 +1,6 @@
 //! `highwater view` and `highwater views`.
 
-use api::{Consistency, Problem, Run, RunState};
+use api::Consistency;
 use client::{Client, RowForm, ViewQuery};
 
 use super::arguments::{ViewArguments, ViewsArguments};
@@ -33,12 +33,7 @@ pub async fn view(arguments: &ViewArguments) -> Done {
         limit: if probe { Some(limit + 1) } else { arguments.limit },
         offset: arguments.offset,
     };
-    let answer = match client.view_bytes(&arguments.view, &query, RowForm::Arrow).await {
-        Err(client::Error::Problem(problem)) if problem.code == "no_rows_yet" => {
-            return Err(unpublished(&client, &arguments.view, *problem).await);
-        }
-        answer => answer?,
-    };
+    let answer = client.view_bytes(&arguments.view, &query, RowForm::Arrow).await?;
     let (shown, came) = rows::show(answer.body, arguments.output, limit).await?;
     if arguments.output == Output::Table {
         let watermark = answer.watermark.map(|watermark| format!(", complete up to {watermark}")).unwrap_or_default();
@@ -52,37 +47,6 @@ pub async fn view(arguments: &ViewArguments) -> Done {
         say(&format!("{count}, version {}, {durable}, {} old{watermark}{more}\n", answer.version, span(answer.lag_ms)));
     }
     done()
-}
-
-/// With why nothing is there yet: whoever waits for a run that has ended waits in vain.
-async fn unpublished(client: &Client, view: &str, mut problem: Problem) -> Failure {
-    let newest = async {
-        let job = client.job(&client.view(view).await?.job_id).await?.job;
-        match &job.latest_run {
-            Some(run) => client.run(run).await.map(Some),
-            None => Ok(None),
-        }
-    };
-    // Without it the problem stands as it is.
-    if let Ok(Some(run)) = newest.await
-        && matches!(run.state, RunState::Failed | RunState::Cancelled)
-    {
-        problem.detail = format!("{}: {}", problem.detail.trim_end_matches(" yet"), ended(&run));
-        problem.hint = Some(format!("start another run: `highwater start {}`", run.job_name));
-    }
-    client::Error::Problem(Box::new(problem)).into()
-}
-
-/// How a run ended that has published nothing.
-fn ended(run: &Run) -> String {
-    let cause = run.failure.as_ref().map(|failure| format!(" ({}: {})", failure.problem.code, failure.problem.detail));
-    format!(
-        "{} of job '{}' became {}{} before it published",
-        run.id,
-        run.job_name,
-        client::name(&run.state),
-        cause.unwrap_or_default()
-    )
 }
 
 pub async fn views(arguments: &ViewsArguments) -> Done {

@@ -462,6 +462,7 @@ impl Follower {
                 operators: outcome.operators,
                 splits: outcome.splits,
                 start_positions: outcome.start_positions,
+                removed_rows: outcome.removed_rows,
                 ..Status::default()
             };
             self.note(status);

@@ -23,6 +23,7 @@ use crate::auth::{Admin, Operator, Viewer};
 use crate::http::creation::{Answer, Begun};
 use crate::http::precondition::{IfMatch, etag};
 use crate::http::{Body, Creation};
+use crate::paths::PATH_NOT_ABSOLUTE;
 use crate::planning::{self, Input, plan, secret_name};
 use crate::problem::{ApiError, ApiResult, items};
 use crate::time::now;
@@ -327,7 +328,13 @@ async fn create_table(
         // What reads it may not go elsewhere than what any script may.
         let name = graph::quoted(&described.name);
         let reading = Input { sql: Some(format!("{sql}\n;\nSELECT * FROM {name}")), ..Input::default() };
-        let planned = plan(&app, reading).await?.map_err(wrong_graph)?;
+        let planned = plan(&app, reading).await?.map_err(|mut wrong| {
+            // It is read from scripts of many directories.
+            for item in wrong.iter_mut().filter(|item| item.code == PATH_NOT_ABSOLUTE) {
+                item.hint = Some("write the whole path, from / on: every script shall find the same files".into());
+            }
+            wrong_graph(wrong)
+        })?;
         inspect::check(&app, &planned).await?;
     }
     let now = now();

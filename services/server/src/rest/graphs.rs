@@ -28,7 +28,8 @@ async fn validate_graph(
     State(app): State<App>,
     body: Body<ValidateGraph>,
 ) -> ApiResult<Json<GraphValidation>> {
-    let input = Input { sql: body.value.sql, graph: body.value.graph, ..Input::default() };
+    let ValidateGraph { sql, graph, base_directory } = body.value;
+    let input = Input { sql, graph, base_directory, ..Input::default() };
     let validation = match plan(&app, input).await? {
         Ok(planned) => planned.validation(),
         Err(errors) => GraphValidation { errors, ..GraphValidation::default() },

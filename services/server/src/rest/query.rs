@@ -37,8 +37,8 @@ use crate::planning::{self, Input, Planned, plan_with, wrong_graph};
 use crate::problem::{ApiError, ApiResult, told};
 
 pub const QUERY_PATH: &str = "/api/v1/sql/query";
-/// A table of this path stands for a view until the query is planned.
-const VIEW_PATH: &str = "highwater-view:";
+/// A table of this path stands for a view until the query is planned. A storage that there is not: nothing can be read there.
+const VIEW_PATH: &str = "highwater-view://";
 const QUERY_PREFIX: &str = "query_";
 /// Between two looks whether the process listens.
 const LOOK: Duration = Duration::from_millis(5);
@@ -74,7 +74,7 @@ async fn query_sql(
     })?;
     let query = body.value;
     let limits = limits(&app, &query)?;
-    let planned = planned(&app, query.sql).await?;
+    let planned = planned(&app, query.sql, query.base_directory).await?;
     let change = caller.change("sql.query", "", serde_json::json!({"hash": planned.hash(&Value::Null)}));
     app.store.audit(&change, "done").await?;
     let columns = result_columns(&planned);
@@ -101,7 +101,7 @@ fn limits(app: &App, query: &SqlQuery) -> ApiResult<Limits> {
 }
 
 /// The plan of a query: one bounded SELECT. Views are known as tables.
-async fn planned(app: &App, sql: String) -> ApiResult<Planned> {
+async fn planned(app: &App, sql: String, base_directory: Option<String>) -> ApiResult<Planned> {
     let views = app.store.views().await?;
     let declared = |view: &metadata::View| {
         let columns: Vec<ColumnFacts> = serde_json::from_value(view.definition["columns"].clone()).unwrap_or_default();
@@ -117,8 +117,8 @@ async fn planned(app: &App, sql: String) -> ApiResult<Planned> {
         )
     };
     let declarations = views.iter().map(declared).collect();
-    let planned =
-        plan_with(app, Input { sql: Some(sql), ..Input::default() }, declarations).await?.map_err(wrong_graph)?;
+    let input = Input { sql: Some(sql), base_directory, ..Input::default() };
+    let planned = plan_with(app, input, declarations).await?.map_err(wrong_graph)?;
     if planned.explain {
         return Err(ApiError::new("validation_failed", "EXPLAIN asks to see the plan, and a query is to run")
             .hint("validate the script: POST /api/v1/graphs/validate"));
@@ -313,7 +313,7 @@ async fn snapshots(app: &App, graph: &mut Graph, directory: &std::path::Path) ->
         let view = app.store.view(name).await?;
         let path = directory.join(format!("view-{}.arrow", Uuid::now_v7().simple()));
         if !put_down(app, &view, &path).await? {
-            return Err(ApiError::new("no_rows_yet", format!("view '{name}' has published nothing yet")));
+            return Err(super::views::unpublished(app, &view).await);
         }
         source.connector = SourceConnector::ViewSnapshot(ViewSnapshotOptions { path: path.display().to_string() });
     }

@@ -68,7 +68,7 @@ async fn metrics(Viewer(_): Viewer, State(app): State<App>) -> ApiResult<Respons
 }
 
 /// Get this document
-#[utoipa::path(get, path = "/openapi.json", operation_id = "openapi", tag = "system", responses(
+#[utoipa::path(get, path = "/openapi.json", operation_id = "openapi", tag = "system", security(()), responses(
     (status = 200, description = "The OpenAPI document of this server", body = serde_json::Value)))]
 async fn openapi(Viewer(_): Viewer) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], document::text()).into_response()

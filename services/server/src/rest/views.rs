@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use api::{Consistency, IdKind, Problem, View, ViewRows, Views};
+use api::{Consistency, IdKind, Problem, RunFailure, View, ViewRows, Views};
 use axum::Json;
 use axum::body::Body as HttpBody;
 use axum::extract::{Path, State};
@@ -98,7 +98,8 @@ struct Rows {
             (ViewRows = "application/json"), (String = "text/csv"), (Vec<u8> = "application/vnd.apache.arrow.stream")),
             headers(("etag" = String, description = "The version"), ("highwater-durable" = String, description = "`true` or `false`"),
                 ("highwater-watermark" = Option<String>, description = "Results are complete up to this time"),
-                ("highwater-lag-ms" = String, description = "How long ago the version was made"))),
+                ("highwater-lag-ms" = String, description = "How long ago the version was made"),
+                ("highwater-removed-rows" = String, description = "Rows that a view without a key has removed"))),
         (status = 304, description = "The version is the one that is known already"),
         (status = 404, description = "There is no such view, or it has no rows yet", body = Problem, content_type = "application/problem+json"),
         (status = 406, description = "None of the accepted media types can be given", body = Problem, content_type = "application/problem+json")))]
@@ -122,11 +123,26 @@ async fn get_view_rows(
         },
         _ => durable(&app, &view, query, form, &headers).await?,
     };
-    let Some(read) = read else {
-        let detail = format!("view '{}' has published nothing yet", view.name);
-        return Err(ApiError::new("no_rows_yet", detail));
-    };
+    let Some(read) = read else { return Err(unpublished(&app, &view).await) };
     Ok(read.into_response(form))
+}
+
+/// Why nothing can be read of a view: whoever waits for a run that has ended waits in vain.
+pub async fn unpublished(app: &App, view: &metadata::View) -> ApiError {
+    let newest = async { app.store.run(app.store.job(view.job_id).await.ok()?.latest_run?).await.ok() };
+    let refusal = |why: &str| ApiError::new("no_rows_yet", format!("view '{}' has published nothing{why}", view.name));
+    let start = || format!("start a run of job '{0}': `highwater start {0}`", view.job_name);
+    match newest.await {
+        Some(run) if run.active => refusal(" yet"),
+        Some(run) => {
+            let run_id = IdKind::Run.text(run.run_id);
+            let failure = run.failure.and_then(|failure| serde_json::from_value::<RunFailure>(failure).ok());
+            let cause = failure.map(|RunFailure { problem, .. }| format!(" ({}: {})", problem.code, problem.detail));
+            let cause = cause.unwrap_or_default();
+            refusal(&format!(": {run_id} became {}{cause} before it published", run.state)).hint(start())
+        }
+        None => refusal(" yet").hint(start()),
+    }
 }
 
 /// The control socket of the run that writes the view now.
@@ -193,6 +209,7 @@ struct Read {
     watermark: Option<DateTime<Utc>>,
     at: DateTime<Utc>,
     total_rows: u64,
+    removed_rows: u64,
     /// `None`: the caller knows the version.
     body: Option<Vec<u8>>,
 }
@@ -218,6 +235,7 @@ impl Read {
                             "watermark": self.watermark,
                             "lag_ms": lag_ms,
                             "total_rows": self.total_rows,
+                            "removed_rows": self.removed_rows,
                         });
                         let mut head = head.as_object().cloned().unwrap_or_default();
                         head.retain(|_, value| !value.is_null());
@@ -244,6 +262,7 @@ impl Read {
         set("vary", "accept".into());
         set("highwater-durable", self.durable.to_string());
         set("highwater-lag-ms", lag_ms.to_string());
+        set("highwater-removed-rows", self.removed_rows.to_string());
         if let Some(watermark) = self.watermark {
             set("highwater-watermark", watermark.to_rfc3339());
         }
@@ -303,6 +322,7 @@ async fn ask(link: &Link, view: &str, query: &Query) -> ApiResult<Option<(Read, 
         watermark: time(number("x-watermark-us")),
         at: number("x-at-us").and_then(DateTime::from_timestamp_micros).unwrap_or_default(),
         total_rows: number("x-rows").unwrap_or(0) as u64,
+        removed_rows: number("x-removed").unwrap_or(0) as u64,
         body: None,
     };
     Ok(Some((head, response.into_body())))
@@ -328,6 +348,7 @@ async fn durable(
             watermark: time(manifest.watermark_us),
             at: DateTime::from_timestamp_micros(manifest.at_us).unwrap_or_default(),
             total_rows: manifest.rows,
+            removed_rows: manifest.dropped,
             body: None,
         };
         if none_match(&headers, &read.tag()) {

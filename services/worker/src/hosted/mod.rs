@@ -158,16 +158,19 @@ impl Hosted {
         let reader = watch::Sender::new(Reader::Awaited);
         let by = PublishedBy { run_id: spec.run_id.clone(), generation: spec.generation };
         let views = ViewHost::new(&spec.views_dir, by);
+        let _ = last.views.set(views.clone());
         let service = Service {
             token: credentials.token,
             status: {
                 let (progress, children, verb) = (progress.subscribe(), children.clone(), verb.clone());
+                let views = views.clone();
                 let threads = spec.settings.parallelism as u32;
                 Box::new(move |ledgers| {
                     let usage = limits::usage(&children);
                     // Whoever writes it does not wait for the text that is made of it.
                     let progress = progress.borrow().clone();
-                    let status = status::status(&progress, threads, *verb.borrow() != Verb::Run, usage);
+                    let status =
+                        status::status(&progress, threads, *verb.borrow() != Verb::Run, removed(&views), usage);
                     if ledgers { status::with_ledgers(status, &progress) } else { status }
                 })
             },
@@ -256,6 +259,13 @@ impl Hosted {
         }
         end
     }
+}
+
+/// Rows that views have removed.
+fn removed(views: &ViewHost) -> status::Removed {
+    let all = views.views();
+    let counted = all.iter().map(|view| (view.definition().name.clone(), view.removed_rows()));
+    counted.filter(|(_, rows)| *rows > 0).collect()
 }
 
 /// What can be seen of a specification before it runs.
@@ -368,6 +378,8 @@ struct LastWords {
     directory: Directory,
     progress: watch::Receiver<Progress>,
     threads: std::sync::OnceLock<u32>,
+    /// Those of the run, once they are known.
+    views: std::sync::OnceLock<ViewHost>,
     claimed: AtomicBool,
     /// The exit code that goes with what was written.
     written: Mutex<Option<u8>>,
@@ -379,6 +391,7 @@ impl LastWords {
             directory,
             progress,
             threads: std::sync::OnceLock::new(),
+            views: std::sync::OnceLock::new(),
             claimed: AtomicBool::new(false),
             written: Mutex::new(None),
         }
@@ -399,7 +412,8 @@ impl LastWords {
             }
         }
         let threads = self.threads.get().copied().unwrap_or(1);
-        let outcome = status::outcome(end, &self.progress.borrow(), threads);
+        let outcome =
+            status::outcome(end, &self.progress.borrow(), threads, self.views.get().map(removed).unwrap_or_default());
         if let Err(error) = self.directory.write(OUTCOME, &outcome) {
             tracing::error!("cannot write outcome.json: {error}; it would be {:?}", outcome.end);
         }

@@ -1,5 +1,7 @@
 //! What the engine knows of a run, in the words of the control plane. Pure.
 
+use std::collections::BTreeMap;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use control::attempt::{
@@ -15,8 +17,11 @@ pub struct Usage {
     pub cpu_us: u64,
 }
 
+/// By view, the rows that its retention has removed.
+pub type Removed = BTreeMap<String, u64>;
+
 /// `threads` per process. Without the ledgers, which may be megabytes.
-pub fn status(progress: &Progress, threads: u32, stopping: bool, usage: Usage) -> Status {
+pub fn status(progress: &Progress, threads: u32, stopping: bool, removed_rows: Removed, usage: Usage) -> Status {
     let phase = match (stopping, progress.running) {
         (true, _) => Phase::Stopping,
         (false, true) => Phase::Running,
@@ -31,6 +36,7 @@ pub fn status(progress: &Progress, threads: u32, stopping: bool, usage: Usage) -
         operators: operators(progress, threads),
         splits: progress.splits.iter().map(split).collect(),
         start_positions: progress.start.as_ref().clone(),
+        removed_rows,
         late_rows: Vec::new(),
         dead_letters: Vec::new(),
         resident_bytes: usage.resident_bytes,
@@ -47,8 +53,8 @@ pub fn with_ledgers(status: Status, progress: &Progress) -> Status {
     }
 }
 
-pub fn outcome(end: End, progress: &Progress, threads: u32) -> Outcome {
-    let last = with_ledgers(status(progress, threads, true, Usage::default()), progress);
+pub fn outcome(end: End, progress: &Progress, threads: u32, removed_rows: Removed) -> Outcome {
+    let last = with_ledgers(status(progress, threads, true, removed_rows, Usage::default()), progress);
     Outcome {
         end,
         epoch: last.epoch,
@@ -56,6 +62,7 @@ pub fn outcome(end: End, progress: &Progress, threads: u32) -> Outcome {
         operators: last.operators,
         splits: last.splits,
         start_positions: last.start_positions,
+        removed_rows: last.removed_rows,
         late_rows: last.late_rows,
         dead_letters: last.dead_letters,
     }

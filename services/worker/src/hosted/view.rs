@@ -1,7 +1,7 @@
 //! `GET /views/{view}?query=QUERY`: a view of the run at its newest epoch that may be shown, as an Arrow IPC stream.
 //!
 //! QUERY is [`views::Query`] as JSON, percent-encoded; without it the whole view is the answer. Headers: `x-epoch`, `x-watermark-us`
-//! (missing before the first watermark), `x-at-us` (when the epoch was folded), `x-rows` (of the view in all), `x-more` (`true` if rows
+//! (missing before the first watermark), `x-at-us` (when the epoch was folded), `x-rows` (of the view in all), `x-removed` (rows that its retention has removed), `x-more` (`true` if rows
 //! follow behind the limit).
 
 use arrow::array::RecordBatch;
@@ -51,6 +51,7 @@ pub async fn answer(host: Option<&ViewHost>, name: &str, query: Option<&str>) ->
     headers.insert(HeaderName::from_static("x-epoch"), HeaderValue::from(shown.epoch));
     headers.insert(HeaderName::from_static("x-at-us"), HeaderValue::from(shown.at_us));
     headers.insert(HeaderName::from_static("x-rows"), HeaderValue::from(shown.rows));
+    headers.insert(HeaderName::from_static("x-removed"), HeaderValue::from(shown.dropped));
     headers.insert(HeaderName::from_static("x-more"), HeaderValue::from_static(if more { "true" } else { "false" }));
     if let Some(watermark_us) = shown.watermark_us {
         headers.insert(HeaderName::from_static("x-watermark-us"), HeaderValue::from(watermark_us));

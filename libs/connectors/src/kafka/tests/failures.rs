@@ -131,7 +131,7 @@ async fn follow_from(
     step: &mut impl FnMut(usize) -> bool,
 ) -> (Vec<(u32, String)>, Vec<u32>, Result<(), RunError>) {
     let (out, mut events) = SourceOutput::for_tests();
-    let reading = source.clone().read(SourceContext { splits, batch_rows: 100 }, out);
+    let reading = source.clone().read(SourceContext { splits, batch_rows: 100, waiting: Waiting::new(|_| {}) }, out);
     let (mut rows, mut absent) = (vec![], vec![]);
     let listening = async {
         while let Some(event) = events.recv().await {

@@ -10,6 +10,7 @@ use super::statements::{is_kept, statements};
 use crate::arguments::Output;
 use crate::problems::Source;
 use crate::remote::failure::Failure;
+use crate::remote::working_directory;
 
 /// Does something until it is done, or until Ctrl-C. The server ends a query that nobody reads any more.
 pub async fn interruptible<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
@@ -86,7 +87,7 @@ impl Session {
 
     async fn query(&self, sql: String, source: &Source) -> Result<u64, Failure> {
         let timeout = self.timeout.map(|timeout| format!("{}ms", timeout.as_millis()));
-        let query = SqlQuery { sql, timeout, ..SqlQuery::default() };
+        let query = SqlQuery { sql, timeout, base_directory: working_directory(), ..SqlQuery::default() };
         let body = self.client.query(&query, RowForm::Arrow).await.map_err(|error| Failure::about(error, source))?;
         let (shown, _) = rows::show(body, self.output, u64::MAX).await?;
         Ok(shown)
@@ -94,7 +95,12 @@ impl Session {
 
     /// Whether tables and settings are right. Views over views of the server are only checked with a query.
     async fn check(&self, sql: &str, source: &Source) -> Result<(), Failure> {
-        let checked = self.client.validate(&ValidateGraph { sql: Some(sql.to_string()), graph: None }).await?;
+        let asked = ValidateGraph {
+            sql: Some(sql.to_string()),
+            base_directory: working_directory(),
+            ..ValidateGraph::default()
+        };
+        let checked = self.client.validate(&asked).await?;
         let unknown = |code: &str| ["nothing_to_run", "unknown_table"].contains(&code);
         let wrong: Vec<_> = checked.errors.into_iter().filter(|item| !unknown(&item.code)).collect();
         if wrong.is_empty() {
