@@ -1,4 +1,4 @@
-//! What must not be forgotten: jobs, versions, runs, operations, connections, keys, audit.
+//! What must not be forgotten: jobs, versions, runs, epochs, savepoints, operations, connections, keys, audit.
 //!
 //! [`MetadataStore`] is the contract that [`sqlite`] and [`postgres`] keep; one suite of tests holds both to it. Every change is one
 //! transaction: the rows, its line in the audit log and, where the request carried a key, its stored answer. A method that returns `Ok`
@@ -20,4 +20,4 @@ pub mod sqlite;
 pub use error::DISK_FULL;
 pub use queries::audit::verify_audit;
 pub use records::*;
-pub use store::{MetadataError, MetadataStore, Result};
+pub use store::{Fence, MetadataError, MetadataStore, Result};

@@ -22,6 +22,8 @@ const STEPS: &[(i64, &str, &str, &str)] = &[
     step!(4, "catalogue", "0004_catalogue.sql"),
     step!(5, "keys audit answers", "0005_keys_audit_answers.sql"),
     step!(6, "leadership", "0006_leadership.sql"),
+    step!(7, "epochs", "0007_epochs.sql"),
+    step!(8, "savepoints", "0008_savepoints.sql"),
 ];
 
 pub(crate) fn sqlite() -> Migrator {

@@ -78,6 +78,8 @@ pub struct Run {
     pub generation: i64,
     /// What it was started with: start, parameters; as the server defines it.
     pub request: Value,
+    /// The epoch of this job that it continues: the one before its first. `None`: it began fresh, or from a savepoint. Never changed.
+    pub base_epoch: Option<i64>,
     /// What is known of it beside its state: resolved start positions, end, counters; as the server defines it.
     pub facts: Value,
     /// Why it failed.
@@ -116,6 +118,95 @@ pub struct RunMove {
     pub facts: Option<Value>,
     pub failure: Option<Value>,
     pub started_at: Option<DateTime<Utc>>,
+    pub ended_at: Option<DateTime<Utc>>,
+}
+
+/// A checkpoint that was decided: what a job recovers from, and what its sinks publish.
+///
+/// `previous` makes lineages of a job's epochs: the first epoch of a run names what the run continues ([`Run::base_epoch`]), each later one
+/// the run's epoch before. Numbers are of the job, never used twice, and have gaps.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Epoch {
+    pub job_id: Uuid,
+    pub epoch: i64,
+    /// The run and the attempt that decided it.
+    pub run_id: Uuid,
+    pub generation: i64,
+    /// `None`: the first of its lineage.
+    pub previous: Option<i64>,
+    /// By which who decided it knows it again.
+    pub nonce: Uuid,
+    /// `decided`, `committed` (every sink has published it) or `retired` (its files may be gone).
+    pub state: String,
+    /// Path of its manifest.
+    pub manifest: String,
+    /// Hexadecimal.
+    pub manifest_sha256: String,
+    /// What was uploaded for it.
+    pub bytes: i64,
+    /// What it refers to, with what was uploaded for earlier ones.
+    pub total_bytes: i64,
+    /// From its beginning to its manifest.
+    pub duration_ms: i64,
+    /// Whether it is the last of its run: the input has ended, or the run was told to stop.
+    pub last: bool,
+    /// The cut, counters, sizes and alignment of the operators; as the server defines it.
+    pub facts: Value,
+    /// What each sink had to show for having published it; as the server defines it. `None` until committed.
+    pub proofs: Option<Value>,
+    pub decided_at: DateTime<Utc>,
+    /// Stays when it is retired; one that was abandoned has none.
+    pub committed_at: Option<DateTime<Utc>>,
+    pub retired_at: Option<DateTime<Utc>>,
+}
+
+/// What is to become an [`Epoch`], whose fields these are, and who says so.
+#[derive(Clone, Debug)]
+pub struct EpochDecision {
+    pub job_id: Uuid,
+    pub run_id: Uuid,
+    pub generation: i64,
+    /// What [`lead`](crate::MetadataStore::lead) gave.
+    pub term: i64,
+    pub epoch: i64,
+    pub previous: Option<i64>,
+    pub nonce: Uuid,
+    pub manifest: String,
+    pub manifest_sha256: String,
+    /// How many numbers above `epoch` stay reserved for this generation.
+    pub reserve: i64,
+    pub bytes: i64,
+    pub total_bytes: i64,
+    pub duration_ms: i64,
+    pub last: bool,
+    pub facts: Value,
+    pub at: DateTime<Utc>,
+}
+
+/// A copy of an epoch that belongs to the user. It outlives its job.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Savepoint {
+    pub savepoint_id: Uuid,
+    /// The job that it was taken of, and its name then; it may be gone.
+    pub job_id: Uuid,
+    pub job_name: String,
+    pub run_id: Uuid,
+    /// Chosen by the client, at most 128 characters; unique among the job's.
+    pub name: String,
+    /// `running`, `completed` or `failed`.
+    pub state: String,
+    /// The epoch that it is a copy of: known at the latest when it is completed.
+    pub epoch: Option<i64>,
+    /// Where its files are.
+    pub location: String,
+    pub format_version: i64,
+    /// Known when it is completed.
+    pub bytes: Option<i64>,
+    /// Cut, operators, tables; as the server defines it.
+    pub facts: Value,
+    /// Why it failed.
+    pub failure: Option<Value>,
+    pub created_at: DateTime<Utc>,
     pub ended_at: Option<DateTime<Utc>>,
 }
 
@@ -246,6 +337,29 @@ pub struct JobFilter {
     pub labels: Labels,
     /// Part of the name, without regard to case.
     pub q: Option<String>,
+}
+
+/// Epochs of one job: their numbers are not those of another.
+#[derive(Clone, Debug)]
+pub struct EpochFilter {
+    pub job_id: Uuid,
+    pub run_id: Option<Uuid>,
+    /// Any of these; empty is all.
+    pub states: Vec<String>,
+}
+
+/// A page: at most `limit` epochs below `after`, newest first.
+#[derive(Clone, Copy, Debug)]
+pub struct EpochPage {
+    pub after: Option<i64>,
+    pub limit: i64,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct SavepointFilter {
+    pub job_id: Option<Uuid>,
+    /// Any of these; empty is all.
+    pub states: Vec<String>,
 }
 
 #[derive(Clone, Debug, Default)]

@@ -168,7 +168,7 @@ impl Session {
 /// A value for a placeholder.
 pub(crate) enum Argument {
     Uuid(Option<Uuid>),
-    Integer(i64),
+    Integer(Option<i64>),
     Text(Option<String>),
     Bytes(Vec<u8>),
     Time(Option<DateTime<Utc>>),
@@ -205,6 +205,12 @@ impl From<Option<Uuid>> for Argument {
 
 impl From<i64> for Argument {
     fn from(value: i64) -> Argument {
+        Argument::Integer(Some(value))
+    }
+}
+
+impl From<Option<i64>> for Argument {
+    fn from(value: Option<i64>) -> Argument {
         Argument::Integer(value)
     }
 }
@@ -330,6 +336,10 @@ impl Row {
     }
 
     pub(crate) fn integer(&self, column: &str) -> Result<i64> {
+        self.get(column)
+    }
+
+    pub(crate) fn optional_integer(&self, column: &str) -> Result<Option<i64>> {
         self.get(column)
     }
 

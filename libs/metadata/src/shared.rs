@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::queries::{answers, audit, catalogue, jobs, keys, operations, runs};
+use crate::queries::{answers, audit, catalogue, epochs, jobs, keys, operations, runs, savepoints};
 use crate::records::*;
 use crate::session::Session;
 use crate::store::{MetadataStore, Result};
@@ -148,6 +148,92 @@ impl<D: Database> MetadataStore for Store<D> {
 
     async fn run_events(&self, run_id: Uuid) -> Result<Vec<RunEvent>> {
         runs::events(&mut self.database.read().await?, run_id).await
+    }
+
+    async fn reserve_epochs(&self, run_id: Uuid, generation: i64, term: i64, count: i64) -> Result<i64> {
+        let mut session = self.database.write().await?;
+        let first = epochs::reserve(&mut session, run_id, generation, term, count).await?;
+        self.database.commit(session).await?;
+        Ok(first)
+    }
+
+    async fn decide_epoch(&self, decision: &EpochDecision) -> Result<()> {
+        let mut session = self.database.write().await?;
+        epochs::decide(&mut session, decision).await?;
+        self.database.commit(session).await
+    }
+
+    async fn confirm_epoch(
+        &self,
+        job_id: Uuid,
+        epoch: i64,
+        run_id: Uuid,
+        generation: i64,
+        term: i64,
+        proofs: &Value,
+        at: DateTime<Utc>,
+    ) -> Result<()> {
+        let mut session = self.database.write().await?;
+        epochs::confirm(&mut session, job_id, epoch, epochs::Speaker { run_id, generation, term }, proofs, at).await?;
+        self.database.commit(session).await
+    }
+
+    async fn epoch(&self, job_id: Uuid, epoch: i64) -> Result<Epoch> {
+        epochs::of_number(&mut self.database.read().await?, job_id, epoch).await
+    }
+
+    async fn last_epoch(&self, job_id: Uuid) -> Result<Option<Epoch>> {
+        epochs::last(&mut self.database.read().await?, job_id).await
+    }
+
+    async fn epochs(&self, filter: &EpochFilter, page: EpochPage) -> Result<Vec<Epoch>> {
+        epochs::list(&mut self.database.read().await?, filter, page).await
+    }
+
+    async fn retire_epochs(&self, job_id: Uuid, epochs: &[i64], term: i64, at: DateTime<Utc>) -> Result<()> {
+        let mut session = self.database.write().await?;
+        epochs::retire(&mut session, job_id, epochs, term, at).await?;
+        self.database.commit(session).await
+    }
+
+    async fn create_savepoint(&self, savepoint: &Savepoint, change: &Change) -> Result<()> {
+        let mut audited = self.begin(change).await?;
+        if savepoints::create(&mut audited.session, savepoint).await? {
+            self.finish(audited, "done").await?;
+        }
+        Ok(())
+    }
+
+    async fn savepoint(&self, savepoint_id: Uuid) -> Result<Savepoint> {
+        savepoints::of_id(&mut self.database.read().await?, savepoint_id).await
+    }
+
+    async fn savepoints(&self, filter: &SavepointFilter, page: Page) -> Result<Vec<Savepoint>> {
+        savepoints::list(&mut self.database.read().await?, filter, page).await
+    }
+
+    async fn update_savepoint(&self, savepoint: &Savepoint) -> Result<()> {
+        let mut session = self.database.write().await?;
+        savepoints::update(&mut session, savepoint).await?;
+        self.database.commit(session).await
+    }
+
+    async fn delete_savepoint(&self, savepoint_id: Uuid, change: &Change) -> Result<()> {
+        let mut audited = self.begin(change).await?;
+        savepoints::delete(&mut audited.session, savepoint_id).await?;
+        self.finish(audited, "done").await
+    }
+
+    async fn use_savepoint(&self, savepoint_id: Uuid, run_id: Uuid) -> Result<()> {
+        let mut session = self.database.write().await?;
+        savepoints::take(&mut session, savepoint_id, run_id).await?;
+        self.database.commit(session).await
+    }
+
+    async fn release_savepoint(&self, savepoint_id: Uuid, run_id: Uuid) -> Result<()> {
+        let mut session = self.database.write().await?;
+        savepoints::release(&mut session, savepoint_id, run_id).await?;
+        self.database.commit(session).await
     }
 
     async fn create_operation(&self, operation: &Operation, change: &Change) -> Result<()> {

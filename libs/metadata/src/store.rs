@@ -31,6 +31,9 @@ pub enum MetadataError {
     /// A compare-and-set found another state or generation: whoever asked is out of date.
     #[error("run {run_id} is {state}, attempt {generation}")]
     Moved { run_id: Uuid, state: String, generation: i64 },
+    /// Who speaks of a job's epochs is out of date, or speaks of what was decided otherwise: stop, and read again.
+    #[error("epoch {epoch} of job {job_id} is fenced: {found}")]
+    Fenced { job_id: Uuid, epoch: i64, found: Fence },
     /// The request was answered before; its key is the same.
     #[error("the request was answered before")]
     Answered(Box<StoredAnswer>),
@@ -44,6 +47,28 @@ pub enum MetadataError {
     /// The database holds what this program does not understand, or lacks a setting that durability needs.
     #[error("the metadata store is not usable: {0}")]
     Unusable(String),
+}
+
+/// What fenced a word about an epoch.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum Fence {
+    /// Another leads, with this term; 0: nobody ever did.
+    #[error("the leader's term is {0}")]
+    Term(i64),
+    /// The lineage of the run ends elsewhere.
+    #[error("the epoch before it is {}", .0.map_or("none".to_owned(), |epoch| epoch.to_string()))]
+    Previous(Option<i64>),
+    /// The job has an epoch with this number or a larger one.
+    #[error("the newest epoch of the job is {0}")]
+    Newest(i64),
+    /// The epoch was decided by someone else.
+    #[error("it was decided with nonce {0}")]
+    Nonce(Uuid),
+    /// The epoch is of another run, which this one does not continue.
+    #[error("it is of run {0}")]
+    Run(Uuid),
+    #[error("it is retired")]
+    Retired,
 }
 
 /// Where jobs and all that belongs to them are kept. Lists are newest first, by id.
@@ -67,7 +92,8 @@ pub trait MetadataStore: Send + Sync {
 
     // Runs.
 
-    /// Stores a run with its first event, unless the job has an active one.
+    /// Stores a run with its first event, unless the job has an active one. Its base must be an epoch of the job that is not retired, else
+    /// `NotFound`.
     async fn create_run(&self, run: &Run, change: &Change) -> Result<()>;
     async fn run(&self, run_id: Uuid) -> Result<Run>;
     async fn runs(&self, filter: &RunFilter, page: Page) -> Result<Vec<Run>>;
@@ -79,6 +105,61 @@ pub trait MetadataStore: Send + Sync {
     /// Replaces the facts of a run without moving it; guarded by the generation.
     async fn set_run_facts(&self, run_id: Uuid, generation: i64, facts: &Value) -> Result<()>;
     async fn run_events(&self, run_id: Uuid) -> Result<Vec<RunEvent>>;
+
+    // Epochs. Each method that changes one says for whom: `term` is what `lead` gave, and must be the newest, else `Fenced`; the run must be
+    // active and in its attempt `generation`, else `Moved`. None has an audit line: they come every few seconds, and nobody asked for them.
+
+    /// Takes `count` epoch numbers for an attempt, and returns the first: all are above every number that was ever taken. Not repeatable:
+    /// numbers whose answer was lost stay unused.
+    async fn reserve_epochs(&self, run_id: Uuid, generation: i64, term: i64, count: i64) -> Result<i64>;
+    /// Decides an epoch: from now on it will be published, whatever happens. Its number must be above every one of the job's; its `previous`
+    /// must be the newest epoch that its run decided, or, for the first, the run's base. At least `reserve` numbers above it are reserved
+    /// afterwards.
+    ///
+    /// What was decided stays so: saying it again (same job, epoch and nonce) changes nothing and succeeds, whoever leads or runs by then.
+    /// So after an ambiguous error, say it again. Fails with `Fenced` or `Moved` if it will never be.
+    async fn decide_epoch(&self, decision: &EpochDecision) -> Result<()>;
+    /// Records that every sink has published a decided epoch. Who says so is the job's active run in its newest attempt, which may be later
+    /// than the one that decided; a run that does not continue the epoch may not. The proofs that were first stay.
+    #[allow(clippy::too_many_arguments)]
+    async fn confirm_epoch(
+        &self,
+        job_id: Uuid,
+        epoch: i64,
+        run_id: Uuid,
+        generation: i64,
+        term: i64,
+        proofs: &Value,
+        at: DateTime<Utc>,
+    ) -> Result<()>;
+    async fn epoch(&self, job_id: Uuid, epoch: i64) -> Result<Epoch>;
+    /// The newest epoch that is decided or committed, of any run.
+    async fn last_epoch(&self, job_id: Uuid) -> Result<Option<Epoch>>;
+    /// By number, the largest first.
+    async fn epochs(&self, filter: &EpochFilter, page: EpochPage) -> Result<Vec<Epoch>>;
+    /// Gives epochs up: their files may be deleted. All or none; those that are retired already stay as they are. Guarded by the term alone.
+    ///
+    /// Fails with `InUse` for what is still needed: the newest epoch of the job that is not retired; of the newest lineage all down to its
+    /// second newest committed epoch, or to one that is retired; and what a savepoint that is being written, or that a run restores from, was taken of. The newest
+    /// lineage is that of the newest run, and as long as that one has neither decided an epoch nor a base, the one before.
+    async fn retire_epochs(&self, job_id: Uuid, epochs: &[i64], term: i64, at: DateTime<Utc>) -> Result<()>;
+
+    // Savepoints.
+
+    /// Stores a savepoint. Repeating it with the same id changes nothing and succeeds, in whatever state it is by then; fails with `Exists`
+    /// if the name belongs to another savepoint of the job. Job and run must be there; an epoch that it names must not be retired.
+    async fn create_savepoint(&self, savepoint: &Savepoint, change: &Change) -> Result<()>;
+    async fn savepoint(&self, savepoint_id: Uuid) -> Result<Savepoint>;
+    async fn savepoints(&self, filter: &SavepointFilter, page: Page) -> Result<Vec<Savepoint>>;
+    /// Writes state, epoch, bytes, facts, failure and end of a savepoint that is `running`; one that has ended stays as it is.
+    async fn update_savepoint(&self, savepoint: &Savepoint) -> Result<()>;
+    /// Deletes a savepoint in whatever state, unless a run restores from it (`InUse`). Its files are the caller's.
+    async fn delete_savepoint(&self, savepoint_id: Uuid, change: &Change) -> Result<()>;
+    /// Keeps a completed savepoint from being deleted until `release_savepoint`, or until the run is deleted. The run must be active.
+    /// Repeatable.
+    async fn use_savepoint(&self, savepoint_id: Uuid, run_id: Uuid) -> Result<()>;
+    /// The run has decided an epoch of its own, or has ended. Repeatable.
+    async fn release_savepoint(&self, savepoint_id: Uuid, run_id: Uuid) -> Result<()>;
 
     // Operations.
 

@@ -86,15 +86,21 @@ pub(crate) async fn delete(session: &mut Session, job_id: Uuid, revision: i64) -
     Ok(())
 }
 
-/// Keeps moves of the job's runs back until the transaction ends. Who locks more than one thing locks the end of the audit log first,
-/// then the job, then a run.
+/// Keeps moves of the job's runs, and decisions about its epochs, back until the transaction ends. Who locks more than one thing locks the end of the audit log first,
+/// then the job, then a savepoint, then
+/// a run.
 pub(crate) async fn hold(session: &mut Session, job_id: Uuid) -> Result<()> {
+    match hold_if_there(session, job_id).await? {
+        true => Ok(()),
+        false => Err(MetadataError::NotFound { kind: "job", name: job_id.to_string() }),
+    }
+}
+
+/// The same for what outlives its job; whether the job is there.
+pub(crate) async fn hold_if_there(session: &mut Session, job_id: Uuid) -> Result<bool> {
     let sql =
         session.pick("SELECT job_id FROM job WHERE job_id = $1", "SELECT job_id FROM job WHERE job_id = $1 FOR UPDATE");
-    match session.row(sql, arguments![job_id]).await? {
-        Some(_) => Ok(()),
-        None => Err(MetadataError::NotFound { kind: "job", name: job_id.to_string() }),
-    }
+    Ok(session.row(sql, arguments![job_id]).await?.is_some())
 }
 
 pub(crate) async fn no_active_run(session: &mut Session, job_id: Uuid) -> Result<()> {

@@ -5,10 +5,12 @@
 pub(crate) mod answers;
 pub(crate) mod audit;
 pub(crate) mod catalogue;
+pub(crate) mod epochs;
 pub(crate) mod jobs;
 pub(crate) mod keys;
 pub(crate) mod operations;
 pub(crate) mod runs;
+pub(crate) mod savepoints;
 
 use crate::session::Argument;
 

@@ -3,25 +3,28 @@
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::queries::{Conditional, jobs};
+use crate::queries::{Conditional, epochs, jobs};
 use crate::records::{Page, Run, RunEvent, RunFilter, RunMove};
 use crate::session::{Argument, Row, Session, arguments};
 use crate::store::{MetadataError, Result};
 
 const SELECT: &str =
     "SELECT r.run_id, r.job_id, j.name AS job_name, r.version, r.state, r.active, r.generation, r.request,
-     r.facts, r.failure, r.revision, r.created_at, r.started_at, r.ended_at
+     r.base_epoch, r.facts, r.failure, r.revision, r.created_at, r.started_at, r.ended_at
      FROM run r JOIN job j ON j.job_id = r.job_id";
 
 pub(crate) async fn create(session: &mut Session, run: &Run) -> Result<()> {
     jobs::hold(session, run.job_id).await?;
     jobs::no_active_run(session, run.job_id).await?;
     jobs::version(session, run.job_id, run.version).await?;
+    if let Some(base) = run.base_epoch {
+        epochs::live(session, run.job_id, base).await?;
+    }
     session
         .execute(
             "INSERT INTO run (run_id, job_id, version, state, active, generation, request, facts, failure, revision,
-                              created_at, started_at, ended_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+                              created_at, started_at, ended_at, base_epoch)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
             arguments![
                 run.run_id,
                 run.job_id,
@@ -35,7 +38,8 @@ pub(crate) async fn create(session: &mut Session, run: &Run) -> Result<()> {
                 run.revision,
                 run.created_at,
                 run.started_at,
-                run.ended_at
+                run.ended_at,
+                run.base_epoch
             ],
         )
         .await?;
@@ -154,7 +158,7 @@ pub(crate) async fn events(session: &mut Session, run_id: Uuid) -> Result<Vec<Ru
     rows.iter().map(event).collect()
 }
 
-fn not_found(run_id: Uuid) -> MetadataError {
+pub(crate) fn not_found(run_id: Uuid) -> MetadataError {
     MetadataError::NotFound { kind: "run", name: run_id.to_string() }
 }
 
@@ -178,6 +182,7 @@ fn run(row: &Row) -> Result<Run> {
         active: row.flag("active")?,
         generation: row.integer("generation")?,
         request: row.json("request")?,
+        base_epoch: row.optional_integer("base_epoch")?,
         facts: row.json("facts")?,
         failure: row.optional_json("failure")?,
         revision: row.integer("revision")?,

@@ -945,7 +945,7 @@ async fn constraints_hold_behind_the_program(subject: &Subject) {
         ("INSERT INTO job_view SELECT 'v', run_id, '{}' FROM run", "a view is of a job"),
         (
             "INSERT INTO run SELECT job_id, job_id, version, state, active, generation, request, facts, failure, revision,
-                                    created_at, started_at, ended_at FROM run",
+                                    created_at, started_at, ended_at, base_epoch FROM run",
             "one run is active",
         ),
     ] {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use metadata::postgres::PostgresStore;
 use metadata::sqlite::SqliteStore;
 use metadata::*;
+use serde_json::json;
 use test_support::postgres::Postgres;
 
 use crate::fixtures::*;
@@ -24,10 +25,15 @@ async fn change_much(store: &dyn MetadataStore, name: &str) -> Result<()> {
     store.create_job(&job, &written, &with_key("job.create", name, name)).await
 }
 
-async fn run_it(store: &dyn MetadataStore, name: &str) -> Result<()> {
+/// A run that decides two epochs, commits them, and fails.
+async fn run_it(store: &dyn MetadataStore, term: i64, name: &str) -> Result<()> {
     let job = store.job_named(name).await?;
     let run = run(&job);
     store.create_run(&run, &change("run.create")).await?;
+    for (epoch, previous) in [(1, None), (2, Some(1))] {
+        store.decide_epoch(&decision(&run, term, epoch, previous)).await?;
+        store.confirm_epoch(job.job_id, epoch, run.run_id, 0, term, &json!({}), now()).await?;
+    }
     store.move_run(&step(&run, &["pending"], "failed")).await.map(|_| ())
 }
 
@@ -56,6 +62,11 @@ async fn check(store: &dyn MetadataStore, acknowledged: &[String]) -> usize {
             assert_eq!(run.state, job.state);
             let events = store.run_events(run_id).await.unwrap();
             assert_eq!(events.len(), if run.active { 1 } else { 2 });
+            let epochs = store.epochs(&all_epochs(job.job_id), epoch_page(9)).await.unwrap();
+            let states: Vec<(i64, &str)> = epochs.iter().rev().map(|epoch| (epoch.epoch, &*epoch.state)).collect();
+            let whole = [(1, "committed"), (2, "committed")];
+            assert!(run.active || states == whole, "epochs of {} were acknowledged and are lost: {states:?}", job.name);
+            assert!(states.len() < 2 || states[0] == whole[0], "decided in order: {states:?}");
         }
     }
     assert_eq!(log.iter().filter(|entry| entry.action == "run.create").count(), runs, "each run has its line");
@@ -67,6 +78,7 @@ async fn check(store: &dyn MetadataStore, acknowledged: &[String]) -> usize {
 async fn writer_that_is_killed() {
     let Ok(file) = std::env::var(FILE) else { return };
     let store = Arc::new(SqliteStore::open(file).await.unwrap());
+    let term = store.lead("writer").await.unwrap();
     let writers = (0..3).map(|writer| {
         let store = store.clone();
         tokio::spawn(async move {
@@ -74,7 +86,7 @@ async fn writer_that_is_killed() {
                 let name = format!("job-{}-{writer}-{index}", std::process::id());
                 change_much(&*store, &name).await.unwrap();
                 println!("ok {name} made");
-                run_it(&*store, &name).await.unwrap();
+                run_it(&*store, term, &name).await.unwrap();
                 println!("ok {name} ran");
             }
         })
@@ -130,6 +142,7 @@ async fn sqlite_keeps_what_it_acknowledged_through_kills() {
 async fn postgres_keeps_what_it_acknowledged_through_immediate_stops() {
     let server = Arc::new(Postgres::start(&[]));
     let store = Arc::new(PostgresStore::connect(&server.database()).await.unwrap());
+    let term = store.lead("writer").await.unwrap();
     let mut acknowledged = Vec::new();
     let mut failures: BTreeMap<String, bool> = BTreeMap::new();
     let mut slowest = Duration::ZERO;
@@ -153,7 +166,7 @@ async fn postgres_keeps_what_it_acknowledged_through_immediate_stops() {
                         }
                         slowest = slowest.max(begun.elapsed());
                         if done.last().is_some_and(|last| last.starts_with(&format!("{name} "))) {
-                            match run_it(&*store, &name).await {
+                            match run_it(&*store, term, &name).await {
                                 Ok(()) => done.push(format!("{name} ran")),
                                 Err(MetadataError::Unavailable { .. }) => {}
                                 Err(other) => panic!("{other:?}"),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use metadata::postgres::PostgresStore;
@@ -119,6 +120,7 @@ pub fn run(job: &Job) -> Run {
         active: true,
         generation: 0,
         request: json!({"from": "fresh"}),
+        base_epoch: None,
         facts: json!({}),
         failure: None,
         revision: 1,
@@ -143,6 +145,123 @@ pub fn step(run: &Run, from: &[&str], to: &str) -> RunMove {
         started_at: None,
         ended_at: None,
     }
+}
+
+/// A run of the job, stored and running in its first attempt.
+pub async fn running(store: &dyn MetadataStore, job: &Job) -> Run {
+    running_from(store, job, None).await
+}
+
+pub async fn running_from(store: &dyn MetadataStore, job: &Job, base_epoch: Option<i64>) -> Run {
+    let run = Run { base_epoch, ..run(job) };
+    store.create_run(&run, &change("run.create")).await.unwrap();
+    let start = RunMove { new_generation: Some(1), ..step(&run, &["pending"], "running") };
+    store.move_run(&start).await.unwrap()
+}
+
+pub async fn end(store: &dyn MetadataStore, run: &Run) {
+    store.move_run(&step(run, &["running"], "stopped")).await.unwrap();
+}
+
+pub fn decision(run: &Run, term: i64, epoch: i64, previous: Option<i64>) -> EpochDecision {
+    EpochDecision {
+        job_id: run.job_id,
+        run_id: run.run_id,
+        generation: run.generation,
+        term,
+        epoch,
+        previous,
+        nonce: Uuid::new_v4(),
+        manifest: format!("checkpoints/{epoch}.json"),
+        manifest_sha256: "ab".repeat(32),
+        reserve: 10,
+        bytes: 5,
+        total_bytes: 7,
+        duration_ms: 3,
+        last: false,
+        facts: json!({"cut": {"b": "5", "a": null}}),
+        at: now(),
+    }
+}
+
+/// What a decision becomes.
+pub fn decided(decision: &EpochDecision) -> Epoch {
+    let EpochDecision {
+        job_id, run_id, generation, epoch, previous, nonce, bytes, total_bytes, duration_ms, last, ..
+    } = *decision;
+    Epoch {
+        job_id,
+        epoch,
+        run_id,
+        generation,
+        previous,
+        nonce,
+        state: "decided".to_owned(),
+        manifest: decision.manifest.clone(),
+        manifest_sha256: decision.manifest_sha256.clone(),
+        bytes,
+        total_bytes,
+        duration_ms,
+        last,
+        facts: decision.facts.clone(),
+        proofs: None,
+        decided_at: decision.at,
+        committed_at: None,
+        retired_at: None,
+    }
+}
+
+/// Decides epochs of a run, each after the one before, and confirms them.
+pub async fn committed(store: &dyn MetadataStore, run: &Run, term: i64, first_after: Option<i64>, epochs: &[i64]) {
+    let mut previous = first_after;
+    for epoch in epochs {
+        store.decide_epoch(&decision(run, term, *epoch, previous)).await.unwrap();
+        confirm(store, run, term, *epoch).await.unwrap();
+        previous = Some(*epoch);
+    }
+}
+
+pub async fn confirm(store: &dyn MetadataStore, run: &Run, term: i64, epoch: i64) -> Result<()> {
+    let proofs = json!({"sink": epoch});
+    store.confirm_epoch(run.job_id, epoch, run.run_id, run.generation, term, &proofs, now()).await
+}
+
+pub fn savepoint(run: &Run, name: &str) -> Savepoint {
+    Savepoint {
+        savepoint_id: Uuid::now_v7(),
+        job_id: run.job_id,
+        job_name: run.job_name.clone(),
+        run_id: run.run_id,
+        name: name.to_owned(),
+        state: "running".to_owned(),
+        epoch: None,
+        location: "s3://bucket/savepoints/1".to_owned(),
+        format_version: 1,
+        bytes: None,
+        facts: json!({}),
+        failure: None,
+        created_at: now(),
+        ended_at: None,
+    }
+}
+
+pub fn completed(savepoint: &Savepoint, epoch: i64) -> Savepoint {
+    Savepoint {
+        state: "completed".to_owned(),
+        epoch: Some(epoch),
+        bytes: Some(1000),
+        facts: json!({"operators": []}),
+        ended_at: Some(now()),
+        ..savepoint.clone()
+    }
+}
+
+pub fn all_epochs(job_id: Uuid) -> EpochFilter {
+    EpochFilter { job_id, run_id: None, states: vec![] }
+}
+
+pub fn epoch_page(limit: i64) -> EpochPage {
+    EpochPage { after: None, limit }
 }
 
 pub fn operation() -> Operation {
@@ -235,12 +354,24 @@ pub async fn stored(store: &dyn MetadataStore, name: &str) -> Job {
     job
 }
 
+/// For a race: begins `turns` times a part of a millisecond later, at once if it is not to be later.
+pub async fn later<T>(turns: i64, begun: impl Future<Output = T>) -> T {
+    tokio::time::sleep(Duration::from_micros(250 * u64::try_from(turns).unwrap_or(0))).await;
+    begun.await
+}
+
 /// Everything that a change could have touched, to see that it touched nothing.
 pub async fn everything(store: &dyn MetadataStore) -> Value {
     let jobs = store.jobs(&JobFilter::default(), page(1000)).await.unwrap();
     let runs = store.runs(&RunFilter::default(), page(1000)).await.unwrap();
+    let mut epochs = Vec::new();
+    for job in &jobs {
+        epochs.extend(store.epochs(&all_epochs(job.job_id), epoch_page(1000)).await.unwrap());
+    }
     json!({
         "jobs": format!("{jobs:?}"),
+        "epochs": format!("{epochs:?}"),
+        "savepoints": format!("{:?}", store.savepoints(&SavepointFilter::default(), page(1000)).await.unwrap()),
         "runs": format!("{runs:?}"),
         "operations": format!("{:?}", store.running_operations().await.unwrap()),
         "views": format!("{:?}", store.views().await.unwrap()),

@@ -49,6 +49,16 @@ async fn one_leads_and_what_it_lost_it_no_longer_changes() {
     lost(first.create_table(&table("t"), &change("x")).await);
     lost(first.audit(&change("x"), "denied").await);
     lost(first.forget(now()).await);
+    let (savepoint, drop) = (savepoint(&run, "x"), change("x"));
+    lost(first.reserve_epochs(run.run_id, 0, term, 1).await.map(|_| ()));
+    lost(first.decide_epoch(&decision(&run, next, 1, None)).await);
+    lost(confirm(&first, &run, next, 1).await);
+    lost(first.retire_epochs(job.job_id, &[1], next, now()).await);
+    lost(first.create_savepoint(&savepoint, &change("x")).await);
+    lost(first.update_savepoint(&savepoint).await);
+    lost(first.delete_savepoint(savepoint.savepoint_id, &drop).await);
+    lost(first.use_savepoint(savepoint.savepoint_id, run.run_id).await);
+    lost(first.release_savepoint(savepoint.savepoint_id, run.run_id).await);
     assert_eq!(everything(&second).await, before);
     // Reading harms nobody.
     assert_eq!(first.job(job.job_id).await.unwrap().name, "a");
@@ -261,6 +271,136 @@ async fn the_fate_of_a_commit_is_read_again() {
     assert_eq!(verify_audit((0, String::new()), &log).unwrap().0, 3);
 }
 
+/// The same where it matters most: a decision is made or not, and whoever says it again hears which.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_fate_of_a_decision_is_read_again() {
+    let url = shared_database();
+    let relay = relay::Relay::to(Postgres::shared().port()).await;
+    let through = url.replace(&format!(":{}/", Postgres::shared().port()), &format!(":{}/", relay.port));
+    let store = PostgresStore::connect(&through).await.unwrap();
+    let term = store.lead("one").await.unwrap();
+    let run = running(&store, &stored(&store, "a").await).await;
+    // Never durable: the server ends the connection in the middle of COMMIT.
+    Postgres::shared().sql(
+        &url,
+        "CREATE FUNCTION hang_up() RETURNS trigger LANGUAGE plpgsql AS
+           $$ BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); PERFORM pg_sleep(1); RETURN NULL; END $$;
+         CREATE CONSTRAINT TRIGGER hang_up AFTER INSERT OR UPDATE ON epoch DEFERRABLE INITIALLY DEFERRED
+           FOR EACH ROW WHEN (NEW.epoch IN (2, 3)) EXECUTE FUNCTION hang_up();",
+    );
+    store.decide_epoch(&decision(&run, term, 1, None)).await.unwrap();
+    let second = decision(&run, term, 2, Some(1));
+    let error = store.decide_epoch(&second).await.unwrap_err();
+    assert!(matches!(error, MetadataError::Unavailable { ambiguous: false, .. }), "{error:?}");
+    assert_eq!(store.last_epoch(run.job_id).await.unwrap().map(|epoch| epoch.epoch), Some(1));
+    assert_eq!(store.reserve_epochs(run.run_id, 1, term, 1).await.unwrap(), 12, "nor was a number taken");
+    Postgres::shared().sql(&url, "DROP TRIGGER hang_up ON epoch");
+    store.decide_epoch(&second).await.unwrap();
+
+    // Durable, and nobody hears of it.
+    for (epoch, how) in [(3, relay::Loss::HangUp), (4, relay::Loss::Silence)] {
+        let decide = decision(&run, term, epoch, Some(epoch - 1));
+        relay.lose_the_answer_to("COMMIT", how);
+        let begun = Instant::now();
+        store.decide_epoch(&decide).await.unwrap();
+        assert!(relay.lost(), "the answer was lost");
+        assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
+        assert_eq!(store.epoch(run.job_id, epoch).await.unwrap(), decided(&decide));
+        store.decide_epoch(&decide).await.unwrap();
+        relay.lose_the_answer_to("COMMIT", how);
+        confirm(&store, &run, term, epoch).await.unwrap();
+        assert!(relay.lost(), "the answer was lost");
+        assert_eq!(store.epoch(run.job_id, epoch).await.unwrap().state, "committed");
+    }
+    let epochs = store.epochs(&all_epochs(run.job_id), epoch_page(9)).await.unwrap();
+    assert_eq!(epochs.iter().map(|epoch| epoch.epoch).collect::<Vec<_>>(), [4, 3, 2, 1]);
+}
+
+/// The server is gone while the commit is on its way, and so long that its fate stays unknown: saying it again tells.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_decision_of_unknown_fate_is_said_again() {
+    for round in 0..3u64 {
+        let server = Postgres::start(&[]);
+        let relay = relay::Relay::to(server.port()).await;
+        let url = server.database();
+        let through = url.replace(&format!(":{}/", server.port()), &format!(":{}/", relay.port));
+        let store = PostgresStore::connect(&through).await.unwrap();
+        let term = store.lead("one").await.unwrap();
+        let run = running(&store, &stored(&store, "a").await).await;
+        let decide = decision(&run, term, 1, None);
+        relay.lose_the_answer_to("COMMIT", relay::Loss::Silence);
+        let (done, ()) = tokio::join!(store.decide_epoch(&decide), async {
+            while !relay.lost() {
+                tokio::time::sleep(Duration::from_micros(50)).await;
+            }
+            tokio::time::sleep(Duration::from_micros(round * 300)).await;
+            server.kill();
+        });
+        assert!(matches!(done, Err(MetadataError::Unavailable { ambiguous: true, .. })), "{done:?}");
+        server.restart();
+        let begun = Instant::now();
+        while store.ping().await.is_err() {
+            assert!(begun.elapsed() < Duration::from_secs(10), "it does not come back");
+        }
+        let before = store.last_epoch(run.job_id).await.unwrap();
+        eprintln!("round {round}: it {}", if before.is_some() { "had happened" } else { "had not" });
+        assert!(before.is_none_or(|epoch| epoch == decided(&decide)));
+        store.decide_epoch(&decide).await.unwrap();
+        assert_eq!(store.last_epoch(run.job_id).await.unwrap(), Some(decided(&decide)));
+        let other = EpochDecision { nonce: Uuid::new_v4(), ..decide.clone() };
+        let error = store.decide_epoch(&other).await.unwrap_err();
+        assert!(matches!(error, MetadataError::Fenced { found: Fence::Nonce(_), .. }), "{error:?}");
+    }
+}
+
+/// A decision at its narrowest place: it has compared everything and written nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_take_over_waits_for_who_decides() {
+    let url = shared_database();
+    let first = PostgresStore::connect(&url).await.unwrap();
+    let second = PostgresStore::connect(&url).await.unwrap();
+    let term = first.lead("same").await.unwrap();
+    let run = running(&first, &stored(&first, "a").await).await;
+    // Whoever inserts an epoch waits for this lock.
+    let another = url.clone();
+    let holding = tokio::task::spawn_blocking(move || {
+        let hold = "BEGIN; LOCK TABLE epoch IN SHARE MODE; SELECT pg_sleep(2); COMMIT";
+        Postgres::shared().sql(&another, hold);
+    });
+    let held = "SELECT count(*) FROM pg_locks WHERE relation = 'epoch'::regclass AND mode = 'ShareLock' AND granted";
+    while Postgres::shared().sql(&url, held) != "1" {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let decide = decision(&run, term, 1, None);
+    let next = RunMove { new_generation: Some(2), ..step(&run, &["running"], "restarting") };
+    let (decided, (seen, moved)) = tokio::join!(first.decide_epoch(&decide), async {
+        let waits =
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        while !holding.is_finished() && Postgres::shared().sql(&url, waits) != "1" {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert!(!holding.is_finished(), "the decision was held");
+        tokio::join!(
+            async {
+                second.lead("same").await.unwrap();
+                second.last_epoch(run.job_id).await.unwrap()
+            },
+            async {
+                first.move_run(&next).await.ok();
+                first.last_epoch(run.job_id).await.unwrap()
+            }
+        )
+    });
+    decided.unwrap();
+    assert_eq!(seen.map(|epoch| epoch.nonce), Some(decide.nonce), "it was decided before the new leader looked");
+    assert_eq!(moved.map(|epoch| epoch.nonce), Some(decide.nonce), "and before the new attempt did");
+    holding.await.unwrap();
+    let late = decision(&run, term, 2, Some(1));
+    assert!(matches!(first.decide_epoch(&late).await, Err(MetadataError::Owned(by)) if by == "same"));
+    let error = second.decide_epoch(&late).await.unwrap_err();
+    assert!(matches!(error, MetadataError::Fenced { found: Fence::Term(found), .. } if found == term + 1), "{error:?}");
+}
+
 /// A relay that loses answers: the server commits, and nobody hears of it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_that_was_done_is_not_told_as_failed() {
@@ -328,6 +468,8 @@ async fn every_method_says_that_the_server_is_away() {
     let (table, connection, key, operation) = (table("t"), connection("k"), key("k"), operation());
     let step = step(&run, &["pending"], "failed");
     let (all_jobs, all_runs) = (JobFilter::default(), RunFilter::default());
+    let (all_epochs, all_savepoints) = (all_epochs(job.job_id), SavepointFilter::default());
+    let (decide, savepoint) = (decision(&run, term, 1, None), savepoint(&run, "s"));
     let (secret, facts) = (secrets("s"), json!({}));
     macro_rules! away {
         ($($call:expr),* $(,)?) => {
@@ -359,6 +501,20 @@ async fn every_method_says_that_the_server_is_away() {
         store.move_run(&step),
         store.set_run_facts(id, 0, &facts),
         store.run_events(id),
+        store.reserve_epochs(id, 1, term, 1),
+        store.decide_epoch(&decide),
+        store.confirm_epoch(id, 1, id, 1, term, &facts, now()),
+        store.epoch(id, 1),
+        store.last_epoch(id),
+        store.epochs(&all_epochs, epoch_page(1)),
+        store.retire_epochs(id, &[1], term, now()),
+        store.create_savepoint(&savepoint, &x),
+        store.savepoint(id),
+        store.savepoints(&all_savepoints, page(1)),
+        store.update_savepoint(&savepoint),
+        store.delete_savepoint(id, &x),
+        store.use_savepoint(id, id),
+        store.release_savepoint(id, id),
         store.create_operation(&operation, &x),
         store.operation(id),
         store.running_operations(),
@@ -445,7 +601,7 @@ mod relay {
     }
 
     async fn serve(mut near: TcpStream, port: u16, wish: Arc<Mutex<Option<(&'static str, Loss)>>>) {
-        let mut far = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        let Ok(mut far) = TcpStream::connect(("127.0.0.1", port)).await else { return };
         let (mut up, mut down) = (vec![0; 65536], vec![0; 65536]);
         // Statements are prepared once per connection: their text is not in later messages.
         let mut mute = None;
