@@ -37,6 +37,11 @@ test: ## install what the tests need, check format and lints, run every test
 	$(BUILD)
 	cargo test --workspace --locked --no-fail-fast
 
+chaos: ## kill processes of runs and servers at random: KILLS=n (default 200), SEED=s
+	@$(SETUP) test
+	$(BUILD)
+	HIGHWATER_CHAOS_KILLS=$(or $(KILLS),200) HIGHWATER_CHAOS_SEED=$(or $(SEED),1) cargo test --package integration-tests --package highwater --test suite --locked -- --nocapture random_kills
+
 simulate: ## a million seeded schedules of the epoch protocol from SIMULATE_FIRST on, and every one of small runs (minutes)
 	SIMULATE_COUNT=$${SIMULATE_COUNT:-1000000} cargo test --package control --package highwater --package integration-tests --locked --test simulator -- --include-ignored --nocapture
 
@@ -60,4 +65,4 @@ bench: ## build the released profile, measure it, write docs/bench.md and docs/b
 clean: ## remove what was built (the cache of tools stays)
 	cargo clean
 
-.PHONY: help build bin demo demo-kafka test simulate check fmt lint bless bench clean
+.PHONY: help build bin demo demo-kafka test simulate chaos check fmt lint bless bench clean

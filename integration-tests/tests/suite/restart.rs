@@ -9,11 +9,12 @@ use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema};
 use connectors::{AllowedRoots, PrintedRows, Registry};
 use engine::RowKind;
-use engine::runtime::{Checkpoint, Outcome, Progress, RunRequest, Surroundings, Verb, run};
+use engine::runtime::{Alone, Durable, Outcome, Progress, Restore, RunRequest, Surroundings, Verb, run};
 use formats::RecordEncoder;
 use formats::json::{JsonOptions, Writer};
 use integration_tests::compare::{self, Row};
 use rstest::rstest;
+use state::{Manifest, MemoryFiles};
 use tokio::sync::watch;
 
 use super::cases::Case;
@@ -55,14 +56,15 @@ fn with_restarts(case: &Case, streamed: bool, epoch: u64) -> Vec<Row> {
     let script = sql::plan(&text, &sql::Options { overrides, ..sql::Options::default() })
         .unwrap_or_else(|problems| panic!("{}: {problems:?}", case.name));
     let printed: Arc<Mutex<Vec<Row>>> = Arc::default();
-    let mut checkpoint: Option<Arc<Checkpoint>> = None;
+    let mut checkpoint: Option<Manifest> = None;
+    let files = MemoryFiles::default();
     for (attempt, threads) in THREADS.into_iter().enumerate() {
         let stop_after = (attempt < 2).then_some(epoch + attempt as u64);
-        let outcome = attempt_of(case, &script, threads, checkpoint.take(), stop_after, &printed);
+        let outcome = attempt_of(case, &script, threads, (checkpoint.take(), &files), stop_after, &printed);
         if outcome.finished {
             break;
         }
-        checkpoint = outcome.checkpoint.map(Arc::new);
+        checkpoint = outcome.checkpoint;
     }
     assert!(checkpoint.is_none(), "{}: the last attempt runs to its end", case.name);
     std::mem::take(&mut *printed.lock().unwrap())
@@ -72,7 +74,7 @@ fn attempt_of(
     case: &Case,
     script: &sql::Script,
     threads: u64,
-    restore: Option<Arc<Checkpoint>>,
+    (restore, files): (Option<Manifest>, &MemoryFiles),
     stop_after: Option<u64>,
     printed: &Arc<Mutex<Vec<Row>>>,
 ) -> Outcome {
@@ -90,8 +92,8 @@ fn attempt_of(
         graph: script.graph.clone(),
         settings,
         start: Default::default(),
-        restore,
-        checkpoints: true,
+        first_epoch: restore.as_ref().map_or(1, |manifest| manifest.epoch + 1),
+        restore: restore.map(|manifest| Restore { manifest, committed: true }),
         stop_after,
     };
     let (_verb, verb) = watch::channel(Verb::Run);
@@ -100,6 +102,7 @@ fn attempt_of(
         launch: None,
         verb,
         progress: watch::channel(Progress::default()).0,
+        durable: Some(Durable { job: "job_case".into(), files: Arc::new(files.clone()), authority: Arc::new(Alone) }),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let ran = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), run(request, around)).await });

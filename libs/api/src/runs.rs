@@ -34,6 +34,8 @@ pub enum StartFrom {
     /// With empty state, where the tables or `start_positions` say.
     #[default]
     Fresh,
+    /// With the state and the positions of the job's newest checkpoint, whichever run made it.
+    Latest,
 }
 
 /// Body of `POST /jobs/{job}/runs`.
@@ -175,6 +177,50 @@ pub struct RunEvent {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct RunEvents {
     pub items: Vec<RunEvent>,
+}
+
+/// An epoch at whose end the whole state of a run was kept.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Checkpoint {
+    /// Number of the epoch: rising, with gaps, over all runs of the job.
+    pub epoch: i64,
+    /// The attempt that made it.
+    pub attempt: i64,
+    /// The checkpoint before it. Absent for the first of a fresh start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<i64>,
+    pub state: CheckpointState,
+    /// The last epoch of its run.
+    pub last: bool,
+    /// Bytes that were written for it.
+    pub bytes: i64,
+    /// Bytes that it needs, with what earlier ones have written.
+    pub total_bytes: i64,
+    /// From the cut of the sources until everything was written.
+    pub duration_ms: i64,
+    /// From then on a run goes on from here.
+    pub decided_at: DateTime<Utc>,
+    /// When all sinks had committed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub committed_at: Option<DateTime<Utc>>,
+}
+
+/// How far a checkpoint is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CheckpointState {
+    /// It has happened; sinks may still be committing it.
+    Decided,
+    /// Every sink has committed it.
+    Committed,
+    /// Its files are no longer kept.
+    Retired,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Checkpoints {
+    /// Newest first.
+    pub items: Vec<Checkpoint>,
 }
 
 /// Body of `POST /runs/{run}/stop`.

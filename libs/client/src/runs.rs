@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use api::{
-    DeadLetters, LateRows, Operation, OperationState, Run, RunErrors, RunEvents, RunGraph, RunLogs, RunMetrics,
-    RunPage, RunState, StartRun, StopMode, StopRun, Watermarks,
+    Checkpoints, DeadLetters, LateRows, Operation, OperationState, Run, RunErrors, RunEvents, RunGraph, RunLogs,
+    RunMetrics, RunPage, RunState, StartRun, StopMode, StopRun, Watermarks,
 };
 use serde::Serialize;
 use tokio::time::Instant;
@@ -90,6 +90,11 @@ impl Client {
 
     pub async fn run_errors(&self, run: &str) -> Result<RunErrors> {
         self.json(self.get(&["runs", run, "errors"])).await
+    }
+
+    /// The newest checkpoints of a run.
+    pub async fn run_checkpoints(&self, run: &str) -> Result<Checkpoints> {
+        self.json(self.get(&["runs", run, "checkpoints"])).await
     }
 
     pub async fn run_events(&self, run: &str) -> Result<RunEvents> {

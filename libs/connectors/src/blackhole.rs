@@ -73,7 +73,7 @@ impl SinkWriter for BlackholeWriter {
 
     fn prepare(&mut self, _: u64, _: CommitKind, reply: Prepared) -> Result<(), RunError> {
         let payload = std::mem::take(&mut self.checksum).to_le_bytes().to_vec();
-        reply.done(Ok(Committable { rows: std::mem::take(&mut self.rows), payload }));
+        reply.done(Ok(Committable { rows: std::mem::take(&mut self.rows), payload, files: vec![] }));
         Ok(())
     }
 
@@ -129,7 +129,7 @@ mod tests {
         let kind = CommitKind { checkpoint: true, last: false };
         writer.prepare(1, kind, Prepared::new(move |result| *inner.lock().unwrap() = Some(result.unwrap()))).unwrap();
         let all = whole.iter().fold(0u64, |all, column| all.wrapping_add(*column));
-        let expected = Committable { rows: 100, payload: all.to_le_bytes().to_vec() };
+        let expected = Committable { rows: 100, payload: all.to_le_bytes().to_vec(), files: vec![] };
         assert_eq!(seen.lock().unwrap().take(), Some(expected), "every column is read");
     }
 }

@@ -38,7 +38,7 @@ impl SinkWriter for EpochRows {
         let rows = batches.iter().map(|batch| batch.num_rows() as u64).sum();
         let payload = encode(&self.schema, &batches)
             .map_err(|error| RunError::internal(format!("cannot hand over the rows of an epoch: {error}")));
-        reply.done(payload.map(|payload| Committable { rows, payload }));
+        reply.done(payload.map(|payload| Committable { rows, payload, files: vec![] }));
         Ok(())
     }
 
@@ -54,7 +54,7 @@ impl SinkWriter for EpochRows {
 }
 
 /// Nothing at all if there are no batches.
-fn encode(schema: &SchemaRef, batches: &[Batch]) -> Result<Vec<u8>, ArrowError> {
+pub fn encode(schema: &SchemaRef, batches: &[Batch]) -> Result<Vec<u8>, ArrowError> {
     if batches.is_empty() {
         return Ok(vec![]);
     }

@@ -271,7 +271,8 @@ pub mod sinks {
         let (failed, _) = tokio::sync::mpsc::unbounded_channel();
         let (tokio, waiting) = (tokio::runtime::Handle::current(), engine::Waiting::new(|_| {}));
         let schema = schema.clone();
-        sink.writer(WriterContext { worker, workers, generation: 1, schema, tokio, failed, waiting }).unwrap()
+        sink.writer(WriterContext { worker, workers, generation: 1, schema, tokio, failed, waiting, place: None })
+            .unwrap()
     }
 
     pub async fn prepare(

@@ -11,7 +11,8 @@
 //! | `outcome.json` | the process, synced, before it exits | [`Outcome`] |
 //!
 //! The first line of the process's standard input is [`Credentials`]; the pipe closes after it. Routes of the socket:
-//! `GET /status` ([`Status`], with `?ledgers=true` also its late rows and dead letters); `POST /stop` ([`StopMode`]); `GET /views/{table}?...` (Arrow IPC stream of one complete epoch, with
+//! `GET /status` ([`Status`], with `?ledgers=true` also its late rows and dead letters); `POST /stop` ([`StopMode`]); `GET /question`
+//! ([`Question`]; answered when there is one, or with 204 after a while) and `POST /answer` ([`Answer`]); `GET /views/{table}?...` (Arrow IPC stream of one complete epoch, with
 //! `x-epoch` and `x-watermark-us`); `GET /rows` (Arrow IPC stream of what `print` tables get, for queries).
 
 use std::collections::BTreeMap;
@@ -37,9 +38,84 @@ pub struct AttemptSpec {
     pub views_dir: PathBuf,
     /// Where splits begin; one that is not named begins as its table says.
     pub start: Positions,
+    /// Where its checkpoints are, if it keeps any.
+    pub checkpoints: Option<CheckpointSpec>,
     pub limits: Limits,
     /// A query: rows of `print` tables are streamed at `/rows`, and the process ends when they were taken or the reader is gone.
     pub serve_rows: bool,
+}
+
+/// The checkpoints of an attempt.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CheckpointSpec {
+    /// The job's id.
+    pub job_id: String,
+    /// The directory of all checkpoints.
+    pub place: PathBuf,
+    /// The number of the first epoch; above every one that was used before.
+    pub first_epoch: u64,
+    /// What to go on from; `None` begins afresh.
+    pub restore: Option<RestoreSpec>,
+}
+
+/// The epoch that an attempt goes on from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RestoreSpec {
+    pub epoch: u64,
+    /// Path of the manifest below the directory of all checkpoints, its size and hash.
+    pub manifest: String,
+    pub bytes: u64,
+    pub sha256: String,
+    /// Whether all sinks are known to have committed it.
+    pub committed: bool,
+}
+
+/// What the leader of an attempt asks the control plane. It asks again until it is answered.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "question", rename_all = "snake_case")]
+pub enum Question {
+    /// Everything of the epoch is written: has it happened?
+    Decide {
+        epoch: u64,
+        /// The epoch decided before it.
+        previous: Option<u64>,
+        /// Names this very decision, however often it is asked for.
+        nonce: String,
+        manifest: String,
+        manifest_bytes: u64,
+        manifest_sha256: String,
+        /// Bytes written for it, and all bytes that it needs.
+        bytes: u64,
+        total_bytes: u64,
+        duration_us: i64,
+        /// The last epoch of the run.
+        last: bool,
+    },
+    /// All sinks have committed a decided epoch.
+    Confirm { epoch: u64 },
+}
+
+impl Question {
+    pub fn epoch(&self) -> u64 {
+        match self {
+            Question::Decide { epoch, .. } | Question::Confirm { epoch } => *epoch,
+        }
+    }
+}
+
+/// The answer to a question about an epoch.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Answer {
+    pub to: Question,
+    pub verdict: Verdict,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    Done,
+    /// Another attempt has taken over: whoever asked stops at once.
+    Fenced(String),
 }
 
 /// Where connectors may connect to. Cloud metadata addresses are refused whatever stands here.

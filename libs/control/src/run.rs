@@ -1,9 +1,11 @@
 //! The life of a run.
 //!
 //! ```text
-//! pending -> starting -> running <-> restarting
-//!     \          |          |            |
-//!      \         +----------+-> stopping +--> finished | stopped | cancelled | failed
+//!            +-----------------------+
+//!            v                       |
+//! pending -> starting -> running -> restarting
+//!     \          |          |         ^   |
+//!      \         +----------+-> stopping -+-> finished | stopped | cancelled | failed
 //! ```
 
 use std::fmt;
@@ -57,8 +59,9 @@ impl RunState {
             Pending => matches!(next, Starting | Stopping | Cancelled | Failed),
             Starting => matches!(next, Running | Restarting | Stopping | Finished | Cancelled | Failed),
             Running => matches!(next, Restarting | Stopping | Finished | Cancelled | Failed),
-            Restarting => matches!(next, Running | Stopping | Finished | Cancelled | Failed),
-            Stopping => matches!(next, Finished | Stopped | Cancelled | Failed),
+            Restarting => matches!(next, Starting | Running | Stopping | Finished | Cancelled | Failed),
+            // An attempt that is lost while it drains is followed by another, which drains.
+            Stopping => matches!(next, Restarting | Finished | Stopped | Cancelled | Failed),
             Finished | Stopped | Cancelled | Failed => false,
         }
     }

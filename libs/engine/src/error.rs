@@ -42,6 +42,11 @@ impl RunError {
         RunError { fault: Fault::Internal, ..RunError::user("internal", message) }
     }
 
+    /// Whether the same may go well later, with nothing changed. What is lost stays lost.
+    pub fn is_retryable(&self) -> bool {
+        self.fault == Fault::External && !matches!(self.code.as_str(), "data_loss_detected" | "checkpoint_corrupt")
+    }
+
     pub fn hint(mut self, hint: impl Into<String>) -> RunError {
         self.hint = Some(hint.into());
         self

@@ -8,11 +8,12 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
-use state::{SnapshotReader, SnapshotWriter};
+use state::{FileRef, SnapshotReader, SnapshotWriter};
 use tokio::sync::mpsc;
 
 use crate::batch::Batch;
 use crate::error::{Result, RunError};
+use crate::runtime::Place;
 use crate::source::Waiting;
 
 /// A kind of output, opened with its options.
@@ -65,6 +66,8 @@ pub struct WriterContext {
     pub failed: mpsc::UnboundedSender<RunError>,
     /// What the writer waits for while it opens.
     pub waiting: Waiting,
+    /// Where files of checkpoints go, if the run keeps any.
+    pub place: Option<Place>,
 }
 
 /// Why an epoch's output is asked for.
@@ -83,6 +86,9 @@ pub struct Committable {
     /// The sink's own words: files, counts, hashes, or the rows themselves.
     #[serde(with = "crate::runtime::hex")]
     pub payload: Vec<u8>,
+    /// What lies at the place of the job's checkpoints, for this epoch: it is kept as long as the epoch can be restored.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<FileRef>,
 }
 
 /// Stages rows; synchronous, on the worker's thread. I/O is done by tasks.
@@ -115,6 +121,21 @@ impl Prepared {
 
 /// Makes a decided epoch's output visible. Calls come in the order of epochs; a repeated call must change nothing.
 pub trait SinkCommitter: Send {
+    /// The run keeps checkpoints. Called once, before the first commit; `previous` is the checkpoint whose commit came before that,
+    /// if there was one in this line of runs.
+    fn keep(&mut self, _place: &Place, _previous: Option<u64>) {}
+
+    /// The run goes on from a checkpoint: what [`stage`](Self::stage) left in it. Called after `keep`, before the first commit.
+    fn restore(&mut self, _epoch: u64, _staged: Vec<Committable>) -> BoxFuture<'_, Result<()>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    /// Before a checkpoint is decided, and before its `commit`, which gets what this leaves: writes what the committer itself goes on
+    /// from. Nothing may be observable yet.
+    fn stage(&mut self, _epoch: u64, committables: Vec<Committable>) -> BoxFuture<'_, Result<Vec<Committable>>> {
+        Box::pin(std::future::ready(Ok(committables)))
+    }
+
     /// How far event time had come at the end of the epoch that is committed next: the minimum over the sources whose rows may
     /// reach the sink, in microseconds; `i64::MIN` before the first watermark, `i64::MAX` at the end of the input.
     fn watermark(&mut self, _epoch: u64, _watermark_us: i64) {}

@@ -242,10 +242,8 @@ fn a_restart_at_any_epoch_with_another_parallelism_changes_nothing() {
         let world = World::new(scripts());
         let first = run_from(&world, &nodes, &options(3), None, Some(stop)).unwrap();
         assert_eq!((first.finished, first.epoch), (false, stop));
-        let checkpoint = first.checkpoint.map(std::sync::Arc::new);
-        let second = run_from(&world, &nodes, &options(2), checkpoint, Some(stop + 1)).unwrap();
-        let checkpoint = second.checkpoint.map(std::sync::Arc::new);
-        let third = run_from(&world, &nodes, &options(1), checkpoint, None).unwrap();
+        let second = run_from(&world, &nodes, &options(2), first.checkpoint.as_ref(), Some(stop + 1)).unwrap();
+        let third = run_from(&world, &nodes, &options(1), second.checkpoint.as_ref(), None).unwrap();
         assert!(third.finished && third.epoch > stop + 1, "epochs go on: {}", third.epoch);
         assert_eq!(world.lines(), undisturbed.lines(), "stopped after epoch {stop}");
     }
@@ -271,7 +269,7 @@ fn a_restart_begins_at_the_closing_watermark() {
     let late = |outcome: &engine::runtime::Outcome| outcome.counts.iter().map(|count| count.late).sum::<u64>();
     let first = run_from(&world, &nodes, &settings("\"parallelism\": 2"), None, Some(40)).unwrap();
     let before = late(&first);
-    let second = run_from(&world, &nodes, &settings(""), first.checkpoint.map(std::sync::Arc::new), None).unwrap();
+    let second = run_from(&world, &nodes, &settings(""), first.checkpoint.as_ref(), None).unwrap();
     assert_eq!(before + late(&second), 2, "the rows of 00:00:02 and 00:00:03 came after their window had closed");
     let mut expected = full_windows("a", 100, 1);
     expected.extend(["q 00:00:00 1 1".to_string(), "q 00:01:30 1 1".to_string()]);

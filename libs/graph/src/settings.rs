@@ -45,6 +45,13 @@ pub struct Settings {
     /// How long a process may be silent before the run fails. Default: 10s.
     #[serde(rename = "process.heartbeat-timeout")]
     pub heartbeat_timeout: Period,
+    /// A run of a server whose attempt fails for a cause outside of it goes on from its last checkpoint; the same failure so many times in
+    /// a row, with no checkpoint in between, fails the run. 0: the first one does. Default: 5.
+    #[serde(rename = "restart.attempts", deserialize_with = "number")]
+    pub restart_attempts: u64,
+    /// Until the first restart; each further one in a row waits twice as long, up to a minute. Default: 1s.
+    #[serde(rename = "restart.delay")]
+    pub restart_delay: Period,
     /// Integer overflow in expressions and sums wraps, as in Flink, instead of failing. Default: false.
     #[serde(rename = "overflow.wrap", deserialize_with = "boolean")]
     pub overflow_wrap: bool,
@@ -63,6 +70,8 @@ impl Default for Settings {
             batch_rows: 8192,
             in_flight_bytes: 256 << 20,
             heartbeat_timeout: Period::from_secs(10),
+            restart_attempts: 5,
+            restart_delay: Period::from_secs(1),
             overflow_wrap: false,
         }
     }

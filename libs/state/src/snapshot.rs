@@ -319,6 +319,20 @@ impl MemoryStore {
         SnapshotReader::new(parts, worker, workers)
     }
 
+    /// The state of an operator as one worker would have written it: all parts, in the order of key groups.
+    pub fn merged(&self, operator: &str) -> Result<Snapshot> {
+        let mut writer = SnapshotWriter::new();
+        for part in self.parts.get(operator).into_iter().flat_map(BTreeMap::values) {
+            for (name, rows, groups) in part.tables() {
+                match groups {
+                    Some(groups) => writer.keyed(name, rows.clone(), groups)?,
+                    None => writer.unkeyed(name, rows.clone())?,
+                }
+            }
+        }
+        writer.finish()
+    }
+
     /// The operators that have state.
     pub fn operators(&self) -> impl Iterator<Item = &str> {
         self.parts.keys().map(String::as_str)

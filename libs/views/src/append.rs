@@ -48,6 +48,11 @@ impl Appended {
         self.dropped
     }
 
+    /// Before what is here was dropped so much.
+    pub fn has_dropped(&mut self, rows: u64) {
+        self.dropped += rows;
+    }
+
     pub fn bytes(&self) -> u64 {
         self.parts.iter().map(|part| part.bytes).sum()
     }

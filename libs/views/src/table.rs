@@ -66,6 +66,28 @@ impl ViewTable {
         Ok(ViewTable { definition: Arc::new(definition), schema, fold, epoch: 0, watermark_us: None, at_us: 0 })
     }
 
+    /// The view as it was after an epoch: `rows` are all of its rows, in the order of their arrival.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new) and [`apply`](Self::apply).
+    pub fn restored(
+        definition: ViewDefinition,
+        epoch: u64,
+        watermark_us: Option<i64>,
+        at_us: i64,
+        dropped: u64,
+        rows: &[Changes],
+    ) -> Result<ViewTable, ViewError> {
+        let mut table = ViewTable::new(definition)?;
+        if epoch > 0 {
+            table.apply(epoch, watermark_us, at_us, rows)?;
+        }
+        if let Fold::Appended(appended) = &mut table.fold {
+            appended.has_dropped(dropped);
+        }
+        Ok(table)
+    }
+
     /// All changes of an epoch, in their order. `watermark_us`: how far event time had come at its end; `at_us`: the clock then. Both
     /// in microseconds since 1970.
     ///

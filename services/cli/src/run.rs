@@ -94,7 +94,7 @@ impl Running<'_> {
                 settings: self.script.settings.clone(),
                 start: Default::default(),
                 restore: None,
-                checkpoints: false,
+                first_epoch: 1,
                 stop_after: None,
             },
             access: worker::Access::own(allowed_roots),
@@ -104,6 +104,7 @@ impl Running<'_> {
             children: worker::Children::default(),
             verb: obeyed,
             progress,
+            checkpoints: None,
         };
         let signals =
             signal(SignalKind::interrupt()).and_then(|interrupt| Ok((interrupt, signal(SignalKind::terminate())?)));

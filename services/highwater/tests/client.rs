@@ -358,8 +358,8 @@ fn a_live_job_is_watched_stopped_and_started_again() {
     let server = Server::start();
     let file = server.file("live.sql", LIVE);
     let run = server.ask(&format!("submit {file} -o name")).with(0).out.trim().to_string();
-    let rows = |ended: &Ended| ended.code == Some(0) && ended.out.lines().count() > 1;
-    server.wait_for("rows of a running job", "view seen -o csv --latest --limit 5", rows);
+    let rows = |ended: &Ended| ended.code == Some(0) && ended.out.lines().count() > 2;
+    server.wait_for("two rows of a running job", "view seen -o csv --latest --limit 5", rows);
     let latest = server.ask("view seen --limit 1").with(0);
     assert!(latest.err.contains("1 row, ") && latest.err.contains("of a running job"), "{latest:#?}");
     assert!(latest.err.contains("; there are more: see --limit"), "{latest:#?}");

@@ -23,6 +23,8 @@ pub struct App(Arc<Parts>);
 
 pub struct Parts {
     pub store: Arc<dyn MetadataStore>,
+    /// Of this server's leadership, for what is guarded by it.
+    pub term: i64,
     pub config: Settled,
     pub sealing: Sealing,
     pub keys: Keys,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use api::IdKind;
 use chrono::{DateTime, Utc};
 use control::attempt::{self, Positions, Status, StopMode};
+use control::restart::Restarts;
 use metadata::Run;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -16,6 +17,8 @@ use crate::attempts::history::{results_watermark, sum};
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RunRequest {
+    /// It goes on from the job's newest checkpoint.
+    pub latest: bool,
     pub start_positions: Positions,
     /// Directories that it writes, which no other active run may.
     pub outputs: Vec<String>,
@@ -28,6 +31,9 @@ pub struct RunFacts {
     /// Where each split began.
     pub start_positions: Positions,
     pub stop: Option<StopRequest>,
+    /// What its attempts failed of, for the policy of restarts, and the newest epoch that was decided by then.
+    pub restarts: Restarts,
+    pub decided_epoch: i64,
     /// Time of its newest move.
     pub since: Option<DateTime<Utc>>,
     /// Figures at its end.
@@ -96,6 +102,21 @@ pub fn failure(failure: &attempt::Failure) -> api::RunFailure {
     }
 }
 
+pub fn checkpoint(epoch: metadata::Epoch) -> api::Checkpoint {
+    api::Checkpoint {
+        epoch: epoch.epoch,
+        attempt: epoch.generation,
+        previous: epoch.previous,
+        state: serde_json::from_value(Value::from(epoch.state)).expect("the store has states of epochs only"),
+        last: epoch.last,
+        bytes: epoch.bytes,
+        total_bytes: epoch.total_bytes,
+        duration_ms: epoch.duration_ms,
+        decided_at: epoch.decided_at,
+        committed_at: epoch.committed_at,
+    }
+}
+
 pub fn state(name: &str) -> api::RunState {
     serde_json::from_value(Value::from(name)).expect("the store has states of runs only")
 }
@@ -112,9 +133,10 @@ pub fn run(run: &Run, live: Option<&Live>) -> api::Run {
         Some(live) => live.status(),
         None => facts.last.clone().map(|last| (*last).into()).unwrap_or_default(),
     };
-    let start_positions: BTreeMap<_, _> = match status.start_positions.is_empty() {
-        true => facts.start_positions,
-        false => status.start_positions.clone(),
+    // A later attempt began where its checkpoint was.
+    let start_positions: BTreeMap<_, _> = match facts.start_positions.is_empty() {
+        true => status.start_positions.clone(),
+        false => facts.start_positions,
     };
     api::Run {
         id: IdKind::Run.text(run.run_id),
@@ -124,7 +146,7 @@ pub fn run(run: &Run, live: Option<&Live>) -> api::Run {
         state: state(&run.state),
         since: facts.since.unwrap_or(run.created_at),
         attempts: run.generation,
-        from: api::StartFrom::Fresh,
+        from: if RunRequest::of(run).latest { api::StartFrom::Latest } else { api::StartFrom::Fresh },
         start_positions,
         progress: progress(&status, run.ended_at),
         waiting_for: status.waiting_for.clone().filter(|_| run.active),

@@ -201,7 +201,7 @@ impl From<MetadataError> for ApiError {
                 ))
             }
             MetadataError::InUse { .. } => ApiError::new("in_use", detail),
-            MetadataError::Moved { .. } => ApiError::new("invalid_state", detail),
+            MetadataError::Moved { .. } | MetadataError::Fenced { .. } => ApiError::new("invalid_state", detail),
             MetadataError::Answered(_) => ApiError::internal("an answer that was stored reached the last resort"),
             MetadataError::Unavailable { cause, ambiguous } => {
                 tracing::warn!(%cause, ambiguous, "the metadata store is not available");

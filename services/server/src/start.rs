@@ -98,6 +98,7 @@ pub async fn serve(
     let term = store.lead(&identity.holder).await?;
     let app = App::new(Parts {
         store,
+        term,
         sealing,
         keys: auth::Keys::default(),
         rates: crate::rates::Rates::new(config.requests_per_second.get()),

@@ -15,13 +15,15 @@ mod panics;
 mod processes;
 
 use std::io::{BufRead, PipeWriter, Read, Write};
+use std::path::PathBuf;
 use std::process::{ExitCode, Stdio};
 use std::sync::{Arc, Mutex};
 
 use connectors::{OnPrint, ViewHost};
 use engine::RunError;
-use engine::runtime::{Launch, Outcome, Progress, RunRequest, Surroundings, Verb, join_attempt};
+use engine::runtime::{Authority, Durable, Launch, Outcome, Progress, RunRequest, Surroundings, Verb, join_attempt};
 use serde::{Deserialize, Serialize};
+use state::{Files, LocalFiles};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 
@@ -49,6 +51,16 @@ pub struct Attempt {
     pub children: Children,
     pub verb: watch::Receiver<Verb>,
     pub progress: watch::Sender<Progress>,
+    /// Where checkpoints are kept, if they are.
+    pub checkpoints: Option<Checkpoints>,
+}
+
+/// The checkpoints of a job.
+pub struct Checkpoints {
+    pub job_id: String,
+    /// The directory of all checkpoints.
+    pub place: PathBuf,
+    pub authority: Arc<dyn Authority>,
 }
 
 /// The further processes of an attempt.
@@ -64,7 +76,14 @@ impl Children {
 
 /// Runs an attempt to its end, with its further processes. Nothing is left running when this returns.
 pub async fn run_attempt(attempt: Attempt) -> Result<Outcome, RunError> {
-    let Attempt { request, access, on_print, process_arguments, views, children, verb, progress } = attempt;
+    let Attempt { request, access, on_print, process_arguments, views, children, verb, progress, checkpoints } =
+        attempt;
+    let place = checkpoints.as_ref().map(|checkpoints| checkpoints.place.clone());
+    let durable = checkpoints.map(|Checkpoints { job_id, place, authority }| Durable {
+        job: job_id,
+        files: Arc::new(LocalFiles::new(place)),
+        authority,
+    });
     let registry = access.registry().on_print(on_print);
     let registry = match views {
         Some(views) => registry.with_views(views),
@@ -75,14 +94,15 @@ pub async fn run_attempt(attempt: Attempt) -> Result<Outcome, RunError> {
     let (run_id, generation) = (&request.run_id, request.generation);
     tracing::info!(%run_id, generation, parallelism = request.settings.parallelism, processes = request.settings.processes, "the run begins");
     let launch = move |launch: &Launch| {
-        let instruction = Instruction { launch: launch.clone(), access: access.clone() };
+        let instruction = Instruction { launch: launch.clone(), access: access.clone(), place: place.clone() };
         let (child, lifeline) = start(&process_arguments, &instruction)?;
         tracing::info!(index = launch.identity.index, pid = child.id(), "started a further process");
         children.0.lock().expect("nothing panics while it holds the list").extend(child.id());
         lifelines.lock().expect("nothing panics while it holds the list").push(lifeline);
         Ok(child)
     };
-    let around = Surroundings { connectors: Arc::new(registry), launch: Some(Box::new(launch)), verb, progress };
+    let around =
+        Surroundings { connectors: Arc::new(registry), launch: Some(Box::new(launch)), verb, progress, durable };
     engine::runtime::run(request, around).await.map_err(panics::cause)
 }
 
@@ -91,6 +111,8 @@ pub async fn run_attempt(attempt: Attempt) -> Result<Outcome, RunError> {
 struct Instruction {
     launch: Launch,
     access: Access,
+    /// The directory of checkpoints, if they are kept.
+    place: Option<PathBuf>,
 }
 
 /// Starts this program once more.
@@ -139,7 +161,8 @@ pub fn job_process() -> ExitCode {
     let index = instruction.launch.identity.index;
     let registry = Arc::new(instruction.access.registry());
     runtime.spawn(huge_pages::once_large());
-    let joined = runtime.block_on(join_attempt(instruction.launch, registry));
+    let files = instruction.place.map(|place| Arc::new(LocalFiles::new(place)) as Arc<dyn Files>);
+    let joined = runtime.block_on(join_attempt(instruction.launch, registry, files));
     runtime.shutdown_background();
     match joined {
         Ok(()) => ExitCode::SUCCESS,

@@ -28,6 +28,7 @@ const NEEDS: &[(&str, &[&str])] = &[
             "get_run",
             "get_run_dead_letters",
             "get_run_errors",
+            "get_run_checkpoints",
             "get_run_events",
             "get_run_graph",
             "get_run_late_rows",

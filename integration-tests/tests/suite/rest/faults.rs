@@ -11,7 +11,7 @@ mod topics;
 use std::path::Path;
 
 /// Lines of all finished files of a directory that a run writes.
-fn lines(directory: &Path) -> Vec<String> {
+pub fn lines(directory: &Path) -> Vec<String> {
     let files = std::fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
     let files = files.filter(|path| path.extension().is_some_and(|extension| extension == "json"));
     files

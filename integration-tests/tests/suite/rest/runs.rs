@@ -203,9 +203,10 @@ fn a_bad_record_fails_the_run_and_is_named() {
 }
 
 #[test]
-fn a_process_that_is_killed_fails_its_run_and_nothing_else() {
+fn a_process_that_is_killed_fails_a_run_that_is_not_tried_again_and_nothing_else() {
     let server = shared();
-    let (job, run) = server.submit(&fresh("victim"), &counts(&fresh("victim")));
+    let once = format!("SET 'restart.attempts' = '0';{}", counts(&fresh("victim")));
+    let (job, run) = server.submit(&fresh("victim"), &once);
     let (_, bystander) = server.submit(&fresh("bystander"), &counts(&fresh("bystander")));
     server.wait_until_running(&run);
     server.wait_until_running(&bystander);

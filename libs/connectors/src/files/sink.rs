@@ -533,7 +533,7 @@ impl SinkWriter for FilesystemWriter {
         };
         let rows = hand_over.iter().map(|file| file.rows).sum();
         let payload = serde_json::to_vec(&hand_over).expect("a list of files is plain data");
-        self.send(Command::Prepared { reply, committable: Committable { rows, payload } })
+        self.send(Command::Prepared { reply, committable: Committable { rows, payload, files: vec![] } })
     }
 
     fn snapshot(&mut self, _: u64, writer: &mut SnapshotWriter) -> Result<(), RunError> {
@@ -580,6 +580,8 @@ struct Known {
     /// The last manifest, without its files.
     last: Option<Manifest>,
     epochs: HashMap<u64, Vec<DataFile>>,
+    /// The paths of all files that were published, by whichever run.
+    published: HashSet<String>,
 }
 
 /// Another writer may take the next number first, but not for ever.
@@ -602,6 +604,11 @@ impl FilesystemCommitter {
                 last_hash: manifests.last().map(|(_, hash)| hash.clone()),
                 last: manifests.last().map(|(manifest, _)| Manifest { files: vec![], ..manifest.clone() }),
                 epochs: epochs.collect(),
+                published: manifests
+                    .iter()
+                    .flat_map(|(manifest, _)| &manifest.files)
+                    .map(|file| file.path.clone())
+                    .collect(),
             };
             self.known = Some(known);
             // Earlier runs may have been stopped between their manifest and the renames.
@@ -624,6 +631,10 @@ impl FilesystemCommitter {
             if let Some(files) = known.epochs.get(&epoch) {
                 return finish(&shape, files).await;
             }
+            // An earlier run of the job has published this epoch, which this one goes on from, and could not say so.
+            if !files.is_empty() && files.iter().all(|file| known.published.contains(&file.path)) {
+                return finish(&shape, &files).await;
+            }
             // Since the sink was opened, another one may have begun the table.
             known.last.as_ref().map_or(Ok(()), |last| shape.check_continues(last))?;
             // After the manifest nothing may be left to go wrong that can be found before it.
@@ -633,19 +644,13 @@ impl FilesystemCommitter {
             let (path, bytes) = (manifest::manifest_path(&shape.directory, number), bytes_of(&manifest));
             let created = shape.store.put_if_absent(&path, bytes.clone()).await;
             if matches!(created, Ok(true)) || self.is_there(&path, &manifest.nonce).await? {
-                self.known = Some(Known {
-                    count: number,
-                    last_hash: Some(manifest::hash(&bytes)),
-                    last: Some(Manifest { files: vec![], ..manifest }),
-                    epochs: self
-                        .known
-                        .take()
-                        .map(|known| known.epochs)
-                        .into_iter()
-                        .flatten()
-                        .chain([(epoch, files.clone())])
-                        .collect(),
-                });
+                let before = self.known.take().expect("just looked");
+                let (mut epochs, mut published) = (before.epochs, before.published);
+                epochs.insert(epoch, files.clone());
+                published.extend(files.iter().map(|file| file.path.clone()));
+                let last = Some(Manifest { files: vec![], ..manifest });
+                self.known =
+                    Some(Known { count: number, last_hash: Some(manifest::hash(&bytes)), last, epochs, published });
                 return finish(&shape, &files).await;
             }
             // Not ours: it was refused, or another writer took the number.

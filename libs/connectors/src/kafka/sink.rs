@@ -408,7 +408,7 @@ impl Sending {
                 }
                 Some(Order::Prepare(rows, reply)) => {
                     let done = self.prepare(&target);
-                    reply.done(done.clone().map(|()| Committable { rows, payload: vec![] }));
+                    reply.done(done.clone().map(|()| Committable { rows, ..Committable::default() }));
                     done
                 }
             };

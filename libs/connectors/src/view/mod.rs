@@ -1,9 +1,10 @@
 //! `view`: rows that can be asked while the job runs and after it. And their snapshots as a bounded source, for queries over views.
 //!
 //! Writers hand every epoch's rows to the committer, which folds them (`views::ViewTable`) and shows the epoch to whoever reads from the
-//! [`ViewHost`]. A bounded run shows its last epoch only. The last epoch of a run is on the disk before its commit is acknowledged.
+//! [`ViewHost`]. What it has folded goes into the checkpoints of the run ([`kept`]). A bounded run shows its last epoch only. The last epoch of a run is on the disk before its commit is acknowledged.
 
 mod host;
+mod kept;
 mod sink;
 mod source;
 

@@ -5,12 +5,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
+use engine::runtime::Place;
 use engine::{CommitKind, Commits, Committable, RunError, Sink, SinkCommitter, SinkContext, SinkWriter, WriterContext};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use graph::connector::ViewOptions;
 use views::{Changes, LiveView, PublishedBy, ViewDefinition, ViewFiles, ViewTable};
 
+use super::kept::Kept;
 use super::{ViewHost, definition, no_host, run_error};
 use crate::epoch_rows::{EpochRows, decode};
 
@@ -61,7 +63,8 @@ impl Sink for ViewSink {
         let live = host.begin(table.definition())?;
         let fold =
             Fold { schema: self.schema.clone(), table, live, files, by: host.by().clone(), bounded: self.bounded };
-        Ok(Box::new(ViewCommitter { fold: Arc::new(Mutex::new(fold)), watermark_us: None }))
+        let definition = self.definition.clone();
+        Ok(Box::new(ViewCommitter { fold: Arc::new(Mutex::new(fold)), watermark_us: None, definition, kept: None }))
     }
 
     fn commits(&self) -> Commits {
@@ -73,6 +76,9 @@ struct ViewCommitter {
     fold: Arc<Mutex<Fold>>,
     /// Of the epoch that is committed next.
     watermark_us: Option<i64>,
+    definition: ViewDefinition,
+    /// If the run keeps checkpoints.
+    kept: Option<Kept>,
 }
 
 /// What is at work in a commit, on a thread that may block.
@@ -86,15 +92,15 @@ struct Fold {
 }
 
 impl Fold {
-    fn commit(
+    /// When it was applied, microseconds; `None` if it had been before.
+    fn apply(
         &mut self,
         epoch: u64,
-        kind: CommitKind,
         watermark_us: Option<i64>,
-        committables: Vec<Committable>,
-    ) -> Result<(), RunError> {
+        committables: &[Committable],
+    ) -> Result<Option<i64>, RunError> {
         if epoch <= self.table.epoch() {
-            return Ok(());
+            return Ok(None);
         }
         let mut changes = Vec::new();
         for committable in committables {
@@ -105,6 +111,10 @@ impl Fold {
         let now_us = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_micros() as i64);
         self.table.apply(epoch, watermark_us, now_us, &changes).map_err(run_error)?;
         self.live.set_removed_rows(self.table.dropped());
+        Ok(Some(now_us))
+    }
+
+    fn show(&mut self, kind: CommitKind) -> Result<(), RunError> {
         if kind.last {
             self.files.publish(&self.table.snapshot(), &self.by).map_err(run_error)?;
         }
@@ -115,7 +125,69 @@ impl Fold {
     }
 }
 
+impl ViewCommitter {
+    /// Works at the fold on a thread that may block.
+    async fn folding<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Fold) -> Result<T, RunError> + Send + 'static,
+    ) -> Result<T, RunError> {
+        let fold = self.fold.clone();
+        let folding = tokio::task::spawn_blocking(move || {
+            work(&mut *fold.lock().map_err(|_| RunError::internal("folding a view has failed before"))?)
+        });
+        folding.await.map_err(|_| RunError::internal("folding a view was broken off"))?
+    }
+
+    /// Folds the rows of an epoch, once.
+    async fn apply(&mut self, epoch: u64, committables: Vec<Committable>) -> Result<(), RunError> {
+        let watermark_us = self.watermark_us;
+        let applied = self.folding(move |fold| Ok((fold.apply(epoch, watermark_us, &committables)?, committables)));
+        if let (Some(at_us), committables) = applied.await?
+            && let Some(kept) = &mut self.kept
+        {
+            kept.applied(epoch, watermark_us, at_us, &committables);
+        }
+        Ok(())
+    }
+}
+
 impl SinkCommitter for ViewCommitter {
+    fn keep(&mut self, place: &Place, _: Option<u64>) {
+        self.kept = Some(Kept::new(place.clone(), &self.definition.name));
+    }
+
+    fn restore(&mut self, _: u64, staged: Vec<Committable>) -> BoxFuture<'_, Result<(), RunError>> {
+        async move {
+            let (Some(kept), [staged]) = (&mut self.kept, &staged[..]) else {
+                return Err(RunError::internal("a checkpoint keeps one thing of a view"));
+            };
+            let table = kept.restore(&self.definition, staged).await?;
+            self.folding(move |fold| {
+                fold.table = table;
+                // What was shown before the failure is shown until there is more.
+                fold.show(CommitKind { checkpoint: true, last: false })
+            })
+            .await
+        }
+        .boxed()
+    }
+
+    fn stage(
+        &mut self,
+        epoch: u64,
+        committables: Vec<Committable>,
+    ) -> BoxFuture<'_, Result<Vec<Committable>, RunError>> {
+        async move {
+            self.apply(epoch, committables).await?;
+            let snapshot = self.folding(|fold| Ok(fold.table.snapshot())).await?;
+            match &mut self.kept {
+                Some(kept) => Ok(vec![kept.stage(&snapshot).await?]),
+                None => Ok(Vec::new()),
+            }
+        }
+        .boxed()
+    }
+
     fn watermark(&mut self, _: u64, watermark_us: i64) {
         self.watermark_us = (watermark_us != i64::MIN).then_some(watermark_us);
     }
@@ -126,12 +198,11 @@ impl SinkCommitter for ViewCommitter {
         kind: CommitKind,
         committables: Vec<Committable>,
     ) -> BoxFuture<'_, Result<(), RunError>> {
-        let (fold, watermark_us) = (self.fold.clone(), self.watermark_us);
-        let folding = tokio::task::spawn_blocking(move || {
-            let mut fold = fold.lock().map_err(|_| RunError::internal("folding a view has failed before"))?;
-            fold.commit(epoch, kind, watermark_us, committables)
-        });
-        async { folding.await.map_err(|_| RunError::internal("folding a view was broken off"))? }.boxed()
+        async move {
+            self.apply(epoch, committables).await?;
+            self.folding(move |fold| fold.show(kind)).await
+        }
+        .boxed()
     }
 
     /// What was shown was true when it was shown; what was published stays.

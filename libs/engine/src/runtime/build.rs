@@ -74,6 +74,7 @@ pub fn build<'scope>(
                     tokio: shared.tokio.clone(),
                     failed: failures(shared, &stage.operator),
                     waiting: waits(shared, position, state.worker),
+                    place: shared.uploads.as_ref().map(|uploads| uploads.place.clone()),
                 })?;
                 let outlet = Outlet {
                     writer,

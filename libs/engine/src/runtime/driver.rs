@@ -20,7 +20,6 @@ use timely::progress::frontier::MutableAntichain;
 
 use super::coalesce::Coalescer;
 use super::exchange::{ByKey, ToFirst};
-use super::messages::FromWorker;
 use super::metrics::OperatorMetrics;
 use super::parcel::Parcel;
 use super::time::{Time, WM_FINAL, WM_MIN};
@@ -311,12 +310,10 @@ impl Driven {
         self.operator.epoch_end(self.epoch, &mut out)?;
         self.ports.send(&mut out, &self.context);
         let kind = self.context.state.kind(self.epoch);
-        if kind.checkpoint && self.context.state.checkpoints {
+        if let Some(uploads) = self.context.state.uploads.as_ref().filter(|_| kind.checkpoint && !kind.last) {
             let mut writer = SnapshotWriter::new();
             self.operator.snapshot(self.epoch, &mut writer)?;
-            let (operator, worker) = (self.context.name.clone(), self.context.state.worker);
-            let snapshot = writer.finish()?.to_bytes()?;
-            self.context.state.send(FromWorker::Snapshot { epoch: self.epoch, operator, worker, snapshot });
+            uploads.write(self.epoch, self.context.name.clone(), self.context.state.worker, writer.finish()?);
         }
         self.context.metrics.state_bytes(self.operator.state_bytes());
         if kind.last {
@@ -490,7 +487,7 @@ pub(super) mod tests {
     fn play(moves: impl Fn(&mut [Port], &WorkerState, &mut dyn FnMut()) + Send + Sync + 'static) -> Vec<String> {
         timely::execute_directly(move |worker: &mut Worker| {
             let (leader, _messages) = tokio::sync::mpsc::unbounded_channel();
-            let state = Rc::new(WorkerState::new(0, 1, false, 1, 0, leader));
+            let state = Rc::new(WorkerState::new(0, 1, None, 1, 0, leader));
             let log = Rc::new(RefCell::new(Vec::new()));
             let (mut ports, mut activators): (Vec<Port>, Vec<Activator>) = (Vec::new(), Vec::new());
             let metrics = crate::runtime::metrics::Metrics::new(1, 1).subtask(0, 0);

@@ -24,7 +24,7 @@ fn play(
 ) -> (Vec<String>, Option<String>) {
     timely::execute_directly(move |worker: &mut Worker| {
         let (leader, mut messages) = unbounded_channel();
-        let state = Rc::new(WorkerState::new(0, 1, false, 1, 0, leader));
+        let state = Rc::new(WorkerState::new(0, 1, None, 1, 0, leader));
         let asked = Rc::new(RefCell::new(Vec::new()));
         let (mut ports, mut activators): (Vec<Port>, Vec<Activator>) = (Vec::new(), Vec::new());
         let metrics = Metrics::new(1, 1).subtask(0, 0);

@@ -24,6 +24,8 @@ pub struct Facts {
     pub first_epoch: u64,
     pub epoch_interval_us: i64,
     pub checkpoint_interval_us: i64,
+    /// The epoch that was decided last, if checkpoints are decided: the run goes on from it.
+    pub decided: Option<u64>,
     /// Ends the attempt after this epoch, as a checkpoint: for tests of restarts.
     pub stop_after: Option<u64>,
 }
@@ -73,6 +75,8 @@ pub enum Event {
     Committed {
         epoch: u64,
     },
+    /// The sources end as if their input had ended.
+    Drain,
     /// End at a cut: everything up to it is committed, windows stay open.
     Stop,
 }
@@ -85,6 +89,8 @@ pub enum Effect {
         epoch: u64,
         kind: CommitKind,
         sinks: BTreeMap<usize, SinkCommit>,
+        /// Where the sources stand in it; of a checkpoint.
+        cut: Option<SourcesCut>,
     },
     /// The last epoch is committed.
     Finished,
@@ -94,21 +100,34 @@ pub enum Effect {
     },
 }
 
+/// Where all sources stand at the end of an epoch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SourcesCut {
+    /// When the epoch was cut, microseconds.
+    pub cut_us: i64,
+    /// By number, those that were read at least once.
+    pub splits: BTreeMap<u32, SplitState>,
+    /// By source, its closing watermark.
+    pub closing: BTreeMap<usize, i64>,
+}
+
 pub struct Leader {
     facts: Facts,
     /// The epoch that was begun last and not cut yet.
     epoch: u64,
     began_us: i64,
     checkpoint_us: i64,
+    /// The checkpoint committed last, or what the attempt began with.
+    decided: u64,
     passed: u64,
     wanted: bool,
     stopping: bool,
+    draining: bool,
     finished: BTreeSet<(usize, usize)>,
     cut: BTreeMap<u64, CutEpoch>,
     splits: BTreeMap<u32, SplitState>,
     /// The splits as of the epoch that was committed last.
     complete: BTreeMap<u32, SplitState>,
-    closing: BTreeMap<usize, i64>,
     committing: Option<u64>,
     last: Option<u64>,
     stop_at: Option<u64>,
@@ -119,6 +138,7 @@ pub struct Leader {
 /// An epoch that was cut and is not committed.
 struct CutEpoch {
     kind: CommitKind,
+    cut_us: i64,
     reports: usize,
     /// By source, the minimum over the instances so far.
     closing: BTreeMap<usize, i64>,
@@ -132,20 +152,28 @@ struct CutEpoch {
 /// Bytes that may wait for their commit before the sources wait too. What a sink hands over is small, but for those that hand over rows.
 const UNCOMMITTED_BYTES_MAX: usize = 32 << 20;
 
+/// Checkpoints that may be cut and not committed. Who decides may be away: then one more is made, and the sources wait.
+const UNCOMMITTED_CHECKPOINTS_MAX: usize = 2;
+
+/// Numbers of epochs that an attempt may use beyond the one that was decided last: the next attempt begins above them.
+pub const EPOCHS_RESERVED: u64 = 10_000;
+
 impl Leader {
     pub fn new(facts: Facts, now_us: i64) -> Leader {
         Leader {
             epoch: facts.first_epoch,
             began_us: now_us,
-            checkpoint_us: now_us,
+            // What was restored is checked by a checkpoint at once.
+            checkpoint_us: if facts.decided.is_some() { i64::MIN } else { now_us },
+            decided: facts.decided.unwrap_or(facts.first_epoch - 1),
             passed: facts.first_epoch - 1,
             wanted: false,
             stopping: false,
+            draining: false,
             finished: BTreeSet::new(),
             cut: BTreeMap::new(),
             splits: BTreeMap::new(),
             complete: BTreeMap::new(),
-            closing: BTreeMap::new(),
             committing: None,
             last: None,
             stop_at: None,
@@ -155,19 +183,9 @@ impl Leader {
         }
     }
 
-    /// The splits as of the latest cuts, by number.
-    pub fn splits(&self) -> &BTreeMap<u32, SplitState> {
-        &self.splits
-    }
-
     /// The splits as of the epoch that was committed last, by number.
     pub fn complete(&self) -> &BTreeMap<u32, SplitState> {
         &self.complete
-    }
-
-    /// By source, its closing watermark in the epoch committed last.
-    pub fn closing(&self) -> &BTreeMap<usize, i64> {
-        &self.closing
     }
 
     pub fn epoch(&self) -> u64 {
@@ -189,7 +207,17 @@ impl Leader {
     fn is_blocked(&self) -> bool {
         let ended = self.last.is_some() || self.stop_at.is_some();
         let uncommitted: usize = self.cut.values().map(|cut| cut.bytes).sum();
-        ended || self.passed.saturating_add(1) < self.epoch || uncommitted > UNCOMMITTED_BYTES_MAX
+        let checkpoints = self.cut.values().filter(|cut| cut.kind.checkpoint).count();
+        ended
+            || self.passed.saturating_add(1) < self.epoch
+            || uncommitted > UNCOMMITTED_BYTES_MAX
+            || checkpoints >= UNCOMMITTED_CHECKPOINTS_MAX
+            || self.used() >= EPOCHS_RESERVED
+    }
+
+    /// How many numbers of epochs are in use beyond the last that was decided. Before the first decision the attempt has them all.
+    fn used(&self) -> u64 {
+        self.epoch - self.decided.max(self.facts.first_epoch - 1)
     }
 
     pub fn step(&mut self, event: Event, now_us: i64) -> Vec<Effect> {
@@ -219,14 +247,17 @@ impl Leader {
                 assert!(self.committing == Some(epoch), "epochs commit one at a time");
                 self.committing = None;
                 let cut = self.cut.remove(&epoch).expect("an epoch commits once");
-                self.closing = cut.closing;
                 self.complete.extend(cut.splits);
+                if cut.kind.checkpoint {
+                    self.decided = epoch;
+                }
                 if self.last == Some(epoch) || self.stop_at == Some(epoch) {
                     self.done = true;
                     let stopped = Effect::Stopped { epoch };
                     return vec![if self.last == Some(epoch) { Effect::Finished } else { stopped }];
                 }
             }
+            Event::Drain => self.draining = true,
             Event::Stop => self.stopping = true,
         }
         let mut effects = Vec::new();
@@ -249,7 +280,10 @@ impl Leader {
             return None;
         }
         let last = all_finished && !(stop && self.facts.stop_after.is_some());
-        let due = now_us >= self.checkpoint_us.saturating_add(self.facts.checkpoint_interval_us);
+        // Half drained is no place to go on from: the splits that have ended would stay so.
+        let due = !self.draining
+            && (now_us >= self.checkpoint_us.saturating_add(self.facts.checkpoint_interval_us)
+                || self.used() > EPOCHS_RESERVED / 2);
         let kind = CommitKind { checkpoint: due || last || stop || self.facts.stop_after.is_some(), last };
         if kind.checkpoint {
             self.checkpoint_us = now_us;
@@ -259,6 +293,7 @@ impl Leader {
             self.epoch,
             CutEpoch {
                 kind,
+                cut_us: now_us,
                 reports: 0,
                 closing: BTreeMap::new(),
                 splits: Vec::new(),
@@ -289,7 +324,8 @@ impl Leader {
         let prepared = sinks
             .map(|(sink, _)| cut.prepared.get(&sink).map_or(0, BTreeMap::len))
             .all(|count| count == self.facts.workers);
-        let snapshots = if cut.kind.checkpoint { self.facts.snapshots * self.facts.workers } else { 0 };
+        let snapshots =
+            if cut.kind.checkpoint && !cut.kind.last { self.facts.snapshots * self.facts.workers } else { 0 };
         let reported = cut.reports == self.facts.sources * self.facts.workers;
         if self.passed < epoch || !prepared || !reported || cut.snapshots < snapshots {
             return None;
@@ -301,8 +337,14 @@ impl Leader {
             let watermark = sources.filter_map(|source| cut.closing.get(source)).copied().min().unwrap_or(WM_MIN);
             (sink, SinkCommit { watermark, committables: workers.into_values().collect() })
         });
+        let sinks = sinks.collect();
+        let all = cut.kind.checkpoint.then(|| {
+            let mut splits = self.complete.clone();
+            splits.extend(cut.splits.iter().cloned());
+            SourcesCut { cut_us: cut.cut_us, splits, closing: cut.closing.clone() }
+        });
         self.committing = Some(epoch);
-        Some(Effect::Commit { epoch, kind: cut.kind, sinks: sinks.collect() })
+        Some(Effect::Commit { epoch, kind: cut.kind, sinks, cut: all })
     }
 
     /// The minimum over the active splits of the run; stands still while there is none.
@@ -337,6 +379,7 @@ mod tests {
             first_epoch: 1,
             epoch_interval_us: 1000,
             checkpoint_interval_us: 10_000,
+            decided: None,
             stop_after: None,
         }
     }
@@ -428,7 +471,7 @@ mod tests {
     fn a_slow_commit_of_much_holds_up_the_next_cut() {
         let mut leader = Leader::new(facts(1), 0);
         let prepared = |epoch| {
-            let committable = Committable { rows: 1, payload: vec![0; UNCOMMITTED_BYTES_MAX / 2 + 1] };
+            let committable = Committable { rows: 1, payload: vec![0; UNCOMMITTED_BYTES_MAX / 2 + 1], files: vec![] };
             Event::Prepared { sink: 0, worker: 0, epoch, committable }
         };
         for epoch in 1..3 {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use state::manifest::StatePart;
 
 use super::clock::SplitState;
 use crate::error::RunError;
@@ -54,14 +55,11 @@ pub enum FromWorker {
         epoch: u64,
         committable: Committable,
     },
-    /// An operator's state at a checkpoint.
+    /// An operator's state at a checkpoint is written.
     Snapshot {
         epoch: u64,
         operator: String,
-        worker: usize,
-        /// [`state::Snapshot::to_bytes`].
-        #[serde(with = "hex")]
-        snapshot: Vec<u8>,
+        part: StatePart,
     },
     /// What the reader or writer of a stage waits for; `None`: for nothing any more.
     Waiting {

@@ -7,6 +7,7 @@ mod build;
 mod clock;
 mod coalesce;
 mod driver;
+mod durable;
 mod exchange;
 #[cfg(test)]
 mod frontier_tests;
@@ -27,14 +28,16 @@ mod worker;
 mod worker_state;
 
 pub use clock::SplitState;
+pub use durable::{Alone, Authority, Decision, Durable, Place, Verdict};
 pub use ingest::row_json;
+pub use leader::EPOCHS_RESERVED;
 pub use messages::hex;
 pub(crate) use metrics::Pressure;
 pub use metrics::{OperatorCounts, SubtaskCounts};
 pub use net::Identity;
 pub use process::join_attempt;
 pub use progress::{Positions, Progress, SplitProgress, StageFacts, node_of};
-pub use run::{Checkpoint, Launch, Outcome, RunRequest, Surroundings, Verb, run};
+pub use run::{Launch, Outcome, Restore, RunRequest, Surroundings, Verb, run};
 pub(crate) use tail::KEPT_BYTES;
 pub use tail::{DeadRecord, LateRow, NEWEST};
 pub use time::{WM_FINAL, WM_MIN};

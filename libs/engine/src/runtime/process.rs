@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use state::{Files, MemoryStore};
 use timely::communication::allocator::AllocatorBuilder;
 use timely::communication::allocator::ProcessBuilder;
 use timely::communication::allocator::zero_copy::initialize::initialize_networking_from_sockets;
@@ -13,6 +14,7 @@ use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle;
 
+use super::durable::{Place, Uploads};
 use super::messages::{FromWorker, ToWorker};
 use super::metrics::Metrics;
 use super::net::{ControlReader, ControlWriter, HEARTBEAT, Heard, rendezvous};
@@ -37,7 +39,13 @@ const LEADER_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Takes part in an attempt until the leader lets go, is gone, or is silent for too long. An error is the cause of this process's end,
 /// already reported where possible.
-pub async fn join_attempt(launch: Launch, connectors: Arc<dyn Connectors>) -> Result<()> {
+///
+/// `files` is the place of the job's checkpoints, if it has one.
+pub async fn join_attempt(
+    launch: Launch,
+    connectors: Arc<dyn Connectors>,
+    files: Option<Arc<dyn Files>>,
+) -> Result<()> {
     let failed = |what: &str, error: std::io::Error| lost(format!("could not {what}: {error}"));
     let data = TcpListener::bind("127.0.0.1:0").map_err(|error| failed("listen for peers", error))?;
     let address = data.local_addr().map_err(|error| failed("listen for peers", error))?;
@@ -55,7 +63,10 @@ pub async fn join_attempt(launch: Launch, connectors: Arc<dyn Connectors>) -> Re
     let Some(ToProcess::Start(start)) = orders.recv().await else {
         return Err(lost_leader(leader.await));
     };
-    let prepared = prepare(*start, &launch, &connectors);
+    let prepared = match restored(&start, files.as_deref()).await {
+        Ok(restore) => prepare(*start, &launch, &connectors, files, restore),
+        Err(error) => Err(error),
+    };
     let (shared, addresses, mut messages) = match prepared {
         Ok(prepared) => prepared,
         Err(error) => return Err(report(error, &say, &mut leader).await),
@@ -103,24 +114,44 @@ pub async fn join_attempt(launch: Launch, connectors: Arc<dyn Connectors>) -> Re
     }
 }
 
+/// The state that the attempt goes on from.
+async fn restored(start: &Start, files: Option<&dyn Files>) -> Result<Option<Arc<MemoryStore>>> {
+    match (&start.restore, files) {
+        (None, _) => Ok(None),
+        (Some(manifest), Some(files)) => Ok(Some(Arc::new(manifest.load(files).await?))),
+        (Some(_), None) => Err(RunError::internal("a process that is to go on from a checkpoint was given no place")),
+    }
+}
+
 type Prepared = (Shared, Vec<SocketAddr>, UnboundedReceiver<FromWorker>);
 
 /// Plans and opens what the leader has planned and opened: all but the connections.
-fn prepare(start: Start, launch: &Launch, connectors: &Arc<dyn Connectors>) -> Result<Prepared> {
+fn prepare(
+    start: Start,
+    launch: &Launch,
+    connectors: &Arc<dyn Connectors>,
+    files: Option<Arc<dyn Files>>,
+    restore: Option<Arc<MemoryStore>>,
+) -> Result<Prepared> {
     let workers = (start.settings.parallelism * start.settings.processes) as usize;
     let plan = Arc::new(crate::plan::plan(&start.graph, &start.settings, workers)?);
     let opened = open(&plan, connectors, &launch.identity.run_id)?;
     let metrics = Metrics::new(plan.stages.len(), start.settings.parallelism as usize);
     let budget_bytes = (start.settings.in_flight_bytes as usize).min(u32::MAX as usize);
     let (leader, messages) = unbounded_channel();
+    let uploads = start.job.zip(files).map(|(job, files)| Uploads {
+        place: Place { files, job, generation: launch.identity.generation },
+        tokio: tokio::runtime::Handle::current(),
+        leader: leader.clone(),
+    });
     let shared = Shared {
         plan,
         assignment: start.assignment,
         generation: launch.identity.generation,
         first_epoch: start.first_epoch,
         now_us: start.now_us,
-        checkpoints: start.checkpoints,
-        restore: None,
+        uploads,
+        restore,
         sources: opened.sources,
         sinks: opened.sinks,
         metrics: Arc::new(metrics),

@@ -5,14 +5,17 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
-use state::{MemoryStore, Snapshot};
+use serde_json::Value;
+use state::manifest::{FORMAT, Manifest, OperatorPart, SinkPart, SourcePart, StatePart};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{Semaphore, watch};
 
 use super::clock::SplitState;
+use super::durable::{Checkpoints, CommitSinks, Durable, Uploads};
 use super::ingest::now_us;
-use super::leader::{Effect, Event, Facts, Leader, SinkCommit, SinkFacts};
+use super::leader::{Effect, Event, Facts, Leader, SinkCommit, SinkFacts, SourcesCut};
 use super::messages::{Assignment, FromWorker, SourceSplits, ToWorker};
 use super::metrics::{Metrics, OperatorCounts, ProcessCounts};
 use super::net::Identity;
@@ -24,7 +27,7 @@ use super::worker::Shared;
 use crate::Connectors;
 use crate::error::{Fault, Result, RunError};
 use crate::plan::{Plan, StageKind};
-use crate::sink::{CommitKind, Sink, SinkCommitter, SinkContext};
+use crate::sink::{CommitKind, Committable, Sink, SinkCommitter, SinkContext};
 use crate::source::{Position, Source, SourceHints, Split, Waiting};
 
 /// What to run.
@@ -36,22 +39,21 @@ pub struct RunRequest {
     pub graph: graph::Graph,
     pub settings: graph::Settings,
     /// Where to go on; `None` begins afresh.
-    pub restore: Option<Arc<Checkpoint>>,
+    pub restore: Option<Restore>,
+    /// The number of the first epoch; above every one that an attempt before may have used.
+    pub first_epoch: u64,
     /// Where splits begin, by source and split id; one that is not named begins as its table says.
     pub start: Positions,
-    /// Keep snapshots of checkpoint epochs in memory.
-    pub checkpoints: bool,
-    /// End after this epoch with a checkpoint of it; needs `checkpoints`.
+    /// End after this epoch with a checkpoint of it.
     pub stop_after: Option<u64>,
 }
 
-/// A complete epoch from which a run can go on, with any parallelism. Held in memory.
-#[derive(Debug, Default)]
-pub struct Checkpoint {
-    pub epoch: u64,
-    /// The frozen splits with their positions.
-    pub(crate) splits: BTreeMap<String, SourceSplits>,
-    pub(crate) operators: Arc<MemoryStore>,
+/// The checkpoint that an attempt goes on from.
+#[derive(Clone, Debug)]
+pub struct Restore {
+    pub manifest: Manifest,
+    /// Whether all sinks are known to have committed its epoch; else that is done again, which changes nothing where it was done.
+    pub committed: bool,
 }
 
 /// How to end a run from outside.
@@ -74,7 +76,8 @@ pub struct Outcome {
     pub finished: bool,
     pub epoch: u64,
     pub counts: Vec<OperatorCounts>,
-    pub checkpoint: Option<Checkpoint>,
+    /// The last checkpoint, if there are any: what the run can go on from, with any parallelism.
+    pub checkpoint: Option<Manifest>,
 }
 
 /// Starts a further process of an attempt.
@@ -87,6 +90,8 @@ pub struct Surroundings {
     pub launch: Option<Launcher>,
     pub verb: watch::Receiver<Verb>,
     pub progress: watch::Sender<Progress>,
+    /// Where checkpoints are kept, if they are.
+    pub durable: Option<Durable>,
 }
 
 /// How a further process finds its attempt. The token is a secret: hand it over by environment or pipe, not by argument.
@@ -116,7 +121,9 @@ pub(crate) struct Start {
     pub assignment: Assignment,
     pub first_epoch: u64,
     pub now_us: i64,
-    pub checkpoints: bool,
+    /// The job's id, if checkpoints are kept.
+    pub job: Option<String>,
+    pub restore: Option<Manifest>,
 }
 
 /// From a further process to the leader.
@@ -137,20 +144,30 @@ pub(crate) enum FromProcess {
 /// What the leader's loop waits for.
 pub(super) enum Input {
     Worker(FromWorker),
-    Counts { process: usize, counts: ProcessCounts },
-    Left { process: usize, counts: ProcessCounts },
+    Counts {
+        process: usize,
+        counts: ProcessCounts,
+    },
+    Left {
+        process: usize,
+        counts: ProcessCounts,
+    },
     Tails(Tails),
-    Lost { process: usize, error: RunError },
-    Committed { epoch: u64, result: Result<()> },
+    Lost {
+        process: usize,
+        error: RunError,
+    },
+    /// With the checkpoint, if it is one.
+    Committed {
+        epoch: u64,
+        result: Result<Option<Box<Manifest>>>,
+    },
 }
 
 /// Runs an attempt to its end. Nothing is left running when this returns.
 pub async fn run(request: RunRequest, around: Surroundings) -> Result<Outcome> {
     let settings = &request.settings;
     let (threads, processes) = (settings.parallelism as usize, settings.processes as usize);
-    if processes > 1 && (request.restore.is_some() || request.checkpoints) {
-        return Err(RunError::internal("checkpoints are held in the memory of one process: run with one"));
-    }
     let workers = threads * processes;
     let plan = Arc::new(crate::plan::plan(&request.graph, settings, workers)?);
     let opened = open(&plan, &around.connectors, &request.run_id)?;
@@ -177,17 +194,53 @@ pub async fn run(request: RunRequest, around: Surroundings) -> Result<Outcome> {
 
     let (inputs, mut input) = unbounded_channel();
     let (from_workers, worker_messages) = unbounded_channel();
-    let first_epoch = request.restore.as_ref().map_or(1, |checkpoint| checkpoint.epoch + 1);
+    let first_epoch = request.first_epoch;
     let began_us = now_us();
     let metrics = Arc::new(Metrics::new(plan.stages.len(), threads));
+    let restore = match (&request.restore, &around.durable) {
+        (None, _) => None,
+        // Everything is read and checked before anything begins.
+        (Some(restore), Some(durable)) => Some(Arc::new(restore.manifest.load(&*durable.files).await?)),
+        (Some(_), None) => {
+            return Err(RunError::internal("a checkpoint is to be restored, and there is no place for any"));
+        }
+    };
+    if let Some(durable) = &around.durable {
+        let previous = request.restore.as_ref().and_then(|restore| match restore.committed {
+            true => Some(restore.manifest.epoch),
+            false => restore.manifest.previous,
+        });
+        let place = durable.place(request.generation);
+        committers.iter_mut().for_each(|committer| committer.keep(&place, previous));
+    }
+    if let Some((restore, durable)) = request.restore.as_ref().zip(around.durable.as_ref()) {
+        restore_committers(&mut committers, &plan, &restore.manifest).await?;
+        if !restore.committed {
+            commit_again(&mut committers, &plan, &restore.manifest).await?;
+            let checkpoints = Checkpoints::new(durable.clone(), request.generation, None, 0);
+            tokio::select! {
+                confirmed = checkpoints.confirm(restore.manifest.epoch) => confirmed?,
+                () = wanted(around.verb.clone(), &[Verb::Cancel]) => return Err(cancelled()),
+            }
+        }
+        if restore.manifest.last {
+            // Everything is out: only nobody was told.
+            let (epoch, checkpoint) = (restore.manifest.epoch, Some(restore.manifest.clone()));
+            return Ok(Outcome { finished: true, epoch, counts: Vec::new(), checkpoint });
+        }
+    }
     let shared = Shared {
         settings: settings.clone(),
         assignment: assignment.clone(),
         generation: request.generation,
         first_epoch,
         now_us: began_us,
-        checkpoints: request.checkpoints,
-        restore: request.restore.as_ref().map(|checkpoint| checkpoint.operators.clone()),
+        uploads: around.durable.as_ref().map(|durable| Uploads {
+            place: durable.place(request.generation),
+            tokio: tokio::runtime::Handle::current(),
+            leader: from_workers.clone(),
+        }),
+        restore,
         sources: opened.sources,
         sinks: opened.sinks,
         metrics: metrics.clone(),
@@ -205,7 +258,9 @@ pub async fn run(request: RunRequest, around: Surroundings) -> Result<Outcome> {
     let mut attempt = match started {
         Ok(attempt) => attempt,
         Err(error) => {
-            abort(&mut committers).await;
+            if request.restore.is_none() {
+                abort(&mut committers).await;
+            }
             return Err(error);
         }
     };
@@ -217,7 +272,7 @@ pub async fn run(request: RunRequest, around: Surroundings) -> Result<Outcome> {
         sinks: (attempt.commits.iter().zip(plan.sources_of_sinks()))
             .map(|(commits, sources)| SinkFacts { commits: *commits, sources })
             .collect(),
-        snapshots: if request.checkpoints {
+        snapshots: if around.durable.is_some() {
             plan.stages.iter().filter(|stage| stage.kind.has_state()).count()
         } else {
             0
@@ -226,14 +281,24 @@ pub async fn run(request: RunRequest, around: Surroundings) -> Result<Outcome> {
         first_epoch,
         epoch_interval_us: settings.epoch_interval.us,
         checkpoint_interval_us: settings.checkpoint_interval.us,
+        decided: request.restore.as_ref().map(|restore| restore.manifest.epoch),
         stop_after: request.stop_after,
     };
+    let checkpoints = around.durable.clone().map(|durable| {
+        let previous = request.restore.as_ref().map(|restore| restore.manifest.epoch);
+        let mut checkpoints = Checkpoints::new(durable.clone(), request.generation, previous, committers.len());
+        checkpoints.have(request.restore.as_ref().map(|restore| &restore.manifest));
+        (checkpoints, Manifests::of(&request, &durable, &plan))
+    });
+    let (checkpoints, manifests) = checkpoints.unzip();
     let mut led = Led {
+        manifests,
+        last_checkpoint: request.restore.clone().map(|restore| restore.manifest),
+        checkpoint_ordered: false,
         leader: Leader::new(facts, now_us()),
         early: std::mem::take(&mut attempt.early),
         attempt,
-        commits: start_committers(committers, inputs),
-        snapshots: BTreeMap::new(),
+        commits: start_committers(committers, checkpoints, inputs),
         counts: BTreeMap::new(),
         progress: Progress { running: true, ..begun },
         waiting: BTreeMap::new(),
@@ -259,12 +324,13 @@ pub async fn run(request: RunRequest, around: Surroundings) -> Result<Outcome> {
     };
     let failed = result.is_err();
     led.see_all();
-    let Led { leader, attempt, commits, mut snapshots, mut published, mut progress, assignment, .. } = led;
+    let Led { attempt, commits, mut published, mut progress, last_checkpoint, checkpoint_ordered, .. } = led;
     attempt.end(failed).await;
-    commits.end(failed).await;
+    // What a checkpoint refers to is needed by the next attempt, also if nobody has heard yet whether it was decided.
+    commits.end(failed, last_checkpoint.is_none() && !checkpoint_ordered).await;
     // A commit that was under way has come to its end, whatever ended the run.
     while let Ok(heard) = input.try_recv() {
-        if let Input::Committed { epoch, result: Ok(()) } = heard {
+        if let Input::Committed { epoch, result: Ok(_) } = heard {
             published.committed(epoch);
         }
     }
@@ -272,12 +338,7 @@ pub async fn run(request: RunRequest, around: Surroundings) -> Result<Outcome> {
     let counts = progress.counts.clone();
     around.progress.send_replace(progress);
     let ended = result?;
-    let checkpoint = request.checkpoints.then(|| Checkpoint {
-        epoch: ended.epoch,
-        splits: positions(assignment, &leader),
-        operators: Arc::new(snapshots.remove(&ended.epoch).unwrap_or_default()),
-    });
-    Ok(Outcome { finished: ended.finished, epoch: ended.epoch, counts, checkpoint })
+    Ok(Outcome { finished: ended.finished, epoch: ended.epoch, counts, checkpoint: last_checkpoint })
 }
 
 fn budget(settings: &graph::Settings) -> usize {
@@ -345,9 +406,13 @@ async fn freeze(
         .filter_map(|stage| if let StageKind::Source(source) = &stage.kind { Some((stage, source)) } else { None });
     for ((stage, source), opened) in stages.zip(sources) {
         let (operator, table) = (stage.operator.clone(), source.node.table.clone());
-        let restored = request.restore.as_deref().and_then(|checkpoint| checkpoint.splits.get(&operator));
+        let restored = request
+            .restore
+            .as_ref()
+            .and_then(|restore| restore.manifest.sources.iter().find(|source| source.operator == operator));
         let splits: Vec<_> = match restored {
-            Some(restored) => restored.splits.values().cloned().collect(),
+            Some(restored) => serde_json::from_value(restored.splits.clone())
+                .map_err(|error| RunError::internal(format!("the splits of the checkpoint cannot be read: {error}")))?,
             None => {
                 let listed = opened.list(&waiting).await.map_err(|error| error.operator(&operator))?;
                 waiting.over();
@@ -366,7 +431,7 @@ async fn freeze(
                 begun
             }
         };
-        let watermark = restored.map_or(WM_MIN, |restored| restored.watermark);
+        let watermark = restored.map_or(WM_MIN, |restored| restored.watermark_us);
         let numbered: BTreeMap<u32, _> = (next..).zip(splits).collect();
         next += numbered.len() as u32;
         assignment.sources.push(SourceSplits { operator, table, splits: numbered, watermark });
@@ -431,18 +496,77 @@ async fn drained_in_vain(mut verb: watch::Receiver<Verb>, mut progress: watch::R
     drop(tokio::time::timeout(ABOUT_TO_BEGIN, waits).await);
 }
 
-/// The splits with the positions and watermarks of the latest cuts.
-fn positions(assignment: Assignment, leader: &Leader) -> BTreeMap<String, SourceSplits> {
-    let updated = assignment.sources.into_iter().enumerate().map(|(position, mut source)| {
-        for (number, (_, state)) in &mut source.splits {
-            if let Some(now) = leader.splits().get(number) {
-                *state = now.clone();
-            }
+/// Makes the manifests of an attempt's checkpoints.
+struct Manifests {
+    /// What does not change: its parts are empty.
+    template: Manifest,
+    /// The operators with state, in the order of the plan.
+    operators: Vec<String>,
+    sinks: Arc<[String]>,
+    /// What was handed over, by epoch, operator and worker.
+    snapshots: BTreeMap<u64, BTreeMap<String, BTreeMap<u64, StatePart>>>,
+}
+
+impl Manifests {
+    fn of(request: &RunRequest, durable: &Durable, plan: &Plan) -> Manifests {
+        let graph = serde_json::to_vec(&request.graph).expect("a graph has text for keys, so it is JSON");
+        let named = |wanted: fn(&StageKind) -> bool| {
+            let stages = plan.stages.iter().filter(move |stage| wanted(&stage.kind));
+            stages.map(|stage| stage.operator.clone()).collect::<Vec<String>>()
+        };
+        Manifests {
+            template: Manifest {
+                format: FORMAT.into(),
+                job: durable.job.clone(),
+                run: request.run_id.clone(),
+                generation: request.generation,
+                epoch: 0,
+                previous: None,
+                nonce: String::new(),
+                last: false,
+                graph_sha256: state::files::sha256(&graph),
+                created_us: 0,
+                sources: Vec::new(),
+                operators: Vec::new(),
+                sinks: Vec::new(),
+                counters: Value::Null,
+            },
+            operators: named(|kind| kind.has_state()),
+            sinks: named(|kind| matches!(kind, StageKind::Sink(_))).into(),
+            snapshots: BTreeMap::new(),
         }
-        source.watermark = leader.closing().get(&position).copied().unwrap_or(source.watermark);
-        (source.operator.clone(), source)
-    });
-    updated.collect()
+    }
+
+    fn snapshot(&mut self, epoch: u64, operator: String, part: StatePart) {
+        self.snapshots.entry(epoch).or_default().entry(operator).or_default().insert(part.worker, part);
+    }
+
+    /// The manifest of an epoch that is complete everywhere.
+    fn make(&mut self, epoch: u64, last: bool, assignment: &Assignment, cut: &SourcesCut) -> Manifest {
+        let mut snapshots = self.snapshots.remove(&epoch).unwrap_or_default();
+        let sources = assignment.sources.iter().enumerate().map(|(position, source)| {
+            let splits =
+                source.splits.iter().map(|(number, (split, began))| (split, cut.splits.get(number).unwrap_or(began)));
+            SourcePart {
+                operator: source.operator.clone(),
+                table: source.table.clone(),
+                watermark_us: cut.closing.get(&position).copied().unwrap_or(source.watermark),
+                splits: serde_json::to_value(splits.collect::<Vec<_>>()).expect("splits are JSON"),
+            }
+        });
+        let operators = self.operators.iter().map(|operator| OperatorPart {
+            operator: operator.clone(),
+            parts: snapshots.remove(operator).unwrap_or_default().into_values().collect(),
+        });
+        Manifest {
+            epoch,
+            last,
+            created_us: cut.cut_us,
+            sources: sources.collect(),
+            operators: operators.collect(),
+            ..self.template.clone()
+        }
+    }
 }
 
 fn forward(mut messages: UnboundedReceiver<FromWorker>, inputs: UnboundedSender<Input>) {
@@ -455,27 +579,37 @@ fn forward(mut messages: UnboundedReceiver<FromWorker>, inputs: UnboundedSender<
     });
 }
 
-/// Epoch, kind, and what each sink gets.
-type CommitOrder = (u64, CommitKind, BTreeMap<usize, SinkCommit>);
+/// What is to be committed.
+struct CommitOrder {
+    epoch: u64,
+    kind: CommitKind,
+    sinks: BTreeMap<usize, SinkCommit>,
+    /// To be decided before, still without its sinks, and their names.
+    manifest: Option<(Manifest, Arc<[String]>)>,
+}
 
 /// The task that commits: one epoch at a time, in order.
 struct CommitTask {
     orders: UnboundedSender<CommitOrder>,
+    /// Nobody waits for a decision any more.
+    give_up: watch::Sender<bool>,
     task: tokio::task::JoinHandle<Vec<Box<dyn SinkCommitter>>>,
 }
 
-fn start_committers(mut committers: Vec<Box<dyn SinkCommitter>>, inputs: UnboundedSender<Input>) -> CommitTask {
+fn start_committers(
+    mut committers: Vec<Box<dyn SinkCommitter>>,
+    mut checkpoints: Option<Checkpoints>,
+    inputs: UnboundedSender<Input>,
+) -> CommitTask {
     let (orders, mut order) = unbounded_channel::<CommitOrder>();
+    let (give_up, given_up) = watch::channel(false);
+    if let Some(checkpoints) = &mut checkpoints {
+        checkpoints.until(given_up);
+    }
     let task = tokio::spawn(async move {
-        while let Some((epoch, kind, sinks)) = order.recv().await {
-            let mut result = Ok(());
-            for (sink, commit) in sinks {
-                committers[sink].watermark(epoch, commit.watermark);
-                result = committers[sink].commit(epoch, kind, commit.committables).await;
-                if result.is_err() {
-                    break;
-                }
-            }
+        while let Some(order) = order.recv().await {
+            let epoch = order.epoch;
+            let result = commit(&mut committers, checkpoints.as_mut(), order).await;
             let failed = result.is_err();
             if inputs.send(Input::Committed { epoch, result }).is_err() || failed {
                 break;
@@ -483,14 +617,106 @@ fn start_committers(mut committers: Vec<Box<dyn SinkCommitter>>, inputs: Unbound
         }
         committers
     });
-    CommitTask { orders, task }
+    CommitTask { orders, give_up, task }
+}
+
+/// Decides a checkpoint, lets every sink commit, and has that recorded.
+async fn commit(
+    committers: &mut [Box<dyn SinkCommitter>],
+    checkpoints: Option<&mut Checkpoints>,
+    order: CommitOrder,
+) -> Result<Option<Box<Manifest>>> {
+    let CommitOrder { epoch, kind, mut sinks, mut manifest } = order;
+    if let Some((manifest, names)) = &mut manifest {
+        for (sink, commit) in &mut sinks {
+            committers[*sink].watermark(epoch, commit.watermark);
+            commit.committables = committers[*sink].stage(epoch, std::mem::take(&mut commit.committables)).await?;
+            manifest.sinks.push(SinkPart {
+                operator: names[*sink].clone(),
+                watermark_us: commit.watermark,
+                committables: serde_json::to_value(&commit.committables).expect("committables are JSON"),
+                files: commit.committables.iter().flat_map(|committable| committable.files.iter().cloned()).collect(),
+            });
+        }
+    }
+    let mut commits = Commits { committers, epoch, kind, sinks };
+    match checkpoints.zip(manifest) {
+        Some((checkpoints, (manifest, _))) => {
+            checkpoints.commit(manifest, &mut commits).await.map(|manifest| Some(Box::new(manifest)))
+        }
+        None => {
+            for sink in 0..commits.committers.len() {
+                commits.commit(sink).await?;
+            }
+            Ok(None)
+        }
+    }
+}
+
+/// What is left to be committed of an epoch.
+struct Commits<'a> {
+    committers: &'a mut [Box<dyn SinkCommitter>],
+    epoch: u64,
+    kind: CommitKind,
+    sinks: BTreeMap<usize, SinkCommit>,
+}
+
+impl CommitSinks for Commits<'_> {
+    fn commit(&mut self, sink: usize) -> BoxFuture<'_, Result<()>> {
+        // A sink that has nothing to commit in this epoch has committed it.
+        let Some(commit) = self.sinks.remove(&sink) else { return Box::pin(std::future::ready(Ok(()))) };
+        let committer = &mut self.committers[sink];
+        committer.watermark(self.epoch, commit.watermark);
+        committer.commit(self.epoch, self.kind, commit.committables)
+    }
+}
+
+/// A sink's name and committer, its watermark in a checkpoint, and what it has staged there.
+type PartOf<'a> = (&'a str, &'a mut Box<dyn SinkCommitter>, i64, Vec<Committable>);
+
+/// Every committer with its part of a checkpoint; a sink that the checkpoint does not know has none.
+fn parts_of<'a>(
+    committers: &'a mut [Box<dyn SinkCommitter>],
+    plan: &'a Plan,
+    manifest: &'a Manifest,
+) -> impl Iterator<Item = Result<PartOf<'a>>> {
+    let sinks = plan.stages.iter().filter(|stage| matches!(stage.kind, StageKind::Sink(_)));
+    committers.iter_mut().zip(sinks).filter_map(|(committer, stage)| {
+        let part = manifest.sinks.iter().find(|part| part.operator == stage.operator)?;
+        let committables = serde_json::from_value(part.committables.clone())
+            .map_err(|error| RunError::internal(format!("the committables of the checkpoint cannot be read: {error}")));
+        Some(committables.map(|committables| (stage.operator.as_str(), committer, part.watermark_us, committables)))
+    })
+}
+
+async fn restore_committers(committers: &mut [Box<dyn SinkCommitter>], plan: &Plan, manifest: &Manifest) -> Result<()> {
+    for part in parts_of(committers, plan, manifest) {
+        let (operator, committer, _, staged) = part?;
+        committer.restore(manifest.epoch, staged).await.map_err(|error| error.operator(operator))?;
+    }
+    Ok(())
+}
+
+/// Commits the epoch of a checkpoint in every sink, whether or not an attempt before has done so.
+async fn commit_again(committers: &mut [Box<dyn SinkCommitter>], plan: &Plan, manifest: &Manifest) -> Result<()> {
+    let kind = CommitKind { checkpoint: true, last: manifest.last };
+    for part in parts_of(committers, plan, manifest) {
+        let (operator, committer, watermark_us, committables) = part?;
+        committer.watermark(manifest.epoch, watermark_us);
+        let committed = committer.commit(manifest.epoch, kind, committables).await;
+        committed.map_err(|error| error.operator(operator))?;
+    }
+    Ok(())
 }
 
 impl CommitTask {
-    async fn end(self, failed: bool) {
+    /// Of a run that has failed, `aborts` says that nothing which was staged is needed any more.
+    async fn end(self, failed: bool, aborts: bool) {
         drop(self.orders);
+        self.give_up.send_replace(failed);
         if let Ok(mut committers) = self.task.await
             && failed
+            && aborts
         {
             abort(&mut committers).await;
         }
@@ -576,7 +802,12 @@ struct Led {
     early: VecDeque<Input>,
     attempt: Attempt,
     commits: CommitTask,
-    snapshots: BTreeMap<u64, MemoryStore>,
+    /// If checkpoints are kept.
+    manifests: Option<Manifests>,
+    /// What was committed last.
+    last_checkpoint: Option<Manifest>,
+    /// A manifest was handed to the commit task.
+    checkpoint_ordered: bool,
     counts: BTreeMap<usize, ProcessCounts>,
     progress: Progress,
     /// By stage and worker, what its reader or writer waits for.
@@ -633,7 +864,7 @@ impl Led {
                         Verb::Stop => Event::Stop,
                         Verb::Drain => {
                             self.attempt.order(ToWorker::Drain);
-                            continue;
+                            Event::Drain
                         }
                         // What is being published cannot be taken back: the run ends as it would have.
                         Verb::Cancel if self.published.decided => continue,
@@ -650,12 +881,16 @@ impl Led {
             for effect in self.leader.step(event, now_us()) {
                 match effect {
                     Effect::Cut(cut) => self.attempt.order(ToWorker::Cut(cut)),
-                    Effect::Commit { epoch, kind, sinks } => {
+                    Effect::Commit { epoch, kind, sinks, cut } => {
                         self.published.ordered(kind, &sinks);
-                        // Where there is no control plane, the epoch is decided here and now.
+                        let manifest = self.manifests.as_mut().zip(cut).map(|(manifests, cut)| {
+                            let manifest = manifests.make(epoch, kind.last, &self.assignment, &cut);
+                            (manifest, manifests.sinks.clone())
+                        });
+                        self.checkpoint_ordered |= manifest.is_some();
                         self.commits
                             .orders
-                            .send((epoch, kind, sinks))
+                            .send(CommitOrder { epoch, kind, sinks, manifest })
                             .map_err(|_| RunError::internal("the commit task has ended"))?;
                     }
                     Effect::Finished => return Ok(Ended { finished: true, epoch: self.published.epoch }),
@@ -682,7 +917,9 @@ impl Led {
                 return Err(error);
             }
             Input::Committed { epoch, result } => {
-                result?;
+                if let Some(manifest) = result? {
+                    self.last_checkpoint = Some(*manifest);
+                }
                 self.published.committed(epoch);
                 self.progress.complete = epoch;
                 self.splits_moved = true;
@@ -698,11 +935,9 @@ impl Led {
                 FromWorker::Prepared { sink, worker, epoch, committable } => {
                     Event::Prepared { sink, worker, epoch, committable }
                 }
-                FromWorker::Snapshot { epoch, operator, worker, snapshot } => {
-                    let snapshot = Snapshot::from_bytes(&snapshot)?;
-                    // Only the newest complete epoch is ever asked for.
-                    self.snapshots.retain(|other, _| *other + 2 > epoch);
-                    self.snapshots.entry(epoch).or_default().put(&operator, worker, snapshot);
+                FromWorker::Snapshot { epoch, operator, part } => {
+                    let manifests = self.manifests.as_mut().expect("snapshots are taken where checkpoints are kept");
+                    manifests.snapshot(epoch, operator, part);
                     Event::Snapshot { epoch }
                 }
                 FromWorker::Waiting { stage, worker, what } => {
@@ -749,7 +984,7 @@ impl Led {
                     first = error;
                 }
                 Ok(Input::Worker(FromWorker::Failed(error))) if met_broken_connection(&first) => first = error,
-                Ok(Input::Committed { epoch, result: Ok(()) }) => self.published.committed(epoch),
+                Ok(Input::Committed { epoch, result: Ok(_) }) => self.published.committed(epoch),
                 Ok(_) => {}
                 Err(_) => break,
             }

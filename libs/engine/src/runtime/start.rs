@@ -214,7 +214,8 @@ impl Meeting {
                 assignment: beginning.assignment.clone(),
                 first_epoch: beginning.first_epoch,
                 now_us: beginning.now_us,
-                checkpoints: request.checkpoints,
+                job: around.durable.as_ref().map(|durable| durable.job.clone()),
+                restore: request.restore.as_ref().map(|restore| restore.manifest.clone()),
             };
             // One that is gone is noticed by its connection.
             let _ = orders.send(ToProcess::Start(Box::new(start)));

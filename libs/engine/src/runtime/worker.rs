@@ -15,6 +15,7 @@ use tokio::sync::Semaphore;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::build::build;
+use super::durable::Uploads;
 use super::messages::{Assignment, FromWorker, ToWorker};
 use super::metrics::Metrics;
 use super::worker_state::WorkerState;
@@ -32,8 +33,8 @@ pub struct Shared {
     pub first_epoch: u64,
     /// `now()` of the first epoch.
     pub now_us: i64,
-    /// Take snapshots at checkpoints.
-    pub checkpoints: bool,
+    /// Where snapshots go at checkpoints, if they are taken.
+    pub uploads: Option<Uploads>,
     pub restore: Option<Arc<MemoryStore>>,
     /// In the order of the plan's source and sink stages.
     pub sources: Vec<Arc<dyn Source>>,
@@ -134,7 +135,7 @@ fn run(worker: &mut Worker, shared: &Arc<Shared>, orders: &Receiver<ToWorker>) -
     let state = Rc::new(WorkerState::new(
         index,
         peers,
-        shared.checkpoints,
+        shared.uploads.clone(),
         shared.first_epoch,
         shared.now_us,
         shared.leader.clone(),

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use timely::scheduling::activate::Activator;
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::durable::Uploads;
 use super::ingest::Orders;
 use super::messages::{Cut, FromWorker};
 use crate::error::RunError;
@@ -18,8 +19,8 @@ use crate::sink::CommitKind;
 pub struct WorkerState {
     pub worker: usize,
     pub workers: usize,
-    /// Whether operators hand over snapshots at checkpoints.
-    pub checkpoints: bool,
+    /// Where operators hand over snapshots at checkpoints, if they do.
+    pub uploads: Option<Uploads>,
     /// Read by `now()` in expressions; set by the driver before it calls an operator.
     pub now_us: Arc<AtomicI64>,
     epochs: RefCell<BTreeMap<u64, EpochFacts>>,
@@ -42,7 +43,7 @@ impl WorkerState {
     pub fn new(
         worker: usize,
         workers: usize,
-        checkpoints: bool,
+        uploads: Option<Uploads>,
         first_epoch: u64,
         now_us: i64,
         leader: UnboundedSender<FromWorker>,
@@ -50,7 +51,7 @@ impl WorkerState {
         WorkerState {
             worker,
             workers,
-            checkpoints,
+            uploads,
             now_us: Arc::new(AtomicI64::new(now_us)),
             epochs: RefCell::new(BTreeMap::from([(first_epoch, EpochFacts { now_us, kind: None })])),
             passed: Cell::new(first_epoch - 1),

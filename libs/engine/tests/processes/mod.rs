@@ -45,9 +45,9 @@ fn failure(fake: Fake) -> (String, Duration) {
         generation: 1,
         graph,
         settings,
-        checkpoints: false,
         start: Default::default(),
         restore: None,
+        first_epoch: 1,
         stop_after: None,
     };
     let (_verb, verb) = watch::channel(Verb::Run);
@@ -56,6 +56,7 @@ fn failure(fake: Fake) -> (String, Duration) {
         launch: Some(Box::new(launch)),
         verb,
         progress: watch::channel(Progress::default()).0,
+        durable: None,
     };
     let began = Instant::now();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();

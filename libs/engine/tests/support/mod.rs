@@ -8,12 +8,12 @@ use arrow::array::{Array, Int64Array, RecordBatch, StringArray, TimestampMillise
 use arrow::datatypes::SchemaRef;
 use arrow::util::display::array_value_to_string;
 use engine::batch::Batch;
-use engine::runtime::{Checkpoint, Outcome, Progress, RunRequest, Surroundings, Verb};
+use engine::runtime::{Alone, Durable, Outcome, Progress, Restore, RunRequest, Surroundings, Verb};
 use engine::sink::*;
 use engine::source::{RowPositions, SourceContext, SourceOutput};
 use engine::{Connectors, Position, RunError, Sink, Source, SourceHints, Split};
 use futures::future::BoxFuture;
-use state::{SnapshotReader, SnapshotWriter};
+use state::{Manifest, MemoryFiles, SnapshotReader, SnapshotWriter};
 use tokio::sync::watch;
 
 /// What a split does, in order.
@@ -41,6 +41,7 @@ pub struct World {
     pub in_flight: Arc<Mutex<(i64, i64)>>,
     /// Every written batch takes this long.
     pub slow_sink: Duration,
+    pub checkpoints: MemoryFiles,
 }
 
 impl World {
@@ -51,6 +52,7 @@ impl World {
             lines: Arc::default(),
             in_flight: Arc::default(),
             slow_sink: Duration::ZERO,
+            checkpoints: MemoryFiles::default(),
         }
     }
 
@@ -77,7 +79,7 @@ pub fn run_from(
     world: &World,
     nodes: &str,
     settings: &str,
-    restore: Option<Arc<Checkpoint>>,
+    restore: Option<&Manifest>,
     stop_after: Option<u64>,
 ) -> Result<Outcome, RunError> {
     let graph = graph::Graph::from_json(&format!("{{\"version\": 1, \"nodes\": [{nodes}]}}")).expect("a good graph");
@@ -90,13 +92,18 @@ pub fn run_from(
         graph,
         settings,
         start: Default::default(),
-        checkpoints: restore.is_some() || stop_after.is_some(),
-        restore,
+        first_epoch: restore.map_or(1, |manifest| manifest.epoch + 1),
+        restore: restore.map(|manifest| Restore { manifest: manifest.clone(), committed: true }),
         stop_after,
     };
     let (_verb, verb) = watch::channel(Verb::Run);
     let (progress, _) = watch::channel(Progress::default());
-    let around = Surroundings { connectors: Arc::new(world.clone()), launch: None, verb, progress };
+    let durable = (restore.is_some() || stop_after.is_some()).then(|| Durable {
+        job: "job_test".into(),
+        files: Arc::new(world.checkpoints.clone()),
+        authority: Arc::new(Alone),
+    });
+    let around = Surroundings { connectors: Arc::new(world.clone()), launch: None, verb, progress, durable };
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     let timed = async { tokio::time::timeout(Duration::from_secs(60), engine::runtime::run(request, around)).await };
@@ -244,7 +251,11 @@ impl SinkWriter for Lines {
 
     fn prepare(&mut self, _: u64, _: CommitKind, reply: Prepared) -> Result<(), RunError> {
         let lines = std::mem::take(&mut self.lines);
-        reply.done(Ok(Committable { rows: lines.len() as u64, payload: serde_json::to_vec(&lines).expect("text") }));
+        reply.done(Ok(Committable {
+            rows: lines.len() as u64,
+            payload: serde_json::to_vec(&lines).expect("text"),
+            files: vec![],
+        }));
         Ok(())
     }
 

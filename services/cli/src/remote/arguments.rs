@@ -219,6 +219,9 @@ pub enum RunsVerb {
 pub struct StartArguments {
     /// Id or name of a job.
     pub job: String,
+    /// Go on from the job's newest checkpoint.
+    #[arg(long, conflicts_with = "positions_of")]
+    pub latest: bool,
     /// Begin where this run of the job began.
     #[arg(long, value_name = "RUN")]
     pub positions_of: Option<String>,

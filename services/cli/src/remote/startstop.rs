@@ -1,6 +1,6 @@
 //! `highwater start` and `highwater stop`.
 
-use api::{OperationState, StartRun, StopMode};
+use api::{OperationState, StartFrom, StartRun, StopMode};
 
 use super::arguments::{StartArguments, StopArguments};
 use super::failure::{Done, Failure};
@@ -12,7 +12,11 @@ use crate::output::say;
 
 pub async fn start(arguments: &StartArguments) -> Done {
     let client = connect(&arguments.server)?;
-    let start = StartRun { start_positions_of: arguments.positions_of.clone(), ..StartRun::default() };
+    let start = StartRun {
+        from: if arguments.latest { StartFrom::Latest } else { StartFrom::Fresh },
+        start_positions_of: arguments.positions_of.clone(),
+        ..StartRun::default()
+    };
     let run = client.start_run(&arguments.job, &start).await?;
     let form = arguments.form.form;
     let late = arguments.wait && form.shows_the_end();

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
-use control::attempt::{Status, StopMode};
+use control::attempt::{Answer, Question, Status, StopMode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
@@ -63,6 +63,21 @@ impl Link {
     pub async fn stop(&self, mode: StopMode) -> Result<(), LinkError> {
         let body = serde_json::to_vec(&mode).expect("a mode is a text");
         self.whole(Method::POST, "/stop", body.into()).await.map(drop)
+    }
+
+    /// What the attempt asks, if it asks something within a while.
+    pub async fn question(&self) -> Result<Option<Question>, LinkError> {
+        let body = self.whole(Method::GET, "/question", Bytes::new()).await?;
+        if body.is_empty() {
+            return Ok(None);
+        }
+        let question = serde_json::from_slice(&body);
+        question.map(Some).map_err(|error| LinkError::Broken(format!("a question that cannot be read: {error}")))
+    }
+
+    pub async fn answer(&self, answer: &Answer) -> Result<(), LinkError> {
+        let body = serde_json::to_vec(answer).expect("an answer has text for keys");
+        self.whole(Method::POST, "/answer", body.into()).await.map(drop)
     }
 
     async fn whole(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes, LinkError> {

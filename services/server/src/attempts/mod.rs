@@ -3,6 +3,8 @@
 //! One task per active run. What it sees becomes a move by [`control::follow`]; the store is changed by compare-and-set, so a server that
 //! is out of date changes nothing. Processes outlive this server: at its start every active run gets its task again.
 
+mod collect;
+mod epochs;
 pub mod history;
 pub mod link;
 pub mod process;
@@ -16,8 +18,9 @@ use api::IdKind;
 use chrono::Utc;
 use control::attempt::{AttemptSpec, Credentials, Failure, Limits, Phase, Positions, Status, StopMode};
 use control::follow::{Seen, Step, follow};
+use control::restart;
 use control::run::RunState;
-use metadata::{MetadataError, Operation, Run, RunMove};
+use metadata::{EpochFilter, EpochPage, MetadataError, Operation, Run, RunMove};
 use tokio::process::Child;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -27,8 +30,9 @@ use crate::app::App;
 use crate::facts::{RunFacts, RunRequest, StopRequest};
 use crate::planning;
 use crate::problem::{ApiError, ApiResult};
+pub use epochs::place as checkpoints;
 use history::History;
-use link::{Link, LinkError};
+use link::Link;
 use process::Life;
 
 /// How often an attempt is looked at: soon after its start, then at leisure.
@@ -41,6 +45,10 @@ const START_TIMEOUT: Duration = Duration::from_secs(30);
 const FOUND_TIMEOUT: Duration = Duration::from_secs(5);
 /// A process that was told to stop now, and has not, is killed.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+/// A process that lives and says nothing for so long is stopped or hangs, and is killed; jobs may say otherwise.
+const SILENCE: Duration = Duration::from_secs(10);
+/// The code of an attempt that could not begin.
+const NOT_STARTED: &str = "process_not_started";
 /// After a change of the store failed for want of a database.
 const STORE_RETRY: Duration = Duration::from_millis(500);
 /// After it failed for a reason that somebody has to mend.
@@ -217,7 +225,15 @@ pub async fn stop(app: &App, operation: &Operation, mode: StopMode) -> Result<()
 
 async fn follow_to_the_end(app: App, run: Run, live: Arc<Live>) {
     let run_id = run.run_id;
-    let follower = Follower { app: app.clone(), live: live.clone(), run, child: None };
+    let follower = Follower {
+        app: app.clone(),
+        live: live.clone(),
+        run,
+        child: None,
+        answering: None,
+        silent_since: None,
+        patience: SILENCE,
+    };
     // In a task of its own: should it panic, the run is let go, and found again by the next look.
     let ended = tokio::spawn(follower.follow()).await;
     // Before its operations are ended: a stop that comes later finds the run ended, and ends its operation itself.
@@ -238,6 +254,27 @@ struct Follower {
     run: Run,
     /// The process, if this server has started it.
     child: Option<Child>,
+    /// Answers the questions of the attempt.
+    answering: Option<AbortOnDrop>,
+    /// Since when the process lives and says nothing, and how long it may.
+    silent_since: Option<Instant>,
+    patience: Duration,
+}
+
+struct AbortOnDrop(tokio::task::AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// What comes after an attempt.
+enum Next {
+    /// The run has ended.
+    End,
+    /// Another attempt, after a while.
+    Attempt { after: Duration },
 }
 
 /// Another server has moved the run: this one is out of date.
@@ -247,21 +284,7 @@ impl Follower {
     /// The run when it has ended; `None` if another server follows it.
     async fn follow(mut self) -> Option<Run> {
         let id = IdKind::Run.text(self.run.run_id);
-        let ended = match self.state() {
-            RunState::Pending => match self.place().await {
-                Ok(true) => self.watch().await,
-                ended => ended.map(drop),
-            },
-            _ => {
-                let directory = self.directory();
-                if let Ok(token) = process::token(&directory) {
-                    *self.live.link.lock().expect("nothing panics while it holds the link") =
-                        Some(Link { directory, token });
-                }
-                self.watch().await
-            }
-        };
-        match ended {
+        match self.attempt_after_attempt().await {
             Ok(()) => {
                 tracing::info!(run = id, state = self.run.state, "the run has ended");
                 Some(self.run)
@@ -273,6 +296,58 @@ impl Follower {
         }
     }
 
+    async fn attempt_after_attempt(&mut self) -> Result<(), OutOfDate> {
+        let mut next = match self.state() {
+            RunState::Pending => Next::Attempt { after: Duration::ZERO },
+            // Its failure was dealt with before this server came.
+            RunState::Restarting => {
+                process::kill(&self.directory());
+                Next::Attempt { after: SOON }
+            }
+            _ => {
+                let directory = self.directory();
+                if let Ok(token) = process::token(&directory) {
+                    self.attach(Link { directory, token });
+                }
+                self.watch().await?
+            }
+        };
+        while let Next::Attempt { after } = next {
+            next = match self.wait(after).await? {
+                true => match self.place().await? {
+                    None => self.watch().await?,
+                    Some(next) => next,
+                },
+                false => Next::End,
+            };
+        }
+        Ok(())
+    }
+
+    /// From now on the attempt is asked how it is, and answered.
+    fn attach(&mut self, link: Link) {
+        *self.live.link.lock().expect("nothing panics while it holds the link") = Some(link.clone());
+        let Run { job_id, run_id, generation, .. } = self.run;
+        let spec = process::spec(&link.directory).and_then(|spec| spec.checkpoints);
+        let first_epoch = spec.map_or(0, |checkpoints| checkpoints.first_epoch);
+        let asker = epochs::Asker { job_id, run_id, generation, first_epoch };
+        let answering = tokio::spawn(epochs::answer(self.app.clone(), asker, link));
+        self.answering = Some(AbortOnDrop(answering.abort_handle()));
+    }
+
+    /// Before the next attempt. False if the run is to end instead, and has.
+    async fn wait(&mut self, after: Duration) -> Result<bool, OutOfDate> {
+        let mut stop = self.live.stop.subscribe();
+        let now = stop.wait_for(|asked| *asked == Some(StopMode::Now));
+        if tokio::time::timeout(after, now).await.is_err() {
+            return Ok(true);
+        }
+        let cause =
+            if self.state() == RunState::Pending { "stopped before it began" } else { "stopped between two attempts" };
+        self.step(Step { to: RunState::Cancelled, cause: Some(cause.into()), failure: None }, None).await?;
+        Ok(false)
+    }
+
     fn state(&self) -> RunState {
         RunState::from_name(&self.run.state).expect("the store has states of runs only")
     }
@@ -281,28 +356,19 @@ impl Follower {
         process::directory(&self.app.config.data, &IdKind::Run.text(self.run.run_id), self.run.generation)
     }
 
-    /// Starts the first attempt. False if the run has ended instead.
-    async fn place(&mut self) -> Result<bool, OutOfDate> {
+    /// Starts the next attempt; or else what comes instead of it.
+    async fn place(&mut self) -> Result<Option<Next>, OutOfDate> {
         let generation = self.run.generation + 1;
-        if *self.live.stop.borrow() == Some(StopMode::Now) {
-            self.step(
-                Step { to: RunState::Cancelled, cause: Some("stopped before it began".into()), failure: None },
-                None,
-            )
-            .await?;
-            return Ok(false);
-        }
         let placed = self.prepare(generation).await;
         let (link, credentials) = match placed {
             Ok(placed) => placed,
-            Err(failure) => {
-                let cause = Some(format!("{}: {}", failure.code, failure.message));
-                self.step(Step { to: RunState::Failed, cause, failure: Some(failure) }, None).await?;
-                return Ok(false);
-            }
+            Err(failure) => return self.not_placed(failure).await.map(Some),
         };
+        let mut facts = RunFacts::of(&self.run);
+        facts.restarts.attempt_started(Utc::now().timestamp_micros());
+        self.run.facts = facts.to_json();
         self.step(Step { to: RunState::Starting, cause: None, failure: None }, Some(generation)).await?;
-        *self.live.link.lock().expect("nothing panics while it holds the link") = Some(link.clone());
+        self.attach(link.clone());
         match process::start(&self.app.config.program, &link.directory, &credentials) {
             Ok(child) => {
                 tracing::info!(
@@ -312,23 +378,32 @@ impl Follower {
                     "started a process"
                 );
                 self.child = Some(child);
-                Ok(true)
+                Ok(None)
             }
             Err(error) => {
-                let failure =
-                    our_failure("process_not_started", format!("the process of the run could not be started: {error}"));
-                self.step(
-                    Step { to: RunState::Failed, cause: Some(failure.message.clone()), failure: Some(failure) },
-                    None,
-                )
-                .await?;
-                Ok(false)
+                let message = format!("the process of the run could not be started: {error}");
+                self.not_placed(our_failure(NOT_STARTED, message)).await.map(Some)
             }
         }
     }
 
+    /// The attempt did not begin: it is tried again where that was the machine's doing, which a full disk is.
+    async fn not_placed(&mut self, failure: Failure) -> Result<Next, OutOfDate> {
+        let cause = Some(format!("{}: {}", failure.code, failure.message));
+        let step = Step { to: RunState::Failed, cause, failure: Some(failure.clone()) };
+        let machine = [NOT_STARTED, "checkpoint_storage", "metadata_unavailable"].contains(&failure.code.as_str());
+        if machine
+            && self.state() != RunState::Pending
+            && let restart::Verdict::Restart { after_us, tries } = self.after(&failure).await
+        {
+            return self.restart(step, after_us, tries).await;
+        }
+        self.step(step, None).await?;
+        Ok(Next::End)
+    }
+
     /// The directory of an attempt, and what its process must know.
-    async fn prepare(&self, generation: i64) -> Result<(Link, Credentials), Failure> {
+    async fn prepare(&mut self, generation: i64) -> Result<(Link, Credentials), Failure> {
         let store = &self.app.store;
         let unavailable = |error: MetadataError| our_failure("metadata_unavailable", error.to_string());
         let version = loop {
@@ -344,7 +419,30 @@ impl Follower {
                 other => break other.map_err(|error| our_failure(error.code(), error.problem().detail.clone()))?,
             }
         };
+        let checkpoints = loop {
+            match epochs::resume(&self.app, &self.run).await {
+                Err(error @ MetadataError::Unavailable { .. }) => wait_for_store(&error).await,
+                other => break other.map_err(unavailable)?,
+            }
+        };
+        if let Some(epoch) = epochs::unknown_manifest(&self.app, &self.run, &checkpoints).await? {
+            return Err(Failure {
+                hint: Some(
+                    "the metadata was restored from an older copy, or has lost its newest changes: bring back the newer one; going on \
+                     from here would put out rows twice"
+                        .into(),
+                ),
+                retryable: false,
+                ..our_failure(
+                    "metadata_regressed",
+                    format!("there is a checkpoint of epoch {epoch}, which the metadata store does not know of"),
+                )
+            });
+        }
+        self.patience = Duration::from_micros(stored.settings.heartbeat_timeout.us.max(0) as u64);
         let request = RunRequest::of(&self.run);
+        // What an attempt before has resolved stays: `latest` would be another place by now.
+        let resolved = RunFacts::of(&self.run).start_positions;
         let config = &self.app.config;
         let run_id = IdKind::Run.text(self.run.run_id);
         let limits = stored.limits;
@@ -357,7 +455,8 @@ impl Follower {
             allowed_roots: config.allow_roots.clone(),
             egress: config.egress(),
             views_dir: self.app.views_dir(self.run.job_id),
-            start: request.start_positions,
+            start: if resolved.is_empty() { request.start_positions } else { resolved },
+            checkpoints: Some(checkpoints),
             limits: Limits {
                 memory_bytes: limits.memory_bytes.or(config.run_memory_bytes),
                 cpu_percent: limits.cpu_percent.or(config.run_cpu_percent),
@@ -366,15 +465,14 @@ impl Follower {
             serve_rows: false,
         };
         let directory = process::directory(&config.data, &run_id, generation);
-        let token = process::prepare(&directory, &spec).map_err(|error| {
-            our_failure("process_not_started", format!("the files of the run could not be written: {error}"))
-        })?;
+        let token = process::prepare(&directory, &spec)
+            .map_err(|error| our_failure(NOT_STARTED, format!("the files of the run could not be written: {error}")))?;
         let credentials = Credentials { token: token.clone(), connections };
         Ok((Link { directory, token }, credentials))
     }
 
-    /// Looks at the attempt until the run has ended.
-    async fn watch(&mut self) -> Result<(), OutOfDate> {
+    /// Looks at the attempt until it has ended.
+    async fn watch(&mut self) -> Result<Next, OutOfDate> {
         let began = Instant::now();
         let mut stop = self.live.stop.subscribe();
         let mut stop_sent: Option<StopMode> = None;
@@ -402,11 +500,22 @@ impl Follower {
             }
             if let Some(seen) = self.look(began).await {
                 self.keep_positions().await?;
-                if let Some(step) = follow(self.state(), asked, &seen) {
+                if let Some(mut step) = follow(self.state(), asked, &seen) {
+                    if let Some(failure) = &step.failure {
+                        match self.after(failure).await {
+                            restart::Verdict::Restart { after_us, tries } => {
+                                return self.restart(step, after_us, tries).await;
+                            }
+                            restart::Verdict::Fail(failure) => {
+                                step.cause = Some(format!("{}: {}", failure.code, failure.message));
+                                step.failure = Some(failure);
+                            }
+                        }
+                    }
                     let ends = !step.to.is_active();
                     self.step(step, None).await?;
                     if ends {
-                        return Ok(());
+                        return Ok(Next::End);
                     }
                 }
             }
@@ -427,6 +536,53 @@ impl Follower {
         }
     }
 
+    /// Whether the run is tried again after this failure of its attempt.
+    async fn after(&mut self, failure: &Failure) -> restart::Verdict {
+        let mut facts = RunFacts::of(&self.run);
+        let settings = loop {
+            match self.app.store.version(self.run.job_id, self.run.version).await {
+                Ok(version) => break planning::Stored::of(&version).map(|stored| stored.settings),
+                Err(error @ MetadataError::Unavailable { .. }) => wait_for_store(&error).await,
+                Err(error) => break Err(error.to_string()),
+            }
+        };
+        let Ok(settings) = settings else { return restart::Verdict::Fail(failure.clone()) };
+        if settings.restart_attempts == 0 {
+            return restart::Verdict::Fail(failure.clone());
+        }
+        let policy = restart::Policy {
+            first_us: settings.restart_delay.us,
+            poison_after: settings.restart_attempts.min(u32::MAX.into()) as u32,
+            ..restart::Policy::default()
+        };
+        let filter = EpochFilter { job_id: self.run.job_id, run_id: Some(self.run.run_id), states: Vec::new() };
+        // Unknown is no progress.
+        let newest = self.app.store.epochs(&filter, EpochPage { after: None, limit: 1 }).await.unwrap_or_default();
+        if let Some(newest) = newest.first().filter(|newest| newest.epoch > facts.decided_epoch) {
+            facts.decided_epoch = newest.epoch;
+            facts.restarts.epoch_decided();
+        }
+        let verdict = facts.restarts.failed(&policy, failure, None, Utc::now().timestamp_micros());
+        self.run.facts = facts.to_json();
+        verdict
+    }
+
+    async fn restart(&mut self, step: Step, after_us: i64, tries: u32) -> Result<Next, OutOfDate> {
+        let after = Duration::from_micros(after_us.max(0) as u64);
+        // Whatever is left of the attempt would be fenced; it need not live so long.
+        process::kill(&self.directory());
+        self.child = None;
+        self.answering = None;
+        self.silent_since = None;
+        let cause = format!("{}; restart {tries} in {after:?}", step.cause.unwrap_or_default());
+        if self.state() == RunState::Restarting {
+            tracing::warn!(run = IdKind::Run.text(self.run.run_id), cause, "the next attempt did not begin");
+            return Ok(Next::Attempt { after });
+        }
+        self.step(Step { to: RunState::Restarting, cause: Some(cause), failure: None }, None).await?;
+        Ok(Next::Attempt { after })
+    }
+
     fn child_ended(&mut self) -> bool {
         self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(Some(_)) | Err(_)))
     }
@@ -439,12 +595,22 @@ impl Follower {
         if let Some(link) = self.live.link() {
             match link.status(false).await {
                 Ok(status) => {
+                    self.silent_since = None;
                     let phase = status.phase;
                     self.note(status);
                     return Some(Seen::Answer(phase));
                 }
-                Err(LinkError::Closed) => {}
-                Err(error) => tracing::debug!(%error, "an attempt did not answer"),
+                Err(error) => {
+                    tracing::debug!(%error, "an attempt did not answer");
+                    let since = *self.silent_since.get_or_insert_with(Instant::now);
+                    if life == Life::Alive && since.elapsed() > self.patience {
+                        process::kill(&directory);
+                        return Some(Seen::Gone(format!(
+                            "lived and said nothing for {:?}: it was stopped, or hung; it was killed",
+                            self.patience
+                        )));
+                    }
+                }
             }
         }
         let ours = self.child.is_some();
@@ -506,7 +672,8 @@ impl Follower {
     async fn keep_positions(&mut self) -> Result<(), OutOfDate> {
         let positions: Positions = self.live.status().start_positions.clone();
         let mut facts = RunFacts::of(&self.run);
-        if positions.is_empty() || facts.start_positions == positions {
+        // Those of the first attempt: a later one begins where its checkpoint is.
+        if positions.is_empty() || !facts.start_positions.is_empty() {
             return Ok(());
         }
         facts.start_positions = positions;

@@ -134,6 +134,11 @@ pub fn kill(directory: &Path) {
     }
 }
 
+/// What an attempt was told to do.
+pub fn spec(directory: &Path) -> Option<AttemptSpec> {
+    read(&directory.join(SPEC))
+}
+
 pub fn outcome(directory: &Path) -> Option<Outcome> {
     read(&directory.join(OUTCOME))
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use api::{
     AppliedJob, ApplyJob, ApplyOutcome, ChangeKind, CreateJob, CreatedJob, Delivery, IdKind, Job, JobChange,
-    JobDefinition, JobDetail, JobPage, JobSpec, PatchJob, Problem, Run, StartRun, StateVerdict,
+    JobDefinition, JobDetail, JobPage, JobSpec, PatchJob, Problem, Run, StartFrom, StartRun, StateVerdict,
 };
 use axum::Json;
 use axum::extract::{Path, State};
@@ -276,6 +276,7 @@ fn new_run(job: &metadata::Job, request: RunRequest) -> metadata::Run {
         active: true,
         generation: 0,
         request: request.to_json(),
+        base_epoch: None,
         facts: RunFacts { since: Some(now), ..RunFacts::default() }.to_json(),
         failure: None,
         revision: 1,
@@ -507,7 +508,8 @@ async fn delete_job(
     let before = find(&app, &job).await?;
     if_match.check(&format!("job '{}'", before.name), before.revision)?;
     let data = &app.config.data;
-    let mut files = vec![app.views_dir(before.job_id)];
+    let checkpoints = attempts::checkpoints(&app).join(IdKind::Job.text(before.job_id));
+    let mut files = vec![app.views_dir(before.job_id), checkpoints];
     let filter = metadata::RunFilter { job_id: Some(before.job_id), ..Default::default() };
     let mut after = None;
     loop {
@@ -556,8 +558,12 @@ async fn start_run(
         begun => begun,
     };
     let job = find(&app, &job).await?;
+    let from = body.value.from;
     let request = start_request(&app, &job, body.value).await?;
-    let run = new_run(&job, request);
+    let mut run = new_run(&job, request);
+    if from == StartFrom::Latest {
+        run.base_epoch = Some(latest(&app, &job).await?);
+    }
     let reserved = attempts::reserve(&app, &run)?;
     let object = IdKind::Run.text(run.run_id);
     let answer = Answer::new(StatusCode::ACCEPTED, &facts::run(&run, None))
@@ -573,7 +579,34 @@ async fn start_run(
     creation.finish(stored.await?, answer, &body.hash)
 }
 
+/// The epoch from which the next run of a job can go on.
+async fn latest(app: &App, job: &metadata::Job) -> ApiResult<i64> {
+    let impossible = |detail: String| ApiError::new("invalid_state", detail).hint("start the job with from: fresh");
+    let Some(epoch) = app.store.last_epoch(job.job_id).await? else {
+        return Err(impossible(format!("job '{}' has no checkpoint yet", job.name)));
+    };
+    let run = app.store.run(epoch.run_id).await?;
+    let run_id = IdKind::Run.text(run.run_id);
+    if run.version != job.version {
+        let detail = format!(
+            "the newest checkpoint of job '{}' is of its version {}, made by {run_id}; the job is at version {} now",
+            job.name, run.version, job.version
+        );
+        return Err(impossible(detail));
+    }
+    // One that is not known to be published is: the run that goes on from it does only that.
+    if epoch.last && epoch.state == "committed" {
+        return Err(impossible(format!("{run_id} has finished: after its last checkpoint there is nothing left")));
+    }
+    Ok(epoch.epoch)
+}
+
 async fn start_request(app: &App, job: &metadata::Job, start: StartRun) -> ApiResult<RunRequest> {
+    let latest = start.from == StartFrom::Latest;
+    if latest && (!start.start_positions.is_empty() || start.start_positions_of.is_some()) {
+        let detail = "a run that goes on from a checkpoint begins at its positions: leave out start_positions";
+        return Err(ApiError::new("validation_failed", detail));
+    }
     let mut start_positions = match start.start_positions_of {
         None => BTreeMap::new(),
         Some(run) => {
@@ -610,5 +643,5 @@ async fn start_request(app: &App, job: &metadata::Job, start: StartRun) -> ApiRe
     for (operator, splits) in start.start_positions {
         start_positions.entry(operator).or_default().extend(splits);
     }
-    Ok(RunRequest { start_positions, outputs: outputs(&stored.graph).await? })
+    Ok(RunRequest { latest, start_positions, outputs: outputs(&stored.graph).await? })
 }

@@ -233,6 +233,7 @@ impl Running {
                 egress: app.config.egress(),
                 views_dir: directory.join("views"),
                 start: Default::default(),
+                checkpoints: None,
                 limits: limits.clone(),
                 serve_rows: true,
             };

@@ -3,7 +3,7 @@
 use std::io::{Read, Seek, SeekFrom};
 
 use api::{
-    DeadLetters, Edge, IdKind, LateRows, LogLine, MetricPoint, MetricSeries, Operation, OperatorFigures,
+    Checkpoints, DeadLetters, Edge, IdKind, LateRows, LogLine, MetricPoint, MetricSeries, Operation, OperatorFigures,
     OperatorStatus, Problem, Run, RunErrors, RunEvent, RunEvents, RunGraph, RunLogs, RunMetrics, RunPage, SplitStatus,
     StopMode, StopRun, SubtaskStatus, Watermarks,
 };
@@ -13,7 +13,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, TimeDelta, Utc};
 use control::attempt::{self, Status};
-use metadata::RunFilter;
+use metadata::{EpochFilter, EpochPage, RunFilter};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -50,6 +50,7 @@ pub fn routes() -> OpenApiRouter<App> {
         .routes(routes!(get_run_dead_letters))
         .routes(routes!(get_run_errors))
         .routes(routes!(get_run_events))
+        .routes(routes!(get_run_checkpoints))
         .routes(routes!(get_run_logs))
 }
 
@@ -506,6 +507,37 @@ async fn get_run_events(
         cause: event.cause,
     };
     Ok(Json(RunEvents { items: app.store.run_events(run.run_id).await?.into_iter().map(event).collect() }))
+}
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct ListCheckpoints {
+    /// Only checkpoints of epochs below this one.
+    #[param(minimum = 1)]
+    before: Option<i64>,
+    /// Checkpoints at most. Default: 100.
+    #[param(minimum = 1, maximum = 1000)]
+    limit: Option<i64>,
+}
+
+/// List the checkpoints of a run
+///
+/// Newest first. A run that fails goes on from its newest one.
+#[utoipa::path(get, path = "/api/v1/runs/{run}/checkpoints", operation_id = "get_run_checkpoints", tag = "runs",
+    params(("run" = String, Path, description = "Id of a run"), ListCheckpoints), responses(
+        (status = 200, description = "The checkpoints", body = Checkpoints),
+        (status = 404, description = "There is no such run", body = Problem, content_type = "application/problem+json")))]
+async fn get_run_checkpoints(
+    Viewer(_): Viewer,
+    State(app): State<App>,
+    Path(run): Path<String>,
+    Params(list): Params<ListCheckpoints>,
+) -> ApiResult<Json<Checkpoints>> {
+    let run = find(&app, &run).await?;
+    let filter = EpochFilter { job_id: run.job_id, run_id: Some(run.run_id), states: Vec::new() };
+    let page = EpochPage { after: list.before, limit: list.limit.unwrap_or(paging::PAGE_SIZE) };
+    let items = app.store.epochs(&filter, page).await?.into_iter().map(facts::checkpoint).collect();
+    Ok(Json(Checkpoints { items }))
 }
 
 #[derive(Deserialize, IntoParams)]

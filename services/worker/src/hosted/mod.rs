@@ -4,6 +4,7 @@
 
 mod directory;
 mod limits;
+mod questions;
 mod rows;
 mod socket;
 mod status;
@@ -18,19 +19,23 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use connectors::ViewHost;
-use control::attempt::{AttemptSpec, Credentials, End, StopMode};
+use control::attempt::{AttemptSpec, CheckpointSpec, Credentials, End, StopMode};
 use engine::RunError;
-use engine::runtime::{Progress, RunRequest, Verb, node_of};
+use engine::runtime::{Progress, Restore, RunRequest, Verb, node_of};
 use graph::SinkConnector;
+use state::{FileRef, LocalFiles, Manifest};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use views::PublishedBy;
 
 use self::directory::Directory;
+use self::questions::Questions;
 use self::rows::Rows;
 use self::socket::{Reader, Service};
-use crate::{Access, Attempt, Children, EXIT_INTERNAL, close_up, huge_pages, io_runtime, panics, run_attempt};
+use crate::{
+    Access, Attempt, Checkpoints, Children, EXIT_INTERNAL, close_up, huge_pages, io_runtime, panics, run_attempt,
+};
 
 const OUTCOME: &str = "outcome.json";
 /// Room on the disk that an outcome finds in any case. Most are smaller; figures of many splits may need more.
@@ -159,8 +164,10 @@ impl Hosted {
         let by = PublishedBy { run_id: spec.run_id.clone(), generation: spec.generation };
         let views = ViewHost::new(&spec.views_dir, by);
         let _ = last.views.set(views.clone());
+        let questions = Questions::new();
         let service = Service {
             token: credentials.token,
+            questions: questions.clone(),
             status: {
                 let (progress, children, verb) = (progress.subscribe(), children.clone(), verb.clone());
                 let views = views.clone();
@@ -206,9 +213,14 @@ impl Hosted {
             tokio::spawn(end_without_reader(rows.clone(), reader.subscribe(), verb.clone()));
         }
         let (limits, graph) = (spec.limits.clone(), spec.graph.clone());
-        let result = match check(&spec) {
+        let prepared = match check(&spec) {
+            Ok(()) => restored(spec.checkpoints.as_ref()).await,
             Err(error) => Err(error),
-            Ok(()) => {
+        };
+        let result = match prepared {
+            Err(error) => Err(error),
+            Ok(restore) => {
+                let first_epoch = spec.checkpoints.as_ref().map_or(1, |checkpoints| checkpoints.first_epoch);
                 let attempt = Attempt {
                     request: RunRequest {
                         run_id: spec.run_id,
@@ -216,8 +228,8 @@ impl Hosted {
                         graph: spec.graph,
                         settings: spec.settings,
                         start: spec.start,
-                        restore: None,
-                        checkpoints: false,
+                        restore,
+                        first_epoch,
                         stop_after: None,
                     },
                     access: Access {
@@ -232,6 +244,11 @@ impl Hosted {
                     views: Some(views),
                     verb: obeyed,
                     progress,
+                    checkpoints: spec.checkpoints.map(|checkpoints| Checkpoints {
+                        job_id: checkpoints.job_id,
+                        place: checkpoints.place,
+                        authority: Arc::new(questions),
+                    }),
                 };
                 run_attempt(attempt).await
             }
@@ -277,6 +294,17 @@ fn check(spec: &AttemptSpec) -> Result<(), RunError> {
         }
         _ => Ok(()),
     }
+}
+
+/// The checkpoint to go on from, read and found to be the one that was decided.
+async fn restored(checkpoints: Option<&CheckpointSpec>) -> Result<Option<Restore>, RunError> {
+    let Some((checkpoints, restore)) = checkpoints.and_then(|all| Some((all, all.restore.as_ref()?))) else {
+        return Ok(None);
+    };
+    let file = FileRef { path: restore.manifest.clone(), bytes: restore.bytes, sha256: restore.sha256.clone() };
+    let files = LocalFiles::new(&checkpoints.place);
+    let manifest = Manifest::open(&files, &file, &checkpoints.job_id, restore.epoch).await?;
+    Ok(Some(Restore { manifest, committed: restore.committed }))
 }
 
 /// Idempotent; what was asked for first may be sharpened, not softened.

@@ -4,10 +4,11 @@ use std::convert::Infallible;
 use std::io::Error;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use connectors::ViewHost;
-use control::attempt::{Status, StopMode};
+use control::attempt::{Answer, Status, StopMode};
 use futures::StreamExt;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, Limited, StreamBody};
@@ -22,6 +23,7 @@ use subtle::ConstantTimeEq;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, watch};
 
+use super::questions::Questions;
 use super::rows::Piece;
 use super::view;
 
@@ -31,6 +33,7 @@ pub struct Service {
     /// Gets whether late rows and dead letters are wanted.
     pub status: Box<dyn Fn(bool) -> Status + Send + Sync>,
     pub stop: Box<dyn Fn(StopMode) + Send + Sync>,
+    pub questions: Questions,
     /// Of a query, until its reader comes.
     pub rows: Mutex<Option<mpsc::Receiver<Piece>>>,
     pub views: Option<ViewHost>,
@@ -51,6 +54,10 @@ pub type Body = UnsyncBoxBody<Bytes, Error>;
 
 /// A stop is a word.
 const BODY_BYTES_MAX: usize = 1024;
+/// An answer repeats its question.
+const ANSWER_BYTES_MAX: usize = 64 << 10;
+/// How long one who looks for a question is kept waiting.
+const QUESTION_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Serves for ever.
 pub async fn serve(listener: UnixListener, service: Arc<Service>) {
@@ -100,13 +107,29 @@ async fn answer(service: &Service, request: Request<Incoming>, has_rows: &Atomic
             Some(refused) => refused,
             None => stop(service, request).await,
         },
+        "/question" => match only(Method::GET) {
+            Some(refused) => refused,
+            None => match tokio::time::timeout(QUESTION_PATIENCE, service.questions.next()).await {
+                Ok(question) => answer_json(StatusCode::OK, &question),
+                Err(_) => {
+                    let mut response = answer_json(StatusCode::NO_CONTENT, &());
+                    *response.body_mut() = Full::default().map_err(|never| match never {}).boxed_unsync();
+                    response
+                }
+            },
+        },
+        "/answer" => match only(Method::POST) {
+            Some(refused) => refused,
+            None => take_answer(service, request).await,
+        },
         "/rows" => only(Method::GET).unwrap_or_else(|| rows(service, has_rows)),
         path if path.starts_with("/views/") => match only(Method::GET) {
             Some(refused) => refused,
             None => view::answer(service.views.as_ref(), &path["/views/".len()..], request.uri().query()).await,
         },
         path => {
-            let message = format!("there is nothing at {path}; there are /status, /stop, /rows, /views/NAME");
+            let message =
+                format!("there is nothing at {path}; there are /status, /stop, /question, /answer, /rows, /views/NAME");
             refusal(StatusCode::NOT_FOUND, "not_found", &message)
         }
     }
@@ -126,6 +149,17 @@ async fn stop(service: &Service, request: Request<Incoming>) -> Response<Body> {
             answer_json(StatusCode::ACCEPTED, &mode)
         }
         _ => refusal(StatusCode::BAD_REQUEST, "invalid_body", "the body must be \"now\" or \"drain\", as JSON"),
+    }
+}
+
+async fn take_answer(service: &Service, request: Request<Incoming>) -> Response<Body> {
+    let body = Limited::new(request.into_body(), ANSWER_BYTES_MAX).collect().await;
+    match body.map(|body| serde_json::from_slice::<Answer>(&body.to_bytes())) {
+        Ok(Ok(answer)) => {
+            service.questions.answer(answer);
+            answer_json(StatusCode::ACCEPTED, &())
+        }
+        _ => refusal(StatusCode::BAD_REQUEST, "invalid_body", "the body must be an answer to a question, as JSON"),
     }
 }
 

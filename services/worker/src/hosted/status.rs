@@ -81,7 +81,7 @@ pub fn failure(error: &RunError) -> Failure {
         hint: error.hint.clone(),
         operator: error.operator.clone(),
         fault: fault.into(),
-        retryable: error.fault == Fault::External,
+        retryable: error.is_retryable(),
     }
 }
 

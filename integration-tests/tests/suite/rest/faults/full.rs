@@ -31,7 +31,7 @@ fn fill(directory: &Path) -> PathBuf {
 /// Rows of about 200 bytes into files, an epoch each 100 ms.
 fn into_files(directory: &Path, rows: u32) -> String {
     format!(
-        "SET 'epoch.interval' = '100ms';
+        "SET 'epoch.interval' = '100ms'; SET 'restart.attempts' = '0';
          CREATE TABLE ticks (n BIGINT, ts TIMESTAMP(3)) WITH ('connector' = 'datagen', 'rows-per-second' = '20000',
            'number-of-rows' = '{rows}', 'fields.n.kind' = 'sequence', 'fields.n.start' = '0', 'fields.n.end' = '{}');
          CREATE TABLE out_files (n BIGINT, note STRING) WITH ('connector' = 'filesystem', 'path' = '{}', 'format' = 'json');
@@ -43,18 +43,6 @@ fn into_files(directory: &Path, rows: u32) -> String {
 
 fn text<'a>(value: &'a Value, name: &str) -> &'a str {
     value[name].as_str().unwrap_or_else(|| panic!("no {name} in {value}"))
-}
-
-/// The line of a run's log that has this in it, once there is one.
-fn log_with(server: &Highwater, run: &Value, part: &str) -> String {
-    let mut found = None;
-    wait_until(&format!("{part:?} in the log"), Duration::from_secs(30), || {
-        let log = server.get(&format!("/api/v1/runs/{}/logs", text(run, "id"))).expect(200).json();
-        let lines = log["items"].as_array().cloned().unwrap_or_default();
-        found = lines.iter().map(|line| text(line, "message").to_string()).find(|line| line.contains(part));
-        found.is_some()
-    });
-    found.expect("it was waited for")
 }
 
 /// The numbers that are published; every line must be whole.
@@ -137,9 +125,8 @@ fn a_server_whose_own_disk_is_full_says_so_and_works_again_when_there_is_room() 
     {
         server.get(path).expect(200);
     }
-    // A view is in memory while its run goes on; it is kept at the end, for which there is no room.
-    let ended = log_with(&server, &ending, "No space left on device");
-    assert!(ended.contains("/ending_view/"), "the path is named: {ended}");
+    // Its last checkpoint has no room meanwhile.
+    std::thread::sleep(Duration::from_secs(5));
 
     std::fs::remove_file(ballast).unwrap();
     wait_until("readiness", Duration::from_secs(10), || server.get("/readyz").send().status == 200);
@@ -152,16 +139,17 @@ fn a_server_whose_own_disk_is_full_says_so_and_works_again_when_there_is_room() 
     server.post("/api/v1/connections", &connection).expect(201);
     server.delete("/api/v1/jobs/filed").header("if-match", "*").expect(204);
     let ended = server.wait_for_end(&ending);
-    assert_eq!(ended["state"], "failed", "{ended}");
-    server.get("/api/v1/views/ending_view/rows").refused(404, "no_rows_yet");
+    assert_eq!(ended["state"], "finished", "{ended}");
+    let counted: i64 = server.rows("ending_view").iter().map(|row| row["n"].as_i64().unwrap()).sum();
+    assert_eq!(counted, 1500);
     server.wait_until_running(&viewed);
     assert!(!server.rows("viewed_view").is_empty());
     assert!(!server.log().contains("panicked"), "{}", server.log());
 }
 
-/// A run that has committed everything is `finished`, although there was no room to write that down when it ended.
+/// A run that has come to its end is `finished`, although there was no room for its last checkpoint then.
 #[test]
-fn a_run_that_ends_while_the_disk_of_the_server_is_full_has_its_outcome_when_there_is_room() {
+fn a_run_that_ends_while_the_disk_of_the_server_is_full_finishes_when_there_is_room() {
     let server = Highwater::with_small_disks(16, 16);
     let out = server.files().join("ending");
     let sql = format!(
@@ -175,9 +163,10 @@ fn a_run_that_ends_while_the_disk_of_the_server_is_full_has_its_outcome_when_the
     server.wait_for_run(&ending, "running", |run| run["state"] == "running");
     let ballast = fill(&server.on_disk(&server.data()));
     let out = server.on_disk(&out);
-    wait_until("all rows are there", Duration::from_secs(20), || lines(&out).len() == 1500);
-    std::thread::sleep(Duration::from_secs(1));
+    std::thread::sleep(Duration::from_secs(5));
+    assert_eq!(lines(&out), Vec::<String>::new(), "without a checkpoint nothing is published");
     std::fs::remove_file(ballast).unwrap();
     let ended = server.wait_for_end(&ending);
     assert_eq!(ended["state"], "finished", "{ended}");
+    assert_eq!(lines(&out).len(), 1500);
 }

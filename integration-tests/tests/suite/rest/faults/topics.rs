@@ -37,7 +37,7 @@ fn numbers(range: std::ops::Range<i64>) -> Vec<Record> {
 fn into_files(server: &Highwater, servers: &str, topic: &str) -> (String, std::path::PathBuf) {
     let out = server.files().join(topic);
     let script = format!(
-        "SET 'epoch.interval' = '100ms';\n{}CREATE TABLE files (n BIGINT) WITH ('connector' = 'filesystem', 'path' = '{}', 'format' = 'json');
+        "SET 'epoch.interval' = '100ms'; SET 'restart.attempts' = '0';\n{}CREATE TABLE files (n BIGINT) WITH ('connector' = 'filesystem', 'path' = '{}', 'format' = 'json');
          INSERT INTO files SELECT n FROM records;",
         table("records", "n BIGINT", servers, topic, LIVE),
         out.display()
@@ -97,7 +97,7 @@ fn a_broker_that_cannot_be_reached_is_told_in_a_bounded_time() {
     let topic_of = |more: &str| table("records", "n BIGINT", &nobody, "records", more);
     let view = fresh("unreachable");
     let script = format!(
-        "{}CREATE TABLE {view} (n BIGINT) WITH ('connector' = 'view');\nINSERT INTO {view} SELECT n FROM records;",
+        "SET 'restart.attempts' = '0';\n{}CREATE TABLE {view} (n BIGINT) WITH ('connector' = 'view');\nINSERT INTO {view} SELECT n FROM records;",
         topic_of(", 'startup.timeout' = '4s'")
     );
     let begun = Instant::now();

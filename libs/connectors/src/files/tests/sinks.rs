@@ -854,6 +854,7 @@ fn a_file_that_cannot_be_written_fails_the_prepare_and_the_run() {
             tokio: tokio::runtime::Handle::current(),
             failed,
             waiting: engine::Waiting::new(|_| {}),
+            place: None,
         };
         let mut one = sink.writer(context).unwrap();
         one.write(Batch::inserts(batch(0))).unwrap();

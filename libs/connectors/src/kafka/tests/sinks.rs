@@ -201,6 +201,7 @@ fn a_sink_says_what_it_waits_for_while_it_opens() {
             tokio: tokio::runtime::Handle::current(),
             failed,
             waiting: Waiting::new(move |what| drop(said.send(what))),
+            place: None,
         };
         let mut one = sink.writer(context).unwrap();
         let what = heard.recv().await.unwrap().unwrap();

@@ -1,0 +1,191 @@
+//! Runs whose processes are killed go on from their last checkpoint: what they have put out in all is what an undisturbed run puts out.
+
+use std::path::Path;
+use std::time::Duration;
+
+use integration_tests::rest::Highwater;
+use serde_json::{Value, json};
+use test_support::process::send;
+
+use super::{fresh, shared};
+
+const ROWS: i64 = 12_000;
+
+/// Numbers from 0, counted by their remainder into a view, windows of them into another one, and as they are into files.
+fn script(directory: &Path, view: &str, more: &str) -> String {
+    format!(
+        "SET 'epoch.interval' = '50ms'; SET 'checkpoint.interval' = '200ms'; SET 'restart.delay' = '20ms';{more}
+         CREATE TABLE ticks (n BIGINT, ts TIMESTAMP(3), WATERMARK FOR ts AS ts)
+           WITH ('connector' = 'datagen', 'rows-per-second' = '2000', 'number-of-rows' = '{ROWS}', 'fields.n.kind' = 'sequence');
+         CREATE TABLE {view} (k BIGINT, n BIGINT, s BIGINT, PRIMARY KEY (k) NOT ENFORCED) WITH ('connector' = 'view');
+         CREATE TABLE out (n BIGINT) WITH ('connector' = 'filesystem', 'path' = '{}', 'format' = 'json');
+         INSERT INTO {view} SELECT n % 7, COUNT(*), SUM(n) FROM ticks GROUP BY n % 7;
+         INSERT INTO out SELECT n FROM ticks;",
+        directory.display()
+    )
+}
+
+fn numbers(directory: &Path) -> Vec<i64> {
+    let mut numbers: Vec<i64> = super::faults::lines(directory)
+        .iter()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["n"].as_i64().unwrap())
+        .collect();
+    numbers.sort_unstable();
+    numbers
+}
+
+/// What the view must hold in the end.
+fn expected() -> Vec<Value> {
+    let of = |k: i64| (0..ROWS).filter(move |n| n % 7 == k);
+    (0..7).map(|k| json!({"k": k, "n": of(k).count(), "s": of(k).sum::<i64>()})).collect()
+}
+
+fn rows(server: &Highwater, view: &str) -> Vec<Value> {
+    let mut rows = server.rows(view);
+    rows.sort_by_key(|row| row["k"].as_i64());
+    rows
+}
+
+fn goes_on(name: &str, more: &str) {
+    let server = shared();
+    let view = fresh(name);
+    let directory = server.files().join(&view);
+    let (_, run) = server.submit(&fresh(name), &script(&directory, &view, more));
+    for kill in 1..=3 {
+        // Of two thousand a second: there have been checkpoints.
+        let before = server.wait_for_run(&run, "a running attempt with checkpoints", |run| {
+            run["state"] == "running" && run["attempts"] == kill && run["progress"]["rows_in"].as_u64() > Some(1200)
+        });
+        std::thread::sleep(Duration::from_millis(150 * kill));
+        send(server.process_of(&before), 9);
+    }
+    let ended = server.wait_for_end(&run);
+    assert_eq!((&ended["state"], &ended["attempts"]), (&json!("finished"), &json!(4)), "{ended}");
+    assert_eq!(rows(&server, &view), expected());
+    assert_eq!(numbers(&directory), (0..ROWS).collect::<Vec<_>>(), "every number once");
+}
+
+#[test]
+fn a_killed_run_goes_on_from_its_last_checkpoint() {
+    goes_on("killed", "");
+}
+
+#[test]
+fn so_does_one_of_several_threads_and_processes() {
+    goes_on("spread", "SET 'parallelism' = '2'; SET 'processes' = '2';");
+}
+
+#[test]
+fn a_run_whose_process_is_stopped_goes_on_without_it() {
+    let server = shared();
+    let view = fresh("frozen");
+    let directory = server.files().join(&view);
+    let (_, run) =
+        server.submit(&fresh("frozen"), &script(&directory, &view, "SET 'process.heartbeat-timeout' = '2s';"));
+    let running = server.wait_for_run(&run, "rows", |run| run["progress"]["rows_in"].as_u64() > Some(1200));
+    let frozen = server.process_of(&running);
+    send(frozen, 19);
+    let again = server.wait_for_run(&run, "another attempt", |run| run["attempts"] == 2 && run["state"] == "running");
+    assert_ne!(server.process_of(&again), frozen);
+    let events = server.get(&format!("/api/v1/runs/{}/events", run["id"].as_str().unwrap())).expect(200).json();
+    assert!(events.to_string().contains("said nothing for"), "{events}");
+    let ended = server.wait_for_end(&run);
+    assert_eq!(ended["state"], "finished", "{ended}");
+    assert_eq!(rows(&server, &view), expected());
+    assert_eq!(numbers(&directory), (0..ROWS).collect::<Vec<_>>(), "every number once");
+}
+
+#[test]
+fn a_run_goes_on_where_a_cancelled_one_of_its_job_had_its_last_checkpoint() {
+    let server = shared();
+    let (name, view) = (fresh("resumed"), fresh("resumed"));
+    let directory = server.files().join(&view);
+    let (_, first) = server.submit(&name, &script(&directory, &view, ""));
+    server.wait_for_run(&first, "rows", |run| run["progress"]["rows_in"].as_u64() > Some(1200));
+    let run_path = |run: &Value, rest: &str| format!("/api/v1/runs/{}{rest}", run["id"].as_str().unwrap());
+    server.post(&run_path(&first, "/stop"), &json!({"mode": "now"})).expect(202);
+    assert_eq!(server.wait_for_end(&first)["state"], "cancelled");
+    let checkpoints =
+        server.get(&run_path(&first, "/checkpoints")).expect(200).json()["items"].as_array().unwrap().clone();
+    let newest = &checkpoints[0];
+    assert!(checkpoints.len() >= 2 && newest["previous"] == checkpoints[1]["epoch"], "{checkpoints:?}");
+    assert!(newest["bytes"].as_u64() > Some(0) && newest["last"] == false, "{newest}");
+
+    let runs = format!("/api/v1/jobs/{name}/runs");
+    let both = json!({"from": "latest", "start_positions": {"ticks": {}}});
+    server.post(&runs, &both).refused(422, "validation_failed");
+    let second = server.post(&runs, &json!({"from": "latest"})).expect(202).json();
+    assert_eq!(second["from"], "latest");
+    let ended = server.wait_for_end(&second);
+    assert_eq!((&ended["state"], &ended["attempts"]), (&json!("finished"), &json!(1)), "{ended}");
+    assert!(
+        ended["progress"]["rows_in"].as_u64() < Some(ROWS as u64),
+        "what was read before is not read again: {ended}"
+    );
+    assert_eq!(rows(&server, &view), expected());
+    assert_eq!(numbers(&directory), (0..ROWS).collect::<Vec<_>>(), "every number once");
+    let first_of_second =
+        server.get(&run_path(&second, "/checkpoints")).expect(200).json()["items"].as_array().unwrap().clone();
+    assert_eq!(first_of_second.last().unwrap()["previous"], newest["epoch"], "one line of epochs");
+    assert_eq!(first_of_second[0]["last"], true);
+    // Nothing is left to be done after the last epoch.
+    server.post(&runs, &json!({"from": "latest"})).refused(409, "invalid_state");
+}
+
+/// A server with a run that has checkpoints; both are dead.
+fn dead(server: &mut Highwater, name: &str) -> Value {
+    let (_, run) = server.submit(name, &script(&server.files().join(name), name, ""));
+    let running = server.wait_for_run(&run, "rows", |run| run["progress"]["rows_in"].as_u64() > Some(1200));
+    let process = server.process_of(&running);
+    server.kill();
+    send(process, 9);
+    run
+}
+
+/// Files of checkpoints below this folder, oldest first.
+fn checkpoint_files(server: &Highwater, run: &Value, folder: &str) -> Vec<std::path::PathBuf> {
+    let directory = server.data().join("checkpoints").join(run["job_id"].as_str().unwrap()).join(folder);
+    let mut files: Vec<_> = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn a_damaged_checkpoint_is_refused_by_name() {
+    let mut server = Highwater::start();
+    let run = dead(&mut server, "damaged");
+    // The state of every epoch: one that was not decided does not matter.
+    for file in checkpoint_files(&server, &run, "state") {
+        let mut content = std::fs::read(&file).unwrap();
+        let middle = content.len() / 2;
+        content[middle] ^= 1;
+        std::fs::write(&file, content).unwrap();
+    }
+    server.begin();
+    let ended = server.wait_for_end(&run);
+    assert_eq!(
+        (&ended["state"], &ended["failure"]["code"]),
+        (&json!("failed"), &json!("checkpoint_corrupt")),
+        "{ended}"
+    );
+    let detail = ended["failure"]["detail"].as_str().unwrap();
+    assert!(detail.contains("/state/") && detail.contains("is damaged"), "{detail}");
+    assert_eq!(numbers(&server.files().join("damaged")), Vec::<i64>::new());
+}
+
+#[test]
+fn metadata_that_is_older_than_its_checkpoints_is_noticed() {
+    let mut server = Highwater::start();
+    let run = dead(&mut server, "older");
+    // As a copy of the database that was put back: a manifest of an epoch that it never gave a number to.
+    let newest = checkpoint_files(&server, &run, "epochs").pop().unwrap();
+    std::fs::copy(&newest, newest.with_file_name(format!("{:020}.json", 1_000_000))).unwrap();
+    server.begin();
+    let ended = server.wait_for_end(&run);
+    assert_eq!(
+        (&ended["state"], &ended["failure"]["code"]),
+        (&json!("failed"), &json!("metadata_regressed")),
+        "{ended}"
+    );
+    assert!(ended["failure"]["detail"].as_str().unwrap().contains("1000000"), "{ended}");
+}

@@ -1,0 +1,566 @@
+//! Savepoints: a checkpoint as a directory that belongs to the user, in the open format `highwater-savepoint/1`.
+//!
+//! `manifest.json`, and per operator and table `state/<operator>/<table>/<first>-<last>.parquet`, which holds the rows of the key groups
+//! `first` to `last` with typed columns and the group of each row as the column `key_group`; a table without keys is one file
+//! `all.parquet`. Files of sinks lie in `sinks/<sink>/`. Every file is named in the manifest with rows, bytes and sha256, and by its
+//! path in the directory alone: a savepoint can be copied anywhere. [`export`] makes one, [`import`] turns it into a checkpoint of a job.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, RecordBatch, UInt16Array};
+use arrow::compute::concat_batches;
+use arrow::datatypes::{DataType, Field, Schema, UInt16Type};
+use bytes::Bytes;
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::properties::WriterProperties;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::files::{self, FileError, FileRef, Files};
+use crate::key_group::KEY_GROUPS;
+use crate::manifest::{self, Manifest, ManifestError, OperatorPart, SinkPart, SourcePart, StatePart};
+use crate::snapshot::{SnapshotError, SnapshotWriter};
+
+/// The format that is written here, and the only one that is read.
+pub const FORMAT: &str = "highwater-savepoint/1";
+/// The file that makes a directory a savepoint; written last.
+pub const MANIFEST: &str = "manifest.json";
+/// The column of key groups in the files of a keyed table.
+const KEY_GROUP: &str = "key_group";
+/// Rows of a file, about: a table is cut between key groups.
+const FILE_ROWS: usize = 4 << 20;
+
+/// The description of a savepoint.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Savepoint {
+    pub format: String,
+    /// Id and name of the job that it is of.
+    pub job: String,
+    pub job_name: String,
+    pub run: String,
+    pub epoch: u64,
+    /// When the epoch was cut, microseconds since the Unix epoch.
+    pub created_us: i64,
+    /// Number of key groups that keys are hashed into; the hash is that of docs/savepoints.md.
+    pub key_groups: u16,
+    /// The graph that the state belongs to, and the sha256 of its JSON.
+    pub graph: Value,
+    pub graph_sha256: String,
+    /// Splits with positions and watermarks, by source.
+    pub sources: Vec<SourcePart>,
+    pub operators: Vec<Operator>,
+    pub sinks: Vec<SinkPart>,
+    pub counters: Value,
+}
+
+/// The state of an operator.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Operator {
+    pub operator: String,
+    pub tables: Vec<Table>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Table {
+    pub table: String,
+    /// Whether rows belong to keys, and so to key groups.
+    pub keyed: bool,
+    pub columns: Vec<Column>,
+    pub rows: u64,
+    /// In the order of key groups.
+    pub files: Vec<TableFile>,
+}
+
+/// A column, with its Arrow type as text.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Column {
+    pub name: String,
+    pub r#type: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TableFile {
+    #[serde(flatten)]
+    pub file: FileRefFields,
+    pub rows: u64,
+    /// First and last key group; of a keyed table.
+    pub key_groups: Option<[u16; 2]>,
+}
+
+/// [`FileRef`], flat.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FileRefFields {
+    pub path: String,
+    pub bytes: u64,
+    pub sha256: String,
+}
+
+/// Why a savepoint could not be written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum SavepointError {
+    #[error("{place} is no savepoint: it has no {MANIFEST}, which is written last; it may have been copied by halves")]
+    NotOne { place: String },
+    #[error("{place}/{MANIFEST} cannot be read: {reason}")]
+    Malformed { place: String, reason: String },
+    #[error("{place} has the format '{found}'; this program reads {FORMAT}, so it was written by a newer one")]
+    Format { place: String, found: String },
+    #[error("{place} hashes keys into {found} groups; this program uses {KEY_GROUPS}")]
+    KeyGroups { place: String, found: u16 },
+    #[error("{path} does not hold what the manifest says: {reason}")]
+    Content { path: String, reason: String },
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    #[error("the state of {operator} cannot be written: {reason}")]
+    State { operator: String, reason: String },
+}
+
+impl SavepointError {
+    /// Stable, snake_case.
+    pub fn code(&self) -> &'static str {
+        match self {
+            SavepointError::NotOne { .. } => "savepoint_not_found",
+            SavepointError::Format { .. } | SavepointError::KeyGroups { .. } => "savepoint_format",
+            SavepointError::File(FileError::Full { .. }) => "disk_full",
+            SavepointError::File(FileError::Failed { .. }) => "savepoint_storage",
+            SavepointError::Manifest(_) => "checkpoint_corrupt",
+            SavepointError::State { .. } => "internal_error",
+            _ => "savepoint_corrupt",
+        }
+    }
+}
+
+type Result<T> = std::result::Result<T, SavepointError>;
+
+/// What a savepoint says beside its checkpoint.
+#[derive(Clone, Debug)]
+pub struct Description {
+    pub job_name: String,
+    pub graph: Value,
+}
+
+/// Writes a checkpoint as a savepoint, the manifest last. Returns it and the bytes that were written.
+pub async fn export(
+    from: &dyn Files,
+    checkpoint: &Manifest,
+    description: Description,
+    to: &dyn Files,
+) -> Result<(Savepoint, u64)> {
+    let mut bytes = 0;
+    let mut operators = Vec::new();
+    for part in &checkpoint.operators {
+        let one = Manifest { operators: vec![part.clone()], sinks: Vec::new(), ..checkpoint.clone() };
+        let state = one.load(from).await?;
+        let merged = state.merged(&part.operator).map_err(|error| failed(&part.operator, &error))?;
+        let mut tables = Vec::new();
+        for (table, rows, groups) in merged.tables() {
+            let directory = format!("state/{}/{}", plain(&part.operator), plain(table));
+            let mut table_files = Vec::new();
+            for (name, range, groups_of_file) in cut(groups, rows.num_rows()) {
+                let part_rows = rows.slice(range.start, range.len());
+                let content = to_parquet(&part_rows, groups.map(|groups| &groups[range.clone()]))
+                    .map_err(|error| failed(&part.operator, &error))?;
+                let file = files::put(to, &format!("{directory}/{name}.parquet"), content).await?;
+                bytes += file.bytes;
+                let FileRef { path, bytes, sha256 } = file;
+                let file = FileRefFields { path, bytes, sha256 };
+                table_files.push(TableFile { file, rows: range.len() as u64, key_groups: groups_of_file });
+            }
+            let column =
+                |field: &Arc<Field>| Column { name: field.name().clone(), r#type: field.data_type().to_string() };
+            tables.push(Table {
+                table: table.to_owned(),
+                keyed: groups.is_some(),
+                columns: rows.schema().fields().iter().map(column).collect(),
+                rows: rows.num_rows() as u64,
+                files: table_files,
+            });
+        }
+        operators.push(Operator { operator: part.operator.clone(), tables });
+    }
+    let mut sinks = Vec::new();
+    for sink in &checkpoint.sinks {
+        let mut moved = Vec::new();
+        for (number, file) in sink.files.iter().enumerate() {
+            let content = files::get(from, file).await?;
+            moved.push(files::put(to, &format!("sinks/{}/{number}", plain(&sink.operator)), content).await?);
+        }
+        bytes += moved.iter().map(|file| file.bytes).sum::<u64>();
+        sinks.push(moved_sink(sink, moved));
+    }
+    let savepoint = Savepoint {
+        format: FORMAT.into(),
+        job: checkpoint.job.clone(),
+        job_name: description.job_name,
+        run: checkpoint.run.clone(),
+        epoch: checkpoint.epoch,
+        created_us: checkpoint.created_us,
+        key_groups: KEY_GROUPS,
+        graph: description.graph,
+        graph_sha256: checkpoint.graph_sha256.clone(),
+        sources: checkpoint.sources.clone(),
+        operators,
+        sinks,
+        counters: checkpoint.counters.clone(),
+    };
+    let content = serde_json::to_vec_pretty(&savepoint).expect("a savepoint has text for keys, so it is JSON");
+    bytes += content.len() as u64;
+    to.write(MANIFEST, content.into()).await?;
+    Ok((savepoint, bytes))
+}
+
+/// Reads the description of a savepoint; its files are read by [`import`].
+pub async fn open(from: &dyn Files) -> Result<Savepoint> {
+    let place = from.shown();
+    let content = from.read(MANIFEST).await?.ok_or_else(|| SavepointError::NotOne { place: place.clone() })?;
+    let malformed =
+        |error: serde_json::Error| SavepointError::Malformed { place: place.clone(), reason: error.to_string() };
+    let value: Value = serde_json::from_slice(&content).map_err(malformed)?;
+    if let Some(found) = value.get("format").and_then(Value::as_str).filter(|found| *found != FORMAT) {
+        return Err(SavepointError::Format { place, found: found.to_owned() });
+    }
+    let savepoint: Savepoint = serde_json::from_value(value).map_err(malformed)?;
+    if savepoint.key_groups != KEY_GROUPS {
+        return Err(SavepointError::KeyGroups { place, found: savepoint.key_groups });
+    }
+    Ok(savepoint)
+}
+
+/// For whom a savepoint becomes a checkpoint.
+#[derive(Clone, Debug)]
+pub struct Target {
+    pub job: String,
+    pub run: String,
+    /// The number that it gets; below every one that the run will use.
+    pub epoch: u64,
+    /// The operators whose state is wanted; that of others is left out.
+    pub operators: Vec<String>,
+}
+
+/// Reads and checks every file of a savepoint, and writes it as a checkpoint of a job. Returns the manifest's file.
+pub async fn import(from: &dyn Files, savepoint: &Savepoint, target: &Target, to: &dyn Files) -> Result<FileRef> {
+    let mut operators = Vec::new();
+    let folder = |what: &str, name: &str| {
+        let number = files::sha256(format!("{}/{}/{name}", target.run, target.epoch).as_bytes());
+        format!("{}/{what}/{:020}-savepoint-{}-{}", target.job, target.epoch, plain(name), &number[..16])
+    };
+    for operator in &savepoint.operators {
+        let mut writer = SnapshotWriter::new();
+        for table in &operator.tables {
+            let mut rows = 0;
+            for file in &table.files {
+                rows += read_into(from, table, file, &mut writer).await?;
+            }
+            if rows != table.rows {
+                let reason = format!("table {} has {rows} rows in its files, not {}", table.table, table.rows);
+                return Err(SavepointError::Content { path: MANIFEST.into(), reason });
+            }
+        }
+        // What is not wanted was checked as well.
+        if !target.operators.contains(&operator.operator) {
+            continue;
+        }
+        let state = writer.finish().and_then(|state| state.to_bytes().map(|bytes| (state.rows() as u64, bytes)));
+        let (rows, state) = state.map_err(|error| failed(&operator.operator, &error))?;
+        let file = files::put(to, &folder("state", &operator.operator), state.into()).await?;
+        operators.push(OperatorPart {
+            operator: operator.operator.clone(),
+            parts: vec![StatePart { worker: 0, rows, file }],
+        });
+    }
+    let mut sinks = Vec::new();
+    for sink in &savepoint.sinks {
+        let mut moved = Vec::new();
+        for (number, file) in sink.files.iter().enumerate() {
+            let content = files::get(from, file).await?;
+            moved.push(files::put(to, &format!("{}-{number}", folder("sinks", &sink.operator)), content).await?);
+        }
+        sinks.push(moved_sink(sink, moved));
+    }
+    let manifest = Manifest {
+        format: manifest::FORMAT.into(),
+        job: target.job.clone(),
+        run: target.run.clone(),
+        generation: 0,
+        epoch: target.epoch,
+        previous: None,
+        nonce: target.run.clone(),
+        last: false,
+        graph_sha256: savepoint.graph_sha256.clone(),
+        created_us: savepoint.created_us,
+        sources: savepoint.sources.clone(),
+        operators,
+        sinks,
+        counters: savepoint.counters.clone(),
+    };
+    let path = Manifest::path(&target.job, target.epoch);
+    Ok(files::put(to, &path, manifest.to_bytes()).await?)
+}
+
+/// Its committables name files by number only; here are the files under their new names.
+fn moved_sink(sink: &SinkPart, moved: Vec<FileRef>) -> SinkPart {
+    let mut committables = sink.committables.clone();
+    let mut left = moved.iter();
+    for committable in committables.as_array_mut().into_iter().flatten() {
+        let count = committable["files"].as_array().map_or(0, Vec::len);
+        if count > 0 {
+            let files: Vec<&FileRef> = left.by_ref().take(count).collect();
+            committable["files"] = serde_json::to_value(files).expect("files are JSON");
+        }
+    }
+    SinkPart { committables, files: moved, ..sink.clone() }
+}
+
+/// A name as a part of a path.
+fn plain(name: &str) -> String {
+    name.chars().map(|letter| if letter.is_ascii_alphanumeric() || letter == '-' { letter } else { '_' }).collect()
+}
+
+fn failed(operator: &str, error: &dyn std::fmt::Display) -> SavepointError {
+    SavepointError::State { operator: operator.to_owned(), reason: error.to_string() }
+}
+
+/// Where a table is cut into files: name, rows, first and last key group.
+fn cut(groups: Option<&[u16]>, rows: usize) -> Vec<(String, std::ops::Range<usize>, Option<[u16; 2]>)> {
+    let Some(groups) = groups else { return vec![("all".into(), 0..rows, None)] };
+    let mut cuts = Vec::new();
+    let mut start = 0;
+    while start < rows {
+        let wanted = (start + FILE_ROWS).min(rows);
+        // All rows of a group are in one file.
+        let end = if wanted == rows { rows } else { groups.partition_point(|&group| group <= groups[wanted - 1]) };
+        let range = [groups[start], groups[end - 1]];
+        cuts.push((format!("{:03}-{:03}", range[0], range[1]), start..end, Some(range)));
+        start = end;
+    }
+    cuts
+}
+
+fn to_parquet(rows: &RecordBatch, groups: Option<&[u16]>) -> std::result::Result<Bytes, SnapshotOrParquet> {
+    let rows = match groups {
+        None => rows.clone(),
+        Some(groups) => {
+            let mut fields = rows.schema().fields().to_vec();
+            fields.push(Arc::new(Field::new(KEY_GROUP, DataType::UInt16, false)));
+            let mut columns = rows.columns().to_vec();
+            columns.push(Arc::new(UInt16Array::from(groups.to_vec())) as ArrayRef);
+            RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?
+        }
+    };
+    let level = ZstdLevel::try_new(1)?;
+    let properties = WriterProperties::builder().set_compression(Compression::ZSTD(level)).build();
+    let mut writer = ArrowWriter::try_new(Vec::new(), rows.schema(), Some(properties))?;
+    writer.write(&rows)?;
+    Ok(writer.into_inner()?.into())
+}
+
+/// Rows of a file that were added to the table.
+async fn read_into(from: &dyn Files, table: &Table, file: &TableFile, writer: &mut SnapshotWriter) -> Result<u64> {
+    let FileRefFields { path, bytes, sha256 } = file.file.clone();
+    let content = files::get(from, &FileRef { path: path.clone(), bytes, sha256 }).await?;
+    let wrong = |reason: String| SavepointError::Content { path: path.clone(), reason };
+    let reader =
+        ParquetRecordBatchReaderBuilder::try_new(content).and_then(|builder| builder.with_batch_size(1 << 20).build());
+    let batches = reader.map_err(|error| wrong(error.to_string()))?.collect::<std::result::Result<Vec<_>, _>>();
+    let batches = batches.map_err(|error| wrong(error.to_string()))?;
+    let Some(first) = batches.first() else { return Ok(0) };
+    let rows = concat_batches(&first.schema(), &batches).map_err(|error| wrong(error.to_string()))?;
+    let count = rows.num_rows() as u64;
+    let added = if table.keyed {
+        let at = rows.num_columns() - 1;
+        let groups = rows.column(at).as_primitive_opt::<UInt16Type>();
+        let groups = groups.ok_or_else(|| wrong(format!("it has no column {KEY_GROUP}")))?.values().to_vec();
+        if groups.iter().any(|&group| group >= KEY_GROUPS) {
+            return Err(wrong(format!("a key group is not below {KEY_GROUPS}")));
+        }
+        let columns: Vec<usize> = (0..at).collect();
+        let rows = rows.project(&columns).map_err(|error| wrong(error.to_string()))?;
+        writer.keyed(&table.table, rows, &groups)
+    } else {
+        writer.unkeyed(&table.table, rows)
+    };
+    added.map_err(|error| wrong(error.to_string()))?;
+    Ok(count)
+}
+
+/// Why rows could not become a file.
+#[derive(Debug, thiserror::Error)]
+enum SnapshotOrParquet {
+    #[error(transparent)]
+    Arrow(#[from] arrow::error::ArrowError),
+    #[error(transparent)]
+    Parquet(#[from] parquet::errors::ParquetError),
+}
+
+/// Tables of a savepoint, by operator, for whoever compares.
+pub fn tables_of(savepoint: &Savepoint) -> BTreeMap<&str, Vec<&str>> {
+    let named = savepoint.operators.iter().map(|operator| {
+        (operator.operator.as_str(), operator.tables.iter().map(|table| table.table.as_str()).collect())
+    });
+    named.collect()
+}
+
+impl From<SnapshotError> for SavepointError {
+    fn from(error: SnapshotError) -> SavepointError {
+        failed("an operator", &error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::files::MemoryFiles;
+    use crate::snapshot::SnapshotReader;
+    use crate::{key_groups, key_hashes};
+    use arrow::array::{Int64Array, StringArray};
+
+    /// A checkpoint of two workers: a keyed table and one without keys, and a sink with a file.
+    async fn checkpoint(files: &MemoryFiles) -> Manifest {
+        let mut parts = Vec::new();
+        for worker in 0..2i64 {
+            let keys: ArrayRef = Arc::new(Int64Array::from_iter_values((0..50).map(|n| n * 2 + worker)));
+            let names: ArrayRef = Arc::new(StringArray::from_iter_values((0..50).map(|n| format!("name {n}"))));
+            let groups = key_groups(&key_hashes(std::slice::from_ref(&keys), 50), KEY_GROUPS);
+            let mut writer = SnapshotWriter::new();
+            let rows = RecordBatch::try_from_iter([("key", keys), ("name", names)]).unwrap();
+            writer.keyed("groups", rows, &groups).unwrap();
+            let watermark: ArrayRef = Arc::new(Int64Array::from(vec![7]));
+            writer.unkeyed("watermark", RecordBatch::try_from_iter([("watermark", watermark)]).unwrap()).unwrap();
+            let state = writer.finish().unwrap();
+            let file =
+                files::put(files, &format!("job_1/state/{worker}"), state.to_bytes().unwrap().into()).await.unwrap();
+            parts.push(StatePart { worker: worker as u64, rows: 51, file });
+        }
+        let log = files::put(files, "job_1/log/1", "log".into()).await.unwrap();
+        Manifest {
+            format: manifest::FORMAT.into(),
+            job: "job_1".into(),
+            run: "run_1".into(),
+            generation: 1,
+            epoch: 40,
+            previous: None,
+            nonce: "n".into(),
+            last: false,
+            graph_sha256: "0".into(),
+            created_us: 5,
+            sources: vec![],
+            operators: vec![OperatorPart { operator: "count by/key".into(), parts }],
+            sinks: vec![SinkPart {
+                operator: "out".into(),
+                watermark_us: 5,
+                committables: serde_json::json!([{"rows": 0, "payload": "", "files": [log]}]),
+                files: vec![log],
+            }],
+            counters: Value::Null,
+        }
+    }
+
+    async fn exported() -> (MemoryFiles, Savepoint) {
+        let (from, to) = (MemoryFiles::default(), MemoryFiles::default());
+        let description = Description { job_name: "j".into(), graph: Value::Null };
+        let (savepoint, bytes) = export(&from, &checkpoint(&from).await, description, &to).await.unwrap();
+        let listed: u64 = to.list("").await.unwrap().iter().map(|file| file.bytes).sum();
+        assert_eq!(bytes, listed);
+        (to, savepoint)
+    }
+
+    fn target(operators: &[&str]) -> Target {
+        let operators = operators.iter().map(ToString::to_string).collect();
+        Target { job: "job_2".into(), run: "run_9".into(), epoch: 3, operators }
+    }
+
+    fn sorted(reader: &SnapshotReader) -> Vec<(i64, String)> {
+        let mut rows = Vec::new();
+        for batch in reader.table("groups").unwrap() {
+            let keys = batch.column(0).as_primitive::<arrow::datatypes::Int64Type>().values().to_vec();
+            let names = batch.column(1).as_string::<i32>();
+            rows.extend(keys.into_iter().zip(names.iter().map(|name| name.unwrap().to_owned())));
+        }
+        rows.sort();
+        rows
+    }
+
+    #[tokio::test]
+    async fn what_is_exported_is_imported_by_another_job_with_any_number_of_workers() {
+        let (place, savepoint) = exported().await;
+        assert_eq!(open(&place).await.unwrap(), savepoint);
+        let table = &savepoint.operators[0].tables[0];
+        assert_eq!((table.rows, table.keyed, table.columns.len()), (100, true, 2));
+        assert!(table.files[0].file.path.starts_with("state/count_by_key/groups/"), "{:?}", table.files);
+        let to = MemoryFiles::default();
+        let file = import(&place, &savepoint, &target(&["count by/key"]), &to).await.unwrap();
+        let manifest = Manifest::open(&to, &file, "job_2", 3).await.unwrap();
+        let state = manifest.load(&to).await.unwrap();
+        let mut all = Vec::new();
+        for worker in 0..3 {
+            let reader = state.reader("count by/key", worker, 3);
+            all.extend(sorted(&reader));
+            assert!(reader.all("watermark").unwrap().iter().all(|rows| rows.num_rows() > 0));
+        }
+        all.sort();
+        let wanted: Vec<(i64, String)> = (0..100).map(|key| (key, format!("name {}", key / 2))).collect();
+        assert_eq!(all, wanted);
+        assert_eq!(files::get(&to, &manifest.sinks[0].files[0]).await.unwrap(), "log");
+        assert_eq!(manifest.sinks[0].committables[0]["files"][0]["path"], manifest.sinks[0].files[0].path.as_str());
+    }
+
+    #[tokio::test]
+    async fn state_that_nobody_wants_is_left_out() {
+        let (place, savepoint) = exported().await;
+        let to = MemoryFiles::default();
+        let file = import(&place, &savepoint, &target(&[]), &to).await.unwrap();
+        assert!(Manifest::open(&to, &file, "job_2", 3).await.unwrap().operators.is_empty());
+    }
+
+    /// Whatever is done to one file of a savepoint, it is refused, and the file is named.
+    #[tokio::test]
+    async fn every_change_of_a_file_is_found() {
+        let (pristine, savepoint) = exported().await;
+        let names: Vec<String> = pristine.list("").await.unwrap().into_iter().map(|file| file.path).collect();
+        assert!(names.len() >= 4, "{names:?}");
+        for name in names.iter().filter(|name| *name != MANIFEST) {
+            let content = pristine.read(name).await.unwrap().unwrap();
+            let mut flipped = content.to_vec();
+            flipped[content.len() / 2] ^= 1;
+            let changes = [None, Some(content[..content.len() - 1].to_vec()), Some(flipped), Some(Vec::new())];
+            for changed in changes {
+                let (place, _) = exported().await;
+                match changed {
+                    Some(changed) => place.write(name, changed.into()).await.unwrap(),
+                    None => place.remove(name).await.unwrap(),
+                }
+                let refused = import(&place, &savepoint, &target(&[]), &MemoryFiles::default()).await.unwrap_err();
+                assert!(refused.to_string().contains(name.as_str()), "{name}: {refused}");
+            }
+        }
+        let place = MemoryFiles::default();
+        assert_eq!(open(&place).await.unwrap_err().code(), "savepoint_not_found");
+        place.write(MANIFEST, r#"{"format": "highwater-savepoint/2"}"#.into()).await.unwrap();
+        assert_eq!(open(&place).await.unwrap_err().code(), "savepoint_format");
+        place.write(MANIFEST, "{}".into()).await.unwrap();
+        assert_eq!(open(&place).await.unwrap_err().code(), "savepoint_corrupt");
+    }
+
+    #[test]
+    fn a_table_is_cut_between_key_groups() {
+        let groups: Vec<u16> = (0..FILE_ROWS * 2 + 10).map(|row| (row / (FILE_ROWS / 2 + 7)) as u16).collect();
+        let cuts = cut(Some(&groups), groups.len());
+        assert!(cuts.len() >= 2);
+        assert_eq!(cuts.first().unwrap().1.start, 0);
+        assert_eq!(cuts.last().unwrap().1.end, groups.len());
+        for pair in cuts.windows(2) {
+            assert_eq!(pair[0].1.end, pair[1].1.start);
+            assert!(pair[0].2.unwrap()[1] < pair[1].2.unwrap()[0], "no group is in two files");
+        }
+    }
+}
