@@ -259,7 +259,7 @@ impl Planned {
         if delivery > Delivery::AtLeastOnce {
             let sinks: Vec<&str> = self.sinks().map(|sink| sink.connector.name()).collect();
             let detail = format!(
-                "exactly_once is asked for, and {} can give at_least_once: after a failure a run begins afresh",
+                "exactly_once is asked for, and no more than at_least_once is promised of {} yet",
                 sinks.join(", ")
             );
             return Err(ApiError::new("guarantee_not_available", detail).hint("ask for delivery at_least_once"));

@@ -48,7 +48,7 @@ async fn list_connectors(Viewer(_): Viewer) -> Json<Connectors> {
     let connector = |name: &&str, role: ConnectorRole| Connector {
         name: name.to_string(),
         role,
-        // A run that fails begins afresh: what it read is read again, and what it wrote stays.
+        // Files and views show more; it is promised when all sinks are asked by the same option.
         strongest_delivery: Delivery::AtLeastOnce,
         about: about(name, role).into(),
         options: option_schema(name, role == ConnectorRole::Source),
