@@ -174,6 +174,6 @@ mod tests {
     fn a_file_says_for_which_epoch_it_was_made() {
         assert_eq!(epoch_of("job_1/state/00000000000000000012-g3-w0-window-0198aa"), Some(12));
         assert_eq!(epoch_of("job_1/epochs/00000000000000000013.json"), Some(13));
-        assert_eq!(epoch_of("job_1/epochs/00000000000000000013.json.7-1.unfinished"), None);
+        assert_eq!(epoch_of("job_1/epochs/00000000000000000013.json.7-1.unfinished"), Some(13));
     }
 }
