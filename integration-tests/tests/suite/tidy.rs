@@ -38,7 +38,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("metadata", &[]),
     ("api", &[]),
     ("client", &["api"]),
-    ("connectors", &["graph", "expr", "state", "engine", "formats", "views"]),
+    ("connectors", &["graph", "expr", "state", "engine", "formats", "views", "control"]),
     ("worker", &["graph", "expr", "state", "engine", "connectors", "control", "views", "formats"]),
     ("server", &["graph", "expr", "sql", "formats", "state", "views", "control", "metadata", "api"]),
     // The metadata store only for keys that are made before there is a server.

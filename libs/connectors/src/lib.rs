@@ -89,7 +89,8 @@ impl Registry {
     }
 
     /// What is wrong with the sources and sinks of a plan, as far as it can be told without reading or writing: one error for each,
-    /// with its operator. What is found here would fail the run when it opens them.
+    /// with its operator. What is found here would fail the run when it opens them. The brokers of tables that are written exactly once are
+    /// asked whether they allow it, for some seconds.
     pub fn check(&self, plan: &Plan) -> Vec<RunError> {
         let checked = plan.stages.iter().filter_map(|stage| {
             let wrong = match &stage.kind {
@@ -131,10 +132,13 @@ impl Registry {
                             updating: stage.updating,
                             stateless: plan.is_stateless_before(stage),
                             operator: stage.operator.clone(),
+                            // Whether the run will keep checkpoints is known when it begins.
+                            durable: true,
                         };
                         let schema = expr::arrow_schema(&stage.schema);
                         let opened = kafka::KafkaSink::open(node, options, schema, context, self.kafka.clone()).err();
-                        opened.or_else(|| kafka::check_servers(&node.table, options, &self.kafka).err())
+                        let opened = opened.or_else(|| kafka::check_servers(&node.table, options, &self.kafka).err());
+                        opened.or_else(|| kafka::check_broker(&node.table, options, &self.kafka).err())
                     }
                     SinkConnector::View(options) => {
                         let defined = view::definition(node, options, &stage.schema);

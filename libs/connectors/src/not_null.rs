@@ -158,6 +158,7 @@ mod tests {
                 updating: false,
                 stateless: true,
                 operator: "sink out".into(),
+                durable: false,
             };
             crate::testing::run(async {
                 let sink = registry.sink(&node, good.schema(), context.clone()).unwrap();

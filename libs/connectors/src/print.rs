@@ -141,8 +141,14 @@ mod tests {
             ));
         });
         let schema = sample::rows(0, 0).schema();
-        let context =
-            SinkContext { run_id: "r".into(), bounded: true, updating: true, stateless: false, operator: "o".into() };
+        let context = SinkContext {
+            run_id: "r".into(),
+            bounded: true,
+            updating: true,
+            stateless: false,
+            operator: "o".into(),
+            durable: false,
+        };
         let sink: Arc<dyn Sink> = Arc::new(PrintSink {
             table: "t".into(),
             identifier: ">".into(),

@@ -34,6 +34,8 @@ pub enum Commits {
     EveryEpoch,
     /// Checkpoint epochs in an unbounded run; the last epoch in a bounded one.
     Checkpoints,
+    /// Checkpoint epochs, also in a bounded run: what is staged goes out bit by bit.
+    EveryCheckpoint,
 }
 
 /// Facts about the run that a sink is opened for.
@@ -49,6 +51,8 @@ pub struct SinkContext {
     pub stateless: bool,
     /// The node's id in the graph.
     pub operator: String,
+    /// The run keeps checkpoints: what was prepared for one is committed, however often the run is interrupted.
+    pub durable: bool,
 }
 
 /// Facts about one writer.

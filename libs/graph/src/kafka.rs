@@ -51,10 +51,12 @@ pub enum BoundedMode {
 
 /// What a sink promises.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "snake_case")]
 pub enum DeliveryGuarantee {
     #[default]
+    #[serde(alias = "at-least-once")]
     AtLeastOnce,
+    #[serde(alias = "exactly-once")]
     ExactlyOnce,
 }
 
@@ -203,9 +205,9 @@ pub struct KafkaOptions {
     /// How long a run that starts waits for the broker and the topic. Default: 30s.
     #[serde(rename = "startup.timeout", default = "half_a_minute")]
     pub startup_timeout: Period,
-    /// Default: `at-least-once`, which is all there is so far.
-    #[serde(rename = "sink.delivery-guarantee", default)]
-    pub delivery_guarantee: DeliveryGuarantee,
+    /// `exactly_once` needs a run that keeps checkpoints, and sends rows with them. Default: `at_least_once`.
+    #[serde(default)]
+    pub delivery: DeliveryGuarantee,
     /// Default: `default`.
     #[serde(rename = "sink.partitioner", default)]
     pub partitioner: Partitioner,
@@ -263,8 +265,11 @@ impl KafkaOptions {
         self.bounded_mode != BoundedMode::Unbounded
     }
 
-    /// Flink's other names for the same: `value.format`, `value.json.*` and `value.avro-confluent.*`.
+    /// Flink's other names for the same: `value.format`, `value.json.*`, `value.avro-confluent.*` and `sink.delivery-guarantee`.
     pub(crate) fn short(option: &str) -> &str {
+        if option == "sink.delivery-guarantee" {
+            return "delivery";
+        }
         match option.strip_prefix("value.") {
             Some(short) if short == "format" || short.starts_with("json.") || short.starts_with("avro-confluent.") => {
                 short
@@ -353,14 +358,6 @@ impl KafkaOptions {
                 wrong("invalid_option", option, format!("{option} is {period}; it must not be negative"), "write 30s");
             }
         }
-        if self.delivery_guarantee == DeliveryGuarantee::ExactlyOnce {
-            wrong(
-                "guarantee_not_available",
-                "sink.delivery-guarantee",
-                "a Kafka sink delivers at-least-once; exactly-once needs checkpoints that outlive a run, which are not there yet".into(),
-                "write 'at-least-once', or leave the option out",
-            );
-        }
         if !self.properties.0.contains_key("properties.bootstrap.servers") && self.connection.is_none() {
             wrong(
                 "missing_option",
@@ -412,7 +409,7 @@ fn ours(name: &str) -> Option<&'static str> {
         }
         "isolation.level" => "records of open and aborted transactions are never read",
         "enable.idempotence" | "acks" | "request.required.acks" => "a delivery is confirmed by all replicas",
-        "transactional.id" => "exactly-once is not available yet",
+        "transactional.id" => "write 'delivery' = 'exactly_once': the id follows from job and sink",
         "partitioner" => "write 'sink.partitioner'",
         _ => return None,
     })
@@ -500,7 +497,8 @@ mod tests {
                 json!({"scan.startup.mode": "specific-offsets", "scan.startup.specific-offsets": "0:5"}),
                 "\"0:5\" is not an offset",
             ),
-            (json!({"sink.delivery-guarantee": "exactly-once"}), "guarantee_not_available"),
+            (json!({"delivery": "exactly_onse"}), "none of the names that can stand here"),
+            (json!({"properties.transactional.id": "t"}), "write 'delivery' = 'exactly_once'"),
             (json!({"properties.auto.offset.reset": "latest"}), "write 'scan.startup.mode'"),
             (json!({"scan.startup.mod": "timestamp"}), "did you mean scan.startup.mode?"),
             (json!({"property.x": "y"}), "there is no option \"property.x\""),
@@ -513,6 +511,27 @@ mod tests {
         none.insert("connection".into(), "main".into());
         assert!(SinkConnector::from_options(&none, "").is_ok());
         assert!(SinkConnector::from_options(&options(json!({"topic": "a;b"})), "").is_err(), "a sink has one topic");
+    }
+
+    #[test]
+    fn a_delivery_has_two_names_in_two_spellings() {
+        for (more, expected) in [
+            (json!({}), DeliveryGuarantee::AtLeastOnce),
+            (json!({"delivery": "exactly_once"}), DeliveryGuarantee::ExactlyOnce),
+            (json!({"sink.delivery-guarantee": "exactly-once"}), DeliveryGuarantee::ExactlyOnce),
+            (json!({"sink.delivery-guarantee": "at-least-once"}), DeliveryGuarantee::AtLeastOnce),
+        ] {
+            let read = SinkConnector::from_options(&options(more.clone()), "");
+            let Ok(SinkConnector::Kafka(kafka)) = &read else { panic!("{more}: {read:?}") };
+            assert_eq!(kafka.delivery, expected, "{more}");
+        }
+        assert!(
+            SinkConnector::from_options(
+                &options(json!({"delivery": "at_least_once", "sink.delivery-guarantee": "exactly-once"})),
+                ""
+            )
+            .is_err()
+        );
     }
 
     #[test]

@@ -15,6 +15,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
 use crate::app::App;
+use crate::attempts::CheckpointFigures;
 use crate::attempts::history::{results_watermark, sum, watermark};
 
 type RequestLabels = [(&'static str, String); 2];
@@ -73,8 +74,9 @@ enum Figure {
 
 impl Collector for Live {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let runs: Vec<_> =
-            self.app.attempts.all().into_iter().map(|(id, live)| (IdKind::Run.text(id), live.status())).collect();
+        let all = self.app.attempts.all();
+        let runs: Vec<_> = all.iter().map(|(id, live)| (IdKind::Run.text(*id), live.status())).collect();
+        let checkpoints: Vec<_> = all.iter().map(|(id, live)| (IdKind::Run.text(*id), live.checkpoints())).collect();
         let active = ConstGauge::new(runs.len() as i64);
         active.encode(encoder.encode_descriptor(
             "active_runs",
@@ -145,6 +147,41 @@ impl Collector for Live {
             "Processor time of the run's processes",
             C,
             per_run(&|s| Some(Figure::Seconds(s.cpu_us))),
+        )?;
+
+        let of_checkpoints = |of: &dyn Fn(&CheckpointFigures) -> Figure| {
+            checkpoints.iter().map(|(id, figures)| (vec![("run", id.clone())], of(figures))).collect::<Vec<_>>()
+        };
+        family("run_attempts", "Attempts so far", G, of_checkpoints(&|f| Figure::Gauge(f.attempt as f64)))?;
+        family(
+            "run_checkpoints",
+            "Checkpoints that this server has decided",
+            C,
+            of_checkpoints(&|f| Figure::Counter(f.count)),
+        )?;
+        family(
+            "run_checkpoint_bytes",
+            "Bytes written for those checkpoints",
+            C,
+            of_checkpoints(&|f| Figure::Counter(f.bytes)),
+        )?;
+        family(
+            "run_checkpoint_seconds",
+            "The newest checkpoint, from its cut until everything was written",
+            G,
+            of_checkpoints(&|f| Figure::Gauge(f.duration_us as f64 / 1e6)),
+        )?;
+        family(
+            "run_decided_epoch",
+            "The newest checkpoint that was decided",
+            G,
+            of_checkpoints(&|f| Figure::Gauge(f.decided as f64)),
+        )?;
+        family(
+            "run_confirmed_epoch",
+            "The newest checkpoint that all sinks have committed",
+            G,
+            of_checkpoints(&|f| Figure::Gauge(f.committed as f64)),
         )?;
 
         let per_operator = |of: &dyn Fn(&control::attempt::OperatorStatus) -> Option<Figure>| {

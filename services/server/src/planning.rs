@@ -256,13 +256,14 @@ impl Planned {
         if !unseen.is_empty() {
             return Err(wrong_graph(items(&unseen, self.sql.as_deref(), "/graph")));
         }
-        if delivery > Delivery::AtLeastOnce {
-            let sinks: Vec<&str> = self.sinks().map(|sink| sink.connector.name()).collect();
-            let detail = format!(
-                "exactly_once is asked for, and no more than at_least_once is promised of {} yet",
-                sinks.join(", ")
+        let weaker = self.sinks().filter(|sink| !is_exactly_once(sink));
+        let weaker: Vec<String> = weaker.map(|sink| format!("{} ({})", sink.table, sink.connector.name())).collect();
+        if delivery > Delivery::AtLeastOnce && !weaker.is_empty() {
+            let detail = format!("exactly_once is asked for, and gives at_least_once: {}", weaker.join(", "));
+            let error = ApiError::new("guarantee_not_available", detail);
+            return Err(
+                error.hint("write a Kafka table WITH ('delivery' = 'exactly_once'), or ask for delivery at_least_once")
             );
-            return Err(ApiError::new("guarantee_not_available", detail).hint("ask for delivery at_least_once"));
         }
         Ok(())
     }
@@ -376,6 +377,15 @@ pub fn wrong_graph(errors: Vec<ProblemItem>) -> ApiError {
     };
     let relative = !errors.is_empty() && errors.iter().all(|error| error.code == PATH_NOT_ABSOLUTE);
     ApiError::new(if relative { PATH_NOT_ABSOLUTE } else { "invalid_graph" }, detail).errors(errors)
+}
+
+/// Whether a sink shows every row once, whatever its run meets.
+fn is_exactly_once(sink: &graph::Sink) -> bool {
+    match &sink.connector {
+        SinkConnector::Filesystem(_) | SinkConnector::View(_) => true,
+        SinkConnector::Kafka(kafka) => kafka.delivery == graph::kafka::DeliveryGuarantee::ExactlyOnce,
+        _ => false,
+    }
 }
 
 fn differences(one: &Value, other: &Value, at: &str, found: &mut Vec<String>) {

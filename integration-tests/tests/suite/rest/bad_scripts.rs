@@ -113,9 +113,13 @@ fn what_nobody_would_see_or_keep_is_refused() {
     assert_eq!(problem["errors"][0]["line"], 2);
     assert!(problem["errors"][0]["hint"].as_str().unwrap().contains("view"));
 
-    let body = json!({"name": fresh("exact"), "sql": totals(&server, &fresh("exact")), "delivery": "exactly_once"});
+    let forgets = "CREATE TABLE s (n BIGINT) WITH ('connector' = 'datagen', 'number-of-rows' = '1');
+                   CREATE TABLE hole (n BIGINT) WITH ('connector' = 'blackhole'); INSERT INTO hole SELECT n FROM s";
+    let body = json!({"name": fresh("exact"), "sql": forgets, "delivery": "exactly_once"});
     let problem = server.post("/api/v1/jobs", &body).refused(422, "guarantee_not_available");
-    assert!(problem["detail"].as_str().unwrap().contains("at_least_once"), "{problem}");
+    assert!(problem["detail"].as_str().unwrap().contains("at_least_once: hole (blackhole)"), "{problem}");
+    let kept = json!({"name": fresh("exact"), "sql": totals(&server, &fresh("exact")), "delivery": "exactly_once"});
+    server.post("/api/v1/jobs", &kept).expect(201);
 
     let both = json!({"name": fresh("both"), "sql": "SELECT 1", "graph": {"version": 1, "nodes": []}});
     server.post("/api/v1/jobs", &both).refused(422, "invalid_graph");

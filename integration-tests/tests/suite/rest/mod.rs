@@ -7,6 +7,7 @@ mod cases;
 mod chaos;
 mod clients;
 mod document;
+mod exactly;
 mod faults;
 mod jobs;
 mod queries;

@@ -84,6 +84,15 @@ fn a_run_whose_process_is_stopped_goes_on_without_it() {
         server.submit(&fresh("frozen"), &script(&directory, &view, "SET 'process.heartbeat-timeout' = '2s';"));
     let running = server.wait_for_run(&run, "rows", |run| run["progress"]["rows_in"].as_u64() > Some(1200));
     let frozen = server.process_of(&running);
+    let figures = server.get("/metrics").expect(200).text();
+    let figure = |name: &str| -> f64 {
+        let of_run = |line: &&str| line.starts_with(name) && line.contains(run["id"].as_str().unwrap());
+        let line = figures.lines().find(of_run).unwrap_or_else(|| panic!("no {name} in {figures}"));
+        line.rsplit(' ').next().unwrap().parse().unwrap()
+    };
+    assert!(figure("highwater_run_checkpoints_total") >= 2.0 && figure("highwater_run_checkpoint_bytes_total") > 0.0);
+    assert!(figure("highwater_run_decided_epoch") >= figure("highwater_run_confirmed_epoch"));
+    assert_eq!(figure("highwater_run_attempts"), 1.0);
     send(frozen, 19);
     let again = server.wait_for_run(&run, "another attempt", |run| run["attempts"] == 2 && run["state"] == "running");
     assert_ne!(server.process_of(&again), frozen);

@@ -1,15 +1,19 @@
 //! Topics of Apache Kafka, read and written.
 //!
 //! [`native`] is librdkafka; [`settings`] are its options; [`connect`] waits for a cluster and its topics; [`decode`] makes rows of records
-//! and [`encode`] records of rows.
+//! and [`encode`] records of rows. A [`sink`] sends at least once; for exactly once [`staging`] writes records to a [`log`], which
+//! [`commit`] sends in a transaction.
 
+mod commit;
 mod connect;
 mod decode;
 mod encode;
+mod log;
 mod native;
 mod settings;
 mod sink;
 mod source;
+mod staging;
 #[cfg(test)]
 mod tests;
 
@@ -21,6 +25,7 @@ use engine::RunError;
 use crate::Egress;
 use crate::egress::split_port;
 
+pub(crate) use commit::check_broker;
 pub use sink::KafkaSink;
 pub use source::KafkaSource;
 

@@ -36,7 +36,7 @@ struct Said {
     /// The first delivery that failed.
     undelivered: Option<Undelivered>,
     /// The client cannot go on.
-    fatal: Option<String>,
+    fatal: Option<(Code, String)>,
     /// No broker could be reached when this was heard last.
     all_down: bool,
 }
@@ -76,7 +76,7 @@ impl Context {
         self.said().undelivered.clone()
     }
 
-    pub fn fatal(&self) -> Option<String> {
+    pub fn fatal(&self) -> Option<(Code, String)> {
         self.said().fatal.clone()
     }
 
@@ -151,8 +151,8 @@ unsafe extern "C" fn on_error(rk: *mut rd_kafka_t, error: c_int, reason: *const 
         let is = |code: rd_kafka_resp_err_t| error == code as c_int;
         if is(rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__FATAL) {
             let mut why = [0; 512];
-            rd_kafka_fatal_error(rk, why.as_mut_ptr(), why.len());
-            context.said().fatal.get_or_insert_with(|| text(why.as_ptr()));
+            let code = rd_kafka_fatal_error(rk, why.as_mut_ptr(), why.len());
+            context.said().fatal.get_or_insert_with(|| (code.into(), text(why.as_ptr())));
         } else if is(rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__AUTHENTICATION) {
             context.said().credentials.get_or_insert_with(|| reason.clone());
         } else if is(rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN) {
@@ -271,6 +271,48 @@ fn checked(error: rd_kafka_resp_err_t) -> Result<(), Code> {
     match error {
         rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(()),
         error => Err(error.into()),
+    }
+}
+
+/// Why a call of a transaction did not succeed.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    pub code: Code,
+    pub reason: String,
+}
+
+impl From<Code> for Failure {
+    fn from(code: Code) -> Failure {
+        Failure { code, reason: code.to_string() }
+    }
+}
+
+/// # Safety
+/// `error` is null or an error that is ours, and is used no more.
+unsafe fn transacted(error: *mut rd_kafka_error_t) -> Result<(), Failure> {
+    if error.is_null() {
+        return Ok(());
+    }
+    // SAFETY: as the caller promises; its text is copied before it is destroyed.
+    unsafe {
+        let failure = Failure { code: rd_kafka_error_code(error).into(), reason: text(rd_kafka_error_string(error)) };
+        rd_kafka_error_destroy(error);
+        Err(failure)
+    }
+}
+
+/// Where Java's client puts a key: murmur2.
+pub fn partition_of(key: &[u8], partitions: i32) -> i32 {
+    // SAFETY: the key outlives the call; the topic is not looked at by this function, nor what stands beside it.
+    unsafe {
+        rd_kafka_msg_partitioner_murmur2(
+            ptr::null(),
+            key.as_ptr().cast(),
+            key.len(),
+            partitions.max(1),
+            ptr::null_mut(),
+            ptr::null_mut(),
+        )
     }
 }
 
@@ -422,6 +464,62 @@ impl Client {
         }
     }
 
+    /// A setting of a broker; `None` if it tells none of this name.
+    pub fn broker_setting(&self, setting: &str, wait: Duration) -> Result<Option<String>, Code> {
+        let wanted = c_text(setting).map_err(|_| Code::InvalidArgument)?;
+        // SAFETY: everything that is made here is destroyed here; what metadata and events hold is looked at before they are given back.
+        unsafe {
+            let mut metadata = ptr::null();
+            checked(rd_kafka_metadata(self.rk, 0, ptr::null_mut(), &mut metadata, millis(wait)))?;
+            let broker = match (*metadata).broker_cnt {
+                1.. => Some((*(*metadata).brokers).id.to_string()),
+                _ => None,
+            };
+            rd_kafka_metadata_destroy(metadata);
+            let broker = broker.and_then(|id| c_text(&id).ok()).ok_or(Code::BrokerNotAvailable)?;
+            let queue = rd_kafka_queue_new(self.rk);
+            let options = rd_kafka_AdminOptions_new(self.rk, rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONFIGS);
+            let mut why = [0 as c_char; 128];
+            rd_kafka_AdminOptions_set_request_timeout(options, millis(wait), why.as_mut_ptr(), why.len());
+            let asked = rd_kafka_ConfigResource_new(rd_kafka_ResourceType_t::RD_KAFKA_RESOURCE_BROKER, broker.as_ptr());
+            let mut all = [asked];
+            rd_kafka_DescribeConfigs(self.rk, all.as_mut_ptr(), all.len(), options, queue);
+            let event = rd_kafka_queue_poll(queue, millis(wait));
+            let result = if event.is_null() {
+                Err(Code::OperationTimedOut)
+            } else {
+                checked(rd_kafka_event_error(event)).and_then(|()| {
+                    let answer = rd_kafka_event_DescribeConfigs_result(event);
+                    let mut count = 0;
+                    let found = match answer.is_null() {
+                        true => ptr::null_mut(),
+                        false => rd_kafka_DescribeConfigs_result_resources(answer, &mut count),
+                    };
+                    if found.is_null() || count == 0 {
+                        return Ok(None);
+                    }
+                    checked(rd_kafka_ConfigResource_error(*found))?;
+                    let mut entries = 0;
+                    let first = rd_kafka_ConfigResource_configs(*found, &mut entries);
+                    for at in 0..entries {
+                        let entry = *first.add(at);
+                        if CStr::from_ptr(rd_kafka_ConfigEntry_name(entry)) == wanted.as_c_str() {
+                            return Ok(Some(text(rd_kafka_ConfigEntry_value(entry))));
+                        }
+                    }
+                    Ok(None)
+                })
+            };
+            if !event.is_null() {
+                rd_kafka_event_destroy(event);
+            }
+            rd_kafka_ConfigResource_destroy(asked);
+            rd_kafka_AdminOptions_destroy(options);
+            rd_kafka_queue_destroy(queue);
+            result
+        }
+    }
+
     /// The first offset of a partition and the one behind its last (stable) record.
     pub fn watermarks(&self, topic: &str, partition: i32, wait: Duration) -> Result<(i64, i64), Code> {
         let name = c_text(topic).map_err(|_| Code::InvalidTopic)?;
@@ -502,6 +600,51 @@ impl Client {
             return Err(Code::InvalidTopic);
         }
         Ok(Target { handle, client: self.clone() })
+    }
+
+    /// Gets the transactional id: fences every other producer of it, and ends the transaction that it left.
+    pub fn init_transactions(&self, wait: Duration) -> Result<(), Failure> {
+        // SAFETY: a plain call, whose error is ours.
+        unsafe { transacted(rd_kafka_init_transactions(self.rk, millis(wait))) }
+    }
+
+    pub fn begin_transaction(&self) -> Result<(), Failure> {
+        // SAFETY: a plain call, whose error is ours.
+        unsafe { transacted(rd_kafka_begin_transaction(self.rk)) }
+    }
+
+    /// Makes the offset of a group, which needs no member, part of the open transaction.
+    pub fn send_offset(&self, group: &str, topic: &str, offset: i64, wait: Duration) -> Result<(), Failure> {
+        let list = List::new(&[(topic.to_string(), 0, offset)])?;
+        let group = c_text(group).map_err(|_| Code::InvalidGroupId)?;
+        // SAFETY: list and group are ours, outlive the call and are given back once; the error is ours.
+        unsafe {
+            let member = rd_kafka_consumer_group_metadata_new(group.as_ptr());
+            let sent = rd_kafka_send_offsets_to_transaction(self.rk, list.0, member, millis(wait));
+            rd_kafka_consumer_group_metadata_destroy(member);
+            transacted(sent)
+        }
+    }
+
+    pub fn commit_transaction(&self, wait: Duration) -> Result<(), Failure> {
+        // SAFETY: a plain call, whose error is ours.
+        unsafe { transacted(rd_kafka_commit_transaction(self.rk, millis(wait))) }
+    }
+
+    /// The offset that the group of this consumer has committed for partition 0 of a topic.
+    pub fn committed(&self, topic: &str, wait: Duration) -> Result<Option<i64>, Code> {
+        let list = List::new(&[(topic.to_string(), 0, -1)])?;
+        let name = c_text(topic).map_err(|_| Code::InvalidTopic)?;
+        // SAFETY: the list is ours and outlives the call; the element belongs to it and is looked at while it lives.
+        let (error, offset) = unsafe {
+            checked(rd_kafka_committed(self.rk, list.0, millis(wait)))?;
+            let found = rd_kafka_topic_partition_list_find(list.0, name.as_ptr(), 0);
+            assert!(!found.is_null(), "what was put into the list is in it");
+            ((*found).err, (*found).offset)
+        };
+        // The call succeeds also where the partition does not.
+        checked(error)?;
+        Ok((offset >= 0).then_some(offset))
     }
 
     /// Serves what there is to be heard: confirmations of deliveries, errors. Returns after the first, or when the time is over.

@@ -150,8 +150,69 @@ pub fn client_options(
 /// # Errors
 /// As of [`client_options`], and what librdkafka says of its options.
 pub fn client(table: &str, options: &KafkaOptions, role: Role, around: &Surroundings) -> Result<Client, RunError> {
-    let all = client_options(table, options, role, around)?;
-    Client::new(role, &all, &around.egress).map_err(|reason| {
+    made(table, role, &client_options(table, options, role, around)?, around)
+}
+
+/// How long a transaction may last, milliseconds, unless the table says otherwise. What an expired one held is sent again.
+const TRANSACTION_MS: u64 = 60_000;
+
+/// librdkafka's options for the producer of a table's transactions, and how long one of them may last, milliseconds.
+///
+/// # Errors
+/// As of [`client_options`].
+pub fn transactional_options(
+    table: &str,
+    options: &KafkaOptions,
+    id: &str,
+    around: &Surroundings,
+) -> Result<(BTreeMap<String, String>, u64), RunError> {
+    let mut all = client_options(table, options, Role::Producer, around)?;
+    let number = |all: &BTreeMap<String, String>, name: &str| all.get(name).and_then(|value| value.parse::<u64>().ok());
+    let limit_ms = number(&all, "transaction.timeout.ms").unwrap_or(TRANSACTION_MS);
+    all.entry("transaction.timeout.ms".into()).or_insert_with(|| limit_ms.to_string());
+    all.insert("transactional.id".into(), id.to_string());
+    // Back to back, a transaction finds the one before still being ended: it should not wait long for that.
+    all.entry("retry.backoff.ms".into()).or_insert_with(|| "10".into());
+    // Nothing is tried for longer than the transaction lasts; librdkafka refuses other settings.
+    for (name, most_ms) in [("message.timeout.ms", limit_ms), ("socket.timeout.ms", limit_ms.saturating_sub(100))] {
+        if number(&all, name).is_some_and(|given| given > most_ms) {
+            all.insert(name.into(), most_ms.to_string());
+        }
+    }
+    Ok((all, limit_ms))
+}
+
+/// The producer of a table's transactions, and how long one of them may last, milliseconds.
+///
+/// # Errors
+/// As of [`client`].
+pub fn transactional_client(
+    table: &str,
+    options: &KafkaOptions,
+    id: &str,
+    around: &Surroundings,
+) -> Result<(Client, u64), RunError> {
+    let (all, limit_ms) = transactional_options(table, options, id, around)?;
+    Ok((made(table, Role::Producer, &all, around)?, limit_ms))
+}
+
+/// A consumer that is no member of a group, and reads its offsets.
+///
+/// # Errors
+/// As of [`client`].
+pub fn group_client(
+    table: &str,
+    options: &KafkaOptions,
+    group: &str,
+    around: &Surroundings,
+) -> Result<Client, RunError> {
+    let mut all = client_options(table, options, Role::Consumer, around)?;
+    all.insert("group.id".into(), group.to_string());
+    made(table, Role::Consumer, &all, around)
+}
+
+fn made(table: &str, role: Role, all: &BTreeMap<String, String>, around: &Surroundings) -> Result<Client, RunError> {
+    Client::new(role, all, &around.egress).map_err(|reason| {
         let hint = match reason.contains("No such configuration property") || reason.contains("not supported") {
             true => "the names are librdkafka's; of Java's options those about passwords, stores and logins have others: sasl.username, sasl.password, ssl.ca.pem",
             false => "the meaning of each property is in librdkafka's CONFIGURATION.md",

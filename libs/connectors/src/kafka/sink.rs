@@ -1,6 +1,8 @@
-//! A topic as a sink, at least once.
+//! A topic as a sink.
 //!
-//! A writer encodes on its worker's thread; a thread of its own sends. Rows of a query without state are sent at once (an insert cannot be
+//! A writer encodes on its worker's thread. At least once, a thread of its own sends; exactly once, it stages: see [`staging`](super::staging).
+//!
+//! Rows of a query without state are sent at once (an insert cannot be
 //! taken back by what follows in the epoch); all others wait in a log, on disk where they are many, until their epoch is complete: then
 //! the log is sent, of an upsert table what has become of each key. An epoch is prepared when every record of it is confirmed.
 
@@ -20,14 +22,16 @@ use engine::{
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use graph::KafkaOptions;
-use graph::kafka::Partitioner;
+use graph::kafka::{DeliveryGuarantee, Partitioner};
 use state::{SnapshotReader, SnapshotWriter};
 
 use super::Surroundings;
+use super::commit::Transactions;
 use super::connect::{Opening, not_allowed, said};
 use super::encode::{Encoder, Frame, Ids};
-use super::native::{Client, Code, Outgoing, Role, Target};
-use super::settings::{client, client_options, registry_options, schemas, servers};
+use super::native::{Client, Code, Context, Outgoing, Role, Target};
+use super::settings::{client, client_options, registry_options, schemas, servers, transactional_options};
+use super::staging::Staging;
 use crate::registry::{Part, Schemas, subject};
 
 /// Bytes of a log in memory; what is beyond goes to disk.
@@ -70,9 +74,16 @@ impl KafkaSink {
             let hint = "leave 'sink.partitioner' out: the order of a key's records holds within a partition only";
             return Err(RunError::user("invalid_option", message).hint(hint));
         }
+        let exactly_once = options.delivery == DeliveryGuarantee::ExactlyOnce;
+        if exactly_once && !context.durable {
+            return Err(not_durable(&node.table));
+        }
         Encoder::new(node, options, &schema)?;
         let schemas = schemas(&node.table, options, &around)?;
-        client_options(&node.table, options, Role::Producer, &around)?;
+        match exactly_once {
+            true => drop(transactional_options(&node.table, options, "", &around)?),
+            false => drop(client_options(&node.table, options, Role::Producer, &around)?),
+        }
         Ok(KafkaSink { node: node.clone(), options: options.clone(), schema, schemas, context, around })
     }
 }
@@ -82,48 +93,77 @@ impl Sink for KafkaSink {
         let encoder = Encoder::new(&self.node, &self.options, &self.schema)?;
         let registering = self.schemas.clone().map(|schemas| Registering::new(schemas, self, &encoder));
         let client = Arc::new(client(&self.node.table, &self.options, Role::Producer, &self.around)?);
-        let at_once = self.context.stateless && !self.context.updating && !self.options.whole_epochs;
         let (orders, received) = channel();
         let wanted = Arc::new(());
-        let sending = Sending {
+        let entrance = Entrance {
             table: self.node.table.clone(),
             topic: self.options.topic.trim().to_string(),
             servers: servers(&self.options, &self.around),
             patience: self.options.startup_timeout.duration(),
-            partitioner: self.options.partitioner,
-            worker: context.worker,
-            at_once,
-            log: Log::new(self.context.updating),
             registering,
             tokio: context.tokio,
             waiting: context.waiting,
             wanted: Arc::downgrade(&wanted),
-            client,
-            partitions: 0,
-            turn: 0,
-            sent: 0,
         };
+        let choice = Choice { partitioner: self.options.partitioner, worker: context.worker, partitions: 0, turn: 0 };
         let failed = context.failed;
-        let spawned = std::thread::Builder::new()
-            .name("kafka-sink".into())
-            .spawn(move || sending.run(&received, &|error| drop(failed.send(error))));
+        let fail = move |error| drop(failed.send(error));
+        let thread = std::thread::Builder::new().name("kafka-sink".into());
+        let spawned = if self.is_exactly_once() {
+            let place = context.place.ok_or_else(|| not_durable(&self.node.table))?;
+            let operator = self.context.operator.clone();
+            let upserts = self.context.updating.then(|| Log::new(true));
+            let staging = Staging::new(entrance, choice, place, operator, upserts);
+            thread.spawn(move || staging.run(client, &received, &fail))
+        } else {
+            let at_once = self.context.stateless && !self.context.updating && !self.options.whole_epochs;
+            let log = Log::new(self.context.updating);
+            let sending = Sending { entrance, choice, at_once, log, client, sent: 0 };
+            thread.spawn(move || sending.run(&received, &fail))
+        };
         spawned.map_err(|error| RunError::internal(format!("cannot start a thread: {error}")))?;
         Ok(Box::new(KafkaWriter { encoder, orders, rows: 0, _wanted: wanted }))
     }
 
     fn committer(&self) -> Result<Box<dyn SinkCommitter>, RunError> {
-        Ok(Box::new(Nothing))
+        match self.is_exactly_once() {
+            true => Ok(Box::new(self.transactions())),
+            false => Ok(Box::new(Nothing)),
+        }
     }
 
     fn commits(&self) -> Commits {
-        Commits::EveryEpoch
+        match self.is_exactly_once() {
+            true => Commits::EveryCheckpoint,
+            false => Commits::EveryEpoch,
+        }
     }
 }
 
-enum Order {
+impl KafkaSink {
+    pub fn transactions(&self) -> Transactions {
+        Transactions::new(&self.node.table, &self.options, &self.context, &self.around)
+    }
+
+    fn is_exactly_once(&self) -> bool {
+        self.options.delivery == DeliveryGuarantee::ExactlyOnce
+    }
+}
+
+/// Without checkpoints nobody knows, after a failure, what had been written.
+pub fn not_durable(table: &str) -> RunError {
+    let message = format!(
+        "table {table} is to be written exactly once, and this run keeps no checkpoints: it can deliver at-least-once"
+    );
+    RunError::user("guarantee_not_available", message)
+        .hint("create a job of a server, which keeps checkpoints, or write 'delivery' = 'at_least_once'")
+}
+
+pub enum Order {
     /// Frames, and the share of the memory budget of the rows that they were made of.
     Write(Vec<u8>, Option<Arc<engine::Permit>>),
-    Prepare(u64, Prepared),
+    /// The epoch, its rows so far, and whom to tell.
+    Prepare(u64, u64, Prepared),
 }
 
 struct KafkaWriter {
@@ -142,11 +182,11 @@ impl SinkWriter for KafkaWriter {
         self.orders.send(Order::Write(frames, batch.permit)).map_err(|_| ended())
     }
 
-    fn prepare(&mut self, _: u64, _: CommitKind, reply: Prepared) -> Result<(), RunError> {
-        self.orders.send(Order::Prepare(std::mem::take(&mut self.rows), reply)).map_err(|_| ended())
+    fn prepare(&mut self, epoch: u64, _: CommitKind, reply: Prepared) -> Result<(), RunError> {
+        self.orders.send(Order::Prepare(epoch, std::mem::take(&mut self.rows), reply)).map_err(|_| ended())
     }
 
-    /// What was written is with the broker when its epoch is prepared.
+    /// What was written is with the broker, or handed over, when its epoch is prepared.
     fn snapshot(&mut self, _: u64, _: &mut SnapshotWriter) -> Result<(), RunError> {
         Ok(())
     }
@@ -175,7 +215,7 @@ impl SinkCommitter for Nothing {
 }
 
 /// The frames of an epoch.
-struct Log {
+pub struct Log {
     memory: Vec<u8>,
     /// What came before that which is in memory. Without a name, so that it goes with the process.
     disk: Option<File>,
@@ -203,7 +243,7 @@ impl Log {
         Log { memory: Vec::new(), disk: None, frames: 0, keys: upserts.then(HashMap::new), hashing }
     }
 
-    fn append(&mut self, frames: &[u8]) -> std::io::Result<()> {
+    pub fn append(&mut self, frames: &[u8]) -> std::io::Result<()> {
         match &mut self.keys {
             None => self.memory.extend_from_slice(frames),
             Some(keys) => {
@@ -238,7 +278,7 @@ impl Log {
     }
 
     /// Gives each frame that counts, in order; nothing is left.
-    fn take(&mut self, mut each: impl FnMut(&Frame<'_>) -> Result<(), RunError>) -> Result<(), RunError> {
+    pub fn take(&mut self, mut each: impl FnMut(&Frame<'_>) -> Result<(), RunError>) -> Result<(), RunError> {
         let mut counts = self.keys.as_mut().map(|keys| {
             let mut counts: Vec<u64> = std::mem::take(keys).into_values().filter_map(|rows| outcome(&rows)).collect();
             counts.sort_unstable();
@@ -299,7 +339,7 @@ fn outcome(rows: &[Counted]) -> Option<u64> {
     stays.or_else(|| rows.iter().rfind(|row| row.count < 0)).map(|row| row.frame)
 }
 
-fn unnamed_file() -> std::io::Result<File> {
+pub fn unnamed_file() -> std::io::Result<File> {
     use std::os::unix::fs::OpenOptionsExt;
     let path = std::env::temp_dir().join(format!("highwater-{}", uuid::Uuid::new_v4()));
     let file = File::options().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
@@ -307,7 +347,12 @@ fn unnamed_file() -> std::io::Result<File> {
     Ok(file)
 }
 
-fn unreadable(error: std::io::Error) -> RunError {
+pub fn unwritable(error: std::io::Error) -> RunError {
+    let message = format!("rows that wait for their epoch cannot be written to the temporary directory: {error}");
+    RunError::external("spool_failed", message).hint("make room there, or set TMPDIR to another directory")
+}
+
+pub fn unreadable(error: std::io::Error) -> RunError {
     RunError::external(
         "spool_failed",
         format!("rows that wait for their epoch cannot be read from the temporary directory: {error}"),
@@ -350,32 +395,87 @@ impl Registering {
     }
 }
 
-/// The thread that sends.
-struct Sending {
-    table: String,
-    topic: String,
+/// What a writer waits for before its first record.
+pub struct Entrance {
+    pub table: String,
+    pub topic: String,
     servers: String,
     patience: Duration,
-    partitioner: Partitioner,
-    worker: usize,
-    at_once: bool,
-    log: Log,
     registering: Option<Registering>,
-    tokio: tokio::runtime::Handle,
+    pub tokio: tokio::runtime::Handle,
     waiting: Waiting,
     /// Gone with the writer.
     wanted: Weak<()>,
+}
+
+impl Entrance {
+    /// Waits for the topic and the ids of its schemas, if it has any; the number of its partitions.
+    pub fn open(&mut self, client: &Client) -> Result<(i32, Option<Ids>), RunError> {
+        let opening = Opening {
+            table: &self.table,
+            servers: &self.servers,
+            patience: self.patience,
+            waiting: Some(&self.waiting),
+            given_up: &|| self.wanted.strong_count() == 0,
+        };
+        let partitions = topic_partitions(&opening, client, &self.topic)?;
+        Ok((partitions, self.register()?))
+    }
+
+    fn register(&mut self) -> Result<Option<Ids>, RunError> {
+        let Some(registering) = self.registering.take() else { return Ok(None) };
+        let (tell, told) = channel();
+        self.tokio.spawn(async move { drop(tell.send(registering.ids().await)) });
+        // Dropped with its runtime, at the end of the process.
+        let ids = told.recv().map_err(|_| RunError::internal("the registering of a schema was broken off"))?;
+        ids.map(Some)
+    }
+}
+
+/// Waits for a topic with partitions; how many.
+pub fn topic_partitions(opening: &Opening<'_>, client: &Client, topic: &str) -> Result<i32, RunError> {
+    opening.ask(client, &format!("topic '{topic}'"), |wait| match client.partitions(topic, wait) {
+        Ok(0) => Err(Code::UnknownTopicOrPartition),
+        other => other,
+    })
+}
+
+/// Chooses partitions.
+pub struct Choice {
+    pub partitioner: Partitioner,
+    pub worker: usize,
+    pub partitions: i32,
+    pub turn: i32,
+}
+
+impl Choice {
+    /// The partition of the next record; `None`: by its key, and anywhere without one.
+    pub fn next(&mut self) -> Option<i32> {
+        match self.partitioner {
+            Partitioner::Default => None,
+            Partitioner::Fixed => Some((self.worker % self.partitions.max(1) as usize) as i32),
+            Partitioner::RoundRobin => {
+                self.turn = (self.turn + 1) % self.partitions.max(1);
+                Some(self.turn)
+            }
+        }
+    }
+}
+
+/// The thread that sends.
+struct Sending {
+    entrance: Entrance,
+    choice: Choice,
+    at_once: bool,
+    log: Log,
     client: Arc<Client>,
-    partitions: i32,
-    turn: i32,
     /// Records given to the client.
     sent: u64,
 }
 
 impl Sending {
     fn run(mut self, orders: &Receiver<Order>, fail: &dyn Fn(RunError)) {
-        let opened = self.open().and_then(|target| Ok((target, self.register()?)));
-        let (target, ids) = match opened {
+        let (target, ids) = match self.open() {
             Ok(opened) => opened,
             Err(error) => {
                 fail(error.clone());
@@ -406,7 +506,7 @@ impl Sending {
                     drop(permit);
                     done
                 }
-                Some(Order::Prepare(rows, reply)) => {
+                Some(Order::Prepare(_, rows, reply)) => {
                     let done = self.prepare(&target);
                     reply.done(done.clone().map(|()| Committable { rows, ..Committable::default() }));
                     done
@@ -419,40 +519,16 @@ impl Sending {
         }
     }
 
-    /// Waits for the topic.
-    fn open(&mut self) -> Result<Target, RunError> {
-        let opening = Opening {
-            table: &self.table,
-            servers: &self.servers,
-            patience: self.patience,
-            waiting: Some(&self.waiting),
-            given_up: &|| self.wanted.strong_count() == 0,
-        };
-        let what = format!("topic '{}'", self.topic);
-        self.partitions = opening.ask(&self.client, &what, |wait| match self.client.partitions(&self.topic, wait) {
-            Ok(0) => Err(Code::UnknownTopicOrPartition),
-            other => other,
-        })?;
-        self.client.target(&self.topic).map_err(|code| RunError::internal(said(code)))
-    }
-
-    /// The ids of the schemas, if there are any.
-    fn register(&mut self) -> Result<Option<Ids>, RunError> {
-        let Some(registering) = self.registering.take() else { return Ok(None) };
-        let (tell, told) = channel();
-        self.tokio.spawn(async move { drop(tell.send(registering.ids().await)) });
-        // Dropped with its runtime, at the end of the process.
-        let ids = told.recv().map_err(|_| RunError::internal("the registering of a schema was broken off"))?;
-        ids.map(Some)
+    fn open(&mut self) -> Result<(Target, Option<Ids>), RunError> {
+        let (partitions, ids) = self.entrance.open(&self.client)?;
+        self.choice.partitions = partitions;
+        let target = self.client.target(&self.entrance.topic).map_err(|code| RunError::internal(said(code)))?;
+        Ok((target, ids))
     }
 
     fn write(&mut self, target: &Target, frames: &[u8]) -> Result<(), RunError> {
         if !self.at_once {
-            return self.log.append(frames).map_err(|error| {
-                let message =
-                    format!("rows that wait for their epoch cannot be written to the temporary directory: {error}");
-                RunError::external("spool_failed", message).hint("make room there, or set TMPDIR to another directory")
-            });
+            return self.log.append(frames).map_err(unwritable);
         }
         let mut rest = frames;
         while let Some((frame, behind)) = Frame::read(rest) {
@@ -475,14 +551,30 @@ impl Sending {
     }
 
     fn send(&mut self, target: &Target, frame: &Frame<'_>) -> Result<(), RunError> {
-        let partition = match self.partitioner {
-            Partitioner::Default => None,
-            Partitioner::Fixed => Some((self.worker % self.partitions.max(1) as usize) as i32),
-            Partitioner::RoundRobin => {
-                self.turn = (self.turn + 1) % self.partitions.max(1);
-                Some(self.turn)
-            }
-        };
+        let partition = self.choice.next();
+        let Entrance { table, topic, .. } = &self.entrance;
+        Delivery { table, topic, client: &self.client }.send(target, partition, frame)?;
+        self.sent += 1;
+        Ok(())
+    }
+
+    /// Whether a delivery has failed.
+    fn look(&self) -> Result<(), RunError> {
+        let Entrance { table, topic, .. } = &self.entrance;
+        Delivery { table, topic, client: &self.client }.look()
+    }
+}
+
+/// Records on their way, and what is said of them.
+pub struct Delivery<'a> {
+    pub table: &'a str,
+    pub topic: &'a str,
+    pub client: &'a Client,
+}
+
+impl Delivery<'_> {
+    /// Gives a record to the client, when there is room.
+    pub fn send(&self, target: &Target, partition: Option<i32>, frame: &Frame<'_>) -> Result<(), RunError> {
         let record = Outgoing {
             partition,
             key: frame.key,
@@ -492,25 +584,23 @@ impl Sending {
         };
         loop {
             match target.send(&record) {
-                Ok(()) => {
-                    self.sent += 1;
-                    return Ok(());
-                }
+                Ok(()) => return Ok(()),
                 Err(Code::QueueFull) => {
                     self.client.poll(LISTEN);
                     self.look()?;
                 }
                 Err(code) => {
+                    self.look()?;
                     let bytes = frame.value.map_or(0, <[u8]>::len);
-                    return Err(self.undelivered(code, None, frame.key, bytes));
+                    return Err(self.undelivered(code, partition, frame.key, bytes));
                 }
             }
         }
     }
 
-    /// Whether a delivery has failed.
-    fn look(&self) -> Result<(), RunError> {
-        let context = self.client.context();
+    /// Whether a delivery has failed, or the client.
+    pub fn look(&self) -> Result<(), RunError> {
+        let context: &Context = self.client.context();
         if let Some(address) = context.refused() {
             return Err(not_allowed(&format!("cannot write table {}", self.table), &address));
         }
@@ -518,7 +608,10 @@ impl Sending {
             return Err(self.undelivered(failed.code, Some(failed.partition), failed.key.as_deref(), failed.bytes));
         }
         match context.fatal() {
-            Some(reason) => {
+            Some((Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch, reason)) => {
+                Err(fenced(self.table, self.topic, &reason))
+            }
+            Some((_, reason)) => {
                 let message =
                     format!("table {}: the producer of topic '{}' cannot go on: {reason}", self.table, self.topic);
                 Err(RunError::external("delivery_failed", message))
@@ -559,10 +652,18 @@ impl Sending {
     }
 }
 
-/// Answers everything that still comes with the error that ended the sending.
-fn refuse(orders: &Receiver<Order>, error: &RunError) {
+/// Another producer has the transactional id, or the transaction took too long.
+pub fn fenced(table: &str, topic: &str, reason: &str) -> RunError {
+    let message = format!("table {table}: the transaction of topic '{topic}' was ended by the broker: {reason}");
+    RunError::external("fenced", message).hint(
+        "either another attempt writes in the place of this one, or sending took longer than 'properties.transaction.timeout.ms' (60 s)",
+    )
+}
+
+/// Answers everything that still comes with the error that ended the thread.
+pub fn refuse(orders: &Receiver<Order>, error: &RunError) {
     while let Ok(order) = orders.recv() {
-        if let Order::Prepare(_, reply) = order {
+        if let Order::Prepare(_, _, reply) = order {
             reply.done(Err(error.clone()));
         }
     }

@@ -34,7 +34,8 @@ fn open(
 ) -> Result<Arc<dyn Sink>, RunError> {
     let mut node = sink_node(options, &[]);
     node.primary_key = key.iter().map(|name| name.to_string()).collect();
-    let context = SinkContext { run_id: "r1".into(), bounded, updating, stateless: false, operator: "o".into() };
+    let context =
+        SinkContext { run_id: "r1".into(), bounded, updating, stateless: false, operator: "o".into(), durable: false };
     registry.sink(&node, sample::rows(0, 0).schema(), context)
 }
 

@@ -361,6 +361,7 @@ pub fn prepares(commits: Commits, kind: CommitKind, bounded: bool) -> bool {
     match commits {
         Commits::EveryEpoch => true,
         Commits::Checkpoints => kind.last || (kind.checkpoint && !bounded),
+        Commits::EveryCheckpoint => kind.checkpoint,
     }
 }
 
@@ -397,6 +398,21 @@ mod tests {
             .iter()
             .filter_map(|effect| if let Effect::Cut(cut) = effect { Some((cut.epoch, cut.kind.last)) } else { None })
             .collect()
+    }
+
+    #[test]
+    fn sinks_prepare_at_the_epochs_of_their_kind() {
+        let kinds =
+            [(false, false), (true, false), (true, true)].map(|(checkpoint, last)| CommitKind { checkpoint, last });
+        for (commits, bounded, expected) in [
+            (Commits::EveryEpoch, true, [true, true, true]),
+            (Commits::Checkpoints, true, [false, false, true]),
+            (Commits::Checkpoints, false, [false, true, true]),
+            (Commits::EveryCheckpoint, true, [false, true, true]),
+            (Commits::EveryCheckpoint, false, [false, true, true]),
+        ] {
+            assert_eq!(kinds.map(|kind| prepares(commits, kind, bounded)), expected, "{commits:?} {bounded}");
+        }
     }
 
     #[test]

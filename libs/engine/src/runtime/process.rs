@@ -135,7 +135,7 @@ fn prepare(
 ) -> Result<Prepared> {
     let workers = (start.settings.parallelism * start.settings.processes) as usize;
     let plan = Arc::new(crate::plan::plan(&start.graph, &start.settings, workers)?);
-    let opened = open(&plan, connectors, &launch.identity.run_id)?;
+    let opened = open(&plan, connectors, &launch.identity.run_id, start.job.is_some())?;
     let metrics = Metrics::new(plan.stages.len(), start.settings.parallelism as usize);
     let budget_bytes = (start.settings.in_flight_bytes as usize).min(u32::MAX as usize);
     let (leader, messages) = unbounded_channel();

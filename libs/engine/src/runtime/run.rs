@@ -170,7 +170,7 @@ pub async fn run(request: RunRequest, around: Surroundings) -> Result<Outcome> {
     let (threads, processes) = (settings.parallelism as usize, settings.processes as usize);
     let workers = threads * processes;
     let plan = Arc::new(crate::plan::plan(&request.graph, settings, workers)?);
-    let opened = open(&plan, &around.connectors, &request.run_id)?;
+    let opened = open(&plan, &around.connectors, &request.run_id, around.durable.is_some())?;
     let mut committers = opened.sinks.iter().map(|sink| sink.committer()).collect::<Result<Vec<_>>>()?;
     let stages = progress::stages(&plan, &request.graph);
     around.progress.send_modify(|progress| progress.stages = stages.clone());
@@ -351,7 +351,7 @@ pub(crate) struct Opened {
     pub sinks: Vec<Arc<dyn Sink>>,
 }
 
-pub(crate) fn open(plan: &Plan, connectors: &Arc<dyn Connectors>, run_id: &str) -> Result<Opened> {
+pub(crate) fn open(plan: &Plan, connectors: &Arc<dyn Connectors>, run_id: &str, durable: bool) -> Result<Opened> {
     let mut opened = Opened { sources: Vec::new(), sinks: Vec::new() };
     for stage in &plan.stages {
         match &stage.kind {
@@ -371,6 +371,7 @@ pub(crate) fn open(plan: &Plan, connectors: &Arc<dyn Connectors>, run_id: &str) 
                     updating: stage.updating,
                     stateless: plan.is_stateless_before(stage),
                     operator: stage.operator.clone(),
+                    durable,
                 };
                 let made = connectors
                     .sink(sink, expr::arrow_schema(&stage.schema), context)

@@ -1,6 +1,7 @@
 //! Decides the epochs of attempts: looks for their questions, and answers from the store, which is the only truth.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use api::IdKind;
@@ -13,7 +14,7 @@ use uuid::Uuid;
 
 use super::collect::collect;
 use super::link::{Link, LinkError};
-use super::wait_for_store;
+use super::{CheckpointFigures, Live, wait_for_store};
 use crate::app::App;
 
 /// Numbers of epochs that an attempt may use beyond the one that was decided last.
@@ -34,7 +35,11 @@ pub struct Asker {
 }
 
 /// Answers the questions of an attempt, until it is dropped.
-pub async fn answer(app: App, asker: Asker, link: Link) {
+pub async fn answer(app: App, asker: Asker, link: Link, live: Arc<Live>) {
+    let note = |change: &dyn Fn(&mut CheckpointFigures)| {
+        change(&mut live.checkpoints.lock().expect("nothing panics while it holds the figures"));
+    };
+    note(&|figures| figures.attempt = asker.generation);
     let mut collected = None;
     loop {
         let question = match link.question().await {
@@ -57,6 +62,16 @@ pub async fn answer(app: App, asker: Asker, link: Link) {
                 why,
                 "an attempt is fenced"
             );
+        }
+        match (&question, &verdict) {
+            (Question::Decide { epoch, bytes, duration_us, .. }, Verdict::Done) => note(&|figures| {
+                figures.count += 1;
+                figures.bytes += bytes;
+                figures.duration_us = *duration_us as u64;
+                figures.decided = *epoch;
+            }),
+            (Question::Confirm { epoch }, Verdict::Done) => note(&|figures| figures.committed = *epoch),
+            _ => {}
         }
         let confirmed = matches!((&question, &verdict), (Question::Confirm { .. }, Verdict::Done));
         // An answer that does not arrive is asked for again, and is then the same.

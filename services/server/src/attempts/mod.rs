@@ -71,9 +71,24 @@ pub struct Live {
     pub link: Mutex<Option<Link>>,
     pub status: RwLock<Arc<Status>>,
     pub history: Mutex<History>,
+    pub checkpoints: Mutex<CheckpointFigures>,
     stop: watch::Sender<Option<StopMode>>,
     /// Counts moves of the run, for whoever waits for its end.
     pub moves: watch::Sender<u64>,
+}
+
+/// Of the checkpoints that this server has decided for a run.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CheckpointFigures {
+    /// The attempt at hand.
+    pub attempt: i64,
+    pub count: u64,
+    /// Bytes that were written for all of them.
+    pub bytes: u64,
+    /// Of the newest, from its cut until everything was written.
+    pub duration_us: u64,
+    pub decided: u64,
+    pub committed: u64,
 }
 
 impl Attempts {
@@ -112,6 +127,7 @@ impl Live {
             link: Mutex::new(None),
             status: RwLock::default(),
             history: Mutex::default(),
+            checkpoints: Mutex::default(),
             stop: watch::Sender::new(RunFacts::of(run).stop.map(|stop| stop.mode)),
             moves: watch::Sender::new(0),
         }
@@ -119,6 +135,10 @@ impl Live {
 
     pub fn link(&self) -> Option<Link> {
         self.link.lock().expect("nothing panics while it holds the link").clone()
+    }
+
+    pub fn checkpoints(&self) -> CheckpointFigures {
+        *self.checkpoints.lock().expect("nothing panics while it holds the figures")
     }
 
     pub fn status(&self) -> Arc<Status> {
@@ -331,7 +351,7 @@ impl Follower {
         let spec = process::spec(&link.directory).and_then(|spec| spec.checkpoints);
         let first_epoch = spec.map_or(0, |checkpoints| checkpoints.first_epoch);
         let asker = epochs::Asker { job_id, run_id, generation, first_epoch };
-        let answering = tokio::spawn(epochs::answer(self.app.clone(), asker, link));
+        let answering = tokio::spawn(epochs::answer(self.app.clone(), asker, link, self.live.clone()));
         self.answering = Some(AbortOnDrop(answering.abort_handle()));
     }
 

@@ -48,8 +48,11 @@ async fn list_connectors(Viewer(_): Viewer) -> Json<Connectors> {
     let connector = |name: &&str, role: ConnectorRole| Connector {
         name: name.to_string(),
         role,
-        // Files and views show more; it is promised when all sinks are asked by the same option.
-        strongest_delivery: Delivery::AtLeastOnce,
+        strongest_delivery: match (*name, role) {
+            ("print" | "blackhole", ConnectorRole::Sink) => Delivery::AtLeastOnce,
+            // Every source goes on from the positions of a checkpoint.
+            _ => Delivery::ExactlyOnce,
+        },
         about: about(name, role).into(),
         options: option_schema(name, role == ConnectorRole::Source),
     };
@@ -67,7 +70,9 @@ fn about(name: &str, role: ConnectorRole) -> &'static str {
         }
         ("datagen", _) => "Generated rows; ends if their number is given",
         ("kafka", ConnectorRole::Source) => "Topics; ends where 'scan.bounded.mode' says",
-        ("kafka", ConnectorRole::Sink) => "Topics; takes changed rows with a primary key",
+        ("kafka", ConnectorRole::Sink) => {
+            "Topics; takes changed rows with a primary key; exactly once with 'delivery' = 'exactly_once', for readers that read committed"
+        }
         ("view", _) => "A named result, read over REST; takes changed rows with a primary key",
         ("print", _) => "Rows on standard output; only where a program runs one script",
         ("blackhole", _) => "Takes rows and forgets them",

@@ -24,7 +24,14 @@ use crate::testing::sinks::{CHECKPOINT, LAST, prepare, sink_conformance, sink_no
 use crate::testing::{all_columns, collect, run, sample, source_node, starts};
 
 fn context(run: &str, bounded: bool) -> SinkContext {
-    SinkContext { run_id: run.into(), bounded, updating: false, stateless: true, operator: "sink out".into() }
+    SinkContext {
+        run_id: run.into(),
+        bounded,
+        updating: false,
+        stateless: true,
+        operator: "sink out".into(),
+        durable: false,
+    }
 }
 
 /// A directory of results, local or not.

@@ -51,6 +51,7 @@ fn sink(options: Value, columns: &[&str], key: &[&str], around: Surroundings) ->
         updating: !key.is_empty(),
         stateless: key.is_empty(),
         operator: "sink".into(),
+        durable: false,
     };
     let schema = arrow_schema(&graph::Schema::new(node.columns.clone()));
     Ok(Arc::new(KafkaSink::open(&node, options, schema, context, around)?))

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod avro;
+mod exactly;
 mod failures;
 mod sinks;
 mod sources;

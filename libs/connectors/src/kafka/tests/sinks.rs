@@ -43,6 +43,7 @@ fn open(case: &Case, around: Surroundings) -> Result<Arc<dyn Sink>, RunError> {
         updating: case.updating,
         stateless: case.stateless,
         operator: "sink".into(),
+        durable: false,
     };
     Ok(Arc::new(KafkaSink::open(&node, options, batch(&[]).schema(), context, around)?))
 }
