@@ -37,10 +37,20 @@ test: ## install what the tests need, check format and lints, run every test
 	$(BUILD)
 	cargo test --workspace --locked --no-fail-fast
 
-chaos: ## kill processes of runs and servers at random: KILLS=n (default 200), SEED=s
+chaos: ## kill runs, servers, brokers and databases at random: KILLS=n (default 200), SEED=s, JOBS=n side by side (default 2)
 	@$(SETUP) test
 	$(BUILD)
-	HIGHWATER_CHAOS_KILLS=$(or $(KILLS),200) HIGHWATER_CHAOS_SEED=$(or $(SEED),1) cargo test --package integration-tests --package highwater --test suite --locked -- --nocapture random_kills
+	HIGHWATER_CHAOS_KILLS=$(or $(KILLS),200) HIGHWATER_CHAOS_SEED=$(or $(SEED),1) HIGHWATER_CHAOS_JOBS=$(or $(JOBS),2) cargo test --package integration-tests --package highwater --test suite --locked -- --nocapture random_kills
+
+failpoints: ## every step of the epoch protocol fails once in each way (minutes); FAULTS=decide.before=kill@1 plays a part of them
+	@$(SETUP) test
+	$(BUILD)
+	HIGHWATER_FAILPOINTS=$(or $(FAULTS),all) cargo test --package integration-tests --package highwater --test suite --locked -- --nocapture whatever_fails_at_a_step
+
+broken: ## turn guards of the program off, one at a time: a test must notice each (minutes); SWITCH=name tries some of them
+	@$(SETUP) test
+	$(BUILD)
+	HIGHWATER_BROKEN_BUILDS=$(or $(SWITCH),all) cargo test --package integration-tests --package highwater --test suite --locked -- --nocapture builds_that_are_broken
 
 simulate: ## a million seeded schedules of the epoch protocol from SIMULATE_FIRST on, and every one of small runs (minutes)
 	SIMULATE_COUNT=$${SIMULATE_COUNT:-1000000} cargo test --package control --package highwater --package integration-tests --locked --test simulator -- --include-ignored --nocapture
@@ -65,4 +75,4 @@ bench: ## build the released profile, measure it, write docs/bench.md and docs/b
 clean: ## remove what was built (the cache of tools stays)
 	cargo clean
 
-.PHONY: help build bin demo demo-kafka test simulate chaos check fmt lint bless bench clean
+.PHONY: help build bin demo demo-kafka test failpoints broken simulate chaos check fmt lint bless bench clean

@@ -91,13 +91,21 @@ java_package() {
   fi
 }
 
-# A C and C++ compiler, and what librdkafka is built with.
+# bindgen loads it when RocksDB is compiled.
+has_libclang() {
+  compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' || compgen -G '/usr/lib*/libclang*.so*' ||
+    compgen -G '/usr/lib/*/libclang*.so*' || [[ -n ${LIBCLANG_PATH:-} ]]
+}
+
+# A C and C++ compiler, and what librdkafka and RocksDB are built with.
 need_compilers() {
   need build-essential has_cc
   need g++ command -v g++
   need pkg-config command -v pkg-config
   need libssl-dev test -e /usr/include/openssl/ssl.h
   need zlib1g-dev test -e /usr/include/zlib.h
+  need clang command -v clang
+  need libclang-dev has_libclang
 }
 
 check_rust() {

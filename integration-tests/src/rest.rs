@@ -40,6 +40,8 @@ pub struct Highwater {
     client: reqwest::Client,
     key: Option<String>,
     arguments: Vec<String>,
+    /// Variables that it, and with it its runs, are started with.
+    environment: Vec<(String, String)>,
     /// MiB of the disks that hold `data` and `files`, where they are disks of their own.
     disks: Option<(u32, u32)>,
     starts: u32,
@@ -57,6 +59,34 @@ impl Highwater {
         server.arguments = arguments.iter().map(|argument| argument.to_string()).collect();
         server.begin();
         server
+    }
+
+    /// With faults that happen once over all its processes (crate `faults`; see [`fault`](Self::fault)), and without what `broken` names.
+    pub fn with_faults(faults: &str, broken: &str, arguments: &[&str]) -> Highwater {
+        let mut server = Highwater::new();
+        server.arguments = arguments.iter().map(|argument| argument.to_string()).collect();
+        let directory = server.folder.path().join("faults");
+        std::fs::create_dir(&directory).expect("a directory can be made");
+        let directory = directory.to_str().expect("the path is text");
+        let environment =
+            [("HIGHWATER_FAULTS", faults), ("HIGHWATER_FAULTS_DIR", directory), ("HIGHWATER_BROKEN", broken)];
+        server.environment = environment.map(|(name, value)| (name.to_string(), value.to_string())).into();
+        server.begin();
+        server
+    }
+
+    /// The file that a fault leaves when it happens, with the number of the process in which it did.
+    pub fn fault(&self, fault: &str) -> PathBuf {
+        self.folder.path().join("faults").join(fault)
+    }
+
+    /// Whether the server has ended by itself; then it can [`begin`](Self::begin) again.
+    pub fn is_over(&mut self) -> bool {
+        let over = self.process.as_mut().is_none_or(|process| process.ended().is_some());
+        if over && let Some(process) = self.process.take() {
+            process.end(KILL, PATIENCE);
+        }
+        over
     }
 
     /// With a configuration file; names as in `docs/service.md`.
@@ -91,6 +121,7 @@ impl Highwater {
             client: reqwest::Client::builder().no_proxy().build().expect("a client without certificates of its own"),
             key: None,
             arguments: Vec::new(),
+            environment: Vec::new(),
             disks: None,
             starts: 0,
         }
@@ -110,6 +141,7 @@ impl Highwater {
             .args(&self.arguments)
             .env_remove("HIGHWATER_DATABASE")
             .env("NO_COLOR", "1")
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdout(File::create(self.output("stdout")).expect("a file can be made"))
             .stderr(File::create(self.output("stderr")).expect("a file can be made"));
         command

@@ -1,6 +1,7 @@
 //! Every case with restarts: at an epoch the whole dataflow is dropped and built anew with another parallelism, from snapshots of
 //! sources, operators and sinks. What was committed in all must be the golden result.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -9,7 +10,7 @@ use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema};
 use connectors::{AllowedRoots, PrintedRows, Registry};
 use engine::RowKind;
-use engine::runtime::{Alone, Durable, Outcome, Progress, Restore, RunRequest, Surroundings, Verb, run};
+use engine::runtime::{Alone, Durable, Outcome, Progress, RestorePoint, RunRequest, Surroundings, Verb, run};
 use formats::RecordEncoder;
 use formats::json::{JsonOptions, Writer};
 use integration_tests::compare::{self, Row};
@@ -62,12 +63,52 @@ fn with_restarts(case: &Case, streamed: bool, epoch: u64) -> Vec<Row> {
         let stop_after = (attempt < 2).then_some(epoch + attempt as u64);
         let outcome = attempt_of(case, &script, threads, (checkpoint.take(), &files), stop_after, &printed);
         if outcome.finished {
+            assert_eq!(
+                read(&script, &outcome),
+                undisturbed(case, &script, streamed),
+                "{}: rows that were read",
+                case.name
+            );
             break;
         }
         checkpoint = outcome.checkpoint;
     }
     assert!(checkpoint.is_none(), "{}: the last attempt runs to its end", case.name);
     std::mem::take(&mut *printed.lock().unwrap())
+}
+
+/// What the sources of a run have counted, over all its attempts: rows in, filtered, dropped, dead. Nothing else became of a row but that it
+/// was sent on.
+fn read(script: &sql::Script, outcome: &Outcome) -> Vec<(String, [u64; 4])> {
+    let is_source = |operator: &str| {
+        script.graph.nodes.iter().any(|node| node.id == operator && matches!(node.operator, graph::Operator::Source(_)))
+    };
+    let sources = outcome.counts.iter().filter(|counts| is_source(&counts.operator));
+    let mut read: Vec<(String, [u64; 4])> = sources
+        .map(|counts| {
+            let left_out = [counts.filtered, counts.dropped, counts.dead];
+            let accounted = counts.rows_out + left_out.iter().sum::<u64>();
+            assert_eq!(counts.rows_in, accounted, "{}: every row is accounted for: {counts:?}", counts.operator);
+            (counts.operator.clone(), [counts.rows_in, left_out[0], left_out[1], left_out[2]])
+        })
+        .collect();
+    read.sort();
+    read
+}
+
+/// The same of a run that was not restarted.
+fn undisturbed(case: &Case, script: &sql::Script, streamed: bool) -> Vec<(String, [u64; 4])> {
+    type Known = BTreeMap<(String, bool), Vec<(String, [u64; 4])>>;
+    static KNOWN: Mutex<Known> = Mutex::new(BTreeMap::new());
+    let key = (case.name.clone(), streamed);
+    if let Some(known) = KNOWN.lock().unwrap().get(&key) {
+        return known.clone();
+    }
+    let outcome = attempt_of(case, script, THREADS[0], (None, &MemoryFiles::default()), None, &Arc::default());
+    let read = read(script, &outcome);
+    assert!(!read.is_empty(), "{}: a script reads something", case.name);
+    KNOWN.lock().unwrap().insert(key, read.clone());
+    read
 }
 
 fn attempt_of(
@@ -93,7 +134,7 @@ fn attempt_of(
         settings,
         start: Default::default(),
         first_epoch: restore.as_ref().map_or(1, |manifest| manifest.epoch + 1),
-        restore: restore.map(|manifest| Restore { manifest, committed: true }),
+        restore: restore.as_ref().map(RestorePoint::committed).into_iter().collect(),
         stop_after,
     };
     let (_verb, verb) = watch::channel(Verb::Run);
@@ -103,6 +144,7 @@ fn attempt_of(
         verb,
         progress: watch::channel(Progress::default()).0,
         durable: Some(Durable { job: "job_case".into(), files: Arc::new(files.clone()), authority: Arc::new(Alone) }),
+        asked: None,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let ran = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), run(request, around)).await });

@@ -16,7 +16,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("rocksdb", &["state"]),
     ("object_store", &["state", "connectors"]),
     ("parquet", &["state", "formats", "connectors", "integration-tests"]),
-    ("sqlx", &["metadata"]),
+    ("sqlx", &["metadata", "connectors"]),
     ("axum", &["server"]),
     ("rdkafka", &["benches", "connectors", "test-support"]),
     ("clap", &["cli"]),
@@ -27,20 +27,21 @@ const OWNERS: &[(&str, &[&str])] = &[
 
 /// What each crate of the workspace may use of the others. Everything else it must not know.
 const MAY_USE: &[(&str, &[&str])] = &[
+    ("faults", &[]),
     ("graph", &[]),
     ("formats", &[]),
-    ("state", &[]),
+    ("state", &["faults"]),
     ("expr", &["graph"]),
     ("sql", &["graph", "expr"]),
-    ("engine", &["graph", "expr", "state", "control"]),
+    ("engine", &["faults", "graph", "expr", "state", "control"]),
     ("views", &["graph", "expr", "state", "formats"]),
     ("control", &["graph"]),
-    ("metadata", &[]),
+    ("metadata", &["faults"]),
     ("api", &[]),
     ("client", &["api"]),
-    ("connectors", &["graph", "expr", "state", "engine", "formats", "views", "control"]),
-    ("worker", &["graph", "expr", "state", "engine", "connectors", "control", "views", "formats"]),
-    ("server", &["graph", "expr", "sql", "formats", "state", "views", "control", "metadata", "api"]),
+    ("connectors", &["faults", "graph", "expr", "state", "engine", "formats", "views", "control"]),
+    ("worker", &["faults", "graph", "expr", "state", "engine", "connectors", "control", "views", "formats"]),
+    ("server", &["faults", "graph", "expr", "sql", "formats", "state", "views", "control", "metadata", "api"]),
     // The metadata store only for keys that are made before there is a server.
     (
         "cli",
@@ -50,7 +51,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("test-support", &[]),
     (
         "integration-tests",
-        &["graph", "formats", "state", "expr", "sql", "engine", "connectors", "worker", "test-support"],
+        &["faults", "graph", "formats", "state", "expr", "sql", "engine", "connectors", "worker", "test-support"],
     ),
     ("benches", &["connectors", "integration-tests", "test-support"]),
 ];
@@ -137,6 +138,28 @@ fn crates_do_not_reach_what_they_must_not_know() {
         }
     }
     assert_eq!(wrong, Vec::<String>::new());
+}
+
+/// What lets tests break the program is in no other build of it than that beside the tests, and in nothing that is optimised for release.
+#[test]
+fn the_program_alone_cannot_be_made_to_fail() {
+    let tree = |packages: &[&str]| {
+        let mut cargo = std::process::Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".into()));
+        cargo.args(["tree", "--locked", "--edges", "features,no-dev", "--invert", "faults"]).current_dir(repository());
+        for package in packages {
+            cargo.args(["--package", package]);
+        }
+        let output = cargo.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let switch = "faults feature \"on\"";
+    let (alone, beside) = (tree(&["highwater"]), tree(&["highwater", "integration-tests"]));
+    assert!(alone.contains("engine v") && !alone.contains(switch), "{alone}");
+    assert!(beside.contains(switch), "the check is blind: {beside}");
+    let profiles = std::fs::read_to_string(repository().join("Cargo.toml")).unwrap();
+    let dist = profiles.split("[profile.dist]").nth(1).unwrap().split("\n[").next().unwrap();
+    assert!(dist.contains("inherits = \"release\"") && !dist.contains("debug-assertions"), "{dist}");
 }
 
 #[test]
@@ -245,7 +268,7 @@ fn reachable(metadata: &Metadata, name: &str) -> BTreeSet<String> {
 }
 
 /// Calls `with` for every text file below `folder`; a folder that does not exist yet is empty.
-fn visit(folder: &Path, with: &mut impl FnMut(&Path, &str)) {
+pub fn visit(folder: &Path, with: &mut impl FnMut(&Path, &str)) {
     let Ok(entries) = std::fs::read_dir(folder) else { return };
     for entry in entries {
         let path = entry.unwrap().path();

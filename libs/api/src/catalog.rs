@@ -41,6 +41,7 @@ pub struct Connectors {
 #[serde(rename_all = "snake_case")]
 pub enum ConnectionKind {
     Kafka,
+    Postgres,
     S3,
     SchemaRegistry,
 }

@@ -12,6 +12,7 @@ mod keys;
 mod operations;
 mod problem;
 mod runs;
+mod savepoints;
 mod system;
 mod views;
 
@@ -23,6 +24,7 @@ pub use keys::*;
 pub use operations::*;
 pub use problem::*;
 pub use runs::*;
+pub use savepoints::*;
 pub use system::*;
 pub use views::*;
 

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::Problem;
+use crate::{OnRewind, Problem};
 
 /// Where a run stands. States only move along the arrows `pending -> starting -> running <-> restarting -> stopping ->` one of the last four.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -36,6 +36,8 @@ pub enum StartFrom {
     Fresh,
     /// With the state and the positions of the job's newest checkpoint, whichever run made it.
     Latest,
+    /// With the state and the positions of a savepoint, of this job or another.
+    Savepoint,
 }
 
 /// Body of `POST /jobs/{job}/runs`.
@@ -50,6 +52,21 @@ pub struct StartRun {
     /// Begin where that run of the same job began: its `start_positions`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_positions_of: Option<String>,
+    /// With `from: savepoint`: its id, the name of one of this job, or a directory on the server's machine below one that it allows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1, max_length = 4096)]
+    pub savepoint: Option<String>,
+    /// Ids of sources, operators and sinks of the savepoint whose state may be lost.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(max_items = 10000)]
+    pub allow_dropped_state: Vec<String>,
+    /// What happens to what the sinks show already of the time after the savepoint, if it is an older one of the same job.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub on_rewind: OnRewind,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// One execution of a job version, from its start to a terminal state.
@@ -65,6 +82,9 @@ pub struct Run {
     /// Attempts so far.
     pub attempts: i64,
     pub from: StartFrom,
+    /// The savepoint that it began from, as it was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub savepoint: Option<String>,
     /// Where each split began, once that is resolved: operator, split, position.
     pub start_positions: BTreeMap<String, BTreeMap<String, String>>,
     pub progress: RunProgress,
@@ -198,6 +218,9 @@ pub struct Checkpoint {
     pub total_bytes: i64,
     /// From the cut of the sources until everything was written.
     pub duration_ms: i64,
+    /// The longest time for which it has held up an operator, microseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub longest_pause_us: Option<i64>,
     /// From then on a run goes on from here.
     pub decided_at: DateTime<Utc>,
     /// When all sinks had committed it.
@@ -223,11 +246,54 @@ pub struct Checkpoints {
     pub items: Vec<Checkpoint>,
 }
 
+/// What the checkpoints of a job name, compared with what is kept.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct CheckpointsCheck {
+    /// Nothing was found.
+    pub ok: bool,
+    /// Checkpoints that are kept.
+    pub checkpoints: u64,
+    /// Files that they name, themselves included. Each was read and compared with its hash.
+    pub files: u64,
+    pub bytes: u64,
+    pub findings: Vec<CheckpointFinding>,
+}
+
+/// Something that is wrong with a file of a checkpoint.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct CheckpointFinding {
+    pub kind: CheckpointFindingKind,
+    /// Below the place of all checkpoints.
+    pub path: String,
+    pub detail: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CheckpointFindingKind {
+    /// A checkpoint names it, and it is not there.
+    Missing,
+    /// It is longer or shorter than what was written.
+    Length,
+    /// It holds something else than what was written.
+    Content,
+    /// No checkpoint names it, and it was not deleted.
+    Orphan,
+}
+
 /// Body of `POST /runs/{run}/stop`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StopRun {
     pub mode: StopMode,
+    /// With `savepoint`: its name, as in `POST /jobs/{job}/savepoints`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1, max_length = 128, pattern = "^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    pub name: Option<String>,
+    /// With `savepoint`: its location, as in `POST /jobs/{job}/savepoints`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 4096, pattern = "^/")]
+    pub location: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -237,6 +303,8 @@ pub enum StopMode {
     Now,
     /// The input is treated as ended: windows fire, everything is committed. The run becomes `finished`.
     Drain,
+    /// One last checkpoint is committed and becomes a savepoint; windows stay open. The run becomes `stopped`.
+    Savepoint,
 }
 
 /// The physical plan of a run with live figures.

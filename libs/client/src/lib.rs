@@ -11,6 +11,7 @@ mod error;
 mod jobs;
 mod rows;
 mod runs;
+mod savepoints;
 mod send;
 mod system;
 

@@ -69,7 +69,12 @@ impl Client {
 
     /// Asks a run to stop; the operation says when it has.
     pub async fn stop_run(&self, run: &str, mode: StopMode) -> Result<Operation> {
-        self.json(self.create(&["runs", run, "stop"]).body(&StopRun { mode })).await
+        self.stop_run_as(run, &StopRun { mode, name: None, location: None }).await
+    }
+
+    /// The same, with a name and a place for the savepoint that it leaves.
+    pub async fn stop_run_as(&self, run: &str, stop: &StopRun) -> Result<Operation> {
+        self.json(self.create(&["runs", run, "stop"]).body(stop)).await
     }
 
     pub async fn run_graph(&self, run: &str) -> Result<RunGraph> {

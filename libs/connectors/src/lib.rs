@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
-use engine::plan::{Plan, StageKind};
+use engine::plan::{Plan, Stage, StageKind};
 use engine::{Connectors, RunError, Sink, SinkContext, Source, SourceHints};
 use graph::{FilesystemOptions, SinkConnector, SourceConnector};
 
@@ -20,10 +20,12 @@ pub mod generator;
 mod http;
 pub mod kafka;
 mod not_null;
+pub mod postgres;
 pub mod print;
 pub mod probe;
 pub mod registry;
 pub mod replay;
+mod staged;
 #[cfg(test)]
 mod testing;
 mod types;
@@ -126,19 +128,17 @@ impl Registry {
                         checked.err()
                     }
                     SinkConnector::Kafka(options) => {
-                        let context = SinkContext {
-                            run_id: String::new(),
-                            bounded: plan.bounded,
-                            updating: stage.updating,
-                            stateless: plan.is_stateless_before(stage),
-                            operator: stage.operator.clone(),
-                            // Whether the run will keep checkpoints is known when it begins.
-                            durable: true,
-                        };
+                        let context = context_of(plan, stage);
                         let schema = expr::arrow_schema(&stage.schema);
                         let opened = kafka::KafkaSink::open(node, options, schema, context, self.kafka.clone()).err();
                         let opened = opened.or_else(|| kafka::check_servers(&node.table, options, &self.kafka).err());
                         opened.or_else(|| kafka::check_broker(&node.table, options, &self.kafka).err())
+                    }
+                    SinkConnector::Postgres(options) => {
+                        let context = context_of(plan, stage);
+                        let schema = expr::arrow_schema(&stage.schema);
+                        let opened = postgres::PostgresSink::open(node, options, schema, context, &self.kafka);
+                        opened.and_then(|sink| postgres::check(&sink)).err()
                     }
                     SinkConnector::View(options) => {
                         let defined = view::definition(node, options, &stage.schema);
@@ -152,6 +152,19 @@ impl Registry {
             wrong.map(|error| error.operator(&stage.operator))
         });
         checked.collect()
+    }
+}
+
+/// As far as it is known before a run.
+fn context_of(plan: &Plan, stage: &Stage) -> SinkContext {
+    SinkContext {
+        run_id: String::new(),
+        bounded: plan.bounded,
+        updating: stage.updating,
+        stateless: plan.is_stateless_before(stage),
+        operator: stage.operator.clone(),
+        // Whether the run will keep checkpoints is known when it begins.
+        durable: true,
     }
 }
 
@@ -191,6 +204,9 @@ impl Connectors for Registry {
             SinkConnector::Blackhole(_) => blackhole::sink(),
             SinkConnector::Kafka(options) => {
                 Arc::new(kafka::KafkaSink::open(node, options, schema, context, self.kafka.clone())?)
+            }
+            SinkConnector::Postgres(options) => {
+                Arc::new(postgres::PostgresSink::open(node, options, schema, context, &self.kafka)?)
             }
             SinkConnector::View(options) => {
                 Arc::new(view::ViewSink::open(node, options, schema, context, self.views.clone())?)

@@ -9,7 +9,7 @@ use graph::AvroConfluentOptions;
 
 use crate::http::allowed_by;
 use crate::registry::Schemas;
-use crate::{Egress, files, kafka};
+use crate::{Egress, files, kafka, postgres};
 
 /// A step, and what came of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,12 +21,13 @@ pub struct Step {
     pub elapsed: Duration,
 }
 
-/// The steps of a connection of a kind (`kafka`, `s3`, `schema_registry`), secrets among its options, within `patience`. Blocks.
+/// The steps of a connection of a kind (`kafka`, `postgres`, `s3`, `schema_registry`), secrets among its options, within `patience`. Blocks.
 pub fn connect(kind: &str, options: &BTreeMap<String, String>, egress: &Egress, patience: Duration) -> Vec<Step> {
     let mut steps = Steps { steps: Vec::new(), ends: Instant::now() + patience };
     // The first failure has said all there is to say.
     let _ = match kind {
         "kafka" => kafka_steps(&mut steps, options, egress),
+        "postgres" => postgres_steps(&mut steps, options, egress),
         "s3" => url_steps(&mut steps, options.get("s3.endpoint"), "s3.endpoint", egress),
         "schema_registry" => registry_steps(&mut steps, options, egress),
         other => steps.take::<()>("options", |_| Err(format!("there is no kind of connection '{other}'"))),
@@ -80,6 +81,19 @@ fn kafka_steps(steps: &mut Steps, options: &BTreeMap<String, String>, egress: &E
             }
         })?;
         Ok(((), format!("{brokers} brokers, {topics} topics")))
+    })
+}
+
+fn postgres_steps(steps: &mut Steps, options: &BTreeMap<String, String>, egress: &Egress) -> Result<(), Failed> {
+    // What is not allowed is told by the step for it.
+    let server = steps.take("options", |_| {
+        let server = postgres::probe_server(options, &Egress::everywhere()).map_err(said)?;
+        let detail = format!("{}:{}", server.host, server.port);
+        Ok((server, detail))
+    })?;
+    resolve_and_connect(steps, &server.host, server.port, egress)?;
+    steps.take("authenticate and ask for the version", |left| {
+        postgres::probe(options, egress, left).map_err(said).map(|detail| ((), detail))
     })
 }
 

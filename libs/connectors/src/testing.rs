@@ -245,11 +245,17 @@ pub mod sample {
 /// A sink under test: its writers, prepared and committed as the engine does.
 pub mod sinks {
     use super::*;
+    use engine::runtime::{Alone, Authority};
     use engine::{Batch, CommitKind, Committable, Prepared, Sink, SinkWriter, WriterContext};
     use state::{Snapshot, SnapshotReader, SnapshotWriter};
 
     pub const CHECKPOINT: CommitKind = CommitKind { checkpoint: true, last: false };
     pub const LAST: CommitKind = CommitKind { checkpoint: true, last: true };
+
+    /// No other attempt ever takes over.
+    pub fn alone() -> Arc<dyn Authority> {
+        Arc::new(Alone)
+    }
 
     pub fn sink_node(options: Value, partition_by: &[&str]) -> graph::Sink {
         graph::Sink {

@@ -11,7 +11,8 @@
 //! | `outcome.json` | the process, synced, before it exits | [`Outcome`] |
 //!
 //! The first line of the process's standard input is [`Credentials`]; the pipe closes after it. Routes of the socket:
-//! `GET /status` ([`Status`], with `?ledgers=true` also its late rows and dead letters); `POST /stop` ([`StopMode`]); `GET /question`
+//! `GET /status` ([`Status`], with `?ledgers=true` also its late rows and dead letters); `POST /stop` ([`StopMode`]);
+//! `POST /checkpoint` ([`CheckpointAsked`]: one is cut at once, or 409 if there can be none); `GET /question`
 //! ([`Question`]; answered when there is one, or with 204 after a while) and `POST /answer` ([`Answer`]); `GET /views/{table}?...` (Arrow IPC stream of one complete epoch, with
 //! `x-epoch` and `x-watermark-us`); `GET /rows` (Arrow IPC stream of what `print` tables get, for queries).
 
@@ -50,24 +51,31 @@ pub struct AttemptSpec {
 pub struct CheckpointSpec {
     /// The job's id.
     pub job_id: String,
-    /// The directory of all checkpoints.
-    pub place: PathBuf,
+    /// Where all checkpoints are: a directory, or `s3://bucket/prefix`.
+    pub place: String,
     /// The number of the first epoch; above every one that was used before.
     pub first_epoch: u64,
-    /// What to go on from; `None` begins afresh.
-    pub restore: Option<RestoreSpec>,
+    /// What to go on from: the newest decided epoch, and those before it, newest first. None begins afresh.
+    pub restore: Vec<RestoreSpec>,
 }
 
-/// The epoch that an attempt goes on from.
+/// An epoch that an attempt may go on from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RestoreSpec {
     pub epoch: u64,
+    /// The decided epoch before it.
+    pub previous: Option<u64>,
     /// Path of the manifest below the directory of all checkpoints, its size and hash.
     pub manifest: String,
     pub bytes: u64,
     pub sha256: String,
     /// Whether all sinks are known to have committed it.
     pub committed: bool,
+    /// It was made of a savepoint: the epochs of the attempt begin a line of their own.
+    #[serde(default)]
+    pub savepoint: bool,
+    /// In the order of the plan's sinks: whether committing it does something there.
+    pub commits: Vec<bool>,
 }
 
 /// What the leader of an attempt asks the control plane. It asks again until it is answered.
@@ -75,32 +83,36 @@ pub struct RestoreSpec {
 #[serde(tag = "question", rename_all = "snake_case")]
 pub enum Question {
     /// Everything of the epoch is written: has it happened?
-    Decide {
-        epoch: u64,
-        /// The epoch decided before it.
-        previous: Option<u64>,
-        /// Names this very decision, however often it is asked for.
-        nonce: String,
-        manifest: String,
-        manifest_bytes: u64,
-        manifest_sha256: String,
-        /// Bytes written for it, and all bytes that it needs.
-        bytes: u64,
-        total_bytes: u64,
-        duration_us: i64,
-        /// The last epoch of the run.
-        last: bool,
-    },
+    Decide(Decision),
     /// All sinks have committed a decided epoch.
     Confirm { epoch: u64 },
+    /// A decided epoch cannot be restored, and no sink can have published anything of it: does the one before it count as the newest?
+    Abandon { epoch: u64 },
+    /// Is this attempt still the newest of its run?
+    IsNewest,
 }
 
-impl Question {
-    pub fn epoch(&self) -> u64 {
-        match self {
-            Question::Decide { epoch, .. } | Question::Confirm { epoch } => *epoch,
-        }
-    }
+/// An epoch of which everything is written.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Decision {
+    pub epoch: u64,
+    /// The epoch decided before it.
+    pub previous: Option<u64>,
+    /// Names this very decision, however often it is asked for.
+    pub nonce: String,
+    pub manifest: String,
+    pub manifest_bytes: u64,
+    pub manifest_sha256: String,
+    /// Bytes written for it, and all bytes that it needs.
+    pub bytes: u64,
+    pub total_bytes: u64,
+    pub duration_us: i64,
+    /// For how long the snapshot of an operator held up its rows at a time, at most.
+    pub pause_us: u64,
+    /// The last epoch of the run.
+    pub last: bool,
+    /// In the order of the plan's sinks: whether committing the epoch does something there.
+    pub commits: Vec<bool>,
 }
 
 /// The answer to a question about an epoch.
@@ -147,6 +159,9 @@ pub struct Credentials {
     pub token: String,
     /// Options of connections by name, secrets included.
     pub connections: BTreeMap<String, BTreeMap<String, String>>,
+    /// Options of the place of checkpoints, secrets included.
+    #[serde(default)]
+    pub storage: BTreeMap<String, String>,
 }
 
 /// How to find a process again: a number is given to other processes later, the time of its start is not.
@@ -166,6 +181,23 @@ pub enum StopMode {
     Now,
     /// The input is treated as ended: windows fire, everything is committed.
     Drain,
+    /// One last checkpoint is committed; windows stay open, and a run can go on from there.
+    Savepoint,
+}
+
+impl StopMode {
+    /// Whether a run that is to end in this way may be told to end in another one: it may be cut off, and that is all. What is half
+    /// drained is no place to go on from, and what was left open for another run is not to be drained.
+    pub fn may_become(self, other: StopMode) -> bool {
+        self != StopMode::Now && other == StopMode::Now
+    }
+}
+
+/// The answer to a request for a checkpoint.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CheckpointAsked {
+    /// Its epoch. It may never be decided: then the attempt has failed, or the run has ended before.
+    pub epoch: u64,
 }
 
 /// How far an attempt has come.
@@ -298,6 +330,8 @@ pub struct Outcome {
 pub enum End {
     /// Its input ended, or it was drained: the last epoch is committed in every sink.
     Finished,
+    /// It was told to stop where it can go on: its last checkpoint is committed in every sink.
+    Stopped,
     Cancelled,
     Failed(Failure),
 }

@@ -32,6 +32,7 @@ pub fn follow(state: RunState, asked: Option<StopMode>, seen: &Seen) -> Option<S
         }
         Seen::Answer(_) => return None,
         Seen::Outcome(End::Finished) => plain(RunState::Finished),
+        Seen::Outcome(End::Stopped) => plain(RunState::Stopped),
         Seen::Outcome(End::Cancelled) => plain(RunState::Cancelled),
         Seen::Outcome(End::Failed(failure)) => failed(failure.clone()),
         // Killed because it did not stop by itself.
@@ -74,12 +75,13 @@ mod tests {
             Seen::Answer(Phase::Running),
             Seen::Answer(Phase::Stopping),
             Seen::Outcome(End::Finished),
+            Seen::Outcome(End::Stopped),
             Seen::Outcome(End::Cancelled),
             Seen::Outcome(End::Failed(failure)),
             Seen::Gone("was killed".into()),
         ];
         for state in RunState::ALL {
-            for asked in [None, Some(StopMode::Now), Some(StopMode::Drain)] {
+            for asked in [None, Some(StopMode::Now), Some(StopMode::Drain), Some(StopMode::Savepoint)] {
                 for seen in &looks {
                     let step = follow(state, asked, seen);
                     assert!(step.as_ref().is_none_or(|step| state.may_become(step.to)), "{state} {seen:?}");

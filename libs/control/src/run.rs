@@ -57,9 +57,9 @@ impl RunState {
         use RunState::*;
         match self {
             Pending => matches!(next, Starting | Stopping | Cancelled | Failed),
-            Starting => matches!(next, Running | Restarting | Stopping | Finished | Cancelled | Failed),
-            Running => matches!(next, Restarting | Stopping | Finished | Cancelled | Failed),
-            Restarting => matches!(next, Starting | Running | Stopping | Finished | Cancelled | Failed),
+            Starting => matches!(next, Running | Restarting | Stopping | Finished | Stopped | Cancelled | Failed),
+            Running => matches!(next, Restarting | Stopping | Finished | Stopped | Cancelled | Failed),
+            Restarting => matches!(next, Starting | Running | Stopping | Finished | Stopped | Cancelled | Failed),
             // An attempt that is lost while it drains is followed by another, which drains.
             Stopping => matches!(next, Restarting | Finished | Stopped | Cancelled | Failed),
             Finished | Stopped | Cancelled | Failed => false,

@@ -9,7 +9,8 @@ use crate::error::Result;
 /// A keyed or otherwise stateful operator: synchronous, single-threaded, one instance per worker.
 ///
 /// The driver calls it in this order within an epoch: `process` and `watermark` as data and progress arrive; at the epoch's end
-/// `watermark` with the closing watermark (if it rose), `epoch_end`, and `snapshot` if the epoch is a checkpoint. Epochs follow strictly.
+/// `watermark` with the closing watermark (if it rose), `epoch_end`, and `snapshot` if the epoch is a checkpoint. Epochs follow strictly;
+/// a snapshot is copied to its end before the next one begins.
 pub trait Operator {
     /// Takes rows. `wm` is the batch's stamp: the watermark of its source instance when it was sent, at least this operator's watermark.
     fn process(&mut self, port: usize, batch: Batch, wm: i64, out: &mut Output) -> Result<()>;
@@ -32,8 +33,15 @@ pub trait Operator {
     /// The epoch is complete; updating results are emitted here.
     fn epoch_end(&mut self, epoch: u64, out: &mut Output) -> Result<()>;
 
-    /// Hands over the state as of the end of `epoch`. Quick: immutable views; the writing is elsewhere.
+    /// Hands over the state as of the end of `epoch`. Quick, however much there is: small tables are written; of a large one is noted
+    /// which rows [`Operator::snapshot_more`] has to copy.
     fn snapshot(&mut self, epoch: u64, writer: &mut SnapshotWriter) -> Result<()>;
+
+    /// Copies some thousands more rows of the last snapshot, and returns whether there are more. It is called until there are none, with
+    /// rows and watermarks of later epochs in between: what these are about to change is copied before, as it was.
+    fn snapshot_more(&mut self, _writer: &mut SnapshotWriter) -> Result<bool> {
+        Ok(false)
+    }
 
     /// Takes the state that this worker owns; called at most once, before anything else.
     fn restore(&mut self, reader: &SnapshotReader) -> Result<()>;

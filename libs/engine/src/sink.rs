@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 use crate::batch::Batch;
 use crate::error::{Result, RunError};
-use crate::runtime::Place;
+use crate::runtime::{Authority, Place};
 use crate::source::Waiting;
 
 /// A kind of output, opened with its options.
@@ -126,8 +126,8 @@ impl Prepared {
 /// Makes a decided epoch's output visible. Calls come in the order of epochs; a repeated call must change nothing.
 pub trait SinkCommitter: Send {
     /// The run keeps checkpoints. Called once, before the first commit; `previous` is the checkpoint whose commit came before that,
-    /// if there was one in this line of runs.
-    fn keep(&mut self, _place: &Place, _previous: Option<u64>) {}
+    /// if there was one in this line of runs. Whether another attempt has taken over, `authority` knows.
+    fn keep(&mut self, _place: &Place, _previous: Option<u64>, _authority: &Arc<dyn Authority>) {}
 
     /// The run goes on from a checkpoint: what [`stage`](Self::stage) left in it. Called after `keep`, before the first commit.
     fn restore(&mut self, _epoch: u64, _staged: Vec<Committable>) -> BoxFuture<'_, Result<()>> {

@@ -268,9 +268,10 @@ fn a_restart_begins_at_the_closing_watermark() {
     let nodes = format!("{}, {}", source("a", "0s", Some("10s")), tumble("a-time", "10s"));
     let late = |outcome: &engine::runtime::Outcome| outcome.counts.iter().map(|count| count.late).sum::<u64>();
     let first = run_from(&world, &nodes, &settings("\"parallelism\": 2"), None, Some(40)).unwrap();
-    let before = late(&first);
     let second = run_from(&world, &nodes, &settings(""), first.checkpoint.as_ref(), None).unwrap();
-    assert_eq!(before + late(&second), 2, "the rows of 00:00:02 and 00:00:03 came after their window had closed");
+    // Counted by whoever met them; the second attempt goes on counting.
+    assert!(late(&first) <= 2);
+    assert_eq!(late(&second), 2, "the rows of 00:00:02 and 00:00:03 came after their window had closed");
     let mut expected = full_windows("a", 100, 1);
     expected.extend(["q 00:00:00 1 1".to_string(), "q 00:01:30 1 1".to_string()]);
     assert_eq!(world.lines(), expected);

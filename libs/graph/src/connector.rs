@@ -11,6 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 use crate::kafka::KafkaOptions;
+use crate::postgres::PostgresOptions;
 use crate::{Period, Problem, suggestion};
 
 /// Where a source's rows come from.
@@ -34,6 +35,7 @@ pub enum SinkConnector {
     Print(PrintOptions),
     Blackhole(BlackholeOptions),
     Kafka(Box<KafkaOptions>),
+    Postgres(Box<PostgresOptions>),
     View(ViewOptions),
 }
 
@@ -43,7 +45,7 @@ const SPLITS_MAX: u64 = 1024;
 /// The names that `'connector' = ...` may have for a source.
 pub const SOURCE_CONNECTORS: &[&str] = &["datagen", "filesystem", "kafka", "replay"];
 /// The same for a sink.
-pub const SINK_CONNECTORS: &[&str] = &["blackhole", "filesystem", "kafka", "print", "view"];
+pub const SINK_CONNECTORS: &[&str] = &["blackhole", "filesystem", "kafka", "postgres", "print", "view"];
 
 impl SourceConnector {
     /// The value of `connector` in SQL and of `type` in JSON.
@@ -121,6 +123,7 @@ impl SinkConnector {
             SinkConnector::Print(_) => "print",
             SinkConnector::Blackhole(_) => "blackhole",
             SinkConnector::Kafka(_) => "kafka",
+            SinkConnector::Postgres(_) => "postgres",
             SinkConnector::View(_) => "view",
         }
     }
@@ -130,14 +133,14 @@ impl SinkConnector {
         match self {
             SinkConnector::Filesystem(_) => false,
             SinkConnector::Print(_) | SinkConnector::Blackhole(_) => true,
-            SinkConnector::View(_) | SinkConnector::Kafka(_) => !primary_key.is_empty(),
+            SinkConnector::View(_) | SinkConnector::Kafka(_) | SinkConnector::Postgres(_) => !primary_key.is_empty(),
         }
     }
 
     /// Whether each writer by itself makes changes of rows upserts by key, so that all changes of a key must come to the same one. Other sinks
     /// that take changes bring those of all writers together first, or show every one.
     pub fn writers_upsert(&self) -> bool {
-        matches!(self, SinkConnector::Kafka(_))
+        matches!(self, SinkConnector::Kafka(_) | SinkConnector::Postgres(_))
     }
 
     /// Reads `{"type": ..., option: value, ...}`; reports every problem, with pointers below `at`.
@@ -149,6 +152,10 @@ impl SinkConnector {
             "blackhole" => read::<BlackholeOptions>(options, at).map(SinkConnector::Blackhole),
             "kafka" => kafka(options, at).and_then(|options| match options.out_of_range(true, at) {
                 problems if problems.is_empty() => Ok(SinkConnector::Kafka(options)),
+                problems => Err(problems),
+            }),
+            "postgres" => read::<PostgresOptions>(options, at).and_then(|options| match options.out_of_range(at) {
+                problems if problems.is_empty() => Ok(SinkConnector::Postgres(Box::new(options))),
                 problems => Err(problems),
             }),
             "view" => read::<ViewOptions>(options, at).and_then(|view| match view.out_of_range(at) {
@@ -476,6 +483,7 @@ fn knows(connector: &str, option: &str) -> bool {
         "kafka" => {
             option.starts_with("properties.") || names_of::<KafkaOptions>().contains(KafkaOptions::short(option))
         }
+        "postgres" => names_of::<PostgresOptions>().contains(option),
         "view" => names_of::<ViewOptions>().contains(option),
         _ => false,
     }

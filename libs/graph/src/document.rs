@@ -106,6 +106,12 @@ impl Graph {
                     kafka.avro.secrets_mut().for_each(|secret| secret.0 = "***".to_string());
                     continue;
                 }
+                Operator::Sink(Sink { connector: SinkConnector::Postgres(postgres), .. }) => {
+                    if let Some(password) = &mut postgres.password {
+                        password.0 = "***".to_string();
+                    }
+                    continue;
+                }
                 _ => continue,
             };
             for secret in [&mut files.s3_access_key, &mut files.s3_secret_key].into_iter().flatten() {

@@ -10,6 +10,7 @@ mod document;
 pub mod kafka;
 mod node;
 mod period;
+pub mod postgres;
 mod problem;
 mod settings;
 mod types;
@@ -20,6 +21,7 @@ pub use document::{GRAPH_VERSION, Graph, NODES_MAX, dead_letters_schema, json_sc
 pub use kafka::KafkaOptions;
 pub use node::*;
 pub use period::Period;
+pub use postgres::PostgresOptions;
 pub use problem::{Place, Problem, nearest, suggestion};
-pub use settings::Settings;
+pub use settings::{Settings, StateBackend};
 pub use types::{Column, DataType, Schema, TypeError, quoted};

@@ -42,6 +42,13 @@ pub struct Settings {
     /// Bytes of batches in flight per process. Default: 256 MiB.
     #[serde(rename = "memory.in-flight", deserialize_with = "bytes")]
     pub in_flight_bytes: u64,
+    /// Where operators keep their state: `memory`, or `rocksdb`, on the local disk, for aggregates by key that do not fit in memory.
+    /// Default: memory.
+    #[serde(rename = "state.backend")]
+    pub state_backend: StateBackend,
+    /// Memory per process for state that is kept in RocksDB. Default: 1 GiB.
+    #[serde(rename = "state.memory", deserialize_with = "bytes")]
+    pub state_memory_bytes: u64,
     /// How long a process may be silent before the run fails. Default: 10s.
     #[serde(rename = "process.heartbeat-timeout")]
     pub heartbeat_timeout: Period,
@@ -57,6 +64,14 @@ pub struct Settings {
     pub overflow_wrap: bool,
 }
 
+/// Where state is kept while a run works on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum StateBackend {
+    Memory,
+    Rocksdb,
+}
+
 impl Default for Settings {
     fn default() -> Settings {
         Settings {
@@ -69,6 +84,8 @@ impl Default for Settings {
             watermark_interval: Period::from_millis(50),
             batch_rows: 8192,
             in_flight_bytes: 256 << 20,
+            state_backend: StateBackend::Memory,
+            state_memory_bytes: 1 << 30,
             heartbeat_timeout: Period::from_secs(10),
             restart_attempts: 5,
             restart_delay: Period::from_secs(1),
@@ -95,6 +112,7 @@ impl Settings {
             range("source.batch-rows", settings.batch_rows, 1, 65_536),
             range("epoch.every-rows", settings.epoch_every_rows.unwrap_or(1), 1, u64::MAX),
             range("memory.in-flight", settings.in_flight_bytes, 1 << 20, u64::MAX),
+            range("state.memory", settings.state_memory_bytes, 16 << 20, u64::MAX),
             positive("epoch.interval", settings.epoch_interval),
             positive("checkpoint.interval", settings.checkpoint_interval),
             positive("process.heartbeat-timeout", settings.heartbeat_timeout),

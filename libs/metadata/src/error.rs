@@ -21,6 +21,13 @@ pub(crate) fn gave_up(limit: Duration) -> MetadataError {
     unavailable(format!("the database did not answer within {} ms", limit.as_millis()))
 }
 
+/// A test wants a statement to fail, or the answer to a commit to be lost.
+impl From<faults::Injected> for MetadataError {
+    fn from(injected: faults::Injected) -> MetadataError {
+        MetadataError::Unavailable { ambiguous: injected.lost, cause: injected.to_string() }
+    }
+}
+
 /// Before a commit nothing is ambiguous: what was not committed did not happen. Never says more than the database did: no URL, no path.
 pub(crate) fn translate(error: sqlx::Error) -> MetadataError {
     match error {

@@ -24,6 +24,7 @@ const STEPS: &[(i64, &str, &str, &str)] = &[
     step!(6, "leadership", "0006_leadership.sql"),
     step!(7, "epochs", "0007_epochs.sql"),
     step!(8, "savepoints", "0008_savepoints.sql"),
+    step!(9, "postgres connections", "0009_postgres_connections.sql"),
 ];
 
 pub(crate) fn sqlite() -> Migrator {

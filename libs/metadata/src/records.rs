@@ -78,7 +78,7 @@ pub struct Run {
     pub generation: i64,
     /// What it was started with: start, parameters; as the server defines it.
     pub request: Value,
-    /// The epoch of this job that it continues: the one before its first. `None`: it began fresh, or from a savepoint. Never changed.
+    /// The epoch of this job that it continues: the one before its first. `None`: it began fresh, or from a savepoint. Changed only when it is abandoned.
     pub base_epoch: Option<i64>,
     /// What is known of it beside its state: resolved start positions, end, counters; as the server defines it.
     pub facts: Value,
@@ -183,6 +183,18 @@ pub struct EpochDecision {
     pub at: DateTime<Utc>,
 }
 
+/// What is said of a decided epoch, and who says so.
+#[derive(Clone, Debug)]
+pub struct EpochStatement {
+    pub job_id: Uuid,
+    pub epoch: i64,
+    pub run_id: Uuid,
+    pub generation: i64,
+    /// What [`lead`](crate::MetadataStore::lead) gave.
+    pub term: i64,
+    pub at: DateTime<Utc>,
+}
+
 /// A copy of an epoch that belongs to the user. It outlives its job.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Savepoint {
@@ -232,7 +244,7 @@ pub struct Operation {
 pub struct Connection {
     pub connection_id: Uuid,
     pub name: String,
-    /// `kafka`, `s3` or `schema_registry`.
+    /// `kafka`, `postgres`, `s3` or `schema_registry`.
     pub kind: String,
     pub options: BTreeMap<String, String>,
     /// Names of the options whose values are secret.
@@ -358,6 +370,8 @@ pub struct EpochPage {
 #[derive(Clone, Debug, Default)]
 pub struct SavepointFilter {
     pub job_id: Option<Uuid>,
+    /// A name is one savepoint of a job at most.
+    pub name: Option<String>,
     /// Any of these; empty is all.
     pub states: Vec<String>,
 }

@@ -136,7 +136,9 @@ impl<D: Database> MetadataStore for Store<D> {
     async fn move_run(&self, step: &RunMove) -> Result<Run> {
         let mut session = self.database.write().await?;
         let run = runs::step(&mut session, step).await?;
+        faults::reach("move.transaction.before").await?;
         self.database.commit(session).await?;
+        faults::reach("move.transaction.after").await?;
         Ok(run)
     }
 
@@ -153,28 +155,31 @@ impl<D: Database> MetadataStore for Store<D> {
     async fn reserve_epochs(&self, run_id: Uuid, generation: i64, term: i64, count: i64) -> Result<i64> {
         let mut session = self.database.write().await?;
         let first = epochs::reserve(&mut session, run_id, generation, term, count).await?;
+        faults::reach("reserve.transaction.before").await?;
         self.database.commit(session).await?;
+        faults::reach("reserve.transaction.after").await?;
         Ok(first)
     }
 
     async fn decide_epoch(&self, decision: &EpochDecision) -> Result<()> {
         let mut session = self.database.write().await?;
         epochs::decide(&mut session, decision).await?;
-        self.database.commit(session).await
+        faults::reach("decide.transaction.before").await?;
+        self.database.commit(session).await?;
+        Ok(faults::reach("decide.transaction.after").await?)
     }
 
-    async fn confirm_epoch(
-        &self,
-        job_id: Uuid,
-        epoch: i64,
-        run_id: Uuid,
-        generation: i64,
-        term: i64,
-        proofs: &Value,
-        at: DateTime<Utc>,
-    ) -> Result<()> {
+    async fn confirm_epoch(&self, statement: &EpochStatement, proofs: &Value) -> Result<()> {
         let mut session = self.database.write().await?;
-        epochs::confirm(&mut session, job_id, epoch, epochs::Speaker { run_id, generation, term }, proofs, at).await?;
+        epochs::confirm(&mut session, statement, proofs).await?;
+        faults::reach("confirm.transaction.before").await?;
+        self.database.commit(session).await?;
+        Ok(faults::reach("confirm.transaction.after").await?)
+    }
+
+    async fn abandon_epoch(&self, statement: &EpochStatement) -> Result<()> {
+        let mut session = self.database.write().await?;
+        epochs::abandon(&mut session, statement).await?;
         self.database.commit(session).await
     }
 

@@ -121,17 +121,13 @@ pub trait MetadataStore: Send + Sync {
     async fn decide_epoch(&self, decision: &EpochDecision) -> Result<()>;
     /// Records that every sink has published a decided epoch. Who says so is the job's active run in its newest attempt, which may be later
     /// than the one that decided; a run that does not continue the epoch may not. The proofs that were first stay.
-    #[allow(clippy::too_many_arguments)]
-    async fn confirm_epoch(
-        &self,
-        job_id: Uuid,
-        epoch: i64,
-        run_id: Uuid,
-        generation: i64,
-        term: i64,
-        proofs: &Value,
-        at: DateTime<Utc>,
-    ) -> Result<()>;
+    ///
+    /// One that was retired after it was confirmed stays so, and is no error: the answer to the first time was lost.
+    async fn confirm_epoch(&self, statement: &EpochStatement, proofs: &Value) -> Result<()>;
+    /// Gives up the newest epoch of the run's lineage, which cannot be restored and of which no sink published anything: the one before it is
+    /// the newest then, and if the run began from it, the run's base. It is retired, and never decided again, not even with its own nonce.
+    /// Repeatable. Fails with `Fenced` if it is not the newest, or if the one before it is retired.
+    async fn abandon_epoch(&self, statement: &EpochStatement) -> Result<()>;
     async fn epoch(&self, job_id: Uuid, epoch: i64) -> Result<Epoch>;
     /// The newest epoch that is decided or committed, of any run.
     async fn last_epoch(&self, job_id: Uuid) -> Result<Option<Epoch>>;

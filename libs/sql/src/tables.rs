@@ -192,7 +192,8 @@ impl Planner<'_> {
                 "write 'connector' = 'kafka' and PRIMARY KEY (...) NOT ENFORCED: rows are then upserted by key"
                     .to_string()
             }
-            "kinesis" | "jdbc" => "it is not there yet; 'filesystem' and 'replay' read files".to_string(),
+            "jdbc" | "postgresql" => "write 'connector' = 'postgres' with host, database, user and table".to_string(),
+            "kinesis" => "it is not there yet; 'filesystem' and 'replay' read files".to_string(),
             other => graph::suggestion(other, known.iter().copied()),
         };
         let (message, span) = (format!("there is no connector '{}'", option.value), option.span);

@@ -1,7 +1,10 @@
 //! Where checkpoints are: immutable files by name, each known by its length and the hash of its content.
 //!
 //! What is written under a name is never written again. Whether a file counts is said by the manifest that names it
-//! ([`crate::manifest`]), never by its being there. [`LocalFiles`] is a directory; object stores implement [`Files`] elsewhere.
+//! ([`crate::manifest`]), never by its being there. [`LocalFiles`] is a directory, [`crate::objects`] are object stores.
+
+#[cfg(any(test, feature = "testing"))]
+pub mod conformance;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -33,6 +36,9 @@ impl FileRef {
 
     /// Whether `content` is what was written.
     pub fn is(&self, content: &[u8]) -> bool {
+        if faults::broken("skip_hash") {
+            return true;
+        }
         self.bytes == content.len() as u64 && self.sha256 == sha256(content)
     }
 }
@@ -58,8 +64,32 @@ pub enum FileError {
     Damaged { place: String, path: String, bytes: u64, sha256: String, found_bytes: u64, found: String },
     #[error("no space is left at {place} for {path}")]
     Full { place: String, path: String },
+    #[error("{action} {place}/{path} is not allowed: {reason}")]
+    Denied { action: &'static str, place: String, path: String, reason: String },
+    #[error("{place} does not exist: {reason}")]
+    NoPlace { place: String, reason: String },
+    #[error("{action} {place}/{path} failed, since it cannot be reached: {reason}")]
+    Unreachable { action: &'static str, place: String, path: String, reason: String },
+    /// Commits could be lost there.
+    #[error("{place} cannot keep checkpoints: {reason}")]
+    Refused { place: String, reason: String },
     #[error("{action} {place}/{path} failed: {reason}")]
     Failed { action: &'static str, place: String, path: String, reason: String },
+}
+
+/// A test wants a step to fail.
+impl From<faults::Injected> for FileError {
+    fn from(injected: faults::Injected) -> FileError {
+        let (place, path) = (String::from("files"), injected.point.to_owned());
+        FileError::Failed { action: "using", place, path, reason: injected.to_string() }
+    }
+}
+
+impl FileError {
+    /// The file is not what was written; else its place could not be asked, or not be used.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, FileError::Missing { .. } | FileError::Damaged { .. })
+    }
 }
 
 pub type Result<T> = std::result::Result<T, FileError>;
@@ -145,6 +175,9 @@ impl LocalFiles {
         let (place, path) = (self.shown(), path.to_owned());
         match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => FileError::Full { place, path },
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                FileError::Denied { action, place, path, reason: error.to_string() }
+            }
             _ => FileError::Failed { action, place, path, reason: error.to_string() },
         }
     }
@@ -189,6 +222,9 @@ fn make_directory(directory: &Path) -> io::Result<()> {
 }
 
 fn sync_directory(directory: &Path) -> io::Result<()> {
+    if faults::broken("skip_directory_fsync") {
+        return Ok(());
+    }
     File::open(directory)?.sync_all()
 }
 
@@ -200,7 +236,7 @@ fn stage(path: &Path, content: &[u8]) -> io::Result<PathBuf> {
     let written = || {
         let mut file = OpenOptions::new().write(true).create_new(true).open(&staged)?;
         file.write_all(content)?;
-        file.sync_all()
+        if faults::broken("skip_fsync") { Ok(()) } else { file.sync_all() }
     };
     match written() {
         Ok(()) => Ok(staged),
@@ -220,6 +256,7 @@ impl Files for LocalFiles {
     fn write<'a>(&'a self, path: &'a str, content: Bytes) -> BoxFuture<'a, Result<()>> {
         Box::pin(self.blocking("writing", path, move |path| {
             let staged = stage(&path, &content)?;
+            faults::hit("files.write.staged")?;
             fs::rename(&staged, &path)?;
             sync_directory(path.parent().unwrap_or(Path::new(".")))
         }))
@@ -228,8 +265,13 @@ impl Files for LocalFiles {
     fn create<'a>(&'a self, path: &'a str, content: Bytes) -> BoxFuture<'a, Result<Creation>> {
         Box::pin(self.blocking("creating", path, move |path| {
             let staged = stage(&path, &content)?;
+            faults::hit("files.create.staged")?;
             // A link is made whole, and only if the name is free.
+            if faults::broken("overwrite_on_create") {
+                let _ = fs::remove_file(&path);
+            }
             let linked = fs::hard_link(&staged, &path);
+            faults::hit("files.create.linked")?;
             fs::remove_file(&staged)?;
             sync_directory(path.parent().unwrap_or(Path::new(".")))?;
             match linked {
@@ -347,34 +389,6 @@ impl Files for MemoryFiles {
     }
 }
 
-/// The promises of [`Files`], for tests of every implementation: `files` is an empty place.
-pub async fn check_files(files: &dyn Files) {
-    let read = async |path: &str| files.read(path).await.expect("files can be read");
-    assert_eq!(read("a/b").await, None);
-    let first = put(files, "a/b", Bytes::from_static(b"one")).await.expect("files can be written");
-    assert_eq!((first.bytes, first.sha256.len()), (3, 64));
-    assert_eq!(get(files, &first).await.expect("it was written"), "one");
-    let create = async |content: &'static str| files.create("a/c", content.into()).await.expect("files can be created");
-    assert_eq!(create("two").await, Creation::Created);
-    assert_eq!(create("three").await, Creation::Exists("two".into()), "of two that create, one does");
-    put(files, "ab/d", Bytes::new()).await.expect("files can be empty");
-    let names = async |prefix: &str| {
-        let listed = files.list(prefix).await.expect("files can be listed");
-        listed.into_iter().map(|file| (file.path, file.bytes)).collect::<Vec<_>>()
-    };
-    assert_eq!(names("a").await, [("a/b".to_string(), 3), ("a/c".to_string(), 3)]);
-    assert_eq!(names("").await.len(), 3);
-    assert_eq!(names("none").await, []);
-    let other = FileRef { sha256: sha256(b"two"), ..first.clone() };
-    let damaged = get(files, &other).await.expect_err("the content is not this");
-    assert!(matches!(damaged, FileError::Damaged { .. }), "{damaged}");
-    for _ in 0..2 {
-        files.remove("a/b").await.expect("files can be removed, also those that are not there");
-    }
-    let missing = get(files, &first).await.expect_err("it was removed");
-    assert!(matches!(missing, FileError::Missing { .. }), "{missing}");
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -382,13 +396,13 @@ mod tests {
 
     #[tokio::test]
     async fn files_in_memory_keep_the_promises() {
-        check_files(&MemoryFiles::default()).await;
+        conformance::check_files(&MemoryFiles::default()).await;
     }
 
     #[tokio::test]
     async fn files_in_a_directory_keep_the_promises() {
         let directory = tempfile::tempdir().unwrap();
-        check_files(&LocalFiles::new(directory.path().join("not/there/yet"))).await;
+        conformance::check_files(&LocalFiles::new(directory.path().join("not/there/yet"))).await;
         let left = LocalFiles::new(directory.path()).list("").await.unwrap();
         assert!(left.iter().all(|file| !file.path.ends_with(UNFINISHED)), "{left:?}");
     }

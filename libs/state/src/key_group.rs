@@ -25,6 +25,8 @@
 //! Every value is tagged and delimits itself, so no two different keys of the same types have one encoding. The unit of a timestamp is
 //! part of its value: a plan that compares TIMESTAMP(3) with TIMESTAMP(6) casts before it exchanges.
 
+use std::ops::Range;
+
 use arrow::array::{Array, ArrayAccessor, ArrayRef, AsArray};
 use arrow::datatypes::{DataType, Decimal128Type, TimeUnit};
 use xxhash_rust::xxh3::xxh3_64;
@@ -67,6 +69,12 @@ pub fn key_groups(hashes: &[u64], groups: u16) -> Vec<u16> {
 /// The worker, of `workers`, that owns a key group of [`KEY_GROUPS`]: contiguous ranges, sizes differ by at most one.
 pub fn owner(group: u16, workers: usize) -> usize {
     usize::from(group) * workers / usize::from(KEY_GROUPS)
+}
+
+/// The key groups that a worker owns: the inverse of [`owner`].
+pub fn owned(worker: usize, workers: usize) -> Range<u16> {
+    let first = |worker: usize| (worker * usize::from(KEY_GROUPS)).div_ceil(workers) as u16;
+    first(worker)..first(worker + 1)
 }
 
 fn one_word_column(column: &ArrayRef) -> Vec<u64> {
@@ -429,6 +437,12 @@ ROW(7): 4dda024164182815
         for workers in [1, 2, 3, 5, 7, 256] {
             let owners: Vec<usize> = (0..KEY_GROUPS).map(|group| owner(group, workers)).collect();
             assert!(owners.is_sorted());
+            for worker in 0..workers {
+                assert!(
+                    (0..KEY_GROUPS)
+                        .all(|group| owned(worker, workers).contains(&group) == (owners[usize::from(group)] == worker))
+                );
+            }
             let sizes: Vec<usize> = (0..workers).map(|w| owners.iter().filter(|&&o| o == w).count()).collect();
             assert!(sizes.iter().max().unwrap() - sizes.iter().min().unwrap() <= 1, "{workers}: {sizes:?}");
         }

@@ -2,27 +2,32 @@
 //!
 //! An operator's task owns its state alone: no locks, no sharing. A batch of rows is first reduced to *slots*: [`KeyTable`] gives
 //! every distinct key a dense `u32`, and everything else an operator keeps per key ([`slots::SlotVec`], accumulators) is a vector
-//! indexed by slot. [`key_group`] says which worker owns a key, now and after a rescale; [`snapshot`] hands the state over, ordered
-//! by key group, and gives it back to any number of workers.
+//! indexed by slot. [`key_group`] says which worker owns a key, now and after a rescale; [`marks`] which slots a checkpoint
+//! has to copy; [`snapshot`] hands the state over, ordered by key group, and gives it back to any number of workers.
 //! [`files`] keeps it where it survives, and a [`manifest`] says which files are a checkpoint;
 //! a [`savepoint`] is one that belongs to the user.
+//! What does not fit in memory rests in a [`table`], which checkpoints keep by its own files.
 //! This crate knows nothing of operators, graphs or time: it sees columns.
 
 pub mod files;
 pub mod key_group;
 pub mod key_table;
 pub mod manifest;
+pub mod marks;
+pub mod objects;
 pub mod savepoint;
 pub mod slots;
 pub mod snapshot;
+pub mod table;
 #[cfg(test)]
 mod test_data;
 mod words;
 
 pub use files::{FileError, FileRef, Files, LocalFiles, MemoryFiles};
-pub use key_group::{KEY_GROUPS, key_groups, key_hashes, owner};
+pub use key_group::{KEY_GROUPS, key_groups, key_hashes, owned, owner};
 pub use key_table::{KeyTable, NO_SLOT};
 pub use manifest::{Manifest, ManifestError};
+pub use marks::{Chain, Marks};
 pub use slots::{DirtySet, SlotVec};
 pub use snapshot::{MemoryStore, Snapshot, SnapshotError, SnapshotReader, SnapshotWriter};
 

@@ -5,8 +5,10 @@
 //! `all.parquet`. Files of sinks lie in `sinks/<sink>/`. Every file is named in the manifest with rows, bytes and sha256, and by its
 //! path in the directory alone: a savepoint can be copied anywhere. [`export`] makes one, [`import`] turns it into a checkpoint of a job.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Component, Path};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use arrow::array::{ArrayRef, AsArray, RecordBatch, UInt16Array};
 use arrow::compute::concat_batches;
@@ -23,6 +25,7 @@ use crate::files::{self, FileError, FileRef, Files};
 use crate::key_group::KEY_GROUPS;
 use crate::manifest::{self, Manifest, ManifestError, OperatorPart, SinkPart, SourcePart, StatePart};
 use crate::snapshot::{SnapshotError, SnapshotWriter};
+use crate::table::RocksMemory;
 
 /// The format that is written here, and the only one that is read.
 pub const FORMAT: &str = "highwater-savepoint/1";
@@ -30,6 +33,10 @@ pub const FORMAT: &str = "highwater-savepoint/1";
 pub const MANIFEST: &str = "manifest.json";
 /// The column of key groups in the files of a keyed table.
 const KEY_GROUP: &str = "key_group";
+/// Stands in the manifest for its own hash while that is computed.
+const NO_HASH: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+/// Numbers of epochs beyond this leave no room for those that follow.
+const EPOCH_MAX: u64 = 1 << 60;
 /// Rows of a file, about: a table is cut between key groups.
 const FILE_ROWS: usize = 4 << 20;
 
@@ -38,6 +45,8 @@ const FILE_ROWS: usize = 4 << 20;
 #[serde(deny_unknown_fields)]
 pub struct Savepoint {
     pub format: String,
+    /// sha256 of the text of this manifest with 64 zeros in the place of this value: whoever changes it by hand is noticed.
+    pub manifest_sha256: String,
     /// Id and name of the job that it is of.
     pub job: String,
     pub job_name: String,
@@ -131,7 +140,7 @@ impl SavepointError {
             SavepointError::NotOne { .. } => "savepoint_not_found",
             SavepointError::Format { .. } | SavepointError::KeyGroups { .. } => "savepoint_format",
             SavepointError::File(FileError::Full { .. }) => "disk_full",
-            SavepointError::File(FileError::Failed { .. }) => "savepoint_storage",
+            SavepointError::File(error) if !error.is_damage() => "savepoint_storage",
             SavepointError::Manifest(_) => "checkpoint_corrupt",
             SavepointError::State { .. } => "internal_error",
             _ => "savepoint_corrupt",
@@ -157,13 +166,17 @@ pub async fn export(
 ) -> Result<(Savepoint, u64)> {
     let mut bytes = 0;
     let mut operators = Vec::new();
+    let mut names = Names::default();
     for part in &checkpoint.operators {
         let one = Manifest { operators: vec![part.clone()], sinks: Vec::new(), ..checkpoint.clone() };
         let state = one.load(from).await?;
+        let scratch = scratch();
+        let state = state.as_rows(from, &scratch, &RocksMemory::new(EXPORT_CACHE_BYTES)).await;
+        let state = state.map_err(|error| failed(&part.operator, &error))?;
         let merged = state.merged(&part.operator).map_err(|error| failed(&part.operator, &error))?;
         let mut tables = Vec::new();
         for (table, rows, groups) in merged.tables() {
-            let directory = format!("state/{}/{}", plain(&part.operator), plain(table));
+            let directory = names.free(&format!("state/{}/{}", plain(&part.operator), plain(table)));
             let mut table_files = Vec::new();
             for (name, range, groups_of_file) in cut(groups, rows.num_rows()) {
                 let part_rows = rows.slice(range.start, range.len());
@@ -185,20 +198,25 @@ pub async fn export(
                 files: table_files,
             });
         }
-        operators.push(Operator { operator: part.operator.clone(), tables });
+        // Stages that hold nothing between epochs have no tables.
+        if !tables.is_empty() {
+            operators.push(Operator { operator: part.operator.clone(), tables });
+        }
     }
     let mut sinks = Vec::new();
     for sink in &checkpoint.sinks {
+        let directory = names.free(&format!("sinks/{}", plain(&sink.operator)));
         let mut moved = Vec::new();
         for (number, file) in sink.files.iter().enumerate() {
             let content = files::get(from, file).await?;
-            moved.push(files::put(to, &format!("sinks/{}/{number}", plain(&sink.operator)), content).await?);
+            moved.push(files::put(to, &format!("{directory}/{number}"), content).await?);
         }
         bytes += moved.iter().map(|file| file.bytes).sum::<u64>();
         sinks.push(moved_sink(sink, moved));
     }
-    let savepoint = Savepoint {
+    let mut savepoint = Savepoint {
         format: FORMAT.into(),
+        manifest_sha256: NO_HASH.into(),
         job: checkpoint.job.clone(),
         job_name: description.job_name,
         run: checkpoint.run.clone(),
@@ -212,13 +230,30 @@ pub async fn export(
         sinks,
         counters: checkpoint.counters.clone(),
     };
-    let content = serde_json::to_vec_pretty(&savepoint).expect("a savepoint has text for keys, so it is JSON");
-    bytes += content.len() as u64;
-    to.write(MANIFEST, content.into()).await?;
+    let text = serde_json::to_string_pretty(&savepoint).expect("a savepoint has text for keys, so it is JSON");
+    savepoint.manifest_sha256 = files::sha256(text.as_bytes());
+    let text = text.replacen(&hash_line(NO_HASH), &hash_line(&savepoint.manifest_sha256), 1);
+    bytes += text.len() as u64;
+    to.write(MANIFEST, text.into()).await?;
     Ok((savepoint, bytes))
 }
 
-/// Reads the description of a savepoint; its files are read by [`import`].
+/// The one line of a manifest that its hash leaves out.
+fn hash_line(sha256: &str) -> String {
+    format!("\"manifest_sha256\": \"{sha256}\"")
+}
+
+/// For blocks of tables that are read once.
+const EXPORT_CACHE_BYTES: usize = 32 << 20;
+
+/// A directory for the tables that are read.
+fn scratch() -> std::path::PathBuf {
+    static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+    let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    std::env::temp_dir().join(format!("highwater-savepoint-{}-{number}", std::process::id()))
+}
+
+/// Reads the description of a savepoint; its files are read by [`check`] and [`import`].
 pub async fn open(from: &dyn Files) -> Result<Savepoint> {
     let place = from.shown();
     let content = from.read(MANIFEST).await?.ok_or_else(|| SavepointError::NotOne { place: place.clone() })?;
@@ -229,10 +264,77 @@ pub async fn open(from: &dyn Files) -> Result<Savepoint> {
         return Err(SavepointError::Format { place, found: found.to_owned() });
     }
     let savepoint: Savepoint = serde_json::from_value(value).map_err(malformed)?;
+    let edited = |reason: &str| SavepointError::Malformed { place: place.clone(), reason: reason.into() };
+    let text = std::str::from_utf8(&content).map_err(|error| edited(&error.to_string()))?;
+    let unsigned = text.replacen(&hash_line(&savepoint.manifest_sha256), &hash_line(NO_HASH), 1);
+    if files::sha256(unsigned.as_bytes()) != savepoint.manifest_sha256 {
+        return Err(edited("it was changed after it was written: manifest_sha256 is the hash of another text"));
+    }
     if savepoint.key_groups != KEY_GROUPS {
         return Err(SavepointError::KeyGroups { place, found: savepoint.key_groups });
     }
+    if savepoint.epoch > EPOCH_MAX {
+        return Err(edited("its epoch is no number of an epoch"));
+    }
+    if let Some((path, _)) = savepoint.files().find(|(path, _)| !is_below(path)) {
+        return Err(SavepointError::Content { path: path.into(), reason: "it is no path below the savepoint".into() });
+    }
     Ok(savepoint)
+}
+
+impl Savepoint {
+    /// Every file of the savepoint, with its bytes, but for the manifest itself.
+    pub fn files(&self) -> impl Iterator<Item = (&str, u64)> {
+        let tables = self.operators.iter().flat_map(|operator| &operator.tables).flat_map(|table| &table.files);
+        let tables = tables.map(|file| (file.file.path.as_str(), file.file.bytes));
+        tables.chain(self.sinks.iter().flat_map(|sink| &sink.files).map(|file| (file.path.as_str(), file.bytes)))
+    }
+}
+
+fn is_below(path: &str) -> bool {
+    !path.is_empty() && Path::new(path).components().all(|part| matches!(part, Component::Normal(_)))
+}
+
+/// Reads all files of a savepoint against its manifest, for so long at most. Returns whether that was all of them; that they are there,
+/// with their lengths, is known in any case.
+pub async fn check(from: &dyn Files, savepoint: &Savepoint, patience: Duration) -> Result<bool> {
+    let began = Instant::now();
+    let there: BTreeMap<String, u64> = from.list("").await?.into_iter().map(|file| (file.path, file.bytes)).collect();
+    for (path, bytes) in savepoint.files() {
+        let wrong = match there.get(path) {
+            None => "it is missing".to_owned(),
+            Some(found) if *found != bytes => format!("it has {found} bytes, not {bytes}"),
+            Some(_) => continue,
+        };
+        return Err(SavepointError::Content { path: path.into(), reason: wrong });
+    }
+    for operator in &savepoint.operators {
+        for table in &operator.tables {
+            let mut rows = 0;
+            for file in &table.files {
+                if began.elapsed() > patience {
+                    return Ok(false);
+                }
+                rows += read(from, table, file).await?.map_or(0, |rows| rows.num_rows() as u64);
+            }
+            all_rows(table, rows)?;
+        }
+    }
+    for file in savepoint.sinks.iter().flat_map(|sink| &sink.files) {
+        if began.elapsed() > patience {
+            return Ok(false);
+        }
+        files::get(from, file).await?;
+    }
+    Ok(true)
+}
+
+fn all_rows(table: &Table, rows: u64) -> Result<()> {
+    if rows == table.rows {
+        return Ok(());
+    }
+    let reason = format!("table {} has {rows} rows in its files, not {}", table.table, table.rows);
+    Err(SavepointError::Content { path: MANIFEST.into(), reason })
 }
 
 /// For whom a savepoint becomes a checkpoint.
@@ -242,8 +344,9 @@ pub struct Target {
     pub run: String,
     /// The number that it gets; below every one that the run will use.
     pub epoch: u64,
-    /// The operators whose state is wanted; that of others is left out.
-    pub operators: Vec<String>,
+    /// The sources, operators and sinks that are wanted, by their names in the savepoint, and their names in the graph of the job. What
+    /// belongs to others is left out.
+    pub kept: BTreeMap<String, String>,
 }
 
 /// Reads and checks every file of a savepoint, and writes it as a checkpoint of a job. Returns the manifest's file.
@@ -260,21 +363,16 @@ pub async fn import(from: &dyn Files, savepoint: &Savepoint, target: &Target, to
             for file in &table.files {
                 rows += read_into(from, table, file, &mut writer).await?;
             }
-            if rows != table.rows {
-                let reason = format!("table {} has {rows} rows in its files, not {}", table.table, table.rows);
-                return Err(SavepointError::Content { path: MANIFEST.into(), reason });
-            }
+            all_rows(table, rows)?;
         }
         // What is not wanted was checked as well.
-        if !target.operators.contains(&operator.operator) {
-            continue;
-        }
+        let Some(name) = target.kept.get(&operator.operator) else { continue };
         let state = writer.finish().and_then(|state| state.to_bytes().map(|bytes| (state.rows() as u64, bytes)));
         let (rows, state) = state.map_err(|error| failed(&operator.operator, &error))?;
         let file = files::put(to, &folder("state", &operator.operator), state.into()).await?;
         operators.push(OperatorPart {
-            operator: operator.operator.clone(),
-            parts: vec![StatePart { worker: 0, rows, file }],
+            operator: name.clone(),
+            parts: vec![StatePart { worker: 0, rows, file, tables: BTreeMap::new() }],
         });
     }
     let mut sinks = Vec::new();
@@ -282,10 +380,20 @@ pub async fn import(from: &dyn Files, savepoint: &Savepoint, target: &Target, to
         let mut moved = Vec::new();
         for (number, file) in sink.files.iter().enumerate() {
             let content = files::get(from, file).await?;
-            moved.push(files::put(to, &format!("{}-{number}", folder("sinks", &sink.operator)), content).await?);
+            if target.kept.contains_key(&sink.operator) {
+                moved.push(files::put(to, &format!("{}-{number}", folder("sinks", &sink.operator)), content).await?);
+            }
         }
-        sinks.push(moved_sink(sink, moved));
+        if let Some(name) = target.kept.get(&sink.operator) {
+            sinks.push(SinkPart { operator: name.clone(), ..moved_sink(sink, moved) });
+        }
     }
+    let sources = savepoint.sources.iter().filter_map(|source| {
+        let name = target.kept.get(&source.operator)?;
+        Some(SourcePart { operator: name.clone(), ..source.clone() })
+    });
+    // Another job has counted nothing yet.
+    let counters = if target.job == savepoint.job { savepoint.counters.clone() } else { Value::Null };
     let manifest = Manifest {
         format: manifest::FORMAT.into(),
         job: target.job.clone(),
@@ -297,10 +405,10 @@ pub async fn import(from: &dyn Files, savepoint: &Savepoint, target: &Target, to
         last: false,
         graph_sha256: savepoint.graph_sha256.clone(),
         created_us: savepoint.created_us,
-        sources: savepoint.sources.clone(),
+        sources: sources.collect(),
         operators,
         sinks,
-        counters: savepoint.counters.clone(),
+        counters,
     };
     let path = Manifest::path(&target.job, target.epoch);
     Ok(files::put(to, &path, manifest.to_bytes()).await?)
@@ -318,6 +426,20 @@ fn moved_sink(sink: &SinkPart, moved: Vec<FileRef>) -> SinkPart {
         }
     }
     SinkPart { committables, files: moved, ..sink.clone() }
+}
+
+/// Paths that are taken: names that differ may be the same as parts of a path.
+#[derive(Default)]
+struct Names(BTreeSet<String>);
+
+impl Names {
+    fn free(&mut self, wanted: &str) -> String {
+        let mut name = wanted.to_owned();
+        while !self.0.insert(name.clone()) {
+            name.push('_');
+        }
+        name
+    }
 }
 
 /// A name as a part of a path.
@@ -363,8 +485,8 @@ fn to_parquet(rows: &RecordBatch, groups: Option<&[u16]>) -> std::result::Result
     Ok(writer.into_inner()?.into())
 }
 
-/// Rows of a file that were added to the table.
-async fn read_into(from: &dyn Files, table: &Table, file: &TableFile, writer: &mut SnapshotWriter) -> Result<u64> {
+/// The rows of a file, whose columns are those that the manifest says; `None` if there are none.
+async fn read(from: &dyn Files, table: &Table, file: &TableFile) -> Result<Option<RecordBatch>> {
     let FileRefFields { path, bytes, sha256 } = file.file.clone();
     let content = files::get(from, &FileRef { path: path.clone(), bytes, sha256 }).await?;
     let wrong = |reason: String| SavepointError::Content { path: path.clone(), reason };
@@ -372,8 +494,22 @@ async fn read_into(from: &dyn Files, table: &Table, file: &TableFile, writer: &m
         ParquetRecordBatchReaderBuilder::try_new(content).and_then(|builder| builder.with_batch_size(1 << 20).build());
     let batches = reader.map_err(|error| wrong(error.to_string()))?.collect::<std::result::Result<Vec<_>, _>>();
     let batches = batches.map_err(|error| wrong(error.to_string()))?;
-    let Some(first) = batches.first() else { return Ok(0) };
+    let Some(first) = batches.first() else { return Ok(None) };
     let rows = concat_batches(&first.schema(), &batches).map_err(|error| wrong(error.to_string()))?;
+    let schema = rows.schema();
+    let columns = schema.fields().iter().map(|field| (field.name().as_str(), field.data_type().to_string()));
+    let group = table.keyed.then(|| (KEY_GROUP, DataType::UInt16.to_string()));
+    let wanted = table.columns.iter().map(|column| (column.name.as_str(), column.r#type.clone()));
+    if !columns.eq(wanted.chain(group)) || rows.num_rows() as u64 != file.rows {
+        return Err(wrong(format!("it has other columns or another number of rows than table {}", table.table)));
+    }
+    Ok(Some(rows))
+}
+
+/// Rows of a file that were added to the table.
+async fn read_into(from: &dyn Files, table: &Table, file: &TableFile, writer: &mut SnapshotWriter) -> Result<u64> {
+    let Some(rows) = read(from, table, file).await? else { return Ok(0) };
+    let wrong = |reason: String| SavepointError::Content { path: file.file.path.clone(), reason };
     let count = rows.num_rows() as u64;
     let added = if table.keyed {
         let at = rows.num_columns() - 1;
@@ -399,14 +535,6 @@ enum SnapshotOrParquet {
     Arrow(#[from] arrow::error::ArrowError),
     #[error(transparent)]
     Parquet(#[from] parquet::errors::ParquetError),
-}
-
-/// Tables of a savepoint, by operator, for whoever compares.
-pub fn tables_of(savepoint: &Savepoint) -> BTreeMap<&str, Vec<&str>> {
-    let named = savepoint.operators.iter().map(|operator| {
-        (operator.operator.as_str(), operator.tables.iter().map(|table| table.table.as_str()).collect())
-    });
-    named.collect()
 }
 
 impl From<SnapshotError> for SavepointError {
@@ -439,7 +567,7 @@ mod tests {
             let state = writer.finish().unwrap();
             let file =
                 files::put(files, &format!("job_1/state/{worker}"), state.to_bytes().unwrap().into()).await.unwrap();
-            parts.push(StatePart { worker: worker as u64, rows: 51, file });
+            parts.push(StatePart { worker: worker as u64, rows: 51, file, tables: BTreeMap::new() });
         }
         let log = files::put(files, "job_1/log/1", "log".into()).await.unwrap();
         Manifest {
@@ -474,9 +602,9 @@ mod tests {
         (to, savepoint)
     }
 
-    fn target(operators: &[&str]) -> Target {
-        let operators = operators.iter().map(ToString::to_string).collect();
-        Target { job: "job_2".into(), run: "run_9".into(), epoch: 3, operators }
+    fn target(kept: &[(&str, &str)]) -> Target {
+        let kept = kept.iter().map(|(old, new)| (old.to_string(), new.to_string())).collect();
+        Target { job: "job_2".into(), run: "run_9".into(), epoch: 3, kept }
     }
 
     fn sorted(reader: &SnapshotReader) -> Vec<(i64, String)> {
@@ -498,12 +626,13 @@ mod tests {
         assert_eq!((table.rows, table.keyed, table.columns.len()), (100, true, 2));
         assert!(table.files[0].file.path.starts_with("state/count_by_key/groups/"), "{:?}", table.files);
         let to = MemoryFiles::default();
-        let file = import(&place, &savepoint, &target(&["count by/key"]), &to).await.unwrap();
+        let kept = target(&[("count by/key", "sums"), ("out", "out")]);
+        let file = import(&place, &savepoint, &kept, &to).await.unwrap();
         let manifest = Manifest::open(&to, &file, "job_2", 3).await.unwrap();
         let state = manifest.load(&to).await.unwrap();
         let mut all = Vec::new();
         for worker in 0..3 {
-            let reader = state.reader("count by/key", worker, 3);
+            let reader = state.reader("sums", worker, 3);
             all.extend(sorted(&reader));
             assert!(reader.all("watermark").unwrap().iter().all(|rows| rows.num_rows() > 0));
         }
@@ -519,7 +648,9 @@ mod tests {
         let (place, savepoint) = exported().await;
         let to = MemoryFiles::default();
         let file = import(&place, &savepoint, &target(&[]), &to).await.unwrap();
-        assert!(Manifest::open(&to, &file, "job_2", 3).await.unwrap().operators.is_empty());
+        let manifest = Manifest::open(&to, &file, "job_2", 3).await.unwrap();
+        assert!(manifest.operators.is_empty() && manifest.sinks.is_empty());
+        assert_eq!(to.list("").await.unwrap().len(), 1, "nothing but the manifest");
     }
 
     /// Whatever is done to one file of a savepoint, it is refused, and the file is named.
@@ -541,7 +672,18 @@ mod tests {
                 }
                 let refused = import(&place, &savepoint, &target(&[]), &MemoryFiles::default()).await.unwrap_err();
                 assert!(refused.to_string().contains(name.as_str()), "{name}: {refused}");
+                let found = check(&place, &savepoint, Duration::MAX).await.unwrap_err();
+                assert!(found.to_string().contains(name.as_str()) && found.code() == "savepoint_corrupt", "{found}");
             }
+        }
+        assert!(check(&pristine, &savepoint, Duration::MAX).await.unwrap());
+        // Whatever letter of the manifest is changed, where it stays readable.
+        let text = String::from_utf8(pristine.read(MANIFEST).await.unwrap().unwrap().to_vec()).unwrap();
+        for (from, to) in [("\"epoch\": 40", "\"epoch\": 41"), ("\"rows\": 100", "\"rows\": 101"), ("name", "nams")] {
+            let edited = text.replacen(from, to, 1);
+            assert_ne!(edited, text);
+            pristine.write(MANIFEST, edited.into()).await.unwrap();
+            assert_eq!(open(&pristine).await.unwrap_err().code(), "savepoint_corrupt", "{from}");
         }
         let place = MemoryFiles::default();
         assert_eq!(open(&place).await.unwrap_err().code(), "savepoint_not_found");

@@ -83,9 +83,17 @@ impl DirtySet {
 
     /// Makes room for slots `0..slots`.
     pub fn grow(&mut self, slots: usize) {
-        if slots > self.marked.len() {
+        if self.marked.is_empty() {
+            // Zeroed by the system as it is touched: of many slots few may be marked.
+            self.marked = vec![false; slots];
+        } else if slots > self.marked.len() {
             self.marked.resize(slots, false);
         }
+    }
+
+    /// Which slots are marked, and the marked ones in order.
+    pub(crate) fn into_parts(self) -> (Vec<bool>, Vec<u32>) {
+        (self.marked, self.order)
     }
 
     /// Marks a slot below the size last given to [`DirtySet::grow`].

@@ -75,6 +75,13 @@ pub struct ServeArguments {
     /// `postgres://...` for the metadata; without it SQLite below the data directory.
     #[arg(long, value_name = "URL", env = "HIGHWATER_DATABASE", hide_env_values = true)]
     pub database: Option<String>,
+    /// Where checkpoints are kept: a directory, or s3://bucket/prefix. [default: checkpoints/ below the data directory]
+    #[arg(long, value_name = "PLACE")]
+    pub storage: Option<String>,
+    /// How an object store is reached, as NAME=VALUE: s3.endpoint, s3.region; may be repeated. Keys belong into the environment
+    /// (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) or the configuration file.
+    #[arg(long = "storage-option", value_name = "NAME=VALUE", value_parser = key_value)]
+    pub storage_options: Vec<(String, String)>,
     /// A local directory that tables may use; may be repeated. Default: none.
     #[arg(long, value_name = "DIR")]
     pub allow_root: Vec<PathBuf>,

@@ -93,7 +93,7 @@ impl Running<'_> {
                 graph: self.script.graph.clone(),
                 settings: self.script.settings.clone(),
                 start: Default::default(),
-                restore: None,
+                restore: Vec::new(),
                 first_epoch: 1,
                 stop_after: None,
             },
@@ -105,6 +105,7 @@ impl Running<'_> {
             verb: obeyed,
             progress,
             checkpoints: None,
+            asked: None,
         };
         let signals =
             signal(SignalKind::interrupt()).and_then(|interrupt| Ok((interrupt, signal(SignalKind::terminate())?)));

@@ -112,6 +112,17 @@ fn config(arguments: &ServeArguments) -> Result<Config, String> {
     if let Some(database) = &arguments.database {
         config.database = Some(database.clone());
     }
+    if let Some(storage) = &arguments.storage {
+        config.storage = Some(storage.clone());
+    }
+    for (name, value) in &arguments.storage_options {
+        if graph::connector::is_secret_option(name) {
+            return Err(format!(
+                "{name} is a secret, and arguments can be read by others: write it into the configuration file, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            ));
+        }
+        config.storage_options.insert(name.clone(), graph::Secret(value.clone()));
+    }
     if !arguments.allow_root.is_empty() {
         config.allow_roots = arguments.allow_root.clone();
     }

@@ -7,11 +7,13 @@ use std::sync::{Arc, Mutex};
 
 use api::IdKind;
 use metadata::MetadataStore;
+use state::Files;
 use tokio::sync::{Semaphore, watch};
 use uuid::Uuid;
 use views::{ViewError, ViewFiles};
 
 use crate::attempts::Attempts;
+use crate::attempts::savepoints::Savepoints;
 use crate::auth::Keys;
 use crate::metrics::ServerMetrics;
 use crate::rates::Rates;
@@ -30,15 +32,20 @@ pub struct Parts {
     pub keys: Keys,
     pub rates: Rates,
     pub attempts: Attempts,
+    pub savepoints: Savepoints,
     pub metrics: ServerMetrics,
     /// Idempotency keys of requests that are being answered.
     pub in_flight: Mutex<HashSet<(String, String, String)>>,
     /// The durable versions of views, by job and name; what was read last is kept open.
     pub view_files: Mutex<HashMap<(Uuid, String), Arc<ViewFiles>>>,
+    /// The place of all checkpoints.
+    pub checkpoints: Arc<dyn Files>,
     /// A permit for each query that may run.
     pub queries: Arc<Semaphore>,
     /// A permit for each process that checks tables and connections.
     pub checks: Semaphore,
+    /// A permit for each process that writes or reads a savepoint.
+    pub copies: Semaphore,
     /// True once the server ends.
     pub stopping: watch::Sender<bool>,
 }

@@ -1,10 +1,12 @@
 //! How the server runs. A file in JSON with these names, or the arguments of `highwater serve`, which come before it.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use control::attempt::Egress;
+use graph::Secret;
 use serde::Deserialize;
 
 /// Everything that can be chosen about a server.
@@ -17,6 +19,10 @@ pub struct Config {
     pub data: PathBuf,
     /// `postgres://...`; without it the metadata is in SQLite under `data`. Default: none.
     pub database: Option<String>,
+    /// Where checkpoints are kept: a directory, or `s3://bucket/prefix`. Default: checkpoints/ under `data`.
+    pub storage: Option<String>,
+    /// How `storage` is reached, as tables say it: `s3.endpoint`, `s3.region`, `s3.access-key`, `s3.secret-key`. Default: what the environment says (`AWS_ACCESS_KEY_ID`...).
+    pub storage_options: BTreeMap<String, Secret>,
     /// Local directories that tables may use. Default: none.
     pub allow_roots: Vec<PathBuf>,
     /// Where connectors may connect: `host`, `host:port`, a network as `10.0.0.0/8`, `loopback`, or `anywhere`. Cloud metadata addresses are
@@ -45,6 +51,8 @@ impl Default for Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             data: "highwater-data".into(),
             database: None,
+            storage: None,
+            storage_options: BTreeMap::new(),
             allow_roots: Vec::new(),
             allow_endpoints: None,
             max_active_runs: 200,
@@ -62,6 +70,19 @@ impl Config {
     /// Reads the text of a configuration file.
     pub fn from_json(text: &str) -> Result<Config, String> {
         serde_json::from_str(text).map_err(|error| error.to_string())
+    }
+
+    /// Where all checkpoints are, as `state::objects::open` takes it.
+    pub fn place(&self) -> String {
+        match &self.storage {
+            Some(storage) => storage.clone(),
+            None => self.data.join("checkpoints").display().to_string(),
+        }
+    }
+
+    /// How it is reached, secrets included.
+    pub fn storage_options(&self) -> BTreeMap<String, String> {
+        self.storage_options.iter().map(|(name, value)| (name.clone(), value.0.clone())).collect()
     }
 
     pub fn egress(&self) -> Egress {

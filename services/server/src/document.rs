@@ -18,6 +18,8 @@ pub const BODIES: &[&str] = &[
     "PatchJob",
     "StartRun",
     "StopRun",
+    "CreateSavepoint",
+    "CheckSavepoint",
     "ValidateGraph",
     "SqlQuery",
     "CreateConnection",
@@ -101,6 +103,7 @@ fn finish(mut document: Value) -> Value {
     document["tags"] = json!([
         {"name": "jobs", "description": "Named, versioned graphs and how they run"},
         {"name": "runs", "description": "Executions of jobs, and what can be seen of them"},
+        {"name": "savepoints", "description": "Copies of jobs' states in an open format"},
         {"name": "graphs", "description": "Validation of scripts and graphs"},
         {"name": "views", "description": "Results that can be queried"},
         {"name": "sql", "description": "Bounded queries"},

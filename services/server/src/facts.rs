@@ -1,14 +1,16 @@
 //! What the server keeps with a run, as JSON in the store; and its form in answers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use api::IdKind;
 use chrono::{DateTime, Utc};
 use control::attempt::{self, Positions, Status, StopMode};
+use control::inspect::{CheckpointFile, SavepointPlace};
 use control::restart::Restarts;
 use metadata::Run;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use uuid::Uuid;
 
 use crate::attempts::Live;
 use crate::attempts::history::{results_watermark, sum};
@@ -22,6 +24,53 @@ pub struct RunRequest {
     pub start_positions: Positions,
     /// Directories that it writes, which no other active run may.
     pub outputs: Vec<String>,
+    /// It goes on from a savepoint.
+    pub savepoint: Option<SavepointRequest>,
+}
+
+/// The savepoint that a run was asked to begin from, found and judged.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SavepointRequest {
+    /// As it was asked for.
+    pub given: String,
+    /// The id of one that the server knows.
+    pub savepoint_id: Option<String>,
+    pub place: SavepointPlace,
+    /// Whose it is, and of which epoch.
+    pub job: String,
+    pub epoch: u64,
+    pub manifest_sha256: String,
+    pub may_drop: BTreeSet<String>,
+}
+
+impl SavepointRequest {
+    /// Of one that the server knows.
+    pub fn savepoint_id(&self) -> Option<Uuid> {
+        IdKind::Savepoint.parse(self.savepoint_id.as_deref()?)
+    }
+}
+
+/// What is known of a savepoint beside its row.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SavepointFacts {
+    /// The run is to be stopped with it.
+    pub stops_run: bool,
+    /// Its place was named by a client, and must be below an allowed root.
+    pub is_elsewhere: bool,
+    pub manifest_sha256: Option<String>,
+    /// By operator, rows and bytes.
+    pub state: BTreeMap<String, (u64, u64)>,
+}
+
+impl SavepointFacts {
+    pub fn of(savepoint: &metadata::Savepoint) -> SavepointFacts {
+        serde_json::from_value(savepoint.facts.clone()).unwrap_or_default()
+    }
+
+    pub fn to_json(&self) -> Value {
+        serde_json::to_value(self).expect("figures are numbers and texts")
+    }
 }
 
 /// What became of it.
@@ -102,6 +151,16 @@ pub fn failure(failure: &attempt::Failure) -> api::RunFailure {
     }
 }
 
+/// The manifest of a checkpoint.
+pub fn checkpoint_file(epoch: &metadata::Epoch) -> CheckpointFile {
+    CheckpointFile {
+        epoch: epoch.epoch as u64,
+        manifest: epoch.manifest.clone(),
+        bytes: epoch.facts["manifest_bytes"].as_u64().unwrap_or_default(),
+        sha256: epoch.manifest_sha256.clone(),
+    }
+}
+
 pub fn checkpoint(epoch: metadata::Epoch) -> api::Checkpoint {
     api::Checkpoint {
         epoch: epoch.epoch,
@@ -112,8 +171,61 @@ pub fn checkpoint(epoch: metadata::Epoch) -> api::Checkpoint {
         bytes: epoch.bytes,
         total_bytes: epoch.total_bytes,
         duration_ms: epoch.duration_ms,
+        longest_pause_us: epoch.facts["pause_us"].as_i64(),
         decided_at: epoch.decided_at,
         committed_at: epoch.committed_at,
+    }
+}
+
+pub fn savepoint(savepoint: &metadata::Savepoint) -> api::Savepoint {
+    let facts = SavepointFacts::of(savepoint);
+    let operator = |(operator, (rows, bytes))| api::SavepointOperator { operator, rows, bytes };
+    api::Savepoint {
+        id: IdKind::Savepoint.text(savepoint.savepoint_id),
+        name: savepoint.name.clone(),
+        job_id: IdKind::Job.text(savepoint.job_id),
+        job_name: savepoint.job_name.clone(),
+        run_id: IdKind::Run.text(savepoint.run_id),
+        state: match savepoint.state.as_str() {
+            "running" => api::SavepointState::Running,
+            "completed" => api::SavepointState::Completed,
+            _ => api::SavepointState::Failed,
+        },
+        epoch: savepoint.epoch,
+        location: savepoint.location.clone(),
+        format: format!("highwater-savepoint/{}", savepoint.format_version),
+        bytes: savepoint.bytes,
+        operators: facts.state.into_iter().map(operator).collect(),
+        stops_run: facts.stops_run,
+        failure: savepoint.failure.clone().and_then(|failure| serde_json::from_value(failure).ok()),
+        created_at: savepoint.created_at,
+        ended_at: savepoint.ended_at,
+    }
+}
+
+/// A savepoint is its own operation: what one says the other cannot contradict.
+pub fn operation_of(savepoint: &metadata::Savepoint) -> api::Operation {
+    let shown = self::savepoint(savepoint);
+    let progress = match (shown.state, shown.epoch) {
+        (api::SavepointState::Running, None) => "waits for a checkpoint",
+        (api::SavepointState::Running, Some(_)) => "is written",
+        (api::SavepointState::Completed, _) => "is completed",
+        (api::SavepointState::Failed, _) => "has failed",
+    };
+    api::Operation {
+        id: IdKind::Operation.text(savepoint.savepoint_id),
+        kind: if shown.stops_run { api::OperationKind::StopSavepoint } else { api::OperationKind::Savepoint },
+        subject: if shown.stops_run { shown.run_id } else { shown.id.clone() },
+        savepoint: Some(shown.id),
+        state: match shown.state {
+            api::SavepointState::Running => api::OperationState::Running,
+            api::SavepointState::Completed => api::OperationState::Succeeded,
+            api::SavepointState::Failed => api::OperationState::Failed,
+        },
+        progress: Some(progress.into()),
+        failure: shown.failure,
+        created_at: savepoint.created_at,
+        ended_at: savepoint.ended_at,
     }
 }
 
@@ -128,7 +240,7 @@ pub fn time(watermark_us: Option<i64>) -> Option<DateTime<Utc>> {
 
 /// A run with its live figures, or with its last ones.
 pub fn run(run: &Run, live: Option<&Live>) -> api::Run {
-    let facts = RunFacts::of(run);
+    let (facts, request) = (RunFacts::of(run), RunRequest::of(run));
     let status = match live {
         Some(live) => live.status(),
         None => facts.last.clone().map(|last| (*last).into()).unwrap_or_default(),
@@ -146,7 +258,12 @@ pub fn run(run: &Run, live: Option<&Live>) -> api::Run {
         state: state(&run.state),
         since: facts.since.unwrap_or(run.created_at),
         attempts: run.generation,
-        from: if RunRequest::of(run).latest { api::StartFrom::Latest } else { api::StartFrom::Fresh },
+        from: match (&request.savepoint, request.latest) {
+            (Some(_), _) => api::StartFrom::Savepoint,
+            (None, true) => api::StartFrom::Latest,
+            (None, false) => api::StartFrom::Fresh,
+        },
+        savepoint: request.savepoint.map(|savepoint| savepoint.given),
         start_positions,
         progress: progress(&status, run.ended_at),
         waiting_for: status.waiting_for.clone().filter(|_| run.active),

@@ -6,7 +6,10 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use api::{ConnectionTest, ConnectionTestStep, ProblemItem};
-use control::inspect::{Answer, Found, Question};
+use control::inspect::{
+    Answer, CheckpointFile, CheckpointPlace, Compared, Exported, Found, IntoGraph, Judgement, Question, Refused,
+    SavepointPlace,
+};
 use graph::{Graph, Settings};
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
@@ -16,6 +19,8 @@ use crate::planning::{Planned, wrong_graph};
 use crate::problem::{ApiError, ApiResult, told};
 
 const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
+/// All files of the checkpoints of a job are read within it.
+const FSCK_TIMEOUT: Duration = Duration::from_secs(600);
 /// A connection that leads nowhere within this time leads nowhere.
 const CONNECT_SECONDS: u64 = 10;
 
@@ -53,7 +58,7 @@ async fn found(app: &App, graph: &Graph, settings: &Settings, allowed_roots: &[P
     };
     match ask(app, &question, CHECK_TIMEOUT).await? {
         Answer::Checked(found) => Ok(found),
-        Answer::Connected(_) => Err(ApiError::internal("an answer to another question")),
+        _ => Err(another()),
     }
 }
 
@@ -82,7 +87,7 @@ pub async fn test_connection(app: &App, kind: &str, options: BTreeMap<String, St
         Question::Connect { kind: kind.to_string(), options, egress: app.config.egress(), seconds: CONNECT_SECONDS };
     let steps = match ask(app, &question, Duration::from_secs(CONNECT_SECONDS + 5)).await? {
         Answer::Connected(steps) => steps,
-        Answer::Checked(_) => return Err(ApiError::internal("an answer to another question")),
+        _ => return Err(another()),
     };
     let step = |step: control::inspect::Step| ConnectionTestStep {
         step: step.name,
@@ -99,6 +104,97 @@ async fn ask(app: &App, question: &Question, timeout: Duration) -> ApiResult<Ans
     let Ok(Ok(_permit)) = waited else {
         return Err(ApiError::new("not_ready", "the server checks as many tables and connections as it can"));
     };
+    match tokio::time::timeout(timeout, run(app, question)).await {
+        Ok(answer) => answer,
+        Err(_) => {
+            let detail = format!("looking at the sources and sinks took longer than {timeout:?}");
+            Err(ApiError::new("validation_failed", detail))
+        }
+    }
+}
+
+/// Copies a checkpoint into a savepoint, however long that takes.
+pub async fn export(
+    app: &App,
+    job: String,
+    checkpoint: CheckpointFile,
+    job_name: String,
+    graph: serde_json::Value,
+    to: SavepointPlace,
+) -> ApiResult<Exported> {
+    let _permit = app.copies.acquire().await.map_err(ApiError::internal)?;
+    let checkpoints = checkpoints(app);
+    match run(app, &Question::Export { checkpoints, job, checkpoint, job_name, graph, to }).await? {
+        Answer::Exported(exported) => exported.map_err(not_done),
+        _ => Err(another()),
+    }
+}
+
+/// What would become of a savepoint. Its files are read for so many seconds at most.
+pub async fn judge(app: &App, from: SavepointPlace, into: IntoGraph, seconds: u64) -> ApiResult<Judgement> {
+    let question = Question::Judge { from, into: Box::new(into), seconds };
+    match ask(app, &question, CHECK_TIMEOUT + Duration::from_secs(seconds)).await? {
+        Answer::Judged(judged) => judged.map_err(not_done),
+        _ => Err(another()),
+    }
+}
+
+/// Writes a savepoint as a checkpoint of a job, however long that takes.
+pub async fn import(
+    app: &App,
+    from: SavepointPlace,
+    manifest_sha256: String,
+    into: IntoGraph,
+    run_id: String,
+    epoch: u64,
+) -> ApiResult<CheckpointFile> {
+    let _permit = app.copies.acquire().await.map_err(ApiError::internal)?;
+    let checkpoints = checkpoints(app);
+    match run(app, &Question::Import { from, manifest_sha256, into: Box::new(into), checkpoints, run: run_id, epoch })
+        .await?
+    {
+        Answer::Imported(imported) => imported.map_err(not_done),
+        _ => Err(another()),
+    }
+}
+
+/// Compares what these checkpoints of a job name with what is there.
+pub async fn fsck(app: &App, job: String, retained: Vec<CheckpointFile>, grace: Duration) -> ApiResult<Compared> {
+    let question = Question::Fsck { checkpoints: checkpoints(app), job, retained, grace_us: grace.as_micros() as i64 };
+    let _permit = app.copies.acquire().await.map_err(ApiError::internal)?;
+    match tokio::time::timeout(FSCK_TIMEOUT, run(app, &question)).await {
+        Ok(answer) => match answer? {
+            Answer::Compared(compared) => compared.map_err(not_done),
+            _ => Err(another()),
+        },
+        Err(_) => {
+            let detail = format!("reading the files of the checkpoints took longer than {FSCK_TIMEOUT:?}");
+            Err(ApiError::new("not_ready", detail))
+        }
+    }
+}
+
+fn checkpoints(app: &App) -> CheckpointPlace {
+    CheckpointPlace { place: app.config.place(), options: app.config.storage_options() }
+}
+
+fn another() -> ApiError {
+    ApiError::internal("an answer to another question")
+}
+
+/// The errors of savepoints have kinds of their own; what else keeps files from being read or written is one of them.
+fn not_done(refused: Refused) -> ApiError {
+    let Refused { code, message, judged } = refused;
+    if code == "savepoint_conflict" {
+        return crate::rest::conflict(judged);
+    }
+    let known =
+        ["savepoint_not_found", "savepoint_format", "savepoint_corrupt", "location_not_allowed", "validation_failed"];
+    let code = known.into_iter().find(|known| *known == code).unwrap_or("savepoint_storage");
+    ApiError::new(code, told(code, &message, None).0)
+}
+
+async fn run(app: &App, question: &Question) -> ApiResult<Answer> {
     let asked = async {
         let mut child = Command::new(&app.config.program)
             .arg("inspect")
@@ -115,14 +211,9 @@ async fn ask(app: &App, question: &Question, timeout: Duration) -> ApiResult<Ans
         drop(stdin);
         child.wait_with_output().await
     };
-    let output = match tokio::time::timeout(timeout, asked).await {
-        Ok(Ok(output)) => output,
-        Ok(Err(error)) => return Err(ApiError::internal(format!("a process that inspects could not be run: {error}"))),
-        Err(_) => {
-            let detail = format!("looking at the sources and sinks took longer than {timeout:?}");
-            return Err(ApiError::new("validation_failed", detail));
-        }
-    };
+    let output = asked
+        .await
+        .map_err(|error| ApiError::internal(format!("a process that inspects could not be run: {error}")))?;
     serde_json::from_slice(&output.stdout)
         .map_err(|_| ApiError::internal(format!("the process that inspects ended with {}", output.status)))
 }

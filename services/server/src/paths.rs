@@ -23,6 +23,7 @@ pub fn make_whole(graph: &mut Graph, base: Option<&str>) -> Vec<Problem> {
                 SinkConnector::Print(_)
                 | SinkConnector::Blackhole(_)
                 | SinkConnector::Kafka(_)
+                | SinkConnector::Postgres(_)
                 | SinkConnector::View(_) => continue,
             },
             _ => continue,

@@ -384,6 +384,8 @@ fn is_exactly_once(sink: &graph::Sink) -> bool {
     match &sink.connector {
         SinkConnector::Filesystem(_) | SinkConnector::View(_) => true,
         SinkConnector::Kafka(kafka) => kafka.delivery == graph::kafka::DeliveryGuarantee::ExactlyOnce,
+        // Where nothing is said, a run that keeps checkpoints writes exactly once.
+        SinkConnector::Postgres(postgres) => postgres.delivery != Some(graph::kafka::DeliveryGuarantee::AtLeastOnce),
         _ => false,
     }
 }

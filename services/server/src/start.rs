@@ -13,6 +13,7 @@ use chrono::Utc;
 use metadata::postgres::PostgresStore;
 use metadata::sqlite::SqliteStore;
 use metadata::{MetadataError, MetadataStore};
+use state::Files;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tower_http::catch_panic::CatchPanicLayer;
@@ -30,6 +31,8 @@ const FORGET: Duration = Duration::from_secs(600);
 const TAKE_UP: Duration = Duration::from_secs(5);
 /// Processes that check tables and connections at once.
 const CHECKS_MAX: usize = 8;
+/// Savepoints that are written or read at once; each may need memory for a table of an operator.
+const COPIES_MAX: usize = 2;
 /// Operations and stored answers are kept this long.
 const KEPT_DAYS: i64 = 7;
 
@@ -42,6 +45,8 @@ pub enum StartError {
         "another server uses the data directory {path}: stop that one first, or give this one a directory of its own"
     )]
     InUse { path: PathBuf },
+    #[error("cannot keep checkpoints in {place}: {why}")]
+    Storage { place: String, why: String },
     #[error("cannot use the key file {path}: {cause}")]
     Key { path: PathBuf, cause: std::io::Error },
     #[error("cannot listen on {address}: {cause}")]
@@ -68,6 +73,20 @@ pub async fn open_store(config: &Config) -> Result<Arc<dyn MetadataStore>, Start
     })
 }
 
+/// The place of checkpoints, which is tried out if it is an object store: one that cannot keep them must not be found out by a crash.
+async fn open_storage(config: &Config) -> Result<Arc<dyn Files>, StartError> {
+    let place = config.place();
+    let wrong = |why: String| StartError::Storage { place: place.clone(), why };
+    let files = state::objects::open(&place, &config.storage_options()).map_err(wrong)?;
+    if place.contains("://") {
+        let name = format!("probes/{}", uuid::Uuid::new_v4().simple());
+        state::objects::probe(&*files, &name)
+            .await
+            .map_err(|error| StartError::Storage { place, why: error.to_string() })?;
+    }
+    Ok(files)
+}
+
 /// Serves until `stop` becomes true. `ready` is called once, with the address, when requests are answered.
 pub async fn serve(
     mut config: Config,
@@ -80,6 +99,13 @@ pub async fn serve(
     for root in &mut config.allow_roots {
         *root = root.canonicalize().map_err(|cause| StartError::Root { path: root.clone(), cause })?;
     }
+    // A directory that is named from here is found by processes that run elsewhere.
+    if let Some(storage) = config.storage.as_mut().filter(|storage| !storage.contains("://")) {
+        let path = PathBuf::from(&*storage);
+        let whole = std::path::absolute(&path).map_err(|cause| StartError::Data { path, cause })?;
+        *storage = whole.display().to_string();
+    }
+    let checkpoints = open_storage(&config).await?;
     let identity = Identity::take(&config.data)?;
     let key_path = config.data.join("sealing.key");
     let sealing =
@@ -103,11 +129,14 @@ pub async fn serve(
         keys: auth::Keys::default(),
         rates: crate::rates::Rates::new(config.requests_per_second.get()),
         attempts: attempts::Attempts::default(),
+        savepoints: attempts::savepoints::Savepoints::default(),
         metrics: crate::metrics::ServerMetrics::default(),
+        checkpoints,
         in_flight: Default::default(),
         view_files: Default::default(),
         queries: Arc::new(Semaphore::new(config.max_active_queries.min(Semaphore::MAX_PERMITS))),
         checks: Semaphore::new(CHECKS_MAX),
+        copies: Semaphore::new(COPIES_MAX),
         stopping: watch::Sender::new(false),
         config: Settled { loopback, program, config },
     });

@@ -5,11 +5,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use connectors::ViewHost;
-use control::inspect::{Answer, Found, Question, Step};
+use control::inspect::{Answer, Found, Question, Refused, Step};
+use state::savepoint::Description;
 use views::PublishedBy;
 
 use crate::access::{Access, egress};
-use crate::close_up;
+use crate::{close_up, fsck, savepoints};
 
 /// Answers the question on standard input.
 pub fn inspect_process() -> ExitCode {
@@ -38,10 +39,36 @@ pub fn inspect_process() -> ExitCode {
             };
             Answer::Connected(steps.into_iter().map(step).collect())
         }
+        Question::Export { checkpoints, job, checkpoint, job_name, graph, to } => {
+            let description = Description { job_name, graph };
+            let exported = savepoints::export(checkpoints, &job, &checkpoint, description, &to);
+            Answer::Exported(wait(exported).unwrap_or_else(Err))
+        }
+        Question::Judge { from, into, seconds } => {
+            let judged = savepoints::judge(&from, &into, Duration::from_secs(seconds));
+            Answer::Judged(wait(judged).unwrap_or_else(Err))
+        }
+        Question::Import { from, manifest_sha256, into, checkpoints, run, epoch } => {
+            let imported = savepoints::import(&from, &manifest_sha256, &into, checkpoints, run, epoch);
+            Answer::Imported(wait(imported).unwrap_or_else(Err))
+        }
+        Question::Fsck { checkpoints, job, retained, grace_us } => {
+            let compared = fsck::compare(checkpoints, &job, &retained, grace_us);
+            Answer::Compared(wait(compared).unwrap_or_else(Err))
+        }
     };
     let text = serde_json::to_vec(&answer).map_err(std::io::Error::other);
     let written = text.and_then(|text| std::io::stdout().write_all(&text));
     if written.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn wait<T>(work: impl Future<Output = T>) -> Result<T, Refused> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| Refused {
+        code: "process_failed".into(),
+        message: format!("cannot start threads: {error}"),
+        judged: Vec::new(),
+    })?;
+    Ok(runtime.block_on(work))
 }
 
 fn check(graph: &graph::Graph, settings: &graph::Settings, access: &Access) -> Vec<Found> {

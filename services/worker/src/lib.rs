@@ -7,24 +7,29 @@
 //! This crate knows nothing of SQL and of what is shown to whom.
 
 mod access;
+mod fsck;
 mod hosted;
 mod huge_pages;
 mod inspect;
 mod log;
 mod panics;
 mod processes;
+mod savepoints;
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, PipeWriter, Read, Write};
-use std::path::PathBuf;
 use std::process::{ExitCode, Stdio};
 use std::sync::{Arc, Mutex};
 
 use connectors::{OnPrint, ViewHost};
 use engine::RunError;
-use engine::runtime::{Authority, Durable, Launch, Outcome, Progress, RunRequest, Surroundings, Verb, join_attempt};
+use engine::runtime::{
+    Authority, CheckpointRequest, Durable, Launch, Outcome, Progress, RunRequest, Surroundings, Verb, join_attempt,
+};
 use serde::{Deserialize, Serialize};
-use state::{Files, LocalFiles};
+use state::Files;
 use tokio::process::{Child, Command};
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
 
 pub use access::Access;
@@ -53,14 +58,32 @@ pub struct Attempt {
     pub progress: watch::Sender<Progress>,
     /// Where checkpoints are kept, if they are.
     pub checkpoints: Option<Checkpoints>,
+    /// Who asks for checkpoints.
+    pub asked: Option<UnboundedReceiver<CheckpointRequest>>,
 }
 
 /// The checkpoints of a job.
 pub struct Checkpoints {
     pub job_id: String,
-    /// The directory of all checkpoints.
-    pub place: PathBuf,
+    /// The place of all checkpoints.
+    pub place: Storage,
     pub authority: Arc<dyn Authority>,
+}
+
+/// A place for checkpoints, as `state::objects::open` takes it; it may hold secrets.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Storage {
+    pub place: String,
+    pub options: BTreeMap<String, String>,
+}
+
+impl Storage {
+    pub fn open(&self) -> Result<Arc<dyn Files>, RunError> {
+        state::objects::open(&self.place, &self.options).map_err(|why| {
+            let message = format!("the storage of checkpoints {} cannot be used: {why}", self.place);
+            RunError::user("checkpoint_storage", message)
+        })
+    }
 }
 
 /// The further processes of an attempt.
@@ -76,14 +99,15 @@ impl Children {
 
 /// Runs an attempt to its end, with its further processes. Nothing is left running when this returns.
 pub async fn run_attempt(attempt: Attempt) -> Result<Outcome, RunError> {
-    let Attempt { request, access, on_print, process_arguments, views, children, verb, progress, checkpoints } =
+    let Attempt { request, access, on_print, process_arguments, views, children, verb, progress, checkpoints, asked } =
         attempt;
     let place = checkpoints.as_ref().map(|checkpoints| checkpoints.place.clone());
-    let durable = checkpoints.map(|Checkpoints { job_id, place, authority }| Durable {
-        job: job_id,
-        files: Arc::new(LocalFiles::new(place)),
-        authority,
-    });
+    let durable = match checkpoints {
+        Some(Checkpoints { job_id, place, authority }) => {
+            Some(Durable { job: job_id, files: place.open()?, authority })
+        }
+        None => None,
+    };
     let registry = access.registry().on_print(on_print);
     let registry = match views {
         Some(views) => registry.with_views(views),
@@ -102,7 +126,7 @@ pub async fn run_attempt(attempt: Attempt) -> Result<Outcome, RunError> {
         Ok(child)
     };
     let around =
-        Surroundings { connectors: Arc::new(registry), launch: Some(Box::new(launch)), verb, progress, durable };
+        Surroundings { connectors: Arc::new(registry), launch: Some(Box::new(launch)), verb, progress, durable, asked };
     engine::runtime::run(request, around).await.map_err(panics::cause)
 }
 
@@ -111,8 +135,8 @@ pub async fn run_attempt(attempt: Attempt) -> Result<Outcome, RunError> {
 struct Instruction {
     launch: Launch,
     access: Access,
-    /// The directory of checkpoints, if they are kept.
-    place: Option<PathBuf>,
+    /// The place of checkpoints, if they are kept.
+    place: Option<Storage>,
 }
 
 /// Starts this program once more.
@@ -161,8 +185,10 @@ pub fn job_process() -> ExitCode {
     let index = instruction.launch.identity.index;
     let registry = Arc::new(instruction.access.registry());
     runtime.spawn(huge_pages::once_large());
-    let files = instruction.place.map(|place| Arc::new(LocalFiles::new(place)) as Arc<dyn Files>);
-    let joined = runtime.block_on(join_attempt(instruction.launch, registry, files));
+    let joined = runtime.block_on(async {
+        let files = instruction.place.map(|place| place.open()).transpose()?;
+        join_attempt(instruction.launch, registry, files).await
+    });
     runtime.shutdown_background();
     match joined {
         Ok(()) => ExitCode::SUCCESS,

@@ -35,6 +35,7 @@ const NEEDS: &[(&str, &[&str])] = &[
             "get_run_logs",
             "get_run_metrics",
             "get_run_watermarks",
+            "get_savepoint",
             "get_table",
             "get_view",
             "get_view_rows",
@@ -42,6 +43,7 @@ const NEEDS: &[(&str, &[&str])] = &[
             "list_connectors",
             "list_jobs",
             "list_runs",
+            "list_savepoints",
             "list_tables",
             "list_views",
             "metrics",
@@ -54,9 +56,13 @@ const NEEDS: &[(&str, &[&str])] = &[
         "operator",
         &[
             "apply_job",
+            "check_checkpoints",
+            "check_savepoint",
             "create_job",
+            "create_savepoint",
             "create_table",
             "delete_job",
+            "delete_savepoint",
             "delete_table",
             "patch_job",
             "query_sql",
@@ -111,6 +117,7 @@ fn each_operation_needs_its_role() {
             let path = template
                 .replace("{run}", "run_0193456789ab7def8123456789abcdef")
                 .replace("{operation}", "op_0193456789ab7def8123456789abcdef")
+                .replace("{savepoint}", "svp_0193456789ab7def8123456789abcdef")
                 .replace("{key}", "key_0193456789ab7def8123456789abcdef")
                 .replace("{code}", "internal");
             let path = path

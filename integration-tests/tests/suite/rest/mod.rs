@@ -3,17 +3,24 @@
 mod access;
 mod bad_requests;
 mod bad_scripts;
+mod bank;
+mod broken;
 mod cases;
 mod chaos;
 mod clients;
 mod document;
 mod exactly;
+mod failpoints;
 mod faults;
 mod jobs;
+mod play;
 mod queries;
 mod recovery;
 mod restarts;
 mod runs;
+mod savepoints;
+mod storage;
+mod synced;
 mod views;
 
 use std::sync::atomic::{AtomicU32, Ordering};

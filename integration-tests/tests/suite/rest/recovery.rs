@@ -61,6 +61,7 @@ fn goes_on(name: &str, more: &str) {
     }
     let ended = server.wait_for_end(&run);
     assert_eq!((&ended["state"], &ended["attempts"]), (&json!("finished"), &json!(4)), "{ended}");
+    assert_eq!(ended["progress"]["rows_in"], ROWS, "counted once: {ended}");
     assert_eq!(rows(&server, &view), expected());
     assert_eq!(numbers(&directory), (0..ROWS).collect::<Vec<_>>(), "every number once");
 }
@@ -127,12 +128,13 @@ fn a_run_goes_on_where_a_cancelled_one_of_its_job_had_its_last_checkpoint() {
     assert_eq!(second["from"], "latest");
     let ended = server.wait_for_end(&second);
     assert_eq!((&ended["state"], &ended["attempts"]), (&json!("finished"), &json!(1)), "{ended}");
-    assert!(
-        ended["progress"]["rows_in"].as_u64() < Some(ROWS as u64),
-        "what was read before is not read again: {ended}"
-    );
+    assert_eq!(ended["progress"]["rows_in"], ROWS, "what was read before is not read again: {ended}");
     assert_eq!(rows(&server, &view), expected());
     assert_eq!(numbers(&directory), (0..ROWS).collect::<Vec<_>>(), "every number once");
+    // What is kept is whole, and nothing is left over but what is younger than ten minutes.
+    let check = server.post(&format!("/api/v1/jobs/{name}/checkpoints/check"), &Value::Null).expect(200).json();
+    assert!(check["ok"] == true && check["checkpoints"].as_u64() >= Some(2), "{check}");
+    assert!(check["files"].as_u64() > check["checkpoints"].as_u64(), "manifests and states: {check}");
     let first_of_second =
         server.get(&run_path(&second, "/checkpoints")).expect(200).json()["items"].as_array().unwrap().clone();
     assert_eq!(first_of_second.last().unwrap()["previous"], newest["epoch"], "one line of epochs");
@@ -177,9 +179,45 @@ fn a_damaged_checkpoint_is_refused_by_name() {
         (&json!("failed"), &json!("checkpoint_corrupt")),
         "{ended}"
     );
+    let check = server.post("/api/v1/jobs/damaged/checkpoints/check", &Value::Null).expect(200).json();
+    let findings = check["findings"].as_array().unwrap();
+    assert!(check["ok"] == false && findings.iter().all(|finding| finding["kind"] == "content"), "{check}");
+    assert!(!findings.is_empty() && findings[0]["path"].as_str().unwrap().contains("/state/"), "{check}");
+    let states = checkpoint_files(&server, &run, "state");
+    let name = |path: &std::path::PathBuf| path.file_name().unwrap().to_str().unwrap().to_string();
+    let named = findings[0]["path"].as_str().unwrap();
+    std::fs::remove_file(states.iter().find(|state| named.ends_with(&name(state))).unwrap()).unwrap();
+    let check = server.post("/api/v1/jobs/damaged/checkpoints/check", &Value::Null).expect(200).json();
+    assert_eq!((&check["findings"][0]["kind"], &check["findings"][0]["path"]), (&json!("missing"), &json!(named)));
     let detail = ended["failure"]["detail"].as_str().unwrap();
     assert!(detail.contains("/state/") && detail.contains("is damaged"), "{detail}");
     assert_eq!(numbers(&server.files().join("damaged")), Vec::<i64>::new());
+}
+
+/// Nothing of a bounded run is published before its end, so an older checkpoint can take the place of a damaged one.
+#[test]
+fn a_damaged_checkpoint_of_which_nothing_was_published_gives_way_to_the_one_before() {
+    let mut server = Highwater::start();
+    let directory = server.files().join("given-way");
+    let only_files = script(&directory, "v", "");
+    let only_files = only_files
+        .split_inclusive(';')
+        .filter(|statement| !statement.contains("CREATE TABLE v ") && !statement.contains("INSERT INTO v "));
+    let (_, run) = server.submit("given-way", &only_files.collect::<String>());
+    let running = server.wait_for_run(&run, "rows", |run| run["progress"]["rows_in"].as_u64() > Some(2000));
+    let process = server.process_of(&running);
+    server.kill();
+    send(process, 9);
+    let manifests = checkpoint_files(&server, &run, "epochs");
+    // The newest two: one of them was decided.
+    let damaged = &manifests[manifests.len() - 2..];
+    for manifest in damaged {
+        std::fs::write(manifest, "{}").unwrap();
+    }
+    server.begin();
+    let ended = server.wait_for_end(&run);
+    assert_eq!((&ended["state"], &ended["progress"]["rows_in"]), (&json!("finished"), &json!(ROWS)), "{ended}");
+    assert_eq!(numbers(&directory), (0..ROWS).collect::<Vec<_>>(), "every number once");
 }
 
 #[test]

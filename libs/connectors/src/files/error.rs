@@ -37,6 +37,13 @@ pub enum FileError {
     OutputRefused { shown: String, reason: String },
 }
 
+/// A test wants a step to fail.
+impl From<faults::Injected> for FileError {
+    fn from(injected: faults::Injected) -> FileError {
+        FileError::OutputFailed { shown: "files".into(), reason: injected.to_string() }
+    }
+}
+
 impl From<FileError> for RunError {
     fn from(error: FileError) -> RunError {
         use FileError::*;

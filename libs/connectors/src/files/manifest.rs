@@ -189,11 +189,13 @@ pub async fn finish(store: &Store, directory: &str, files: &[DataFile]) -> Resul
             let failed = |error: io::Error| output_failed(&target.display().to_string(), &error);
             let parent = target.parent().expect("a file is in a directory");
             create_dirs(parent).map_err(failed)?;
+            faults::hit("sink.rename.before").map_err(|injected| failed(injected.into()))?;
             match fs::rename(root.join(&staged), &target) {
                 // Done already, by an earlier try or by another process.
                 Err(error) if error.kind() == io::ErrorKind::NotFound && target.is_file() => {}
                 result => result.map_err(failed)?,
             }
+            faults::hit("sink.rename.after").map_err(|injected| failed(injected.into()))?;
             touched.insert(parent.to_path_buf());
         }
         touched

@@ -554,7 +554,7 @@ impl SinkWriter for FilesystemWriter {
 
     /// Staged files belong to no key: the first worker takes all of them, however many there were and are.
     fn restore(&mut self, reader: &SnapshotReader) -> Result<(), RunError> {
-        if self.worker != 0 {
+        if self.worker != 0 || faults::broken("forget_staged_files") {
             return Ok(());
         }
         for rows in reader.all(STAGED).map_err(|error| RunError::internal(error.to_string()))? {
@@ -628,11 +628,12 @@ impl FilesystemCommitter {
         let shape = self.shape.clone();
         for _ in 0..TRIES {
             let known = self.look().await?;
-            if let Some(files) = known.epochs.get(&epoch) {
+            if let Some(files) = known.epochs.get(&epoch).filter(|_| !faults::broken("publish_again")) {
                 return finish(&shape, files).await;
             }
             // An earlier run of the job has published this epoch, which this one goes on from, and could not say so.
-            if !files.is_empty() && files.iter().all(|file| known.published.contains(&file.path)) {
+            let published = !files.is_empty() && files.iter().all(|file| known.published.contains(&file.path));
+            if published && !faults::broken("publish_again") {
                 return finish(&shape, &files).await;
             }
             // Since the sink was opened, another one may have begun the table.
@@ -642,7 +643,9 @@ impl FilesystemCommitter {
             let number = known.count + 1;
             let manifest = manifest_of(&shape, number, known.last_hash.clone(), epoch, last, files.clone());
             let (path, bytes) = (manifest::manifest_path(&shape.directory, number), bytes_of(&manifest));
+            faults::reach("sink.manifest.before").await?;
             let created = shape.store.put_if_absent(&path, bytes.clone()).await;
+            let created = created.and_then(|created| Ok(faults::hit("sink.manifest.after").map(|()| created)?));
             if matches!(created, Ok(true)) || self.is_there(&path, &manifest.nonce).await? {
                 let before = self.known.take().expect("just looked");
                 let (mut epochs, mut published) = (before.epochs, before.published);

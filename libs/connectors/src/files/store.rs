@@ -47,6 +47,14 @@ impl AllowedRoots {
         AllowedRoots::new([PathBuf::from("."), std::env::temp_dir()])
     }
 
+    /// The path without links, whether or not it exists yet.
+    ///
+    /// # Errors
+    /// `location_not_allowed` outside of the roots.
+    pub fn directory(&self, path: &Path) -> std::result::Result<PathBuf, engine::RunError> {
+        Ok(self.resolve(path)?)
+    }
+
     /// The path without links, whether or not it exists yet; refused outside of the roots.
     pub(crate) fn resolve(&self, path: &Path) -> Result<PathBuf> {
         let shown = || path.display().to_string();
@@ -660,6 +668,7 @@ fn local_create(target: &Path, bytes: &[u8]) -> io::Result<bool> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
         Err(error) => Err(error),
     });
+    faults::hit("sink.manifest.linked")?;
     let _ = fs::remove_file(&staged);
     let created = linked?;
     sync_dir(directory)?;
@@ -672,6 +681,9 @@ pub(super) static SYNCED: std::sync::Mutex<Vec<PathBuf>> = std::sync::Mutex::new
 
 /// Makes a file's content, or a directory's entries, durable.
 pub(super) fn sync(file: &fs::File) -> io::Result<()> {
+    if faults::broken("skip_fsync_of_sinks") {
+        return Ok(());
+    }
     file.sync_all()?;
     #[cfg(test)]
     {

@@ -165,7 +165,10 @@ impl Uploads {
 
     fn close(&mut self, file: u64) -> Result<()> {
         match self.open.remove(&file).expect("a file is opened before it is closed") {
-            Upload::Local { file, shown } => sync(&file).map_err(|error| output_failed(&shown, &error)),
+            Upload::Local { file, shown } => {
+                let written = faults::hit("sink.file.unsynced").map_err(io::Error::from);
+                written.and_then(|()| sync(&file)).map_err(|error| output_failed(&shown, &error))
+            }
             Upload::Object { key, buffer, parts: None } => {
                 let Store::Objects { objects, .. } = &self.store else {
                     unreachable!("an object is in an object store")

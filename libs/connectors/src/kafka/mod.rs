@@ -1,14 +1,13 @@
 //! Topics of Apache Kafka, read and written.
 //!
 //! [`native`] is librdkafka; [`settings`] are its options; [`connect`] waits for a cluster and its topics; [`decode`] makes rows of records
-//! and [`encode`] records of rows. A [`sink`] sends at least once; for exactly once [`staging`] writes records to a [`log`], which
-//! [`commit`] sends in a transaction.
+//! and [`encode`] records of rows. A [`sink`] sends at least once; for exactly once [`staging`] writes records to a
+//! [log](crate::staged), which [`commit`] sends in a transaction.
 
 mod commit;
 mod connect;
 mod decode;
 mod encode;
-mod log;
 mod native;
 mod settings;
 mod sink;

@@ -6,10 +6,6 @@
 //! taken back by what follows in the epoch); all others wait in a log, on disk where they are many, until their epoch is complete: then
 //! the log is sent, of an upsert table what has become of each key. An epoch is prepared when every record of it is confirmed.
 
-use std::collections::HashMap;
-use std::fs::File;
-use std::hash::{BuildHasher, RandomState};
-use std::io::{BufReader, Read, Seek, SeekFrom, Write};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -26,16 +22,15 @@ use graph::kafka::{DeliveryGuarantee, Partitioner};
 use state::{SnapshotReader, SnapshotWriter};
 
 use super::Surroundings;
-use super::commit::Transactions;
+use super::commit::{Transactions, transactions};
 use super::connect::{Opening, not_allowed, said};
-use super::encode::{Encoder, Frame, Ids};
+use super::encode::{Encoder, Ids};
 use super::native::{Client, Code, Context, Outgoing, Role, Target};
 use super::settings::{client, client_options, registry_options, schemas, servers, transactional_options};
 use super::staging::Staging;
 use crate::registry::{Part, Schemas, subject};
+use crate::staged::{EpochFrames, Frame, not_durable, unwritable};
 
-/// Bytes of a log in memory; what is beyond goes to disk.
-const MEMORY_BYTES: usize = 32 << 20;
 /// While records are under way, what the broker says of them is looked at this often.
 const LISTEN: Duration = Duration::from_millis(5);
 /// A step of waiting for confirmations.
@@ -112,12 +107,12 @@ impl Sink for KafkaSink {
         let spawned = if self.is_exactly_once() {
             let place = context.place.ok_or_else(|| not_durable(&self.node.table))?;
             let operator = self.context.operator.clone();
-            let upserts = self.context.updating.then(|| Log::new(true));
+            let upserts = self.context.updating.then(|| EpochFrames::new(true));
             let staging = Staging::new(entrance, choice, place, operator, upserts);
             thread.spawn(move || staging.run(client, &received, &fail))
         } else {
             let at_once = self.context.stateless && !self.context.updating && !self.options.whole_epochs;
-            let log = Log::new(self.context.updating);
+            let log = EpochFrames::new(self.context.updating);
             let sending = Sending { entrance, choice, at_once, log, client, sent: 0 };
             thread.spawn(move || sending.run(&received, &fail))
         };
@@ -142,21 +137,12 @@ impl Sink for KafkaSink {
 
 impl KafkaSink {
     pub fn transactions(&self) -> Transactions {
-        Transactions::new(&self.node.table, &self.options, &self.context, &self.around)
+        transactions(&self.node.table, &self.options, &self.context, &self.around)
     }
 
     fn is_exactly_once(&self) -> bool {
         self.options.delivery == DeliveryGuarantee::ExactlyOnce
     }
-}
-
-/// Without checkpoints nobody knows, after a failure, what had been written.
-pub fn not_durable(table: &str) -> RunError {
-    let message = format!(
-        "table {table} is to be written exactly once, and this run keeps no checkpoints: it can deliver at-least-once"
-    );
-    RunError::user("guarantee_not_available", message)
-        .hint("create a job of a server, which keeps checkpoints, or write 'delivery' = 'at_least_once'")
 }
 
 pub enum Order {
@@ -212,151 +198,6 @@ impl SinkCommitter for Nothing {
     fn abort(&mut self) -> BoxFuture<'_, ()> {
         async {}.boxed()
     }
-}
-
-/// The frames of an epoch.
-pub struct Log {
-    memory: Vec<u8>,
-    /// What came before that which is in memory. Without a name, so that it goes with the process.
-    disk: Option<File>,
-    /// Frames so far.
-    frames: u64,
-    /// Of an upsert table, what comes to each key and what goes from it.
-    keys: Option<HashMap<Vec<u8>, Vec<Counted>>>,
-    /// The same row has the same hash within a log, and nobody can choose rows that have.
-    hashing: RandomState,
-}
-
-/// A row of a key. The changes of a key come through several workers, in any order among them: one says that its row has gone, another that
-/// its own has come. So rows are counted, and what came as often as it went has changed nothing.
-struct Counted {
-    row: u64,
-    /// How often it came, less how often it went.
-    count: i64,
-    /// The frame with which it came last, or first went.
-    frame: u64,
-}
-
-impl Log {
-    fn new(upserts: bool) -> Log {
-        let hashing = RandomState::new();
-        Log { memory: Vec::new(), disk: None, frames: 0, keys: upserts.then(HashMap::new), hashing }
-    }
-
-    pub fn append(&mut self, frames: &[u8]) -> std::io::Result<()> {
-        match &mut self.keys {
-            None => self.memory.extend_from_slice(frames),
-            Some(keys) => {
-                let mut rest = frames;
-                while let Some((frame, behind)) = Frame::read(rest) {
-                    let row = self.hashing.hash_one((frame.value, frame.timestamp, &frame.headers));
-                    let key = frame.key.unwrap_or_default();
-                    let rows = match keys.get_mut(key) {
-                        Some(rows) => rows,
-                        None => keys.entry(key.to_vec()).or_default(),
-                    };
-                    count(rows, row, frame.taken_back, self.frames);
-                    match frame.taken_back {
-                        // What has gone is only named, and it is now.
-                        true => Frame { value: None, ..frame }.write(&mut self.memory),
-                        false => self.memory.extend_from_slice(&rest[..rest.len() - behind.len()]),
-                    }
-                    self.frames += 1;
-                    rest = behind;
-                }
-            }
-        }
-        if self.memory.len() >= MEMORY_BYTES {
-            let disk = match &mut self.disk {
-                Some(disk) => disk,
-                None => self.disk.insert(unnamed_file()?),
-            };
-            disk.write_all(&self.memory)?;
-            self.memory.clear();
-        }
-        Ok(())
-    }
-
-    /// Gives each frame that counts, in order; nothing is left.
-    pub fn take(&mut self, mut each: impl FnMut(&Frame<'_>) -> Result<(), RunError>) -> Result<(), RunError> {
-        let mut counts = self.keys.as_mut().map(|keys| {
-            let mut counts: Vec<u64> = std::mem::take(keys).into_values().filter_map(|rows| outcome(&rows)).collect();
-            counts.sort_unstable();
-            counts.into_iter().peekable()
-        });
-        let mut number = 0;
-        let mut give = |frame: &Frame<'_>| {
-            let given = counts.as_mut().is_none_or(|counts| counts.next_if_eq(&number).is_some());
-            number += 1;
-            if given { each(frame) } else { Ok(()) }
-        };
-        if let Some(mut disk) = self.disk.take() {
-            disk.seek(SeekFrom::Start(0)).map_err(unreadable)?;
-            let mut reader = BufReader::with_capacity(1 << 20, disk);
-            let (mut head, mut bytes) = ([0; 4], Vec::new());
-            loop {
-                match reader.read_exact(&mut head) {
-                    Ok(()) => {}
-                    Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => break,
-                    Err(error) => return Err(unreadable(error)),
-                }
-                let length = Frame::length(head);
-                bytes.clear();
-                bytes.extend(head);
-                bytes.resize(4 + length, 0);
-                reader.read_exact(&mut bytes[4..]).map_err(unreadable)?;
-                let (frame, _) = Frame::read(&bytes).ok_or_else(|| RunError::internal("a frame is damaged"))?;
-                give(&frame)?;
-            }
-        }
-        let memory = std::mem::take(&mut self.memory);
-        let mut rest = &memory[..];
-        while let Some((frame, behind)) = Frame::read(rest) {
-            give(&frame)?;
-            rest = behind;
-        }
-        self.frames = 0;
-        Ok(())
-    }
-}
-
-fn count(rows: &mut Vec<Counted>, row: u64, taken_back: bool, frame: u64) {
-    match (rows.iter().position(|counted| counted.row == row), taken_back) {
-        (Some(at), true) => rows[at].count -= 1,
-        // Behind the others: it is the last that came.
-        (Some(at), false) => {
-            let known = rows.remove(at);
-            rows.push(Counted { count: known.count + 1, frame, ..known });
-        }
-        (None, _) => rows.push(Counted { row, count: if taken_back { -1 } else { 1 }, frame }),
-    }
-}
-
-/// The frame that says what has become of a key: a row that came and stays, the last one if the key is not unique; else one that went. `None`:
-/// it is as it was.
-fn outcome(rows: &[Counted]) -> Option<u64> {
-    let stays = rows.iter().rfind(|row| row.count > 0);
-    stays.or_else(|| rows.iter().rfind(|row| row.count < 0)).map(|row| row.frame)
-}
-
-pub fn unnamed_file() -> std::io::Result<File> {
-    use std::os::unix::fs::OpenOptionsExt;
-    let path = std::env::temp_dir().join(format!("highwater-{}", uuid::Uuid::new_v4()));
-    let file = File::options().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
-    std::fs::remove_file(&path)?;
-    Ok(file)
-}
-
-pub fn unwritable(error: std::io::Error) -> RunError {
-    let message = format!("rows that wait for their epoch cannot be written to the temporary directory: {error}");
-    RunError::external("spool_failed", message).hint("make room there, or set TMPDIR to another directory")
-}
-
-pub fn unreadable(error: std::io::Error) -> RunError {
-    RunError::external(
-        "spool_failed",
-        format!("rows that wait for their epoch cannot be read from the temporary directory: {error}"),
-    )
 }
 
 /// What is to be registered before anything is sent.
@@ -467,7 +308,7 @@ struct Sending {
     entrance: Entrance,
     choice: Choice,
     at_once: bool,
-    log: Log,
+    log: EpochFrames,
     client: Arc<Client>,
     /// Records given to the client.
     sent: u64,
@@ -539,7 +380,7 @@ impl Sending {
     }
 
     fn prepare(&mut self, target: &Target) -> Result<(), RunError> {
-        let mut log = std::mem::replace(&mut self.log, Log::new(false));
+        let mut log = std::mem::replace(&mut self.log, EpochFrames::new(false));
         let sent = log.take(|frame| self.send(target, frame));
         self.log = log;
         sent?;
@@ -604,7 +445,7 @@ impl Delivery<'_> {
         if let Some(address) = context.refused() {
             return Err(not_allowed(&format!("cannot write table {}", self.table), &address));
         }
-        if let Some(failed) = context.undelivered() {
+        if let Some(failed) = context.undelivered().filter(|_| !faults::broken("ignore_delivery_error")) {
             return Err(self.undelivered(failed.code, Some(failed.partition), failed.key.as_deref(), failed.bytes));
         }
         match context.fatal() {
@@ -665,92 +506,6 @@ pub fn refuse(orders: &Receiver<Order>, error: &RunError) {
     while let Ok(order) = orders.recv() {
         if let Order::Prepare(_, _, reply) = order {
             reply.done(Err(error.clone()));
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    fn frame(key: &str, value: &str, taken_back: bool) -> Vec<u8> {
-        let mut bytes = vec![];
-        let frame = Frame {
-            taken_back,
-            key: Some(key.as_bytes()),
-            value: Some(value.as_bytes()),
-            timestamp: Some(7),
-            headers: vec![("h", Some(b"v")), ("none", None)],
-        };
-        frame.write(&mut bytes);
-        assert_eq!(Frame::read(&bytes), Some((frame, &b""[..])));
-        bytes
-    }
-
-    fn taken(log: &mut Log) -> Vec<(String, Option<usize>)> {
-        let mut all = vec![];
-        log.take(|frame| {
-            all.push((String::from_utf8(frame.key.unwrap().to_vec()).unwrap(), frame.value.map(<[u8]>::len)));
-            Ok(())
-        })
-        .unwrap();
-        all
-    }
-
-    /// What is sent of an epoch of changes such as `+a 1`, shown as `a 1` and `a -`.
-    fn sent(changes: &[&str]) -> Vec<String> {
-        let mut log = Log::new(true);
-        for change in changes {
-            let (key, value) = change[1..].split_once(' ').unwrap();
-            log.append(&frame(key, value, change.starts_with('-'))).unwrap();
-        }
-        let mut all = vec![];
-        log.take(|frame| {
-            let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-            all.push(format!("{} {}", text(frame.key.unwrap()), frame.value.map_or("-".into(), text)));
-            Ok(())
-        })
-        .unwrap();
-        assert!(taken(&mut log).is_empty(), "nothing is left");
-        all
-    }
-
-    #[test]
-    fn an_epoch_of_upserts_is_what_becomes_of_each_key() {
-        for (changes, expected) in [
-            (&["+a 1", "+b 1", "-a 1", "+a 22", "+c 1"][..], &["b 1", "a 22", "c 1"][..]),
-            (&["-a 1"], &["a -"]),
-            (&["-a 1", "+a 2"], &["a 2"]),
-            // The key has gone from one group of the query to another, whose change came first.
-            (&["+a 2", "-a 1"], &["a 2"]),
-            (&["+a 2", "+b 1", "-a 1", "-b 1"], &["a 2"]),
-            // The same row left one group and came to another: the key is as it was.
-            (&["+a 1", "-a 1"], &[]),
-            (&["-a 1", "+a 1"], &[]),
-            (&["-a 1", "+a 2", "-a 2"], &["a -"]),
-            (&["+a 2", "-a 2", "-a 1"], &["a -"]),
-            (&["-a 2", "+a 2", "+a 3", "-a 1"], &["a 3"]),
-            // Not unique: the last that came.
-            (&["+a 1", "+a 2", "+a 1"], &["a 1"]),
-        ] {
-            assert_eq!(sent(changes), expected, "{changes:?}");
-        }
-    }
-
-    #[test]
-    fn a_large_epoch_waits_on_disk_in_order() {
-        let value = "x".repeat(1 << 20);
-        for upserts in [false, true] {
-            let mut log = Log::new(upserts);
-            for at in 0..80 {
-                log.append(&frame(&format!("{at}"), &value, false)).unwrap();
-                assert!(log.memory.len() < MEMORY_BYTES);
-            }
-            assert!(log.disk.is_some());
-            let expected: Vec<_> = (0..80).map(|at| (at.to_string(), Some(value.len()))).collect();
-            assert_eq!(taken(&mut log), expected);
-            assert!(log.disk.is_none() && taken(&mut log).is_empty());
         }
     }
 }

@@ -7,59 +7,14 @@
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
+use engine::RunError;
 use engine::runtime::Place;
-use engine::{Committable, RunError};
-use serde::{Deserialize, Serialize};
-use state::FileRef;
-use state::files;
 
-use super::encode::{Frame, Ids};
-use super::log::{LogFiles, RecordLog};
+use super::commit::target;
+use super::encode::Ids;
 use super::native::{Client, partition_of};
-use super::sink::{Choice, Entrance, Log, Order, refuse, unreadable, unwritable};
-
-/// What is staged of an epoch, beside its files: a committable's payload. It does not name the files, so that they can be moved.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Staged {
-    /// For which the partitions were chosen.
-    pub topic: String,
-    /// Records of each file, in their order.
-    pub records: Vec<u64>,
-    /// Said by the committer, in the first of an epoch's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub history: Option<History>,
-}
-
-/// What came before an epoch in its sink.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct History {
-    /// Whose marker the topic carries.
-    pub job: String,
-    /// The epoch that was committed before; `None` if this is the sink's first.
-    pub previous: Option<u64>,
-}
-
-impl Staged {
-    /// `None` if nothing was staged: the table was written at least once at that time.
-    pub fn read(committable: &Committable) -> Result<Option<Staged>, RunError> {
-        let unreadable = |reason: String| {
-            RunError::external("checkpoint_corrupt", format!("what was staged for a topic cannot be read: {reason}"))
-        };
-        if committable.payload.is_empty() && committable.files.is_empty() {
-            return Ok(None);
-        }
-        let staged: Staged =
-            serde_json::from_slice(&committable.payload).map_err(|error| unreadable(error.to_string()))?;
-        match staged.records.len() == committable.files.len() {
-            true => Ok(Some(staged)),
-            false => Err(unreadable(format!("{} files, {} named", committable.files.len(), staged.records.len()))),
-        }
-    }
-
-    pub fn payload(&self) -> Vec<u8> {
-        serde_json::to_vec(self).expect("texts and numbers are JSON")
-    }
-}
+use super::sink::{Choice, Entrance, Order, refuse};
+use crate::staged::{EpochFrames, Frame, LogFiles, RecordLog, Upload, unwritable};
 
 /// The thread that stages.
 pub struct Staging {
@@ -69,12 +24,18 @@ pub struct Staging {
     operator: String,
     log: RecordLog,
     /// Where rows change: what becomes of each key is known at the checkpoint.
-    upserts: Option<Log>,
+    upserts: Option<EpochFrames>,
     frame: Vec<u8>,
 }
 
 impl Staging {
-    pub fn new(entrance: Entrance, choice: Choice, place: Place, operator: String, upserts: Option<Log>) -> Staging {
+    pub fn new(
+        entrance: Entrance,
+        choice: Choice,
+        place: Place,
+        operator: String,
+        upserts: Option<EpochFrames>,
+    ) -> Staging {
         Staging { entrance, choice, place, operator, log: RecordLog::default(), upserts, frame: Vec::new() }
     }
 
@@ -106,7 +67,7 @@ impl Staging {
                             epoch,
                             operator: self.operator.clone(),
                             worker: self.choice.worker,
-                            topic: self.entrance.topic.clone(),
+                            target: target(&self.entrance.topic),
                             rows,
                         };
                         self.entrance.tokio.spawn(async move { reply.done(upload.run(log).await) });
@@ -168,33 +129,5 @@ fn chosen(choice: &mut Choice, key: Option<&[u8]>, anywhere: &mut Option<i32>) -
             // Workers begin at different partitions.
             ((choice.turn as usize + choice.worker) % choice.partitions.max(1) as usize) as i32
         }),
-    }
-}
-
-/// The upload of a log.
-struct Upload {
-    place: Place,
-    epoch: u64,
-    operator: String,
-    worker: usize,
-    topic: String,
-    rows: u64,
-}
-
-impl Upload {
-    async fn run(self, mut log: LogFiles) -> Result<Committable, RunError> {
-        let mut files: Vec<FileRef> = Vec::new();
-        let mut records = Vec::new();
-        loop {
-            let reading = tokio::task::spawn_blocking(move || (log.next_file(), log));
-            let (read, rest) = reading.await.map_err(|error| RunError::internal(error.to_string()))?;
-            log = rest;
-            let Some((facts, content)) = read.map_err(unreadable)? else { break };
-            let name = self.place.name("log", self.epoch, &self.operator, self.worker);
-            files.push(files::put(&*self.place.files, &name, content.into()).await?);
-            records.push(facts.records);
-        }
-        let payload = Staged { topic: self.topic, records, history: None }.payload();
-        Ok(Committable { rows: self.rows, payload, files })
     }
 }

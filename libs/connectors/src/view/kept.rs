@@ -57,6 +57,7 @@ impl Kept {
 
     /// The changes of an epoch were applied.
     pub fn applied(&mut self, epoch: u64, watermark_us: Option<i64>, at_us: i64, committables: &[Committable]) {
+        let committables = if faults::broken("lose_changes_of_views") { &[] } else { committables };
         let Some(since) = &mut self.since else { return };
         let bytes: Vec<usize> = committables.iter().map(|committable| committable.payload.len()).collect();
         if since.len() + bytes.iter().sum::<usize>() > SINCE_BYTES_MAX {
@@ -74,6 +75,7 @@ impl Kept {
         let since = self.since.replace(Vec::new());
         let changed: u64 = self.changes.iter().map(|file| file.bytes).sum();
         let name = |folder: &str| self.place.name(folder, snapshot.epoch, &self.view, 0);
+        faults::reach("view.stage.before").await?;
         match (since, &self.base) {
             (Some(since), Some((_, rows))) if changed + since.len() as u64 <= rows.bytes.max(BASE_BYTES_MIN) => {
                 let file = files::put(&*self.place.files, &name("view-changes"), since.into()).await?;
@@ -90,6 +92,7 @@ impl Kept {
                 self.changes = Vec::new();
             }
         }
+        faults::reach("view.stage.after").await?;
         let (base, rows) = self.base.as_ref().expect("there is a base now, if there was none");
         Ok(Committable {
             rows: 0,

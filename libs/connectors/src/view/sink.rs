@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
-use engine::runtime::Place;
+use engine::runtime::{Authority, Place};
 use engine::{CommitKind, Commits, Committable, RunError, Sink, SinkCommitter, SinkContext, SinkWriter, WriterContext};
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -116,7 +116,9 @@ impl Fold {
 
     fn show(&mut self, kind: CommitKind) -> Result<(), RunError> {
         if kind.last {
+            faults::hit("view.publish.before")?;
             self.files.publish(&self.table.snapshot(), &self.by).map_err(run_error)?;
+            faults::hit("view.publish.after")?;
         }
         if kind.last || !self.bounded {
             self.live.show(self.table.snapshot());
@@ -152,7 +154,7 @@ impl ViewCommitter {
 }
 
 impl SinkCommitter for ViewCommitter {
-    fn keep(&mut self, place: &Place, _: Option<u64>) {
+    fn keep(&mut self, place: &Place, _: Option<u64>, _: &Arc<dyn Authority>) {
         self.kept = Some(Kept::new(place.clone(), &self.definition.name));
     }
 

@@ -221,13 +221,14 @@ fn every_epoch_that_is_read_is_a_prefix_of_the_input() {
             graph: counting(&input, connector),
             settings,
             start: Default::default(),
-            restore: None,
+            restore: Vec::new(),
             first_epoch: 1,
             stop_after: None,
         };
         let (_verb, verb) = watch::channel(Verb::Run);
         let progress = watch::channel(Progress::default()).0;
-        let around = Surroundings { connectors: Arc::new(registry), launch: None, verb, progress, durable: None };
+        let around =
+            Surroundings { connectors: Arc::new(registry), launch: None, verb, progress, durable: None, asked: None };
         let done = Arc::new(AtomicBool::new(false));
         let seen: Arc<Mutex<Vec<(u64, i64)>>> = Arc::default();
         let reader = std::thread::spawn({

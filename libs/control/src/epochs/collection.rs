@@ -14,6 +14,8 @@
 
 use std::collections::BTreeSet;
 
+use serde::{Deserialize, Serialize};
+
 use super::GuardedReply;
 
 /// How much is kept.
@@ -245,7 +247,8 @@ pub struct File<N> {
 }
 
 /// What is wrong between the manifests and the store.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(tag = "finding", rename_all = "snake_case")]
 pub enum Finding<N> {
     /// Named, and not there.
     Missing {

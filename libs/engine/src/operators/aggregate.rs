@@ -2,18 +2,18 @@
 //!
 //! State: per key the aggregates and, where rows may be taken back, how many rows it has. Changes are folded: at the end of an epoch
 //! each key that was touched leaves as nothing (unchanged), +I, -U/+U or -D. What was sent before is not kept: it is computed just before
-//! a key's first change in an epoch. Without keys there is always one row, also over an empty input, on the worker that owns it.
+//! a key's first change in an epoch. A checkpoint has the keys that were touched since the one before, and which ones went. Without keys there is always one row, also over an empty input, on the worker that owns it.
 
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch};
 use arrow::compute::{concat, filter_record_batch};
 use arrow::datatypes::{DataType, Field, FieldRef, Int64Type, Schema, SchemaRef};
-use state::{DirtySet, KeyTable, SlotVec, SnapshotReader, SnapshotWriter};
+use state::{Chain, DirtySet, KeyTable, Marks, SlotVec, SnapshotReader, SnapshotWriter};
 
 use super::groups::{Accumulators, Groups, Layout, Pool};
 use super::results::{BATCH_ROWS, Changes, Results, differs, record_batch};
-use super::saved::{load, load_watermark, save, save_watermark};
+use super::saved::{SAVE_ROWS, change, load, load_watermark, save, save_changes, save_removal, save_watermark};
 use super::window_partial::GROUPS_MAX;
 use crate::batch::Batch;
 use crate::error::{Result, RunError};
@@ -34,6 +34,12 @@ pub struct Aggregate {
     /// Keys touched in this epoch, and their results before it, in the same order.
     dirty: DirtySet,
     before: Vec<Vec<ArrayRef>>,
+    /// What the next checkpoint has to copy of the slots, and the chain of parts that it is added to.
+    marks: Marks,
+    chain: Chain,
+    /// Rows of the checkpoint that is being copied, from before they changed; and keys removed since the last one.
+    early: Vec<RecordBatch>,
+    removed: Vec<(Vec<ArrayRef>, usize)>,
     /// `i64::MAX` once the final rows of a bounded input have left.
     wm: i64,
     owns_global: bool,
@@ -60,6 +66,10 @@ impl Aggregate {
             sent: SlotVec::default(),
             dirty: DirtySet::new(),
             before: Vec::new(),
+            marks: Marks::default(),
+            chain: Chain::default(),
+            early: Vec::new(),
+            removed: Vec::new(),
             wm: i64::MIN,
             owns_global,
             schema,
@@ -153,6 +163,9 @@ impl Aggregate {
             }
         }
         changes.send(out)?;
+        if self.marks.tracks() && !gone.is_empty() {
+            self.removed.push((self.keys.keys(&gone), gone.len()));
+        }
         self.keys.remove(&gone);
         self.accumulators.clear(&gone);
         Ok(())
@@ -167,9 +180,28 @@ impl Aggregate {
             results.push(record_batch(&self.schema, columns, slots.len())?, out)?;
         }
         results.flush(out)?;
+        // The checkpoint before still has all of it, the next one nothing.
+        while self.marks.waits() {
+            let slots = self.marks.next(SAVE_ROWS);
+            self.copy(&slots)?;
+        }
+        (self.marks, self.chain) = (Marks::default(), Chain::default());
+        self.removed.clear();
         self.keys = self.layout.key_table()?;
         self.accumulators = self.layout.accumulators()?;
         self.counts = SlotVec::default();
+        Ok(())
+    }
+
+    /// Copies the rows of those of the slots that hold keys, for the checkpoint at hand.
+    fn copy(&mut self, slots: &[u32]) -> Result<()> {
+        let counted = self.spec.retracts && self.spec.keys > 0;
+        let slots: Vec<u32> = slots.iter().copied().filter(|&slot| !counted || self.counts[slot] != 0).collect();
+        if !slots.is_empty() {
+            let counts: ArrayRef = Arc::new(Int64Array::from_iter_values(slots.iter().map(|&slot| self.counts[slot])));
+            let columns = [self.keys.keys(&slots), self.accumulators.states(&slots), vec![counts]].concat();
+            self.early.push(record_batch(&self.saved, columns, slots.len())?);
+        }
         Ok(())
     }
 
@@ -190,6 +222,8 @@ impl Operator for Aggregate {
         slots.clear();
         self.keys.intern(&batch.rows.columns()[..self.spec.keys], batch.num_rows(), &mut slots);
         self.grow();
+        let early = change(&mut self.marks, &slots, self.keys.slots_capacity());
+        self.copy(&early)?;
         if !self.spec.bounded {
             self.mark(&slots)?;
         }
@@ -220,13 +254,26 @@ impl Operator for Aggregate {
     fn snapshot(&mut self, _epoch: u64, writer: &mut SnapshotWriter) -> Result<()> {
         assert!(self.dirty.is_empty(), "an epoch ends before its snapshot");
         save_watermark(writer, self.wm)?;
-        for slots in self.live().chunks(BATCH_ROWS) {
-            let keys = self.keys.keys(slots);
-            let counts: ArrayRef = Arc::new(Int64Array::from_iter_values(slots.iter().map(|&slot| self.counts[slot])));
-            let columns = [keys.clone(), self.accumulators.states(slots), vec![counts]].concat();
-            save(writer, TABLE, &keys, record_batch(&self.saved, columns, slots.len())?)?;
+        let removed = std::mem::take(&mut self.removed);
+        let changed = self.marks.changed() + removed.iter().map(|(_, rows)| rows).sum::<usize>();
+        let whole = self.chain.next_is_whole(changed, self.keys.len()) || self.spec.keys == 0;
+        if !whole {
+            save_changes(writer, TABLE, &self.saved, &(0..self.spec.keys).collect::<Vec<_>>())?;
+            for (keys, rows) in removed {
+                save_removal(writer, TABLE, &keys.clone(), keys, rows)?;
+            }
         }
+        self.marks.begin(self.keys.slots_capacity(), whole);
         Ok(())
+    }
+
+    fn snapshot_more(&mut self, writer: &mut SnapshotWriter) -> Result<bool> {
+        let slots = self.marks.next(SAVE_ROWS);
+        self.copy(&slots)?;
+        for rows in self.early.drain(..) {
+            save(writer, TABLE, &rows.columns()[..self.spec.keys], rows.clone())?;
+        }
+        Ok(self.marks.waits())
     }
 
     fn restore(&mut self, reader: &SnapshotReader) -> Result<()> {
@@ -243,11 +290,20 @@ impl Operator for Aggregate {
                 self.sent[slot] = !self.spec.bounded;
             }
         }
+        if let Some(chain) = reader.chain(TABLE) {
+            self.chain = chain;
+            self.marks.track();
+        }
         Ok(())
     }
 
     fn state_bytes(&self) -> usize {
-        self.keys.bytes() + self.accumulators.bytes() + self.counts.bytes() + self.sent.bytes() + self.dirty.bytes()
+        self.keys.bytes()
+            + self.accumulators.bytes()
+            + self.counts.bytes()
+            + self.sent.bytes()
+            + self.dirty.bytes()
+            + self.marks.bytes()
     }
 }
 

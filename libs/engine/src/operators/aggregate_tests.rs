@@ -154,6 +154,7 @@ fn bounded_input_gives_each_row_once_at_the_end() {
 /// Random changes, in any cut, with or without a partial stage, with restarts at any parallelism: they add up to the sums of what is there.
 #[test]
 fn changes_add_up_to_the_sums() {
+    let mut changes = 0;
     for seed in 0..80 {
         let mut random = Random(seed);
         let (retracts, partial) = [(false, false), (false, true), (true, false)][random.below(3) as usize];
@@ -168,6 +169,7 @@ fn changes_add_up_to_the_sums() {
         let mut before = (!retracts).then(|| AggregatePartial::new(&plan).unwrap()).filter(|_| partial);
         let mut there: Vec<(u64, i64)> = Vec::new();
         let mut all = Vec::new();
+        let mut checkpoints = Checkpoints::default();
         for _ in 0..20 {
             let mut out = Output::new();
             let mut lines = Vec::new();
@@ -176,7 +178,7 @@ fn changes_add_up_to_the_sums() {
                     let (key, value) = there.swap_remove(random.below(there.len() as u64) as usize);
                     lines.push(format!("-D k{key} {value}"));
                 } else {
-                    let row = (random.below(6), random.below(50) as i64 - 20);
+                    let row = (random.below(60), random.below(50) as i64 - 20);
                     there.push(row);
                     lines.push(format!("{}k{} {}", if retracts { "+I " } else { "" }, row.0, row.1));
                 }
@@ -212,11 +214,46 @@ fn changes_add_up_to_the_sums() {
                 sums(&there),
                 "seed {seed}: what left an epoch is true of a prefix of the input"
             );
-            if random.below(3) == 0 {
-                workers = restarted(workers, build, &mut random);
-            }
+            workers = checkpoints.perhaps(workers, build, &mut random);
         }
+        changes += checkpoints.changes;
     }
+    assert!(changes > 500, "{changes} parts of checkpoints were changes");
+}
+
+/// While a checkpoint is copied in steps, rows change keys, take them away and bring new ones: it is as if it had been copied at once.
+#[test]
+fn a_checkpoint_is_copied_while_rows_arrive() {
+    let mut compared = 0;
+    for seed in 0..100 {
+        let mut random = Random(seed);
+        let plan = if seed % 3 == 0 { spec(1) } else { retracting(1) };
+        let build = || Aggregate::new(plan.clone(), true).unwrap();
+        let mut twins = Twins::new(build);
+        let mut there: Vec<(u64, i64)> = Vec::new();
+        for epoch in 0..30 {
+            for _ in 0..random.below(6) {
+                let mut lines = Vec::new();
+                for _ in 0..1 + random.below(6) {
+                    if plan.retracts && random.below(2) == 0 && !there.is_empty() {
+                        let (key, value) = there.swap_remove(random.below(there.len() as u64) as usize);
+                        lines.push(format!("-D k{key} {value}"));
+                    } else {
+                        let row = (random.below(60), random.below(50) as i64);
+                        there.push(row);
+                        lines.push(format!("{}k{} {}", if plan.retracts { "+I " } else { "" }, row.0, row.1));
+                    }
+                }
+                let rows = batch(ROWS, &lines.join("\n"));
+                twins.call(|operator, out| operator.process(0, rows.clone(), 0, out));
+                twins.between(&mut random);
+            }
+            twins.call(|operator, out| operator.epoch_end(epoch, out));
+            twins.after_epoch(build, &mut random);
+        }
+        compared += twins.compared;
+    }
+    assert!(compared > 300, "{compared} checkpoints had changes");
 }
 
 fn sums(rows: &[(u64, i64)]) -> Vec<String> {
@@ -225,7 +262,10 @@ fn sums(rows: &[(u64, i64)]) -> Vec<String> {
         let sum = sums.entry(*key).or_insert((0, 0, i64::MIN));
         *sum = (sum.0 + 1, sum.1 + value, sum.2.max(*value));
     }
-    sums.iter().map(|(key, (count, sum, most))| format!("k{key} {count} {sum} {most}")).collect()
+    let mut lines: Vec<String> =
+        sums.iter().map(|(key, (count, sum, most))| format!("k{key} {count} {sum} {most}")).collect();
+    lines.sort();
+    lines
 }
 
 #[test]

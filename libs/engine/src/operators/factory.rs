@@ -1,9 +1,14 @@
 //! Stages to operators.
 
+use std::sync::Arc;
+
 use expr::Env;
 use state::{KEY_GROUPS, key_groups, key_hashes, owner};
 
 use super::aggregate::{Aggregate, AggregatePartial};
+use super::disk::Disk;
+use super::disk_aggregate::DiskAggregate;
+use super::disk_fold::DiskFold;
 pub use super::ledger::SplitNames;
 use super::session::SessionAggregate;
 use super::sort::Sort;
@@ -14,7 +19,7 @@ use super::window_expand::WindowExpand;
 use super::window_partial::WindowPartial;
 use crate::error::{Result, RunError};
 use crate::operator::{Operator, Stateless};
-use crate::plan::{Stage, StageKind, Step};
+use crate::plan::{AggregateSpec, Stage, StageKind, Step};
 
 /// An operator and how it is driven.
 pub enum Made {
@@ -23,22 +28,24 @@ pub enum Made {
 }
 
 /// Where an operator is built.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct Place {
     pub worker: usize,
     pub workers: usize,
+    /// For state that is not kept in memory.
+    pub disk: Option<Arc<Disk>>,
 }
 
 impl Place {
     /// Whether this worker owns what has no key.
-    fn owns_global(self) -> bool {
+    fn owns_global(&self) -> bool {
         let group = key_groups(&key_hashes(&[], 1), KEY_GROUPS)[0];
         owner(group, self.workers) == self.worker
     }
 }
 
 /// The operator of a stage; `input` has the columns of its (first) input.
-pub fn make(stage: &Stage, input: &graph::Schema, env: &Env, place: Place, names: &SplitNames) -> Result<Made> {
+pub fn make(stage: &Stage, input: &graph::Schema, env: &Env, place: &Place, names: &SplitNames) -> Result<Made> {
     let schema = || expr::arrow_schema(&stage.schema);
     let operator = &stage.operator;
     let made: Box<dyn Operator> = match &stage.kind {
@@ -55,15 +62,21 @@ pub fn make(stage: &Stage, input: &graph::Schema, env: &Env, place: Place, names
             Box::new(SessionAggregate::new(spec, names.clone()).map_err(|e| e.operator(operator))?)
         }
         StageKind::Partial(spec) => Box::new(AggregatePartial::new(spec).map_err(|e| e.operator(operator))?),
-        StageKind::Aggregate(spec) => {
-            Box::new(Aggregate::new(spec.clone(), place.owns_global()).map_err(|e| e.operator(operator))?)
-        }
+        StageKind::Aggregate(spec) => aggregate(spec, place).map_err(|e| e.operator(operator))?,
         StageKind::Sort(spec) => Box::new(Sort::new(spec.clone(), place.worker == 0)),
         StageKind::Source(_) | StageKind::Union | StageKind::Sink(_) => {
             return Err(RunError::internal(format!("the stage of {operator} is not an operator")));
         }
     };
     Ok(Made::Operator(made))
+}
+
+fn aggregate(spec: &AggregateSpec, place: &Place) -> Result<Box<dyn Operator>> {
+    Ok(match place.disk.clone().filter(|_| spec.keys > 0) {
+        None => Box::new(Aggregate::new(spec.clone(), place.owns_global())?),
+        Some(disk) if spec.bounded && !spec.retracts => Box::new(DiskFold::new(spec, disk)?),
+        Some(disk) => Box::new(DiskAggregate::new(spec.clone(), disk)?),
+    })
 }
 
 /// Compiles fused steps over the columns of `input`.

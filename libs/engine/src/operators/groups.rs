@@ -5,11 +5,13 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, RecordBatch};
+use arrow::array::{ArrayRef, AsArray, RecordBatch, UInt32Array};
 use arrow::buffer::ScalarBuffer;
+use arrow::compute::take_arrays;
 use arrow::datatypes::{Field, FieldRef, Fields};
-use state::KeyTable;
+use state::{KeyTable, Marks};
 
+use super::saved::change;
 use super::times::micros;
 use crate::aggregate::{Accumulator, AggregateError, accumulator};
 use crate::error::{Result, RunError};
@@ -162,6 +164,9 @@ pub struct Groups {
     slots: Vec<u32>,
     /// The most groups ever held: what the tables have room for.
     room: usize,
+    /// What checkpoints have yet to copy; of the one at hand, groups as they were before they changed.
+    marks: Marks,
+    early: Vec<Layer>,
 }
 
 /// Groups that no longer change, as columns.
@@ -171,9 +176,22 @@ pub struct Layer {
     pub rows: usize,
 }
 
+/// A layer of which checkpoints have copied some, or all.
+pub struct Sealed {
+    pub layer: Layer,
+    marks: Marks,
+}
+
 impl Groups {
     pub fn new(layout: &Arc<Layout>) -> Result<Groups> {
-        Ok(Groups { keys: layout.key_table()?, accumulators: layout.accumulators()?, slots: Vec::new(), room: 0 })
+        Ok(Groups {
+            keys: layout.key_table()?,
+            accumulators: layout.accumulators()?,
+            slots: Vec::new(),
+            room: 0,
+            marks: Marks::default(),
+            early: Vec::new(),
+        })
     }
 
     pub fn len(&self) -> usize {
@@ -201,12 +219,61 @@ impl Groups {
         self.slots.clear();
         self.keys.intern(keys, rows, &mut self.slots);
         self.accumulators.resize(self.keys.slots_capacity());
+        let early = change(&mut self.marks, &self.slots, self.keys.len());
+        if !early.is_empty() {
+            self.early.push(self.columns(&early));
+        }
     }
 
     /// All keys and partial states.
     pub fn layer(&self) -> Layer {
-        let slots: Vec<u32> = (0..self.len() as u32).collect();
-        Layer { keys: self.keys.keys(&slots), states: self.accumulators.states(&slots), rows: slots.len() }
+        self.columns(&(0..self.len() as u32).collect::<Vec<u32>>())
+    }
+
+    fn columns(&self, slots: &[u32]) -> Layer {
+        Layer { keys: self.keys.keys(slots), states: self.accumulators.states(slots), rows: slots.len() }
+    }
+
+    /// All groups as columns, with what checkpoints have copied of them.
+    pub fn seal(&mut self) -> Sealed {
+        assert!(self.early.is_empty(), "what was copied early is handed over before");
+        Sealed { layer: self.layer(), marks: std::mem::take(&mut self.marks) }
+    }
+
+    /// A checkpoint has all groups as they are now.
+    pub fn is_saved(&mut self) {
+        self.marks.track();
+    }
+
+    /// No checkpoint has any of them under the name that they have now.
+    pub fn is_new(&mut self) {
+        assert!(!self.marks.waits(), "what waits is copied before");
+        self.marks = Marks::default();
+    }
+
+    /// Groups that the next checkpoint has to copy, if it holds changes.
+    pub fn unsaved(&self) -> usize {
+        if self.marks.tracks() { self.marks.changed() } else { self.len() }
+    }
+
+    /// Cuts a checkpoint: all of it, or what changed.
+    pub fn begin_save(&mut self, whole: bool) {
+        begin_save(&mut self.marks, self.keys.len(), whole);
+    }
+
+    /// Whether there is something for [`Groups::save`].
+    pub fn waits(&self) -> bool {
+        self.marks.waits() || !self.early.is_empty()
+    }
+
+    /// Groups of the checkpoint at hand: those that were copied early, and about `max` more.
+    pub fn save(&mut self, max: usize) -> Vec<Layer> {
+        let slots = self.marks.next(max);
+        let mut layers = std::mem::take(&mut self.early);
+        if !slots.is_empty() {
+            layers.push(self.columns(&slots));
+        }
+        layers
     }
 
     /// Keys and results of the slots.
@@ -215,14 +282,56 @@ impl Groups {
     }
 
     /// Forgets all groups and keeps the memory.
-    fn clear(&mut self) {
+    pub fn clear(&mut self) {
         let slots: Vec<u32> = (0..self.len() as u32).collect();
         self.accumulators.clear(&slots);
         self.keys.clear();
+        self.marks = Marks::default();
     }
 
     pub fn bytes(&self) -> usize {
-        self.keys.bytes() + self.accumulators.bytes() + self.slots.capacity() * size_of::<u32>()
+        self.keys.bytes() + self.accumulators.bytes() + self.slots.capacity() * size_of::<u32>() + self.marks.bytes()
+    }
+}
+
+impl Sealed {
+    /// See [`Groups::unsaved`].
+    pub fn unsaved(&self) -> usize {
+        if self.marks.tracks() { self.marks.changed() } else { self.layer.rows }
+    }
+
+    /// See [`Groups::is_saved`].
+    pub fn is_saved(&mut self) {
+        self.marks.track();
+    }
+
+    /// See [`Groups::begin_save`].
+    pub fn begin_save(&mut self, whole: bool) {
+        begin_save(&mut self.marks, self.layer.rows, whole);
+    }
+
+    pub fn waits(&self) -> bool {
+        self.marks.waits()
+    }
+
+    /// See [`Groups::save`].
+    pub fn save(&mut self, max: usize) -> Result<Vec<Layer>> {
+        let rows = UInt32Array::from(self.marks.next(max));
+        if rows.is_empty() {
+            return Ok(Vec::new());
+        }
+        let take = |columns: &[ArrayRef]| take_arrays(columns, &rows, None);
+        let taken = take(&self.layer.keys).and_then(|keys| Ok((keys, take(&self.layer.states)?)));
+        let (keys, states) = taken.map_err(|error| RunError::internal(format!("cannot copy groups: {error}")))?;
+        Ok(vec![Layer { keys, states, rows: rows.len() }])
+    }
+}
+
+/// What was never saved is copied whole; of what has not changed nothing is.
+fn begin_save(marks: &mut Marks, rows: usize, whole: bool) {
+    let whole = whole || !marks.tracks();
+    if whole || marks.changed() > 0 {
+        marks.begin(rows, whole);
     }
 }
 
@@ -254,6 +363,7 @@ impl Pool {
     /// Takes a table that is no longer needed. One that was mostly empty is dropped: emptying it costs its room, not its groups, and
     /// after a spike its memory should go back.
     pub fn recycle(&mut self, mut table: Groups) {
+        assert!(!table.waits(), "a checkpoint copies a table before it is emptied");
         table.room = table.room.max(table.len());
         if self.spare.len() < SPARE_MAX && table.len() >= table.room / 4 {
             table.clear();

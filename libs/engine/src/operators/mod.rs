@@ -3,6 +3,11 @@
 pub mod aggregate;
 #[cfg(test)]
 mod aggregate_tests;
+pub mod disk;
+mod disk_aggregate;
+mod disk_fold;
+#[cfg(test)]
+mod disk_tests;
 pub mod factory;
 pub mod groups;
 pub mod ledger;

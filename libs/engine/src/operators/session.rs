@@ -15,17 +15,17 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::mem;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch};
 use arrow::buffer::BooleanBuffer;
 use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field, FieldRef, Int64Type, Schema, SchemaRef};
-use state::{KeyTable, NO_SLOT, SlotVec, SnapshotReader, SnapshotWriter};
+use state::{Chain, KeyTable, Marks, NO_SLOT, SlotVec, SnapshotReader, SnapshotWriter};
 
 use super::groups::{Accumulators, Layout};
 use super::ledger::{Late, Ledger, SplitNames};
 use super::panes::{LENGTH_MAX, Rule};
 use super::results::{BATCH_ROWS, Changes, Results, differs, record_batch};
-use super::saved::{load, load_watermark, save, save_watermark};
+use super::saved::{SAVE_ROWS, load, load_watermark, save, save_changes, save_removal, save_watermark};
 use super::times::{Times, timestamps};
 use crate::batch::Batch;
 use crate::error::{Result, RunError};
@@ -55,6 +55,12 @@ pub struct SessionAggregate {
     fired: BinaryHeap<Reverse<(i64, u32)>>,
     /// Rows sent of sessions that changed since, in this epoch.
     stale: Vec<Stale>,
+    /// What the next checkpoint has to copy of the sessions, and the chain of parts that it is added to.
+    marks: Marks,
+    chain: Chain,
+    /// Rows of the checkpoint that is being copied, from before they changed; and what went of earlier ones: keys and starts.
+    early: Vec<RecordBatch>,
+    removed: Vec<(Vec<ArrayRef>, ArrayRef)>,
     wm: i64,
     schema: SchemaRef,
     saved: SchemaRef,
@@ -75,6 +81,8 @@ struct Session {
     /// Time of the last row.
     last: i64,
     state: State,
+    /// A checkpoint has it, by this start.
+    saved: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -106,6 +114,10 @@ struct Moves {
     joined: Vec<(u32, u32)>,
     /// Fired sessions that change, as they were when they were sent.
     changed: Vec<(u32, Session)>,
+    /// Sessions that change and wait to be copied for a checkpoint, as they were.
+    early: Vec<(u32, Session)>,
+    /// (key, start) of sessions that checkpoints have and that now are others.
+    removed: Vec<(u32, i64)>,
 }
 
 impl SessionAggregate {
@@ -115,8 +127,7 @@ impl SessionAggregate {
         let layout = Layout::new(spec.keys, schema.fields(), &spec.calls, false)?;
         let number = |name: &str| Arc::new(Field::new(name, DataType::Int64, false)) as FieldRef;
         let columns = layout.key_fields().iter().chain(layout.state_fields()).cloned();
-        let fired: FieldRef = Arc::new(Field::new("fired", DataType::Boolean, false));
-        let saved: Vec<FieldRef> = columns.chain([number("start"), number("last"), fired]).collect();
+        let saved: Vec<FieldRef> = columns.chain([number("start"), number("last")]).collect();
         Ok(SessionAggregate {
             rule: Rule { unit: spec.unit, lateness: spec.lateness },
             gap: spec.gap,
@@ -131,6 +142,10 @@ impl SessionAggregate {
             due: BinaryHeap::new(),
             fired: BinaryHeap::new(),
             stale: Vec::new(),
+            marks: Marks::default(),
+            chain: Chain::default(),
+            early: Vec::new(),
+            removed: Vec::new(),
             wm: i64::MIN,
             schema,
             saved: Arc::new(Schema::new(saved)),
@@ -168,6 +183,7 @@ impl SessionAggregate {
         if newest != NO_SLOT {
             let session = self.sessions[newest as usize];
             if session.state == State::Open && time >= session.start && self.shares(time - session.last) {
+                self.keep_early(newest, moves);
                 self.sessions[newest as usize].last = session.last.max(time);
                 return newest;
             }
@@ -185,7 +201,7 @@ impl SessionAggregate {
         let after = after.filter(|slot| self.shares(self.sessions[*slot as usize].start - time)).filter(open);
         match (before, after) {
             (None, None) if self.rule.late(time + self.gap + self.rule.unit, stamp) => NO_SLOT,
-            (None, None) => self.open(Session { key, start: time, last: time, state: State::Open }),
+            (None, None) => self.open(Session { key, start: time, last: time, state: State::Open, saved: false }),
             (Some(slot), None) => {
                 self.change(slot, moves);
                 let session = &mut self.sessions[slot as usize];
@@ -194,6 +210,7 @@ impl SessionAggregate {
             }
             (None, Some(slot)) => {
                 self.change(slot, moves);
+                self.rename(slot, moves);
                 let start = mem::replace(&mut self.sessions[slot as usize].start, time);
                 self.by_start.remove(&(key, start));
                 self.by_start.insert((key, time), slot);
@@ -202,6 +219,7 @@ impl SessionAggregate {
             (Some(slot), Some(next)) => {
                 self.change(slot, moves);
                 self.change(next, moves);
+                self.rename(next, moves);
                 moves.joined.push((next, slot));
                 let joined = self.sessions[next as usize];
                 let session = &mut self.sessions[slot as usize];
@@ -218,6 +236,8 @@ impl SessionAggregate {
     /// Gives a session a slot.
     fn open(&mut self, session: Session) -> u32 {
         let slot = self.free.pop().unwrap_or(self.sessions.len() as u32);
+        // A free slot may wait, of a checkpoint that has nothing of it.
+        let _ = self.marks.leave(slot);
         if slot as usize == self.sessions.len() {
             self.sessions.push(session);
         } else {
@@ -268,8 +288,27 @@ impl SessionAggregate {
         self.keys.remove(&keys);
     }
 
+    /// Keeps a session as it is, if a checkpoint has yet to copy it: it is about to change.
+    #[inline(always)]
+    fn keep_early(&mut self, slot: u32, moves: &mut Moves) {
+        if self.marks.waits() && self.marks.leave(slot) {
+            let session = &mut self.sessions[slot as usize];
+            session.saved = true;
+            moves.early.push((slot, *session));
+        }
+    }
+
+    /// Notes that checkpoints know a session by a start that it no longer has.
+    fn rename(&mut self, slot: u32, moves: &mut Moves) {
+        let session = &mut self.sessions[slot as usize];
+        if mem::take(&mut session.saved) {
+            moves.removed.push((session.key, session.start));
+        }
+    }
+
     /// Notes that a session gets another row or another extent.
     fn change(&mut self, slot: u32, moves: &mut Moves) {
+        self.keep_early(slot, moves);
         let session = &mut self.sessions[slot as usize];
         if session.state == State::Fired {
             moves.changed.push((slot, *session));
@@ -320,7 +359,7 @@ impl SessionAggregate {
         }
         results.flush(out)?;
         if self.rule.lateness == 0 {
-            self.drop_sessions(slots);
+            self.drop_sessions(slots)?;
         } else {
             for slot in slots {
                 let closes = self.closes(&self.sessions[slot as usize]);
@@ -330,11 +369,46 @@ impl SessionAggregate {
         Ok(())
     }
 
-    fn drop_sessions(&mut self, slots: Vec<u32>) {
+    fn drop_sessions(&mut self, slots: Vec<u32>) -> Result<()> {
+        let mut moves = Moves::default();
+        for &slot in &slots {
+            self.keep_early(slot, &mut moves);
+            self.rename(slot, &mut moves);
+        }
+        self.note(&moves)?;
         let keys = slots.iter().map(|&slot| self.sessions[slot as usize].key).collect();
         slots.iter().for_each(|&slot| self.forget(slot));
         self.release(&slots);
         self.remove_keys(keys);
+        Ok(())
+    }
+
+    /// Writes down what checkpoints have to know of moves, before aggregates and keys change.
+    fn note(&mut self, moves: &Moves) -> Result<()> {
+        for sessions in moves.early.chunks(BATCH_ROWS) {
+            self.copy(sessions)?;
+        }
+        if !moves.removed.is_empty() {
+            let keys: Vec<u32> = moves.removed.iter().map(|(key, _)| *key).collect();
+            let starts = Int64Array::from_iter_values(moves.removed.iter().map(|(_, start)| *start));
+            self.removed.push((self.keys.keys(&keys), Arc::new(starts)));
+        }
+        Ok(())
+    }
+
+    /// Copies the rows of these sessions, given with their slots, for the checkpoint at hand.
+    fn copy(&mut self, sessions: &[(u32, Session)]) -> Result<()> {
+        if sessions.is_empty() {
+            return Ok(());
+        }
+        let slots: Vec<u32> = sessions.iter().map(|(slot, _)| *slot).collect();
+        let mut columns = self.keys.keys(&sessions.iter().map(|(_, session)| session.key).collect::<Vec<u32>>());
+        columns.extend(self.accumulators.states(&slots));
+        for of in [|session: &Session| session.start, |session: &Session| session.last] {
+            columns.push(Arc::new(Int64Array::from_iter_values(sessions.iter().map(|(_, session)| of(session)))));
+        }
+        self.early.push(record_batch(&self.saved, columns, slots.len())?);
+        Ok(())
     }
 
     /// Corrects what was sent of sessions that changed.
@@ -378,7 +452,7 @@ impl SessionAggregate {
     }
 
     /// Drops the fired sessions whose allowed lateness is over.
-    fn retire(&mut self) {
+    fn retire(&mut self) -> Result<()> {
         let mut gone = Vec::new();
         while let Some(&Reverse((closes, slot))) = self.fired.peek()
             && self.rule.late(closes, self.wm)
@@ -391,7 +465,7 @@ impl SessionAggregate {
                 gone.push(slot);
             }
         }
-        self.drop_sessions(gone);
+        self.drop_sessions(gone)
     }
 
     fn write_ledger(&self, batch: &Batch, times: &Times, late: &[u32], stamp: i64, out: &mut Output) -> Result<()> {
@@ -402,6 +476,7 @@ impl SessionAggregate {
     /// Updates the aggregates as the rows moved.
     fn apply(&mut self, rows: &RecordBatch, mut moves: Moves) -> Result<()> {
         self.accumulators.resize(self.sessions.len());
+        self.note(&moves)?;
         for slots_and_sessions in moves.changed.chunks(BATCH_ROWS) {
             let (slots, sessions): (Vec<u32>, Vec<Session>) = slots_and_sessions.iter().copied().unzip();
             let sent = self.rows(&sessions, &slots)?;
@@ -423,6 +498,7 @@ impl SessionAggregate {
             self.release(&from);
         }
         if moves.late.is_empty() {
+            self.mark(&moves.slots);
             return self.accumulators.add(&moves.slots, rows);
         }
         let mut stays = vec![true; rows.num_rows()];
@@ -430,7 +506,14 @@ impl SessionAggregate {
         let stays = BooleanArray::new(BooleanBuffer::from(stays), None);
         let rows = arrow::compute::filter_record_batch(rows, &stays).map_err(failed)?;
         moves.slots.retain(|&slot| slot != NO_SLOT);
+        self.mark(&moves.slots);
         self.accumulators.add(&moves.slots, &rows)
+    }
+
+    /// Notes that sessions changed. Whatever changes without rows, such as that it fires, is told by the watermark.
+    fn mark(&mut self, slots: &[u32]) {
+        let early = self.marks.change(slots, self.sessions.len());
+        assert!(early.is_empty(), "what waits is copied as its session changes");
     }
 }
 
@@ -477,7 +560,7 @@ impl Operator for SessionAggregate {
             self.send_corrections(out)?;
             // Sessions of late rows may be due already.
             self.fire(self.wm, out)?;
-            self.retire();
+            self.retire()?;
         }
         Ok(())
     }
@@ -485,37 +568,64 @@ impl Operator for SessionAggregate {
     fn snapshot(&mut self, _epoch: u64, writer: &mut SnapshotWriter) -> Result<()> {
         assert!(self.stale.is_empty(), "an epoch ends before its snapshot");
         save_watermark(writer, self.wm)?;
-        let slots: Vec<u32> = self.by_start.values().copied().collect();
-        for slots in slots.chunks(BATCH_ROWS) {
-            let of = |slot: &u32| &self.sessions[*slot as usize];
-            let keys = self.keys.keys(&slots.iter().map(|slot| of(slot).key).collect::<Vec<u32>>());
-            let starts: ArrayRef = Arc::new(Int64Array::from_iter_values(slots.iter().map(|slot| of(slot).start)));
-            let lasts: ArrayRef = Arc::new(Int64Array::from_iter_values(slots.iter().map(|slot| of(slot).last)));
-            let fired: BooleanArray = slots.iter().map(|slot| Some(of(slot).state == State::Fired)).collect();
-            let rest = vec![starts, lasts, Arc::new(fired) as ArrayRef];
-            let columns = [keys.clone(), self.accumulators.states(slots), rest].concat();
-            save(writer, TABLE, &keys, record_batch(&self.saved, columns, slots.len())?)?;
+        let removed = mem::take(&mut self.removed);
+        let changed = self.marks.changed() + removed.iter().map(|(_, starts)| starts.len()).sum::<usize>();
+        let whole = self.chain.next_is_whole(changed, self.by_start.len());
+        if !whole {
+            let keys = self.layout.keys();
+            let identity: Vec<usize> = (0..keys).chain([self.saved.fields().len() - 2]).collect();
+            save_changes(writer, TABLE, &self.saved, &identity)?;
+            for (keys, starts) in removed {
+                let rows = starts.len();
+                save_removal(writer, TABLE, &keys, [&keys[..], &[starts]].concat(), rows)?;
+            }
         }
+        self.marks.begin(self.sessions.len(), whole);
         Ok(())
+    }
+
+    fn snapshot_more(&mut self, writer: &mut SnapshotWriter) -> Result<bool> {
+        let mut sessions = Vec::new();
+        for slot in self.marks.next(SAVE_ROWS) {
+            let session = &mut self.sessions[slot as usize];
+            if session.state != State::Gone {
+                session.saved = true;
+                sessions.push((slot, *session));
+            }
+        }
+        self.copy(&sessions)?;
+        for rows in self.early.drain(..) {
+            save(writer, TABLE, &rows.columns()[..self.layout.keys()], rows.clone())?;
+        }
+        Ok(self.marks.waits())
     }
 
     fn restore(&mut self, reader: &SnapshotReader) -> Result<()> {
         self.wm = load_watermark(reader)?;
+        let chain = reader.chain(TABLE);
         for rows in load(reader, TABLE)? {
             let width = rows.num_columns();
             let mut keys = Vec::new();
             self.keys.intern(&rows.columns()[..self.layout.keys()], rows.num_rows(), &mut keys);
             self.of_key.grow(self.keys.slots_capacity());
             let number = |column: usize| rows.column(column).as_primitive::<Int64Type>().values();
-            let (starts, lasts) = (number(width - 3), number(width - 2));
-            let fired = rows.column(width - 1).as_boolean();
+            let (starts, lasts) = (number(width - 2), number(width - 1));
             let mut slots = Vec::with_capacity(keys.len());
             for (row, &key) in keys.iter().enumerate() {
-                let state = if fired.value(row) { State::Fired } else { State::Open };
-                slots.push(self.open(Session { key, start: starts[row], last: lasts[row], state }));
+                let mut session =
+                    Session { key, start: starts[row], last: lasts[row], state: State::Open, saved: chain.is_some() };
+                // A snapshot follows the end of an epoch, so whatever is due at its watermark has fired.
+                if self.rule.fires(self.closes(&session), self.wm) {
+                    session.state = State::Fired;
+                }
+                slots.push(self.open(session));
             }
             self.accumulators.resize(self.sessions.len());
             self.accumulators.merge(&slots, &rows.columns()[self.layout.keys()..])?;
+        }
+        if let Some(chain) = chain {
+            self.chain = chain;
+            self.marks.track();
         }
         Ok(())
     }
@@ -527,6 +637,7 @@ impl Operator for SessionAggregate {
             + self.sessions.capacity() * size_of::<Session>()
             + self.by_start.len() * size_of::<((u32, i64), u32)>() * 3 / 2
             + (self.due.capacity() + self.fired.capacity()) * size_of::<(i64, u32)>()
+            + self.marks.bytes()
     }
 }
 

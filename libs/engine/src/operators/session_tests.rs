@@ -184,6 +184,7 @@ fn any_cut_and_any_restart_give_the_same_sessions() {
         let build = |workers: usize| -> Vec<SessionAggregate> { (0..workers).map(|_| sessions(lateness)).collect() };
         let mut workers = build(1 + random.below(3) as usize);
         let (mut all, mut at, mut wm) = (Vec::new(), 0, i64::MIN);
+        let mut checkpoints = Checkpoints::default();
         while at < input.len() {
             let next = (at + 1 + random.below(25) as usize).min(input.len());
             let piece = as_batch(&input[at..next]);
@@ -204,13 +205,47 @@ fn any_cut_and_any_restart_give_the_same_sessions() {
             }
             if random.below(3) == 0 || at == input.len() {
                 workers.iter_mut().for_each(|worker| worker.epoch_end(0, &mut out).unwrap());
-                workers = restarted(workers, build, &mut random);
+                workers = checkpoints.perhaps(workers, build, &mut random);
             }
             all.extend(out.take());
         }
         assert_eq!(relation(&all), expected(&input), "seed {seed}");
         assert!(workers.iter().all(|worker| worker.open_sessions() == 0 && worker.known_keys() == 0));
     }
+}
+
+/// While a checkpoint is copied in steps, sessions are widened, renamed, joined, fired and dropped: it is as if it had been copied at once.
+#[test]
+fn a_checkpoint_is_copied_while_rows_arrive() {
+    let mut compared = 0;
+    for seed in 0..150 {
+        let mut random = Random(seed);
+        let lateness = [0, 30 * MINUTE][random.below(2) as usize];
+        let build = || sessions(lateness);
+        let mut twins = Twins::new(build);
+        let mut wm = i64::MIN;
+        for n in 0..60 {
+            let newest = 20_000_000 + n * 120_000;
+            let row = |random: &mut Random| {
+                (random.below(30), random.below(100) as i64, newest - random.below(4_000_000) as i64)
+            };
+            let rows: Rows = (0..1 + random.below(8)).map(|_| row(&mut random)).collect();
+            let rows = as_batch(&rows);
+            twins.call(|operator, out| operator.process(0, rows.clone(), wm, out));
+            twins.between(&mut random);
+            if random.below(3) == 0 {
+                wm = wm.max((newest - random.below(4_000_000) as i64) * 1_000);
+                twins.call(|operator, out| operator.watermark(wm, out));
+                twins.between(&mut random);
+            }
+            if random.below(3) == 0 {
+                twins.call(|operator, out| operator.epoch_end(n as u64, out));
+                twins.after_epoch(build, &mut random);
+            }
+        }
+        compared += twins.compared;
+    }
+    assert!(compared > 300, "{compared} checkpoints had changes");
 }
 
 /// With watermarks that run ahead: corrections add up to the sessions of the rows that were in time, if none was late.

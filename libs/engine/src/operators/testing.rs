@@ -9,7 +9,7 @@ use arrow::compute::cast;
 use arrow::datatypes::DataType;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use graph::AggregateFunction;
-use state::{MemoryStore, SnapshotWriter};
+use state::{MemoryStore, Snapshot, SnapshotWriter};
 
 use super::ledger::SplitNames;
 pub use crate::aggregate::tests::Random;
@@ -140,26 +140,153 @@ pub fn call(function: AggregateFunction, arg: Option<usize>) -> Call {
     }
 }
 
-/// The workers' state in `1 + below(3)` new workers, which `build` makes by their number.
-pub fn restarted<O: Operator>(mut workers: Vec<O>, build: impl Fn(usize) -> Vec<O>, random: &mut Random) -> Vec<O> {
-    let store = saved(&mut workers.iter_mut().map(|worker| worker as &mut dyn Operator).collect::<Vec<_>>());
-    let count = 1 + random.below(3) as usize;
-    let mut restored = build(count);
-    for (number, worker) in restored.iter_mut().enumerate() {
-        worker.restore(&store.reader("it", number, count)).unwrap();
+/// Checkpoints of a run in chains, as manifests name them.
+#[derive(Default)]
+pub struct Checkpoints {
+    store: MemoryStore,
+    /// The workers that wrote it.
+    workers: usize,
+    /// Parts that were changes to the one before.
+    pub changes: usize,
+}
+
+impl Checkpoints {
+    /// Adds a checkpoint to the chains of the workers, by way of bytes.
+    pub fn take<O: Operator>(&mut self, workers: &mut [O]) {
+        if std::mem::replace(&mut self.workers, workers.len()) != workers.len() {
+            self.store = MemoryStore::new();
+        }
+        for (worker, operator) in workers.iter_mut().enumerate() {
+            let part = snapshot(operator);
+            self.changes += usize::from(!part.is_whole());
+            self.store.put("it", worker, part);
+        }
+        self.store = MemoryStore::from_bytes(&self.store.to_bytes().unwrap()).unwrap();
     }
-    restored
+
+    /// The state of the last checkpoint in `1 + below(3)` new workers, which `build` makes by their number.
+    pub fn restart<O: Operator>(&self, build: impl Fn(usize) -> Vec<O>, random: &mut Random) -> Vec<O> {
+        let count = 1 + random.below(3) as usize;
+        let mut restored = build(count);
+        for (number, worker) in restored.iter_mut().enumerate() {
+            worker.restore(&self.store.reader("it", number, count)).unwrap();
+        }
+        restored
+    }
+
+    /// At the end of an epoch: perhaps takes a checkpoint, perhaps goes on from it with other workers.
+    pub fn perhaps<O: Operator>(
+        &mut self,
+        mut workers: Vec<O>,
+        build: impl Fn(usize) -> Vec<O>,
+        random: &mut Random,
+    ) -> Vec<O> {
+        let choice = random.below(8);
+        if choice < 6 {
+            self.take(&mut workers);
+        }
+        // Often with as many workers: then the chains go on.
+        if choice < 3 { self.restart(build, random) } else { workers }
+    }
+}
+
+/// A snapshot of an operator, copied at once.
+fn snapshot(operator: &mut dyn Operator) -> Snapshot {
+    let mut writer = SnapshotWriter::new();
+    operator.snapshot(1, &mut writer).unwrap();
+    while operator.snapshot_more(&mut writer).unwrap() {}
+    writer.finish().unwrap()
 }
 
 /// Snapshots of operators, one per worker, each by way of bytes.
 pub fn saved(operators: &mut [&mut dyn Operator]) -> MemoryStore {
     let mut store = MemoryStore::new();
     for (worker, operator) in operators.iter_mut().enumerate() {
-        let mut writer = SnapshotWriter::new();
-        operator.snapshot(1, &mut writer).unwrap();
-        store.put("it", worker, writer.finish().unwrap());
+        store.put("it", worker, snapshot(*operator));
     }
     MemoryStore::from_bytes(&store.to_bytes().unwrap()).unwrap()
+}
+
+/// Two of an operator that see the same. Checkpoints of one are copied at once, those of the other in steps while rows go on to arrive: they
+/// must be the same.
+pub struct Twins<O> {
+    at_once: O,
+    stepped: O,
+    stores: [MemoryStore; 2],
+    open: Option<SnapshotWriter>,
+    /// Checkpoints that were copied in several steps and had changes.
+    pub compared: usize,
+}
+
+impl<O: Operator> Twins<O> {
+    pub fn new(build: impl Fn() -> O) -> Twins<O> {
+        Twins { at_once: build(), stepped: build(), stores: Default::default(), open: None, compared: 0 }
+    }
+
+    /// Calls both, and compares what they send.
+    pub fn call(&mut self, call: impl Fn(&mut O, &mut Output) -> crate::error::Result<()>) {
+        let at_once = sent(|out| call(&mut self.at_once, out));
+        let stepped = sent(|out| call(&mut self.stepped, out));
+        assert_eq!(text(&at_once), text(&stepped));
+    }
+
+    pub fn step(&mut self) {
+        if let Some(writer) = &mut self.open
+            && !self.stepped.snapshot_more(writer).unwrap()
+        {
+            let snapshot = self.open.take().unwrap().finish().unwrap();
+            self.compared += usize::from(!snapshot.is_whole());
+            self.stores[1].put("it", 0, snapshot);
+            let [at_once, stepped] = self.stores.each_ref().map(|store| store.merged("it").unwrap());
+            let rows = |snapshot: &Snapshot| -> Vec<String> {
+                let tables = snapshot.tables().map(|(name, rows, _)| (name, text(&[Batch::inserts(rows.clone())])));
+                tables
+                    .flat_map(|(name, rows)| sorted(&rows).into_iter().map(move |row| format!("{name} {row}")))
+                    .collect()
+            };
+            assert_eq!(rows(&stepped), rows(&at_once));
+        }
+    }
+
+    /// At the end of an epoch.
+    pub fn checkpoint(&mut self) {
+        while self.open.is_some() {
+            self.step();
+        }
+        self.stores[0].put("it", 0, snapshot(&mut self.at_once));
+        let mut writer = SnapshotWriter::new();
+        self.stepped.snapshot(1, &mut writer).unwrap();
+        self.open = Some(writer);
+    }
+
+    /// Copies what is left, and goes on from there: right after a checkpoint.
+    pub fn restart(&mut self, build: impl Fn() -> O) {
+        while self.open.is_some() {
+            self.step();
+        }
+        (self.at_once, self.stepped) = (build(), build());
+        self.at_once.restore(&self.stores[0].reader("it", 0, 1)).unwrap();
+        self.stepped.restore(&self.stores[1].reader("it", 0, 1)).unwrap();
+    }
+
+    /// What may come between any two calls.
+    pub fn between(&mut self, random: &mut Random) {
+        if random.below(3) == 0 {
+            self.step();
+        }
+    }
+
+    /// What may come at the end of an epoch.
+    pub fn after_epoch(&mut self, build: impl Fn() -> O, random: &mut Random) {
+        match random.below(6) {
+            0..3 => self.checkpoint(),
+            3 => {
+                self.checkpoint();
+                self.restart(build);
+            }
+            _ => {}
+        }
+    }
 }
 
 /// What an operator sends when called so.

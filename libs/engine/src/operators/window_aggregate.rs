@@ -9,23 +9,27 @@
 //! the window's results are computed again and what changed leaves as -U/+U or +I. What was sent before is not kept: it is computed
 //! from the panes just before the row is added.
 //!
+//! A checkpoint names groups by their keys, the pane and, since a sealed table and the one after it may both have a key, by the number of the
+//! layer. It has those that changed since the one before, and a list of the panes that there are: a pane goes without naming its groups.
+//!
 //! Rows late for all their windows never arrive here: the stage that assigned the panes took them out. The result does not depend on how
 //! rows are cut into batches, nor on whether a partial stage aggregated some of them before.
 
-use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, VecDeque};
 use std::mem;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int64Array, RecordBatch, UInt32Array};
-use arrow::compute::concat_batches;
-use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
-use state::{KeyTable, NO_SLOT, SnapshotReader, SnapshotWriter};
+use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, UInt32Array};
+use arrow::compute::{concat_batches, take_record_batch};
+use arrow::datatypes::{DataType, Field, FieldRef, Int64Type, Schema, SchemaRef};
+use state::{Chain, KeyTable, NO_SLOT, SnapshotReader, SnapshotWriter};
 
-use super::groups::{Groups, Layer, Layout, Pool};
+use super::groups::{Groups, Layer, Layout, Pool, Sealed};
 use super::panes::{Panes, Rule};
 use super::parts::parts;
 use super::results::{Changes, Results, chunks, differs, record_batch};
-use super::saved::{load, load_watermark, save, save_watermark};
+use super::saved::{SAVE_ROWS, load, load_watermark, save, save_changes, save_kept, save_watermark};
 use super::times::timestamps;
 use super::window_assign::ALL;
 use crate::batch::Batch;
@@ -47,6 +51,8 @@ pub struct WindowAggregate {
     wm: i64,
     /// Fired windows that got rows since the last end of an epoch, and what was sent of them.
     touched: BTreeMap<Window, RecordBatch>,
+    chain: Chain,
+    copying: Copying,
     schema: SchemaRef,
     saved: SchemaRef,
 }
@@ -64,9 +70,38 @@ struct Window {
 #[derive(Default)]
 struct Pane {
     /// Groups as columns, made when the first of several windows that share the pane fires.
-    layers: Vec<Layer>,
+    layers: Vec<Sealed>,
     /// Groups that came since.
     table: Option<Groups>,
+}
+
+impl Pane {
+    fn rows(&self) -> usize {
+        self.layers.iter().map(|layer| layer.layer.rows).sum::<usize>() + self.table.as_ref().map_or(0, Groups::len)
+    }
+
+    fn unsaved(&self) -> usize {
+        self.layers.iter().map(Sealed::unsaved).sum::<usize>() + self.table.as_ref().map_or(0, Groups::unsaved)
+    }
+}
+
+/// Groups that belong together in a checkpoint: a place and the number of a layer.
+type Name = (Place, i64);
+
+/// What is left to copy of a checkpoint.
+#[derive(Default)]
+struct Copying {
+    /// Panes to look at, in the order of their places when it was cut.
+    places: VecDeque<Place>,
+    /// Panes that have gone since.
+    gone: VecDeque<(Name, Gone)>,
+    /// What is copied and not handed over.
+    copied: Vec<(Name, Layer)>,
+}
+
+enum Gone {
+    Table(Groups),
+    Layer(Sealed),
 }
 
 impl WindowAggregate {
@@ -78,17 +113,24 @@ impl WindowAggregate {
             rule,
             grid: Panes::new(spec.windows, rule),
             tumble: spec.windows.is_tumble(),
-            saved: Arc::new(saved_schema(&layout)),
+            saved: Arc::new(with_layers(&saved_schema(&layout))),
             pool: Pool::new(layout),
             panes: BTreeMap::new(),
             wm: i64::MIN,
             touched: BTreeMap::new(),
+            chain: Chain::default(),
+            copying: Copying::default(),
             schema,
         })
     }
 
     fn keys(&self) -> usize {
         self.pool.layout().keys()
+    }
+
+    /// The inverse of [`WindowAggregate::place`].
+    fn pane_of(&self, place: Place) -> (i64, i64) {
+        if self.grid.is_some() { place } else { (place.1, place.0) }
     }
 
     /// Where the rows of a pane are kept.
@@ -159,13 +201,20 @@ impl WindowAggregate {
         for place in self.places_of(window) {
             let pane = self.panes.remove(&place).expect("a window reads panes that exist");
             assert!(pane.layers.is_empty(), "panes of cumulating windows are never sealed");
-            let Some(table) = pane.table else { continue };
+            let Some(mut table) = pane.table else { continue };
             match &mut whole {
                 Some(whole) => {
                     whole.merge(&table.layer())?;
-                    self.pool.recycle(table);
+                    self.let_go((place, 0), table);
                 }
-                None => whole = Some(table),
+                None => {
+                    if place != (window.start, ALL) {
+                        // It gets another name: the checkpoint at hand knows it by the old one, the next by the new one.
+                        self.copying.copied.extend(table.save(usize::MAX).into_iter().map(|layer| ((place, 0), layer)));
+                        table.is_new();
+                    }
+                    whole = Some(table);
+                }
             }
         }
         if whole.is_some() {
@@ -189,11 +238,14 @@ impl WindowAggregate {
         let mut merged = self.pool.table()?;
         for place in places {
             let Some(pane) = self.panes.get_mut(&place) else { continue };
-            if let Some(table) = pane.table.take() {
-                pane.layers.push(table.layer());
+            if let Some(mut table) = pane.table.take() {
+                let name = (place, pane.layers.len() as i64);
+                // Of what waits only that which was copied early is handed over here; the rest waits as a layer.
+                self.copying.copied.extend(table.save(0).into_iter().map(|layer| (name, layer)));
+                pane.layers.push(table.seal());
                 self.pool.recycle(table);
             }
-            pane.layers.iter().try_for_each(|layer| merged.merge(layer))?;
+            pane.layers.iter().try_for_each(|layer| merged.merge(&layer.layer))?;
         }
         self.rows_of_table(&merged, window, &mut give)?;
         self.pool.recycle(merged);
@@ -221,10 +273,7 @@ impl WindowAggregate {
     /// Groups in all panes.
     #[cfg(test)]
     pub fn state_rows(&self) -> usize {
-        let rows = |pane: &Pane| {
-            pane.layers.iter().map(|layer| layer.rows).sum::<usize>() + pane.table.as_ref().map_or(0, Groups::len)
-        };
-        self.panes.values().map(rows).sum()
+        self.panes.values().map(Pane::rows).sum()
     }
 
     fn window_rows(&mut self, window: Window) -> Result<RecordBatch> {
@@ -294,10 +343,62 @@ impl WindowAggregate {
             && self.last_end(place) <= end
         {
             let (_, pane) = self.panes.pop_first().expect("there is a first pane");
+            let number = pane.layers.len() as i64;
+            for (number, layer) in pane.layers.into_iter().enumerate() {
+                if layer.waits() {
+                    self.copying.gone.push_back(((place, number as i64), Gone::Layer(layer)));
+                }
+            }
             if let Some(table) = pane.table {
+                self.let_go((place, number), table);
+            }
+        }
+    }
+
+    /// A table is no longer needed, but for a checkpoint that has yet to copy it.
+    fn let_go(&mut self, name: Name, table: Groups) {
+        if table.waits() {
+            self.copying.gone.push_back((name, Gone::Table(table)));
+        } else {
+            self.pool.recycle(table);
+        }
+    }
+
+    /// Copies about as many groups of the checkpoint at hand.
+    fn copy(&mut self, mut room: usize) -> Result<()> {
+        let Copying { places, gone, copied } = &mut self.copying;
+        let mut keep = |name: Name, layers: Vec<Layer>, room: &mut usize| {
+            *room = room.saturating_sub(layers.iter().map(|layer| layer.rows).sum());
+            copied.extend(layers.into_iter().map(|layer| (name, layer)));
+        };
+        while let Some((name, what)) = gone.front_mut().filter(|_| room > 0) {
+            let (layers, waits) = match what {
+                Gone::Table(table) => (table.save(room), table.waits()),
+                Gone::Layer(layer) => (layer.save(room)?, layer.waits()),
+            };
+            keep(*name, layers, &mut room);
+            if !waits && let Some((_, Gone::Table(table))) = gone.pop_front() {
                 self.pool.recycle(table);
             }
         }
+        while let Some(&place) = places.front().filter(|_| room > 0) {
+            let mut waits = false;
+            // One that is not there any more went with all that waited.
+            if let Some(pane) = self.panes.get_mut(&place) {
+                for (number, layer) in pane.layers.iter_mut().enumerate() {
+                    keep((place, number as i64), layer.save(room)?, &mut room);
+                    waits |= layer.waits();
+                }
+                if let Some(table) = &mut pane.table {
+                    keep((place, pane.layers.len() as i64), table.save(room), &mut room);
+                    waits |= table.waits();
+                }
+            }
+            if !waits {
+                places.pop_front();
+            }
+        }
+        Ok(())
     }
 }
 
@@ -357,41 +458,77 @@ impl Operator for WindowAggregate {
     fn snapshot(&mut self, _epoch: u64, writer: &mut SnapshotWriter) -> Result<()> {
         assert!(self.touched.is_empty(), "an epoch ends before its snapshot");
         save_watermark(writer, self.wm)?;
-        for (&place, pane) in &self.panes {
-            let key = if self.grid.is_some() { place } else { (place.1, place.0) };
-            let live = pane.table.as_ref().map(Groups::layer);
-            for layer in pane.layers.iter().chain(&live) {
-                let constant = |value| Arc::new(Int64Array::from(vec![value; layer.rows])) as ArrayRef;
-                let columns = [&layer.keys[..], &layer.states, &[constant(key.0), constant(key.1)]].concat();
-                save(writer, TABLE, &layer.keys, record_batch(&self.saved, columns, layer.rows)?)?;
-            }
+        let rows = self.panes.values().map(Pane::rows).sum();
+        let unsaved = self.panes.values().map(Pane::unsaved).sum();
+        let whole = self.chain.next_is_whole(unsaved, rows);
+        if !whole {
+            let [layer, pane, from] = [3, 2, 1].map(|back| self.saved.fields().len() - back);
+            let identity: Vec<usize> = (0..self.keys()).chain([layer, pane, from]).collect();
+            save_changes(writer, TABLE, &self.saved, &identity)?;
+            let names: Vec<(i64, i64)> = self.panes.keys().map(|place| self.pane_of(*place)).collect();
+            let column =
+                |of: fn(&(i64, i64)) -> i64| Arc::new(Int64Array::from_iter_values(names.iter().map(of))) as ArrayRef;
+            save_kept(writer, TABLE, &[pane, from], vec![column(|name| name.0), column(|name| name.1)])?;
         }
+        for pane in self.panes.values_mut() {
+            pane.layers.iter_mut().for_each(|layer| layer.begin_save(whole));
+            pane.table.iter_mut().for_each(|table| table.begin_save(whole));
+        }
+        self.copying.places = self.panes.keys().copied().collect();
         Ok(())
+    }
+
+    fn snapshot_more(&mut self, writer: &mut SnapshotWriter) -> Result<bool> {
+        self.copy(SAVE_ROWS)?;
+        for ((place, number), layer) in mem::take(&mut self.copying.copied) {
+            let (pane, from) = self.pane_of(place);
+            let constant = |value| Arc::new(Int64Array::from(vec![value; layer.rows])) as ArrayRef;
+            let rest = [constant(number), constant(pane), constant(from)];
+            let columns = [&layer.keys[..], &layer.states, &rest].concat();
+            save(writer, TABLE, &layer.keys, record_batch(&self.saved, columns, layer.rows)?)?;
+        }
+        Ok(!self.copying.places.is_empty() || !self.copying.gone.is_empty())
     }
 
     fn restore(&mut self, reader: &SnapshotReader) -> Result<()> {
         self.wm = load_watermark(reader)?;
         let keys = self.keys();
         let states = self.pool.layout().state_fields().len();
+        let mut named: BTreeMap<Name, Groups> = BTreeMap::new();
         for rows in load(reader, TABLE)? {
             for (key, rows) in parts(&rows, false)? {
-                let columns = rows.columns();
-                let (keys, states) = (columns[..keys].to_vec(), columns[keys..keys + states].to_vec());
-                let place = self.place(key);
-                let pane = self.panes.entry(place).or_default();
-                let table = match &mut pane.table {
-                    Some(table) => table,
-                    none => none.insert(self.pool.table()?),
-                };
-                table.merge(&Layer { keys, states, rows: rows.num_rows() })?;
+                for (number, rows) in layers(&rows, keys + states)? {
+                    let columns = rows.columns();
+                    let (keys, states) = (columns[..keys].to_vec(), columns[keys..keys + states].to_vec());
+                    let table = match named.entry((self.place(key), number)) {
+                        Entry::Occupied(table) => table.into_mut(),
+                        Entry::Vacant(none) => none.insert(self.pool.table()?),
+                    };
+                    table.merge(&Layer { keys, states, rows: rows.num_rows() })?;
+                }
             }
         }
+        let chain = reader.chain(TABLE);
+        for ((place, number), mut table) in named {
+            if chain.is_some() {
+                table.is_saved();
+            }
+            let pane = self.panes.entry(place).or_default();
+            // The layer with the last number is that of the table; the ones before do not change.
+            if let Some(mut before) = pane.table.replace(table) {
+                pane.layers.push(before.seal());
+                self.pool.recycle(before);
+            }
+            // Other workers may have sealed other layers. Then numbers change, and the chain is begun anew.
+            assert!(chain.is_none() || number == pane.layers.len() as i64, "a worker numbers layers without gaps");
+        }
+        self.chain = chain.unwrap_or_default();
         Ok(())
     }
 
     fn state_bytes(&self) -> usize {
         let columns = |columns: &[ArrayRef]| columns.iter().map(|c| c.get_array_memory_size()).sum::<usize>();
-        let layer = |layer: &Layer| columns(&layer.keys) + columns(&layer.states);
+        let layer = |Sealed { layer, .. }: &Sealed| columns(&layer.keys) + columns(&layer.states);
         let pane =
             |pane: &Pane| pane.layers.iter().map(layer).sum::<usize>() + pane.table.as_ref().map_or(0, Groups::bytes);
         self.panes.values().map(pane).sum::<usize>() + self.pool.bytes()
@@ -403,6 +540,27 @@ pub(super) fn saved_schema(layout: &Layout) -> Schema {
     let number = |name: &str| Arc::new(Field::new(name, DataType::Int64, false)) as FieldRef;
     let columns = layout.key_fields().iter().chain(layout.state_fields()).cloned();
     Schema::new(columns.chain([number("pane"), number("from")]).collect::<Vec<FieldRef>>())
+}
+
+/// As [`saved_schema`], with the number of the layer before the pane.
+fn with_layers(schema: &Schema) -> Schema {
+    let mut fields = schema.fields().to_vec();
+    fields.insert(fields.len() - 2, Arc::new(Field::new("layer", DataType::Int64, false)));
+    Schema::new(fields)
+}
+
+/// The rows of each layer, whose number is in this column.
+fn layers(rows: &RecordBatch, column: usize) -> Result<Vec<(i64, RecordBatch)>> {
+    let numbers = rows.column(column).as_primitive::<Int64Type>().values();
+    let mut lists: BTreeMap<i64, Vec<u32>> = BTreeMap::new();
+    for (row, &number) in numbers.iter().enumerate() {
+        lists.entry(number).or_default().push(row as u32);
+    }
+    if lists.len() == 1 {
+        return Ok(vec![(numbers[0], rows.clone())]);
+    }
+    let take = |(number, list)| Ok((number, take_record_batch(rows, &UInt32Array::from(list)).map_err(failed)?));
+    lists.into_iter().map(take).collect()
 }
 
 fn taken(rows: &RecordBatch, first: usize, at: Vec<u32>) -> Result<Vec<ArrayRef>> {

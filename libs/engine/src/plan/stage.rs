@@ -45,6 +45,11 @@ impl Plan {
 }
 
 impl StageKind {
+    /// Whether the operator can keep its state on disk (`state.backend`).
+    pub fn may_be_on_disk(&self) -> bool {
+        matches!(self, StageKind::Aggregate(spec) if spec.keys > 0)
+    }
+
     /// Whether the stage is an operator with state, snapshot at checkpoints.
     pub fn has_state(&self) -> bool {
         !matches!(

@@ -42,10 +42,11 @@ pub fn build<'scope>(
     let mut outputs: Vec<Outputs> = Vec::new();
     let mut ends: Vec<Edge> = Vec::new();
     let (mut sources, mut sinks) = (0, 0);
-    let place = factory::Place { worker: state.worker, workers: state.workers };
+    let place = factory::Place { worker: state.worker, workers: state.workers, disk: shared.disk.clone() };
     for (position, stage) in plan.stages.iter().enumerate() {
         let context = Context {
             name: stage.operator.clone(),
+            stage: position,
             metrics: shared.metrics.subtask(position, state.worker),
             state: state.clone(),
         };
@@ -91,7 +92,7 @@ pub fn build<'scope>(
                 outputs.push(Outputs { main: None, side: None });
                 continue;
             }
-            _ => match factory::make(stage, &plan.stages[stage.inputs[0].stage].schema, &env, place, &names)? {
+            _ => match factory::make(stage, &plan.stages[stage.inputs[0].stage].schema, &env, &place, &names)? {
                 Made::Stateless(made) => {
                     let (edge, _) = inputs.pop().expect("a stateless stage has one input");
                     driver::stateless(scope, context, edge, side, made)

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use state::SnapshotWriter;
 use timely::container::NoopBuilder;
@@ -20,7 +20,7 @@ use timely::progress::frontier::MutableAntichain;
 
 use super::coalesce::Coalescer;
 use super::exchange::{ByKey, ToFirst};
-use super::metrics::OperatorMetrics;
+use super::metrics::{OperatorMetrics, RowCounts};
 use super::parcel::Parcel;
 use super::time::{Time, WM_FINAL, WM_MIN};
 use super::worker_state::WorkerState;
@@ -118,7 +118,7 @@ impl Ports {
 
     /// Sends what an operator put out, and counts it.
     pub fn send(&mut self, out: &mut Output, context: &Context) {
-        context.metrics.count(out);
+        context.count(RowCounts::put_out(out));
         if !out.late.is_empty() {
             context.metrics.tail.late(context.state.current(), std::mem::take(&mut out.late));
         }
@@ -177,8 +177,18 @@ fn connect<'scope>(builder: &mut OperatorBuilder<'scope, Time>, edge: Edge<'scop
 #[derive(Clone)]
 pub struct Context {
     pub name: String,
+    /// Position among the stages of the plan.
+    pub stage: usize,
     pub metrics: Arc<OperatorMetrics>,
     pub state: Rc<WorkerState>,
+}
+
+impl Context {
+    /// Rows of the epoch that was entered last.
+    pub fn count(&self, rows: RowCounts) {
+        self.metrics.count(&rows);
+        self.state.count(self.stage, rows);
+    }
 }
 
 /// Drives an [`Operator`]. Returns its main output and, if `side`, its side output.
@@ -206,6 +216,7 @@ pub fn operator<'scope>(
             epoch: first_epoch,
             wm: WM_MIN,
             stash: BTreeMap::new(),
+            saving: None,
             ended: false,
         };
         let mut queue = VecDeque::new();
@@ -226,8 +237,24 @@ struct Driven {
     wm: i64,
     /// Batches of later epochs, with port and stamp: they wait until their epoch is the one being worked on.
     stash: BTreeMap<u64, Vec<(usize, i64, Batch)>>,
+    /// The snapshot that is being copied.
+    saving: Option<Saving>,
     ended: bool,
 }
+
+/// A snapshot that is copied in steps, between batches.
+struct Saving {
+    epoch: u64,
+    writer: SnapshotWriter,
+    /// The longest step so far.
+    pause: Duration,
+}
+
+/// How long a step of copying may take, beyond the rows that an operator copies at once: a share of the work of the activation before it, so
+/// that the copy gets on also where that is long.
+const STEP_SHARE: u32 = 3;
+const STEP_MIN: Duration = Duration::from_millis(1);
+const STEP_MAX: Duration = Duration::from_millis(8);
 
 impl Driven {
     fn activate(&mut self, frontiers: &[MutableAntichain<Time>], queue: &mut VecDeque<(Time, Batch)>) {
@@ -235,8 +262,12 @@ impl Driven {
             return;
         }
         let begun = Instant::now();
-        match self.work(frontiers, queue) {
-            Ok(()) => self.ports.flush(),
+        let worked = self.work(frontiers, queue).and_then(|()| {
+            self.ports.flush();
+            self.save_some((begun.elapsed() / STEP_SHARE).clamp(STEP_MIN, STEP_MAX))
+        });
+        match worked {
+            Ok(()) => {}
             Err(error) => self.context.state.fail(error.operator(&self.context.name)),
         }
         self.context.metrics.busy(begun.elapsed());
@@ -296,7 +327,7 @@ impl Driven {
 
     fn process(&mut self, port: usize, wm: i64, batch: Batch) -> Result<()> {
         self.context.state.enter(self.epoch);
-        self.context.metrics.rows_in(batch.num_rows());
+        self.context.count(RowCounts::taken(batch.num_rows()));
         let mut out = Output::new();
         self.operator.process(port, batch, wm, &mut out)?;
         self.ports.send(&mut out, &self.context);
@@ -310,10 +341,15 @@ impl Driven {
         self.operator.epoch_end(self.epoch, &mut out)?;
         self.ports.send(&mut out, &self.context);
         let kind = self.context.state.kind(self.epoch);
-        if let Some(uploads) = self.context.state.uploads.as_ref().filter(|_| kind.checkpoint && !kind.last) {
-            let mut writer = SnapshotWriter::new();
-            self.operator.snapshot(self.epoch, &mut writer)?;
-            uploads.write(self.epoch, self.context.name.clone(), self.context.state.worker, writer.finish()?);
+        if self.context.state.uploads.is_some() && kind.checkpoint {
+            // The leader cuts a checkpoint when the one before is copied, but for the last one and when there is no time to lose.
+            self.save_some(Duration::MAX)?;
+            if !kind.last {
+                let mut writer = SnapshotWriter::new();
+                let begun = Instant::now();
+                self.operator.snapshot(self.epoch, &mut writer)?;
+                self.saving = Some(Saving { epoch: self.epoch, writer, pause: begun.elapsed() });
+            }
         }
         self.context.metrics.state_bytes(self.operator.state_bytes());
         if kind.last {
@@ -325,6 +361,29 @@ impl Driven {
         self.ports.downgrade(self.held(self.wm));
         for (port, wm, batch) in self.stash.remove(&self.epoch).unwrap_or_default() {
             self.process(port, wm, batch)?;
+        }
+        Ok(())
+    }
+}
+
+impl Driven {
+    /// Goes on with the copy of the snapshot at hand for about so long, and hands it over once it is complete.
+    fn save_some(&mut self, time: Duration) -> Result<()> {
+        let Some(saving) = &mut self.saving else { return Ok(()) };
+        let begun = Instant::now();
+        let mut more = true;
+        while more && begun.elapsed() < time {
+            more = self.operator.snapshot_more(&mut saving.writer)?;
+        }
+        saving.pause = saving.pause.max(begun.elapsed());
+        if more {
+            self.activator.activate();
+            return Ok(());
+        }
+        if let Some((Saving { epoch, writer, pause }, uploads)) =
+            self.saving.take().zip(self.context.state.uploads.as_ref())
+        {
+            uploads.write(epoch, self.context.name.clone(), self.context.state.worker, writer, pause);
         }
         Ok(())
     }
@@ -360,7 +419,7 @@ pub fn stateless<'scope>(
                 }
                 let time = *capability.time();
                 context.state.enter(time.epoch);
-                context.metrics.rows_in(batch.num_rows());
+                context.count(RowCounts::taken(batch.num_rows()));
                 let mut out = Output::new();
                 match stage.map(batch, time.wm, &mut out) {
                     Ok(()) => ports.send(&mut out, &context),
@@ -502,7 +561,7 @@ pub(super) mod tests {
                         });
                     edges.push((edge, Route::Local));
                 }
-                let context = Context { name: "test".into(), metrics, state: state.clone() };
+                let context = Context { name: "test".into(), stage: 0, metrics, state: state.clone() };
                 operator(scope, context, edges, false, 1, Box::new(Recorder(log.clone())));
             });
             let mut step = || {

@@ -1,11 +1,11 @@
 //! Makes checkpoints durable: files of state, the manifest, and the question whether the epoch happened.
 //!
-//! An operator hands over an immutable snapshot; writing it is a task's business ([`Uploads`]). When an epoch is complete everywhere, the
+//! An operator hands over what it copied of its state; writing it is a task's business ([`Uploads`]). When an epoch is complete everywhere, the
 //! commit task writes its manifest, which only one can, asks who decides ([`Authority`]), and only then lets the sinks commit
 //! ([`Checkpoints`]). An answer that is lost is asked for again, with the same nonce; nothing is decided anew.
 
-use std::collections::{BTreeSet, VecDeque};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,7 +16,9 @@ use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use state::files::{self, Creation};
 use state::manifest::{Manifest, ManifestError, StatePart};
-use state::{FileError, FileRef, Files, Snapshot};
+use state::table::TablePart;
+use state::table::part::Freeze;
+use state::{FileError, FileRef, Files, Snapshot, SnapshotError, SnapshotWriter};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::watch;
 
@@ -53,8 +55,12 @@ pub struct Decision {
     pub total_bytes: u64,
     /// From the cut until everything was written, microseconds.
     pub duration_us: i64,
+    /// For how long the snapshot of an operator held up its rows at a time, at most, microseconds.
+    pub pause_us: u64,
     /// The last epoch of its run.
     pub last: bool,
+    /// In the order of the plan's sinks: whether committing it does something there.
+    pub commits: Vec<bool>,
 }
 
 /// An answer to a question that may be asked again.
@@ -74,6 +80,12 @@ pub trait Authority: Send + Sync {
 
     /// All sinks have committed a decided epoch.
     fn confirm(&self, epoch: u64) -> BoxFuture<'_, Verdict>;
+
+    /// A decided epoch cannot be restored, and no sink has published anything of it: the one before it is the newest from now on.
+    fn abandon(&self, epoch: u64) -> BoxFuture<'_, Verdict>;
+
+    /// Whether no other attempt has taken over.
+    fn is_newest(&self) -> BoxFuture<'_, Verdict>;
 }
 
 /// Decides everything: where there is nobody else.
@@ -85,6 +97,14 @@ impl Authority for Alone {
     }
 
     fn confirm(&self, _epoch: u64) -> BoxFuture<'_, Verdict> {
+        Box::pin(std::future::ready(Verdict::Done))
+    }
+
+    fn abandon(&self, _epoch: u64) -> BoxFuture<'_, Verdict> {
+        Box::pin(std::future::ready(Verdict::Done))
+    }
+
+    fn is_newest(&self) -> BoxFuture<'_, Verdict> {
         Box::pin(std::future::ready(Verdict::Done))
     }
 }
@@ -110,6 +130,18 @@ impl Place {
     }
 }
 
+impl Place {
+    /// Writes tables that have files of their own; `path` is the name of what they belong to.
+    async fn save(&self, frozen: BTreeMap<String, Box<dyn Freeze>>, path: &str) -> Result<BTreeMap<String, TablePart>> {
+        let mut tables = BTreeMap::new();
+        for (number, (table, frozen)) in frozen.into_iter().enumerate() {
+            let name = |file: &str| format!("{path}-{number}-{file}");
+            tables.insert(table, frozen.save(&*self.files, &name).await?.part);
+        }
+        Ok(tables)
+    }
+}
+
 /// Writes snapshots, each by a task of its own; the leader hears of it when the file is there.
 #[derive(Clone)]
 pub struct Uploads {
@@ -119,21 +151,33 @@ pub struct Uploads {
 }
 
 impl Uploads {
-    pub fn write(&self, epoch: u64, operator: String, worker: usize, snapshot: Snapshot) {
+    /// `pause` is for how long the snapshot held up its operator at most.
+    pub fn write(&self, epoch: u64, operator: String, worker: usize, mut snapshot: SnapshotWriter, pause: Duration) {
         let Uploads { place, leader, .. } = self.clone();
         self.tokio.spawn(async move {
             let path = place.name("state", epoch, &operator, worker);
-            let rows = snapshot.rows() as u64;
-            let bytes = tokio::task::spawn_blocking(move || snapshot.to_bytes()).await;
-            let written = match bytes.map_err(|error| RunError::internal(error.to_string())) {
-                Ok(Ok(bytes)) => files::put(&*place.files, &path, bytes.into()).await.map_err(RunError::from),
-                Ok(Err(error)) => Err(error.into()),
-                Err(error) => Err(error),
+            let frozen = snapshot.take_frozen();
+            let written = async {
+                faults::reach("snapshot.before").await?;
+                let made = {
+                    let operator = operator.clone();
+                    tokio::task::spawn_blocking(move || {
+                        let snapshot = stale(&operator, worker, snapshot.finish()?);
+                        Ok::<_, SnapshotError>((snapshot.rows() as u64, snapshot.is_whole(), snapshot.to_bytes()?))
+                    })
+                };
+                let made = made.await.map_err(|error| RunError::internal(error.to_string()))?;
+                let (rows, whole, bytes) = made?;
+                faults::reach("snapshot.half").await?;
+                let file = files::put(&*place.files, &path, bytes.into()).await?;
+                let tables = place.save(frozen, &path).await?;
+                faults::reach("snapshot.uploaded").await?;
+                Ok::<_, RunError>((rows, whole, file, tables))
             };
-            let message = match written {
-                Ok(file) => {
-                    let part = StatePart { worker: worker as u64, rows, file };
-                    FromWorker::Snapshot { epoch, operator, part }
+            let message = match written.await {
+                Ok((rows, whole, file, tables)) => {
+                    let part = StatePart { worker: worker as u64, rows, file, tables };
+                    FromWorker::Snapshot { epoch, operator, part, whole, pause_us: pause.as_micros() as u64 }
                 }
                 Err(error) => FromWorker::Failed(error.operator(&operator)),
             };
@@ -141,6 +185,16 @@ impl Uploads {
             let _ = leader.send(message);
         });
     }
+}
+
+/// The snapshot, as a rule; broken on purpose, the one that was handed over before it.
+fn stale(operator: &str, worker: usize, snapshot: Snapshot) -> Snapshot {
+    static BEFORE: Mutex<BTreeMap<(String, usize), Snapshot>> = Mutex::new(BTreeMap::new());
+    if !faults::broken("stale_snapshot") {
+        return snapshot;
+    }
+    let mut all = BEFORE.lock().expect("nothing panics while it holds the snapshots");
+    all.insert((operator.to_owned(), worker), snapshot.clone()).unwrap_or(snapshot)
 }
 
 /// The checkpoints of one attempt, as the commit task takes them from complete to committed: does what [`Coordinator`] says.
@@ -156,6 +210,9 @@ pub struct Checkpoints {
 /// The commits of an epoch in all sinks.
 pub trait CommitSinks: Send {
     fn commit(&mut self, sink: usize) -> BoxFuture<'_, Result<()>>;
+
+    /// In all of them.
+    fn commit_all(&mut self) -> BoxFuture<'_, Result<()>>;
 }
 
 /// The manifest of the epoch at hand, as it is written.
@@ -166,7 +223,9 @@ struct Written {
     needed_bytes: u64,
     new_bytes: u64,
     cut_us: i64,
+    pause_us: u64,
     last: bool,
+    commits: Vec<bool>,
 }
 
 impl Checkpoints {
@@ -207,7 +266,15 @@ impl Checkpoints {
     ///
     /// # Errors
     /// `fenced` if another attempt has taken over; what keeps the manifest from being written; the failure of a sink.
-    pub async fn commit(&mut self, mut manifest: Manifest, sinks: &mut dyn CommitSinks) -> Result<Manifest> {
+    ///
+    /// `commits` says for every sink whether there is something to commit, `pause_us` for how long the snapshots held up an operator at most.
+    pub async fn commit(
+        &mut self,
+        mut manifest: Manifest,
+        commits: Vec<bool>,
+        pause_us: u64,
+        sinks: &mut dyn CommitSinks,
+    ) -> Result<Manifest> {
         manifest.previous = self.machine.last_decided();
         manifest.nonce = uuid::Uuid::new_v4().to_string();
         let written = Written {
@@ -217,9 +284,14 @@ impl Checkpoints {
             needed_bytes: manifest.files().iter().map(|file| file.bytes).sum(),
             new_bytes: manifest.files().iter().filter(|file| !self.there.contains(**file)).map(|file| file.bytes).sum(),
             cut_us: manifest.created_us,
+            pause_us,
             last: manifest.last,
+            commits,
         };
         let (epoch, last) = (manifest.epoch, manifest.last);
+        if faults::broken("commit_before_decide") {
+            sinks.commit_all().await?;
+        }
         let mut effects = VecDeque::from(self.machine.step(Event::Complete { epoch, last }));
         // What is told of a halt, better than the machine can.
         let mut why = None;
@@ -237,9 +309,17 @@ impl Checkpoints {
                 }
                 Effect::Decide { previous, .. } => {
                     why = None;
+                    faults::reach("decide.asked").await?;
+                    if last {
+                        faults::reach("last.decide").await?;
+                    }
                     let asked = self.durable.authority.decide(written.decision(epoch, previous));
                     let Some(verdict) = self.answer(asked).await else { return Err(given_up()) };
-                    let reply = match verdict {
+                    let told = faults::reach("decide.told").await;
+                    if faults::broken("confirm_before_sinks") {
+                        self.durable.authority.confirm(epoch).await;
+                    }
+                    let reply = match told.map_or_else(|lost| Verdict::Unknown(lost.to_string()), |()| verdict) {
                         Verdict::Done => DecisionReply::Decided,
                         Verdict::Fenced(by) => {
                             why = Some(fenced(by));
@@ -250,7 +330,15 @@ impl Checkpoints {
                     Event::Decision { epoch, reply }
                 }
                 Effect::Commit { sink, .. } => {
-                    let reply = match sinks.commit(sink).await {
+                    let committed = async {
+                        faults::reach("commit.sink.before").await?;
+                        if last {
+                            faults::reach("last.decided").await?;
+                        }
+                        sinks.commit(sink).await?;
+                        Ok(faults::reach("commit.sink.after").await?)
+                    };
+                    let reply = match committed.await {
                         Ok(()) => SinkReply::Committed,
                         Err(error) => {
                             why = Some(error);
@@ -260,10 +348,12 @@ impl Checkpoints {
                     Event::Sink { epoch, sink, reply }
                 }
                 Effect::Confirm { .. } => {
+                    faults::reach("confirm.asked").await?;
                     let Some(verdict) = self.answer(self.durable.authority.confirm(epoch)).await else {
                         return Err(given_up());
                     };
-                    let reply = match verdict {
+                    let told = faults::reach("confirm.told").await;
+                    let reply = match told.map_or_else(|lost| Verdict::Unknown(lost.to_string()), |()| verdict) {
                         Verdict::Done => GuardedReply::Done,
                         Verdict::Fenced(by) => {
                             why = Some(fenced(by));
@@ -284,6 +374,9 @@ impl Checkpoints {
                     Event::Retry { epoch }
                 }
                 Effect::Committed { .. } => {
+                    if last {
+                        faults::reach("last.committed").await?;
+                    }
                     self.have(Some(&manifest));
                     return Ok(manifest);
                 }
@@ -294,21 +387,14 @@ impl Checkpoints {
         Err(RunError::internal("the commit of a checkpoint came to no end"))
     }
 
-    /// Records that all sinks have committed the epoch that the attempt goes on from.
-    pub async fn confirm(&self, epoch: u64) -> Result<()> {
-        let mut tries = 0;
-        loop {
-            match self.durable.authority.confirm(epoch).await {
-                Verdict::Done => return Ok(()),
-                Verdict::Fenced(why) => return Err(fenced(why)),
-                Verdict::Unknown(_) => tries += 1,
-            }
-            tokio::time::sleep(Duration::from_micros(self.retries.delay_us(tries).max(0) as u64)).await;
-        }
-    }
-
     async fn create(&self, written: &Written, why: &mut Option<RunError>) -> ManifestReply {
-        match self.durable.files.create(&written.file.path, written.bytes.clone()).await {
+        let created = async {
+            faults::reach("manifest.before").await?;
+            let created = self.durable.files.create(&written.file.path, written.bytes.clone()).await?;
+            faults::reach("manifest.after").await?;
+            Ok::<_, RunError>(created)
+        };
+        match created.await {
             Ok(Creation::Created) => ManifestReply::Created,
             Ok(Creation::Exists(there)) => {
                 *why = None;
@@ -316,7 +402,7 @@ impl Checkpoints {
             }
             Err(error) => {
                 tracing::warn!(%error, "a manifest was not written");
-                *why = Some(error.into());
+                *why = Some(error);
                 ManifestReply::Unknown
             }
         }
@@ -349,7 +435,9 @@ impl Written {
             bytes: self.new_bytes + self.file.bytes,
             total_bytes: self.needed_bytes + self.file.bytes,
             duration_us: now_us() - self.cut_us,
+            pause_us: self.pause_us,
             last: self.last,
+            commits: self.commits.clone(),
         }
     }
 }
@@ -360,12 +448,12 @@ fn given_up() -> RunError {
 }
 
 /// Another attempt goes on in the place of this one.
-fn fenced(why: String) -> RunError {
+pub(super) fn fenced(why: String) -> RunError {
     RunError::external("fenced", format!("another attempt of the run has taken over: {why}"))
 }
 
 /// Why the attempt must end, told to whom it concerns: what another attempt may mend is nobody's fault here.
-fn halted(cause: &Halt) -> RunError {
+pub(super) fn halted(cause: &Halt) -> RunError {
     match cause {
         Halt::Fenced | Halt::SinkFailed { .. } => RunError::external(cause.code(), cause.to_string()),
         _ => RunError::user(cause.code(), cause.to_string()),
@@ -377,9 +465,19 @@ impl From<FileError> for RunError {
         let code = match &error {
             FileError::Full { .. } => "disk_full",
             FileError::Missing { .. } | FileError::Damaged { .. } => "checkpoint_corrupt",
-            FileError::Failed { .. } => "checkpoint_storage",
+            FileError::Denied { .. } => "checkpoint_storage_denied",
+            FileError::NoPlace { .. } => "checkpoint_storage_missing",
+            FileError::Unreachable { .. } => "checkpoint_storage_unreachable",
+            FileError::Refused { .. } | FileError::Failed { .. } => "checkpoint_storage",
         };
         RunError::external(code, error.to_string())
+    }
+}
+
+/// What a test wants to go wrong could be mended by another attempt.
+impl From<faults::Injected> for RunError {
+    fn from(injected: faults::Injected) -> RunError {
+        RunError::external("injected", injected.to_string())
     }
 }
 

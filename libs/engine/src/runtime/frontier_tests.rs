@@ -39,7 +39,7 @@ fn play(
                     });
                 edges.push((edge, Route::Local));
             }
-            let context = Context { name: "test".into(), metrics, state: state.clone() };
+            let context = Context { name: "test".into(), stage: 0, metrics, state: state.clone() };
             let (end, _) = driver::operator(scope, context, edges, false, 1, Box::new(Recorder(asked.clone())));
             driver::probe(scope, state.clone(), 1, vec![end]);
         });

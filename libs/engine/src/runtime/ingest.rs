@@ -18,7 +18,7 @@ use tokio::sync::mpsc::error::TryRecvError;
 use super::clock::SourceClock;
 use super::driver::{Context, Ports};
 use super::messages::{Cut, CutReport, FromWorker};
-use super::metrics::Holding;
+use super::metrics::{Holding, RowCounts};
 use super::tail::Letters;
 use super::time::{Time, WM_FINAL};
 use crate::batch::{Batch, Origin};
@@ -182,6 +182,9 @@ impl Ingest {
     }
 
     fn cut(&mut self, cut: &Cut) {
+        if cut.kind.checkpoint {
+            faults::pass("cut.source.before");
+        }
         self.clock.look(now_us());
         self.show_watermark(true);
         let worker = self.context.state.worker;
@@ -189,6 +192,9 @@ impl Ingest {
         let report =
             CutReport { source: self.source, worker, epoch: cut.epoch, watermark, splits: self.clock.states() };
         self.context.state.send(FromWorker::Cut(report));
+        if cut.kind.checkpoint {
+            faults::pass("cut.source.after");
+        }
         if cut.kind.last {
             assert!(self.clock.finished(), "the last epoch is named only when every source has finished");
             self.ports.close();
@@ -233,7 +239,8 @@ impl Ingest {
             SourceEvent::Lag { split, records } => self.clock.lag(split, records),
             SourceEvent::Rows { split, rows, positions, bad, next, permit } => {
                 let records = rows.num_rows() as u64 + bad.len() as u64;
-                self.context.metrics.rows_in(records as usize);
+                self.context.state.enter(self.epoch);
+                self.context.count(RowCounts::taken(records as usize));
                 self.flow.rows += records;
                 self.flow.bytes += rows.get_array_memory_size() as u64;
                 let mut out = Output::new();
@@ -266,7 +273,6 @@ impl Ingest {
         permit: Option<Arc<crate::batch::Permit>>,
         out: &mut Output,
     ) -> Result<Option<i64>> {
-        self.context.state.enter(self.epoch);
         let count = rows.num_rows();
         let mut batch = Batch { permit, ..Batch::inserts(rows) };
         if self.origin {

@@ -75,6 +75,8 @@ pub enum Event {
     Committed {
         epoch: u64,
     },
+    /// A checkpoint is wanted now: that of [`Leader::asked_epoch`].
+    Checkpoint,
     /// The sources end as if their input had ended.
     Drain,
     /// End at a cut: everything up to it is committed, windows stay open.
@@ -121,6 +123,8 @@ pub struct Leader {
     decided: u64,
     passed: u64,
     wanted: bool,
+    /// The open epoch is to be a checkpoint, and to be cut as soon as it can be.
+    asked: bool,
     stopping: bool,
     draining: bool,
     finished: BTreeSet<(usize, usize)>,
@@ -168,6 +172,7 @@ impl Leader {
             decided: facts.decided.unwrap_or(facts.first_epoch - 1),
             passed: facts.first_epoch - 1,
             wanted: false,
+            asked: false,
             stopping: false,
             draining: false,
             finished: BTreeSet::new(),
@@ -192,6 +197,15 @@ impl Leader {
         self.epoch
     }
 
+    /// The epoch of the checkpoint that [`Event::Checkpoint`] asks for, the same for all who ask before it is cut. `None` if there will be
+    /// none from which a run can go on.
+    pub fn asked_epoch(&self) -> Option<u64> {
+        if self.draining || self.last.is_some() || self.done {
+            return None;
+        }
+        Some(self.stop_at.unwrap_or(self.epoch))
+    }
+
     /// When the leader wants a tick, if nothing else happens. `None` while time alone changes nothing.
     pub fn next_tick_us(&self) -> Option<i64> {
         (!self.is_blocked()).then(|| self.due_us())
@@ -213,6 +227,12 @@ impl Leader {
             || uncommitted > UNCOMMITTED_BYTES_MAX
             || checkpoints >= UNCOMMITTED_CHECKPOINTS_MAX
             || self.used() >= EPOCHS_RESERVED
+    }
+
+    /// Whether a checkpoint was cut whose state is not written everywhere.
+    fn is_copying(&self) -> bool {
+        let wanted = self.facts.snapshots * self.facts.workers;
+        self.cut.values().any(|cut| cut.kind.checkpoint && !cut.kind.last && cut.snapshots < wanted)
     }
 
     /// How many numbers of epochs are in use beyond the last that was decided. Before the first decision the attempt has them all.
@@ -257,6 +277,7 @@ impl Leader {
                     return vec![if self.last == Some(epoch) { Effect::Finished } else { stopped }];
                 }
             }
+            Event::Checkpoint => self.asked = true,
             Event::Drain => self.draining = true,
             Event::Stop => self.stopping = true,
         }
@@ -276,14 +297,15 @@ impl Leader {
         let stop = self.stopping || self.facts.stop_after == Some(self.epoch);
         let due = now_us >= self.due_us();
         // A stop for tests comes at the epoch's natural end, not at its beginning.
-        if !(due || self.wanted || all_finished || self.stopping) {
+        if !(due || self.wanted || all_finished || self.stopping || self.asked) {
             return None;
         }
         let last = all_finished && !(stop && self.facts.stop_after.is_some());
-        // Half drained is no place to go on from: the splits that have ended would stay so.
-        let due = !self.draining
-            && (now_us >= self.checkpoint_us.saturating_add(self.facts.checkpoint_interval_us)
-                || self.used() > EPOCHS_RESERVED / 2);
+        let is_time = now_us >= self.checkpoint_us.saturating_add(self.facts.checkpoint_interval_us)
+            || self.used() > EPOCHS_RESERVED / 2;
+        // Half drained is no place to go on from: the splits that have ended would stay so. And a checkpoint is copied while data flows; one
+        // that is cut before that is done stops the flow until it is, which only somebody who waits for it is worth.
+        let due = !self.draining && (self.asked || is_time && !self.is_copying());
         let kind = CommitKind { checkpoint: due || last || stop || self.facts.stop_after.is_some(), last };
         if kind.checkpoint {
             self.checkpoint_us = now_us;
@@ -309,7 +331,7 @@ impl Leader {
         }
         self.epoch += 1;
         self.began_us = now_us;
-        self.wanted = false;
+        (self.wanted, self.asked) = (false, false);
         Some(Effect::Cut(cut))
     }
 
@@ -327,7 +349,8 @@ impl Leader {
         let snapshots =
             if cut.kind.checkpoint && !cut.kind.last { self.facts.snapshots * self.facts.workers } else { 0 };
         let reported = cut.reports == self.facts.sources * self.facts.workers;
-        if self.passed < epoch || !prepared || !reported || cut.snapshots < snapshots {
+        let uploaded = cut.snapshots >= snapshots || faults::broken("skip_wait_for_uploads");
+        if self.passed < epoch || !prepared || !reported || !uploaded {
             return None;
         }
         let cut = self.cut.get_mut(&epoch)?;
@@ -341,6 +364,9 @@ impl Leader {
         let all = cut.kind.checkpoint.then(|| {
             let mut splits = self.complete.clone();
             splits.extend(cut.splits.iter().cloned());
+            if faults::broken("positions_of_next_epoch") {
+                splits.clone_from(&self.splits);
+            }
             SourcesCut { cut_us: cut.cut_us, splits, closing: cut.closing.clone() }
         });
         self.committing = Some(epoch);

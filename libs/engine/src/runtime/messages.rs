@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use state::manifest::StatePart;
 
 use super::clock::SplitState;
+use super::metrics::RowCounts;
 use crate::error::RunError;
 use crate::sink::{CommitKind, Committable};
 use crate::source::Split;
@@ -48,6 +49,8 @@ pub enum FromWorker {
     Passed {
         worker: usize,
         epoch: u64,
+        /// Of every epoch that is complete since the last time, the rows by stage.
+        counts: Vec<(u64, Vec<RowCounts>)>,
     },
     Prepared {
         sink: usize,
@@ -60,6 +63,10 @@ pub enum FromWorker {
         epoch: u64,
         operator: String,
         part: StatePart,
+        /// It stands for itself: the chain of the worker begins anew with it. Else it goes on.
+        whole: bool,
+        /// For how long it held up the operator at most, microseconds.
+        pause_us: u64,
     },
     /// What the reader or writer of a stage waits for; `None`: for nothing any more.
     Waiting {

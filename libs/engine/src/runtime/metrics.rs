@@ -1,5 +1,6 @@
 //! Counters of a process, per stage and worker: written by workers once per batch, read by whoever shows progress.
 
+use std::ops::AddAssign;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -33,21 +34,15 @@ impl OperatorMetrics {
         OperatorMetrics { watermark: AtomicI64::new(WM_MIN), ..OperatorMetrics::default() }
     }
 
-    pub fn rows_in(&self, rows: usize) {
-        self.rows_in.fetch_add(rows as u64, Relaxed);
-    }
-
-    /// Counts what an operator has put out.
-    pub fn count(&self, out: &mut Output) {
-        let counters = std::mem::take(&mut out.counters);
-        let rows: usize = out.main.iter().map(|batch| batch.num_rows()).sum();
+    pub fn count(&self, rows: &RowCounts) {
         for (total, more) in [
-            (&self.rows_out, rows as u64),
-            (&self.late, counters.late),
-            (&self.partially_late, counters.partially_late),
-            (&self.filtered, counters.filtered),
-            (&self.dropped, counters.dropped),
-            (&self.dead, counters.dead),
+            (&self.rows_in, rows.rows_in),
+            (&self.rows_out, rows.rows_out),
+            (&self.late, rows.late),
+            (&self.partially_late, rows.partially_late),
+            (&self.filtered, rows.filtered),
+            (&self.dropped, rows.dropped),
+            (&self.dead, rows.dead),
         ] {
             if more > 0 {
                 total.fetch_add(more, Relaxed);
@@ -84,6 +79,51 @@ impl OperatorMetrics {
             watermark: self.watermark.load(Relaxed),
             state_bytes: self.state_bytes.load(Relaxed),
         }
+    }
+}
+
+/// Rows that a stage has taken in, put out and left out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RowCounts {
+    pub rows_in: u64,
+    pub rows_out: u64,
+    pub late: u64,
+    pub partially_late: u64,
+    pub filtered: u64,
+    pub dropped: u64,
+    pub dead: u64,
+}
+
+impl RowCounts {
+    pub fn taken(rows: usize) -> RowCounts {
+        RowCounts { rows_in: rows as u64, ..RowCounts::default() }
+    }
+
+    /// What an operator has put out; its counters begin anew.
+    pub fn put_out(out: &mut Output) -> RowCounts {
+        let counters = std::mem::take(&mut out.counters);
+        RowCounts {
+            rows_in: 0,
+            rows_out: out.main.iter().map(|batch| batch.num_rows() as u64).sum(),
+            late: counters.late,
+            partially_late: counters.partially_late,
+            filtered: counters.filtered,
+            dropped: counters.dropped,
+            dead: counters.dead,
+        }
+    }
+}
+
+impl AddAssign for RowCounts {
+    fn add_assign(&mut self, more: RowCounts) {
+        self.rows_in += more.rows_in;
+        self.rows_out += more.rows_out;
+        self.late += more.late;
+        self.partially_late += more.partially_late;
+        self.filtered += more.filtered;
+        self.dropped += more.dropped;
+        self.dead += more.dead;
     }
 }
 
@@ -183,6 +223,18 @@ pub struct SubtaskCounts {
     /// The watermark applied, microseconds.
     pub watermark: i64,
     pub state_bytes: u64,
+}
+
+impl SubtaskCounts {
+    pub fn add(&mut self, rows: &RowCounts) {
+        self.rows_in += rows.rows_in;
+        self.rows_out += rows.rows_out;
+        self.late += rows.late;
+        self.partially_late += rows.partially_late;
+        self.filtered += rows.filtered;
+        self.dropped += rows.dropped;
+        self.dead += rows.dead;
+    }
 }
 
 impl Default for SubtaskCounts {
@@ -289,7 +341,7 @@ mod tests {
     fn counts_are_per_worker_and_a_stage_is_as_far_as_its_slowest() {
         let metrics = Metrics::new(2, 2);
         // Workers 2 and 3 are the first and the second of the second process.
-        metrics.subtask(1, 3).rows_in(5);
+        metrics.subtask(1, 3).count(&RowCounts::taken(5));
         metrics.subtask(1, 3).watermark(70);
         let counts = metrics.counts();
         assert_eq!((counts[1][0].rows_in, counts[1][1].rows_in, counts[0][1].rows_in), (0, 5, 0));

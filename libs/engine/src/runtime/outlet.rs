@@ -36,9 +36,14 @@ impl Operator for Outlet {
         if !prepares(self.commits, kind, self.bounded) {
             return Ok(());
         }
+        let checkpoint = kind.checkpoint;
+        if checkpoint {
+            faults::hit("prepare.before")?;
+        }
         let (leader, sink, worker, name) = (self.state.leader(), self.sink, self.state.worker, self.name.clone());
         let reply = Prepared::new(move |result| {
-            let message = match result {
+            let after = || if checkpoint { faults::hit("prepare.after") } else { Ok(()) };
+            let message = match result.and_then(|committable| Ok(after().map(|()| committable)?)) {
                 Ok(committable) => FromWorker::Prepared { sink, worker, epoch, committable },
                 Err(error) => FromWorker::Failed(error.operator(&name)),
             };

@@ -18,7 +18,7 @@ use super::durable::{Place, Uploads};
 use super::messages::{FromWorker, ToWorker};
 use super::metrics::Metrics;
 use super::net::{ControlReader, ControlWriter, HEARTBEAT, Heard, rendezvous};
-use super::run::{FromProcess, Launch, Start, ToProcess, open};
+use super::run::{FromProcess, Launch, Start, ToProcess, disk, open, suited};
 use super::worker::{Shared, Workers};
 use crate::Connectors;
 use crate::error::{Result, RunError};
@@ -118,7 +118,9 @@ pub async fn join_attempt(
 async fn restored(start: &Start, files: Option<&dyn Files>) -> Result<Option<Arc<MemoryStore>>> {
     match (&start.restore, files) {
         (None, _) => Ok(None),
-        (Some(manifest), Some(files)) => Ok(Some(Arc::new(manifest.load(files).await?))),
+        (Some(manifest), Some(files)) => {
+            Ok(Some(suited(Arc::new(manifest.load(files).await?), files, &start.settings).await?))
+        }
         (Some(_), None) => Err(RunError::internal("a process that is to go on from a checkpoint was given no place")),
     }
 }
@@ -139,6 +141,7 @@ fn prepare(
     let metrics = Metrics::new(plan.stages.len(), start.settings.parallelism as usize);
     let budget_bytes = (start.settings.in_flight_bytes as usize).min(u32::MAX as usize);
     let (leader, messages) = unbounded_channel();
+    let disk = disk(&start.settings, &plan, files.clone())?;
     let uploads = start.job.zip(files).map(|(job, files)| Uploads {
         place: Place { files, job, generation: launch.identity.generation },
         tokio: tokio::runtime::Handle::current(),
@@ -152,6 +155,7 @@ fn prepare(
         now_us: start.now_us,
         uploads,
         restore,
+        disk,
         sources: opened.sources,
         sinks: opened.sinks,
         metrics: Arc::new(metrics),

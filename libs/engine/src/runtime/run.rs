@@ -6,11 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use graph::StateBackend;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use state::manifest::{FORMAT, Manifest, OperatorPart, SinkPart, SourcePart, StatePart};
+use state::{Files, MemoryStore};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 
 use super::clock::SplitState;
 use super::durable::{Checkpoints, CommitSinks, Durable, Uploads};
@@ -20,12 +22,15 @@ use super::messages::{Assignment, FromWorker, SourceSplits, ToWorker};
 use super::metrics::{Metrics, OperatorCounts, ProcessCounts};
 use super::net::Identity;
 use super::progress::{self, Positions, Progress, SplitProgress};
+use super::recover::{Recovered, RestorePoint, recover};
 use super::start::{Attempt, Beginning, with_status};
 use super::tail::Tails;
 use super::time::WM_MIN;
+use super::totals::Totals;
 use super::worker::Shared;
 use crate::Connectors;
 use crate::error::{Fault, Result, RunError};
+use crate::operators::disk::Disk;
 use crate::plan::{Plan, StageKind};
 use crate::sink::{CommitKind, Committable, Sink, SinkCommitter, SinkContext};
 use crate::source::{Position, Source, SourceHints, Split, Waiting};
@@ -38,8 +43,8 @@ pub struct RunRequest {
     pub generation: u64,
     pub graph: graph::Graph,
     pub settings: graph::Settings,
-    /// Where to go on; `None` begins afresh.
-    pub restore: Option<Restore>,
+    /// Where to go on: the newest decided epoch, and those before it that may take its place, newest first. None begins afresh.
+    pub restore: Vec<RestorePoint>,
     /// The number of the first epoch; above every one that an attempt before may have used.
     pub first_epoch: u64,
     /// Where splits begin, by source and split id; one that is not named begins as its table says.
@@ -48,13 +53,8 @@ pub struct RunRequest {
     pub stop_after: Option<u64>,
 }
 
-/// The checkpoint that an attempt goes on from.
-#[derive(Clone, Debug)]
-pub struct Restore {
-    pub manifest: Manifest,
-    /// Whether all sinks are known to have committed its epoch; else that is done again, which changes nothing where it was done.
-    pub committed: bool,
-}
+/// Asks a run for a checkpoint now. The answer is its epoch; `None` if there will be none.
+pub type CheckpointRequest = oneshot::Sender<Option<u64>>;
 
 /// How to end a run from outside.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -92,6 +92,8 @@ pub struct Surroundings {
     pub progress: watch::Sender<Progress>,
     /// Where checkpoints are kept, if they are.
     pub durable: Option<Durable>,
+    /// Who asks for checkpoints beside those that the settings say.
+    pub asked: Option<UnboundedReceiver<CheckpointRequest>>,
 }
 
 /// How a further process finds its attempt. The token is a secret: hand it over by environment or pipe, not by argument.
@@ -174,7 +176,24 @@ pub async fn run(request: RunRequest, around: Surroundings) -> Result<Outcome> {
     let mut committers = opened.sinks.iter().map(|sink| sink.committer()).collect::<Result<Vec<_>>>()?;
     let stages = progress::stages(&plan, &request.graph);
     around.progress.send_modify(|progress| progress.stages = stages.clone());
-    let frozen = freeze(&plan, &opened.sources, &request, &around.progress);
+    let recovered = match &around.durable {
+        None if request.restore.is_empty() => None,
+        None => return Err(RunError::internal("a checkpoint is to be restored, and there is no place for any")),
+        Some(durable) => {
+            let attempt = (request.generation, request.first_epoch);
+            tokio::select! {
+                recovered = recover(durable, &request.restore, attempt, &mut committers, &plan) => recovered?,
+                () = wanted(around.verb.clone(), &[Verb::Cancel]) => return Err(cancelled()),
+            }
+        }
+    };
+    let (checkpoint, restore) = recovered.map(|Recovered { manifest, state }| (manifest, state)).unzip();
+    if let Some(checkpoint) = checkpoint.clone().filter(|checkpoint| checkpoint.last) {
+        // Everything is out: only nobody was told.
+        let epoch = checkpoint.epoch;
+        return Ok(Outcome { finished: true, epoch, counts: Vec::new(), checkpoint: Some(checkpoint) });
+    }
+    let frozen = freeze(&plan, &opened.sources, &request, checkpoint.as_ref(), &around.progress);
     let assignment = tokio::select! {
         frozen = frozen => frozen?,
         () = wanted(around.verb.clone(), &[Verb::Cancel]) => return Err(cancelled()),
@@ -197,38 +216,11 @@ pub async fn run(request: RunRequest, around: Surroundings) -> Result<Outcome> {
     let first_epoch = request.first_epoch;
     let began_us = now_us();
     let metrics = Arc::new(Metrics::new(plan.stages.len(), threads));
-    let restore = match (&request.restore, &around.durable) {
-        (None, _) => None,
-        // Everything is read and checked before anything begins.
-        (Some(restore), Some(durable)) => Some(Arc::new(restore.manifest.load(&*durable.files).await?)),
-        (Some(_), None) => {
-            return Err(RunError::internal("a checkpoint is to be restored, and there is no place for any"));
-        }
+    let restore = match restore.zip(around.durable.as_ref()) {
+        Some((store, durable)) => Some(suited(store, &*durable.files, settings).await?),
+        None => None,
     };
-    if let Some(durable) = &around.durable {
-        let previous = request.restore.as_ref().and_then(|restore| match restore.committed {
-            true => Some(restore.manifest.epoch),
-            false => restore.manifest.previous,
-        });
-        let place = durable.place(request.generation);
-        committers.iter_mut().for_each(|committer| committer.keep(&place, previous));
-    }
-    if let Some((restore, durable)) = request.restore.as_ref().zip(around.durable.as_ref()) {
-        restore_committers(&mut committers, &plan, &restore.manifest).await?;
-        if !restore.committed {
-            commit_again(&mut committers, &plan, &restore.manifest).await?;
-            let checkpoints = Checkpoints::new(durable.clone(), request.generation, None, 0);
-            tokio::select! {
-                confirmed = checkpoints.confirm(restore.manifest.epoch) => confirmed?,
-                () = wanted(around.verb.clone(), &[Verb::Cancel]) => return Err(cancelled()),
-            }
-        }
-        if restore.manifest.last {
-            // Everything is out: only nobody was told.
-            let (epoch, checkpoint) = (restore.manifest.epoch, Some(restore.manifest.clone()));
-            return Ok(Outcome { finished: true, epoch, counts: Vec::new(), checkpoint });
-        }
-    }
+    let disk = disk(settings, &plan, around.durable.as_ref().map(|durable| durable.files.clone()))?;
     let shared = Shared {
         settings: settings.clone(),
         assignment: assignment.clone(),
@@ -241,6 +233,7 @@ pub async fn run(request: RunRequest, around: Surroundings) -> Result<Outcome> {
             leader: from_workers.clone(),
         }),
         restore,
+        disk,
         sources: opened.sources,
         sinks: opened.sinks,
         metrics: metrics.clone(),
@@ -250,7 +243,16 @@ pub async fn run(request: RunRequest, around: Surroundings) -> Result<Outcome> {
         leader: from_workers,
         plan: plan.clone(),
     };
-    let beginning = Beginning { request: &request, assignment: &assignment, first_epoch, now_us: began_us };
+    if checkpoint.is_some() {
+        faults::reach("restore.ready").await?;
+    }
+    let beginning = Beginning {
+        request: &request,
+        checkpoint: &checkpoint,
+        assignment: &assignment,
+        first_epoch,
+        now_us: began_us,
+    };
     let started = tokio::select! {
         started = Attempt::start(beginning, &around, shared, &inputs, &mut input) => started,
         () = wanted(around.verb.clone(), &[Verb::Cancel]) => Err(cancelled()),
@@ -258,7 +260,7 @@ pub async fn run(request: RunRequest, around: Surroundings) -> Result<Outcome> {
     let mut attempt = match started {
         Ok(attempt) => attempt,
         Err(error) => {
-            if request.restore.is_none() {
+            if checkpoint.is_none() {
                 abort(&mut committers).await;
             }
             return Err(error);
@@ -281,19 +283,22 @@ pub async fn run(request: RunRequest, around: Surroundings) -> Result<Outcome> {
         first_epoch,
         epoch_interval_us: settings.epoch_interval.us,
         checkpoint_interval_us: settings.checkpoint_interval.us,
-        decided: request.restore.as_ref().map(|restore| restore.manifest.epoch),
+        decided: checkpoint.as_ref().map(|checkpoint| checkpoint.epoch),
         stop_after: request.stop_after,
     };
     let checkpoints = around.durable.clone().map(|durable| {
-        let previous = request.restore.as_ref().map(|restore| restore.manifest.epoch);
+        // What was a savepoint is in no line of epochs.
+        let of_savepoint = |epoch| request.restore.iter().any(|point| point.savepoint && point.epoch == epoch);
+        let previous = checkpoint.as_ref().map(|checkpoint| checkpoint.epoch).filter(|epoch| !of_savepoint(*epoch));
         let mut checkpoints = Checkpoints::new(durable.clone(), request.generation, previous, committers.len());
-        checkpoints.have(request.restore.as_ref().map(|restore| &restore.manifest));
-        (checkpoints, Manifests::of(&request, &durable, &plan))
+        checkpoints.have(checkpoint.as_ref());
+        (checkpoints, Manifests::of(&request, &durable, &plan, checkpoint.as_ref(), workers))
     });
     let (checkpoints, manifests) = checkpoints.unzip();
+    let totals = Totals::new(&plan, workers, first_epoch, checkpoint.as_ref(), around.durable.is_some());
     let mut led = Led {
         manifests,
-        last_checkpoint: request.restore.clone().map(|restore| restore.manifest),
+        last_checkpoint: checkpoint.clone(),
         checkpoint_ordered: false,
         leader: Leader::new(facts, now_us()),
         early: std::mem::take(&mut attempt.early),
@@ -302,7 +307,8 @@ pub async fn run(request: RunRequest, around: Surroundings) -> Result<Outcome> {
         counts: BTreeMap::new(),
         progress: Progress { running: true, ..begun },
         waiting: BTreeMap::new(),
-        published: Published::new(&plan, workers),
+        published: Published::new(&plan, workers, &totals),
+        totals,
         metrics,
         plan,
         assignment,
@@ -315,7 +321,7 @@ pub async fn run(request: RunRequest, around: Surroundings) -> Result<Outcome> {
         ended: 0,
         lost: None,
     };
-    let result = match led.lead(&mut input, around.verb, &around.progress).await {
+    let result = match led.lead(&mut input, around.verb, around.asked, &around.progress).await {
         Ok(ended) => {
             led.leave(&mut input).await;
             Ok(ended)
@@ -389,6 +395,7 @@ async fn freeze(
     plan: &Plan,
     sources: &[Arc<dyn Source>],
     request: &RunRequest,
+    checkpoint: Option<&Manifest>,
     progress: &watch::Sender<Progress>,
 ) -> Result<Assignment> {
     let sources_of_plan = || plan.stages.iter().filter(|stage| matches!(stage.kind, StageKind::Source(_)));
@@ -407,10 +414,8 @@ async fn freeze(
         .filter_map(|stage| if let StageKind::Source(source) = &stage.kind { Some((stage, source)) } else { None });
     for ((stage, source), opened) in stages.zip(sources) {
         let (operator, table) = (stage.operator.clone(), source.node.table.clone());
-        let restored = request
-            .restore
-            .as_ref()
-            .and_then(|restore| restore.manifest.sources.iter().find(|source| source.operator == operator));
+        let restored =
+            checkpoint.and_then(|checkpoint| checkpoint.sources.iter().find(|source| source.operator == operator));
         let splits: Vec<_> = match restored {
             Some(restored) => serde_json::from_value(restored.splits.clone())
                 .map_err(|error| RunError::internal(format!("the splits of the checkpoint cannot be read: {error}")))?,
@@ -486,10 +491,10 @@ async fn wanted(mut verb: watch::Receiver<Verb>, ways: &[Verb]) {
 /// Sources that are drained before they have begun have so long to begin.
 const ABOUT_TO_BEGIN: Duration = Duration::from_secs(2);
 
-/// Ends when the run is to be drained while its sources wait for something: what is not there cannot be drained. Sources that are about to
-/// begin are read and drained.
+/// Ends when the run is to be drained, or stopped where it can go on, while its sources wait for something: what is not there cannot be
+/// drained, and nothing was read that one could go on from. Sources that are about to begin are read.
 async fn drained_in_vain(mut verb: watch::Receiver<Verb>, mut progress: watch::Receiver<Progress>) {
-    if verb.wait_for(|verb| *verb == Verb::Drain).await.is_err() {
+    if verb.wait_for(|verb| matches!(verb, Verb::Drain | Verb::Stop)).await.is_err() {
         return std::future::pending().await;
     }
     let waits = progress.wait_for(|progress| progress.waiting_for.is_some());
@@ -505,11 +510,33 @@ struct Manifests {
     operators: Vec<String>,
     sinks: Arc<[String]>,
     /// What was handed over, by epoch, operator and worker.
-    snapshots: BTreeMap<u64, BTreeMap<String, BTreeMap<u64, StatePart>>>,
+    snapshots: BTreeMap<u64, BTreeMap<String, BTreeMap<u64, Written>>>,
+    /// By operator and worker: the parts that the newest manifest names.
+    ///
+    /// A manifest is made when the one before is decided, and names every part that was written since that one; none is left out, because
+    /// an attempt decides its checkpoints in order and ends with the first that cannot be. What was written for one that was never decided
+    /// is in no chain: the next attempt goes on from a manifest.
+    chains: BTreeMap<String, BTreeMap<u64, Vec<StatePart>>>,
+}
+
+/// What a worker handed over of an operator.
+struct Written {
+    part: StatePart,
+    whole: bool,
+    pause_us: u64,
 }
 
 impl Manifests {
-    fn of(request: &RunRequest, durable: &Durable, plan: &Plan) -> Manifests {
+    /// `restored` is the manifest that the attempt goes on from, with so many workers.
+    fn of(
+        request: &RunRequest,
+        durable: &Durable,
+        plan: &Plan,
+        restored: Option<&Manifest>,
+        workers: usize,
+    ) -> Manifests {
+        let restored = restored.into_iter().flat_map(|manifest| &manifest.operators);
+        let chains = restored.filter_map(|operator| Some((operator.operator.clone(), operator.chains(workers)?)));
         let graph = serde_json::to_vec(&request.graph).expect("a graph has text for keys, so it is JSON");
         let named = |wanted: fn(&StageKind) -> bool| {
             let stages = plan.stages.iter().filter(move |stage| wanted(&stage.kind));
@@ -535,16 +562,39 @@ impl Manifests {
             operators: named(|kind| kind.has_state()),
             sinks: named(|kind| matches!(kind, StageKind::Sink(_))).into(),
             snapshots: BTreeMap::new(),
+            chains: chains.collect(),
         }
     }
 
-    fn snapshot(&mut self, epoch: u64, operator: String, part: StatePart) {
-        self.snapshots.entry(epoch).or_default().entry(operator).or_default().insert(part.worker, part);
+    fn snapshot(&mut self, epoch: u64, operator: String, written: Written) {
+        self.snapshots.entry(epoch).or_default().entry(operator).or_default().insert(written.part.worker, written);
     }
 
-    /// The manifest of an epoch that is complete everywhere.
-    fn make(&mut self, epoch: u64, last: bool, assignment: &Assignment, cut: &SourcesCut) -> Manifest {
-        let mut snapshots = self.snapshots.remove(&epoch).unwrap_or_default();
+    /// The manifest of an epoch that is complete everywhere, and for how long its snapshots held up an operator at most, microseconds.
+    fn make(&mut self, epoch: u64, last: bool, assignment: &Assignment, cut: &SourcesCut) -> (Manifest, u64) {
+        let mut pause = 0;
+        let snapshots = self.snapshots.remove(&epoch).unwrap_or_default();
+        assert!(
+            self.snapshots.first_key_value().is_none_or(|(next, _)| *next > epoch),
+            "what was written for an epoch is in its manifest"
+        );
+        for (operator, workers) in snapshots {
+            let chains = self.chains.entry(operator).or_default();
+            for (worker, Written { part, whole, pause_us }) in workers {
+                let chain = chains.entry(worker).or_default();
+                if whole {
+                    chain.clear();
+                }
+                assert!(whole || !chain.is_empty(), "changes are added to what a manifest names");
+                chain.push(part);
+                pause = pause.max(pause_us);
+            }
+        }
+        // After the last epoch no operator has state.
+        let parts = |operator| {
+            let chains = self.chains.get(operator).filter(|_| !last);
+            chains.into_iter().flat_map(BTreeMap::values).flatten().cloned().collect()
+        };
         let sources = assignment.sources.iter().enumerate().map(|(position, source)| {
             let splits =
                 source.splits.iter().map(|(number, (split, began))| (split, cut.splits.get(number).unwrap_or(began)));
@@ -555,18 +605,20 @@ impl Manifests {
                 splits: serde_json::to_value(splits.collect::<Vec<_>>()).expect("splits are JSON"),
             }
         });
-        let operators = self.operators.iter().map(|operator| OperatorPart {
-            operator: operator.clone(),
-            parts: snapshots.remove(operator).unwrap_or_default().into_values().collect(),
-        });
-        Manifest {
+        let operators = self
+            .operators
+            .iter()
+            .map(|operator| OperatorPart { operator: operator.clone(), parts: parts(operator) })
+            .collect();
+        let manifest = Manifest {
             epoch,
             last,
             created_us: cut.cut_us,
             sources: sources.collect(),
-            operators: operators.collect(),
+            operators,
             ..self.template.clone()
-        }
+        };
+        (manifest, pause)
     }
 }
 
@@ -585,8 +637,8 @@ struct CommitOrder {
     epoch: u64,
     kind: CommitKind,
     sinks: BTreeMap<usize, SinkCommit>,
-    /// To be decided before, still without its sinks, and their names.
-    manifest: Option<(Manifest, Arc<[String]>)>,
+    /// To be decided before, still without its sinks; their names; and for how long its snapshots held up an operator, microseconds.
+    manifest: Option<(Manifest, Arc<[String]>, u64)>,
 }
 
 /// The task that commits: one epoch at a time, in order.
@@ -628,8 +680,9 @@ async fn commit(
     order: CommitOrder,
 ) -> Result<Option<Box<Manifest>>> {
     let CommitOrder { epoch, kind, mut sinks, mut manifest } = order;
-    if let Some((manifest, names)) = &mut manifest {
+    if let Some((manifest, names, _)) = &mut manifest {
         for (sink, commit) in &mut sinks {
+            faults::reach("stage.before").await?;
             committers[*sink].watermark(epoch, commit.watermark);
             commit.committables = committers[*sink].stage(epoch, std::mem::take(&mut commit.committables)).await?;
             manifest.sinks.push(SinkPart {
@@ -639,16 +692,20 @@ async fn commit(
                 files: commit.committables.iter().flat_map(|committable| committable.files.iter().cloned()).collect(),
             });
         }
+        faults::reach("stage.after").await?;
     }
+    // Whoever only flushes at an epoch's end stages nothing.
+    let is_something = |staged: &Committable| !staged.payload.is_empty() || !staged.files.is_empty();
+    let publishes = |sink: usize| sinks.get(&sink).is_some_and(|commit| commit.committables.iter().any(is_something));
+    let published = (0..committers.len()).map(publishes).collect();
     let mut commits = Commits { committers, epoch, kind, sinks };
     match checkpoints.zip(manifest) {
-        Some((checkpoints, (manifest, _))) => {
-            checkpoints.commit(manifest, &mut commits).await.map(|manifest| Some(Box::new(manifest)))
+        Some((checkpoints, (manifest, _, pause_us))) => {
+            let committed = checkpoints.commit(manifest, published, pause_us, &mut commits).await;
+            committed.map(|manifest| Some(Box::new(manifest)))
         }
         None => {
-            for sink in 0..commits.committers.len() {
-                commits.commit(sink).await?;
-            }
+            commits.commit_all().await?;
             Ok(None)
         }
     }
@@ -670,44 +727,63 @@ impl CommitSinks for Commits<'_> {
         committer.watermark(self.epoch, commit.watermark);
         committer.commit(self.epoch, self.kind, commit.committables)
     }
+
+    fn commit_all(&mut self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async {
+            for sink in 0..self.committers.len() {
+                self.commit(sink).await?;
+            }
+            Ok(())
+        })
+    }
 }
 
-/// A sink's name and committer, its watermark in a checkpoint, and what it has staged there.
-type PartOf<'a> = (&'a str, &'a mut Box<dyn SinkCommitter>, i64, Vec<Committable>);
+/// What a checkpoint says of a sink.
+pub(super) struct SinkState<'a> {
+    pub operator: &'a str,
+    pub watermark_us: i64,
+    pub staged: Vec<Committable>,
+}
 
-/// Every committer with its part of a checkpoint; a sink that the checkpoint does not know has none.
-fn parts_of<'a>(
-    committers: &'a mut [Box<dyn SinkCommitter>],
+/// By sink of the plan; a sink that the checkpoint does not know has none.
+pub(super) fn parts_of<'a>(
     plan: &'a Plan,
     manifest: &'a Manifest,
-) -> impl Iterator<Item = Result<PartOf<'a>>> {
+) -> impl Iterator<Item = Option<Result<SinkState<'a>>>> {
     let sinks = plan.stages.iter().filter(|stage| matches!(stage.kind, StageKind::Sink(_)));
-    committers.iter_mut().zip(sinks).filter_map(|(committer, stage)| {
+    sinks.map(|stage| {
         let part = manifest.sinks.iter().find(|part| part.operator == stage.operator)?;
-        let committables = serde_json::from_value(part.committables.clone())
+        let staged = serde_json::from_value(part.committables.clone())
             .map_err(|error| RunError::internal(format!("the committables of the checkpoint cannot be read: {error}")));
-        Some(committables.map(|committables| (stage.operator.as_str(), committer, part.watermark_us, committables)))
+        Some(staged.map(|staged| SinkState { operator: &stage.operator, watermark_us: part.watermark_us, staged }))
     })
 }
 
-async fn restore_committers(committers: &mut [Box<dyn SinkCommitter>], plan: &Plan, manifest: &Manifest) -> Result<()> {
-    for part in parts_of(committers, plan, manifest) {
-        let (operator, committer, _, staged) = part?;
-        committer.restore(manifest.epoch, staged).await.map_err(|error| error.operator(operator))?;
+/// The state that a run goes on from: as rows where operators keep theirs in memory.
+pub(super) async fn suited(
+    store: Arc<MemoryStore>,
+    files: &dyn Files,
+    settings: &graph::Settings,
+) -> Result<Arc<MemoryStore>> {
+    if settings.state_backend != StateBackend::Memory || !store.has_stored() {
+        return Ok(store);
     }
-    Ok(())
+    let tables = Disk::new(LOAD_CACHE_BYTES, 0, None, tokio::runtime::Handle::current())?;
+    Ok(Arc::new(store.as_rows(files, &tables.scratch(), tables.memory()).await?))
 }
 
-/// Commits the epoch of a checkpoint in every sink, whether or not an attempt before has done so.
-async fn commit_again(committers: &mut [Box<dyn SinkCommitter>], plan: &Plan, manifest: &Manifest) -> Result<()> {
-    let kind = CommitKind { checkpoint: true, last: manifest.last };
-    for part in parts_of(committers, plan, manifest) {
-        let (operator, committer, watermark_us, committables) = part?;
-        committer.watermark(manifest.epoch, watermark_us);
-        let committed = committer.commit(manifest.epoch, kind, committables).await;
-        committed.map_err(|error| error.operator(operator))?;
-    }
-    Ok(())
+/// For blocks of tables that are read once.
+const LOAD_CACHE_BYTES: usize = 32 << 20;
+
+/// What the operators of this process share whose state is on disk.
+pub(super) fn disk(
+    settings: &graph::Settings,
+    plan: &Plan,
+    files: Option<Arc<dyn Files>>,
+) -> Result<Option<Arc<Disk>>> {
+    let operators = plan.stages.iter().filter(|stage| stage.kind.may_be_on_disk()).count();
+    let instances = operators * settings.parallelism as usize;
+    Disk::of(settings, instances, files, tokio::runtime::Handle::current())
 }
 
 impl CommitTask {
@@ -740,6 +816,8 @@ struct Ended {
 struct PublishedRows {
     /// Its position among the stages.
     stage: usize,
+    /// Those of attempts before.
+    before: u64,
     /// By worker, of all commits that were ordered, and of those that count.
     ordered: Vec<u64>,
     counted: Vec<u64>,
@@ -756,12 +834,17 @@ struct Published {
 }
 
 impl Published {
-    fn new(plan: &Plan, workers: usize) -> Published {
+    fn new(plan: &Plan, workers: usize, totals: &Totals) -> Published {
         let sinks = plan.stages.iter().enumerate().filter(|(_, stage)| matches!(stage.kind, StageKind::Sink(_)));
         Published {
             bounded: plan.bounded,
             sinks: sinks
-                .map(|(stage, _)| PublishedRows { stage, ordered: vec![0; workers], counted: vec![0; workers] })
+                .map(|(stage, _)| PublishedRows {
+                    stage,
+                    before: totals.before(stage).rows_out,
+                    ordered: vec![0; workers],
+                    counted: vec![0; workers],
+                })
                 .collect(),
             decided: false,
             epoch: 0,
@@ -775,6 +858,11 @@ impl Published {
                 *rows += committable.rows;
             }
         }
+    }
+
+    /// By stage of a sink, the rows whose commit was ordered.
+    fn ordered_rows(&self) -> BTreeMap<usize, u64> {
+        self.sinks.iter().map(|sink| (sink.stage, sink.ordered.iter().sum())).collect()
     }
 
     /// The commit that was ordered last has been done.
@@ -791,7 +879,10 @@ impl Published {
             for (counts, rows) in progress.subtasks[sink.stage].iter_mut().zip(&sink.counted) {
                 counts.rows_out = *rows;
             }
-            progress.counts[sink.stage].rows_out = sink.counted.iter().sum();
+            if let Some(first) = progress.subtasks[sink.stage].first_mut() {
+                first.rows_out += sink.before;
+            }
+            progress.counts[sink.stage].rows_out = sink.before + sink.counted.iter().sum::<u64>();
         }
     }
 }
@@ -814,6 +905,7 @@ struct Led {
     /// By stage and worker, what its reader or writer waits for.
     waiting: BTreeMap<(usize, usize), String>,
     published: Published,
+    totals: Totals,
     metrics: Arc<Metrics>,
     plan: Arc<Plan>,
     assignment: Assignment,
@@ -840,6 +932,7 @@ impl Led {
         &mut self,
         input: &mut UnboundedReceiver<Input>,
         mut verb: watch::Receiver<Verb>,
+        mut asked: Option<UnboundedReceiver<CheckpointRequest>>,
         progress: &watch::Sender<Progress>,
     ) -> Result<Ended> {
         let mut show = tokio::time::interval(PROGRESS_INTERVAL);
@@ -864,12 +957,25 @@ impl Led {
                         Verb::Run => continue,
                         Verb::Stop => Event::Stop,
                         Verb::Drain => {
+                            faults::reach("drain.obeyed").await?;
                             self.attempt.order(ToWorker::Drain);
                             Event::Drain
                         }
                         // What is being published cannot be taken back: the run ends as it would have.
                         Verb::Cancel if self.published.decided => continue,
-                        Verb::Cancel => return Err(cancelled()),
+                        Verb::Cancel => {
+                            faults::reach("stop.obeyed").await?;
+                            return Err(cancelled());
+                        }
+                    }
+                }
+                Some(request) = asked_for(&mut asked) => {
+                    let epoch = self.manifests.as_ref().and_then(|_| self.leader.asked_epoch());
+                    // Who has asked may be gone; the checkpoint is made all the same.
+                    let _ = request.send(epoch);
+                    match epoch {
+                        Some(_) => Event::Checkpoint,
+                        None => continue,
                     }
                 }
                 _ = show.tick() => {
@@ -881,12 +987,24 @@ impl Led {
             };
             for effect in self.leader.step(event, now_us()) {
                 match effect {
-                    Effect::Cut(cut) => self.attempt.order(ToWorker::Cut(cut)),
+                    Effect::Cut(cut) => {
+                        if cut.kind.checkpoint {
+                            faults::reach("cut.begun").await?;
+                        }
+                        if cut.kind.last {
+                            faults::reach("last.begun").await?;
+                        }
+                        self.attempt.order(ToWorker::Cut(cut));
+                    }
                     Effect::Commit { epoch, kind, sinks, cut } => {
+                        if kind.checkpoint {
+                            faults::reach("acks.complete").await?;
+                        }
                         self.published.ordered(kind, &sinks);
                         let manifest = self.manifests.as_mut().zip(cut).map(|(manifests, cut)| {
-                            let manifest = manifests.make(epoch, kind.last, &self.assignment, &cut);
-                            (manifest, manifests.sinks.clone())
+                            let (mut manifest, pause_us) = manifests.make(epoch, kind.last, &self.assignment, &cut);
+                            manifest.counters = self.totals.counters(epoch, &self.plan, &self.published.ordered_rows());
+                            (manifest, manifests.sinks.clone(), pause_us)
                         });
                         self.checkpoint_ordered |= manifest.is_some();
                         self.commits
@@ -930,15 +1048,18 @@ impl Led {
                 FromWorker::CutWanted { epoch } => Event::CutWanted { epoch },
                 FromWorker::SourceFinished { source, worker } => Event::SourceFinished { source, worker },
                 FromWorker::Cut(report) => Event::Cut(report),
-                // The probe says the same on every worker; one is enough.
-                FromWorker::Passed { worker: 0, epoch } => Event::Passed { epoch },
-                FromWorker::Passed { .. } => return Ok(None),
+                FromWorker::Passed { worker, epoch, counts } => match self.totals.passed(worker, epoch, counts) {
+                    Some(epoch) => Event::Passed { epoch },
+                    None => return Ok(None),
+                },
                 FromWorker::Prepared { sink, worker, epoch, committable } => {
                     Event::Prepared { sink, worker, epoch, committable }
                 }
-                FromWorker::Snapshot { epoch, operator, part } => {
+                FromWorker::Snapshot { epoch, operator, part, whole, pause_us } => {
+                    faults::hit("acks.partial")?;
                     let manifests = self.manifests.as_mut().expect("snapshots are taken where checkpoints are kept");
-                    manifests.snapshot(epoch, operator, part);
+                    tracing::debug!(epoch, operator, worker = part.worker, whole, pause_us, "state is written");
+                    manifests.snapshot(epoch, operator, Written { part, whole, pause_us });
                     Event::Snapshot { epoch }
                 }
                 FromWorker::Waiting { stage, worker, what } => {
@@ -1002,6 +1123,7 @@ impl Led {
         let progress = &mut self.progress;
         progress.epoch = self.leader.epoch();
         progress.subtasks = progress::side_by_side(&self.plan, self.threads, self.processes, &self.counts);
+        self.totals.show(&mut progress.subtasks);
         let stages = self.plan.stages.iter().zip(&progress.subtasks);
         progress.counts = stages.map(|(stage, subtasks)| OperatorCounts::of(&stage.operator, subtasks)).collect();
         self.published.show(progress);
@@ -1024,6 +1146,20 @@ async fn next(early: &mut VecDeque<Input>, input: &mut UnboundedReceiver<Input>)
     match early.pop_front() {
         Some(input) => input,
         None => input.recv().await.expect("the commit task holds a sender"),
+    }
+}
+
+/// The next request for a checkpoint; never, if nobody can ask.
+async fn asked_for(asked: &mut Option<UnboundedReceiver<CheckpointRequest>>) -> Option<CheckpointRequest> {
+    match asked {
+        Some(open) => {
+            let request = open.recv().await;
+            if request.is_none() {
+                *asked = None;
+            }
+            request
+        }
+        None => std::future::pending().await,
     }
 }
 

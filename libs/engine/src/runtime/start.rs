@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use state::Manifest;
 use tokio::net::TcpStream;
 use tokio::process::Child;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -39,6 +40,7 @@ struct Remote {
 /// What all processes of an attempt begin with.
 pub(super) struct Beginning<'a> {
     pub request: &'a RunRequest,
+    pub checkpoint: &'a Option<Manifest>,
     pub assignment: &'a Assignment,
     pub first_epoch: u64,
     pub now_us: i64,
@@ -215,7 +217,7 @@ impl Meeting {
                 first_epoch: beginning.first_epoch,
                 now_us: beginning.now_us,
                 job: around.durable.as_ref().map(|durable| durable.job.clone()),
-                restore: request.restore.as_ref().map(|restore| restore.manifest.clone()),
+                restore: beginning.checkpoint.clone(),
             };
             // One that is gone is noticed by its connection.
             let _ = orders.send(ToProcess::Start(Box::new(start)));

@@ -20,6 +20,7 @@ use super::messages::{Assignment, FromWorker, ToWorker};
 use super::metrics::Metrics;
 use super::worker_state::WorkerState;
 use crate::error::{Result, RunError};
+use crate::operators::disk::Disk;
 use crate::plan::Plan;
 use crate::sink::Sink;
 use crate::source::Source;
@@ -36,6 +37,8 @@ pub struct Shared {
     /// Where snapshots go at checkpoints, if they are taken.
     pub uploads: Option<Uploads>,
     pub restore: Option<Arc<MemoryStore>>,
+    /// For state that is not kept in memory.
+    pub disk: Option<Arc<Disk>>,
     /// In the order of the plan's source and sink stages.
     pub sources: Vec<Arc<dyn Source>>,
     pub sinks: Vec<Arc<dyn Sink>>,

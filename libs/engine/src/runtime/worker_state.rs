@@ -12,6 +12,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::durable::Uploads;
 use super::ingest::Orders;
 use super::messages::{Cut, FromWorker};
+use super::metrics::RowCounts;
 use crate::error::RunError;
 use crate::sink::CommitKind;
 
@@ -27,6 +28,8 @@ pub struct WorkerState {
     /// All epochs up to this one are complete everywhere.
     passed: Cell<u64>,
     current: Cell<u64>,
+    /// Rows by epoch that is not complete, and by stage.
+    counts: RefCell<BTreeMap<u64, Vec<RowCounts>>>,
     failed: Cell<bool>,
     leader: UnboundedSender<FromWorker>,
     sources: RefCell<Vec<(Activator, Rc<RefCell<Orders>>)>>,
@@ -56,6 +59,7 @@ impl WorkerState {
             epochs: RefCell::new(BTreeMap::from([(first_epoch, EpochFacts { now_us, kind: None })])),
             passed: Cell::new(first_epoch - 1),
             current: Cell::new(first_epoch),
+            counts: RefCell::default(),
             failed: Cell::new(false),
             leader,
             sources: RefCell::default(),
@@ -101,7 +105,20 @@ impl WorkerState {
         let mut epochs = self.epochs.borrow_mut();
         *epochs = epochs.split_off(&epoch);
         self.order(|_| {});
-        self.send(FromWorker::Passed { worker: self.worker, epoch });
+        let mut complete = self.counts.borrow_mut();
+        let open = complete.split_off(&epoch.saturating_add(1));
+        let counts = std::mem::replace(&mut *complete, open).into_iter().collect();
+        self.send(FromWorker::Passed { worker: self.worker, epoch, counts });
+    }
+
+    /// Counts rows of the epoch that was entered last.
+    pub fn count(&self, stage: usize, rows: RowCounts) {
+        let mut open = self.counts.borrow_mut();
+        let stages = open.entry(self.current.get()).or_default();
+        if stages.len() <= stage {
+            stages.resize(stage + 1, RowCounts::default());
+        }
+        stages[stage] += rows;
     }
 
     /// Registers a source instance; returns where its orders will be.

@@ -46,7 +46,7 @@ fn failure(fake: Fake) -> (String, Duration) {
         graph,
         settings,
         start: Default::default(),
-        restore: None,
+        restore: Vec::new(),
         first_epoch: 1,
         stop_after: None,
     };
@@ -57,6 +57,7 @@ fn failure(fake: Fake) -> (String, Duration) {
         verb,
         progress: watch::channel(Progress::default()).0,
         durable: None,
+        asked: None,
     };
     let began = Instant::now();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();

@@ -8,7 +8,7 @@ use arrow::array::{Array, Int64Array, RecordBatch, StringArray, TimestampMillise
 use arrow::datatypes::SchemaRef;
 use arrow::util::display::array_value_to_string;
 use engine::batch::Batch;
-use engine::runtime::{Alone, Durable, Outcome, Progress, Restore, RunRequest, Surroundings, Verb};
+use engine::runtime::{Alone, Durable, Outcome, Progress, RestorePoint, RunRequest, Surroundings, Verb};
 use engine::sink::*;
 use engine::source::{RowPositions, SourceContext, SourceOutput};
 use engine::{Connectors, Position, RunError, Sink, Source, SourceHints, Split};
@@ -93,7 +93,7 @@ pub fn run_from(
         settings,
         start: Default::default(),
         first_epoch: restore.map_or(1, |manifest| manifest.epoch + 1),
-        restore: restore.map(|manifest| Restore { manifest: manifest.clone(), committed: true }),
+        restore: restore.map(RestorePoint::committed).into_iter().collect(),
         stop_after,
     };
     let (_verb, verb) = watch::channel(Verb::Run);
@@ -103,7 +103,8 @@ pub fn run_from(
         files: Arc::new(world.checkpoints.clone()),
         authority: Arc::new(Alone),
     });
-    let around = Surroundings { connectors: Arc::new(world.clone()), launch: None, verb, progress, durable };
+    let around =
+        Surroundings { connectors: Arc::new(world.clone()), launch: None, verb, progress, durable, asked: None };
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     let timed = async { tokio::time::timeout(Duration::from_secs(60), engine::runtime::run(request, around)).await };

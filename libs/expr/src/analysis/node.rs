@@ -767,6 +767,9 @@ fn sink(walk: &mut Walk, sink: &Sink, input: &Known, at: &str) -> Option<Known> 
             _ if keyed => {
                 "declare PRIMARY KEY (...) NOT ENFORCED: the records are then upserts by key, with tombstones for deleted rows"
             }
+            _ if matches!(sink.connector, SinkConnector::Postgres(_)) => {
+                "declare PRIMARY KEY (...) NOT ENFORCED: then rows are upserted and deleted by key"
+            }
             _ if sink.view_name().is_some() => {
                 "declare PRIMARY KEY (...) NOT ENFORCED: then the view keeps a row per key"
             }

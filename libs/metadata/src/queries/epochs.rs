@@ -13,21 +13,13 @@ use uuid::Uuid;
 
 use crate::error::unusable;
 use crate::queries::{Conditional, jobs, runs};
-use crate::records::{Epoch, EpochDecision, EpochFilter, EpochPage, Run};
+use crate::records::{Epoch, EpochDecision, EpochFilter, EpochPage, EpochStatement, Run};
 use crate::session::{Argument, Row, Session, arguments};
 use crate::store::{Fence, MetadataError, Result};
 
 const SELECT: &str =
     "SELECT job_id, epoch, run_id, generation, previous, nonce, state, manifest, manifest_sha256, bytes, total_bytes,
      duration_ms, last, facts, proofs, decided_at, committed_at, retired_at FROM epoch";
-
-/// For whom an epoch is changed.
-#[derive(Clone, Copy)]
-pub(crate) struct Speaker {
-    pub(crate) run_id: Uuid,
-    pub(crate) generation: i64,
-    pub(crate) term: i64,
-}
 
 pub(crate) async fn reserve(
     session: &mut Session,
@@ -39,7 +31,7 @@ pub(crate) async fn reserve(
     assert!(count > 0, "who reserves epochs wants some");
     let job_id = runs::of_id(session, run_id).await?.job_id;
     jobs::hold(session, job_id).await?;
-    let reserved = reserved(session, job_id).await?;
+    let reserved = if faults::broken("reuse_epoch") { 0 } else { reserved(session, job_id).await? };
     leads(session, job_id, reserved + 1, term).await?;
     runs_now(session, job_id, run_id, generation).await?;
     session
@@ -54,15 +46,15 @@ pub(crate) async fn decide(session: &mut Session, decision: &EpochDecision) -> R
     assert!(decision.reserve >= 0, "numbers are reserved above an epoch");
     jobs::hold(session, job_id).await?;
     let fenced = |found| Err(MetadataError::Fenced { job_id, epoch, found });
-    let nonce = session
-        .row("SELECT nonce FROM epoch WHERE job_id = $1 AND epoch = $2", arguments![job_id, epoch])
-        .await?
-        .map(|row| row.uuid("nonce"))
-        .transpose()?;
-    match nonce {
-        Some(nonce) if nonce == decision.nonce => return Ok(()),
-        Some(nonce) => return fenced(Fence::Nonce(nonce)),
-        None => {}
+    match of_number(session, job_id, epoch).await {
+        Ok(there) if there.nonce != decision.nonce && !faults::broken("skip_nonce_guard") => {
+            return fenced(Fence::Nonce(there.nonce));
+        }
+        // Given up: whoever decided it must not think that it stands.
+        Ok(there) if there.state == "retired" && there.committed_at.is_none() => return fenced(Fence::Retired),
+        Ok(_) => return Ok(()),
+        Err(MetadataError::NotFound { .. }) => {}
+        Err(error) => return Err(error),
     }
     leads(session, job_id, epoch, decision.term).await?;
     let run = runs_now(session, job_id, decision.run_id, decision.generation).await?;
@@ -75,7 +67,7 @@ pub(crate) async fn decide(session: &mut Session, decision: &EpochDecision) -> R
         return fenced(Fence::Newest(newest));
     }
     let previous = head(session, &run).await?;
-    if previous != decision.previous {
+    if previous != decision.previous && !faults::broken("skip_previous_guard") {
         return fenced(Fence::Previous(previous));
     }
     session
@@ -110,31 +102,67 @@ pub(crate) async fn decide(session: &mut Session, decision: &EpochDecision) -> R
     Ok(())
 }
 
-pub(crate) async fn confirm(
-    session: &mut Session,
-    job_id: Uuid,
-    epoch: i64,
-    speaker: Speaker,
-    proofs: &Value,
-    at: DateTime<Utc>,
-) -> Result<()> {
-    jobs::hold(session, job_id).await?;
-    leads(session, job_id, epoch, speaker.term).await?;
-    let run = runs_now(session, job_id, speaker.run_id, speaker.generation).await?;
-    let found = of_number(session, job_id, epoch).await?;
-    let fenced = |found| Err(MetadataError::Fenced { job_id, epoch, found });
-    // Its own, or what it continues. What is below its base and in no lineage of its own is nobody's any more.
-    if found.run_id != run.run_id && run.base_epoch.is_none_or(|base| epoch > base) {
-        return fenced(Fence::Run(found.run_id));
-    }
-    if found.state == "retired" {
-        return fenced(Fence::Retired);
+pub(crate) async fn confirm(session: &mut Session, statement: &EpochStatement, proofs: &Value) -> Result<()> {
+    let EpochStatement { job_id, epoch, at, .. } = *statement;
+    let (_, found) = stated(session, statement).await?;
+    match found.state.as_str() {
+        "retired" if found.committed_at.is_some() => return Ok(()),
+        "retired" => return Err(MetadataError::Fenced { job_id, epoch, found: Fence::Retired }),
+        _ => {}
     }
     session
         .execute(
             "UPDATE epoch SET state = 'committed', proofs = $3, committed_at = $4
              WHERE job_id = $1 AND epoch = $2 AND state = 'decided'",
             arguments![job_id, epoch, proofs, at],
+        )
+        .await?;
+    Ok(())
+}
+
+/// The run that says something of an epoch, and the epoch, if it is one of its lineage.
+async fn stated(session: &mut Session, statement: &EpochStatement) -> Result<(Run, Epoch)> {
+    let EpochStatement { job_id, epoch, run_id, generation, term, .. } = *statement;
+    jobs::hold(session, job_id).await?;
+    leads(session, job_id, epoch, term).await?;
+    let run = runs_now(session, job_id, run_id, generation).await?;
+    let found = of_number(session, job_id, epoch).await?;
+    // Its own, or what it continues. What is below its base and in no lineage of its own is nobody's any more.
+    if found.run_id != run.run_id && run.base_epoch.is_none_or(|base| epoch > base) {
+        return Err(MetadataError::Fenced { job_id, epoch, found: Fence::Run(found.run_id) });
+    }
+    Ok((run, found))
+}
+
+pub(crate) async fn abandon(session: &mut Session, statement: &EpochStatement) -> Result<()> {
+    let EpochStatement { job_id, epoch, run_id, at, .. } = *statement;
+    jobs::hold(session, job_id).await?;
+    let fenced = |found| Err(MetadataError::Fenced { job_id, epoch, found });
+    // What was the run's base is in its lineage no more.
+    if of_number(session, job_id, epoch).await?.state == "retired" {
+        leads(session, job_id, epoch, statement.term).await?;
+        return runs_now(session, job_id, run_id, statement.generation).await.map(|_| ());
+    }
+    let (run, found) = stated(session, statement).await?;
+    let newest = head(session, &run).await?;
+    if newest != Some(epoch) {
+        return fenced(Fence::Previous(newest));
+    }
+    if let Some(previous) = found.previous
+        && of_number(session, job_id, previous).await?.state == "retired"
+    {
+        return fenced(Fence::Retired);
+    }
+    session
+        .execute(
+            "UPDATE epoch SET state = 'retired', retired_at = $3 WHERE job_id = $1 AND epoch = $2",
+            arguments![job_id, epoch, at],
+        )
+        .await?;
+    session
+        .execute(
+            "UPDATE run SET base_epoch = $3 WHERE run_id = $1 AND base_epoch = $2",
+            arguments![run_id, epoch, found.previous],
         )
         .await?;
     Ok(())
@@ -154,7 +182,7 @@ pub(crate) async fn retire(
         if of_number(session, job_id, *epoch).await?.state == "retired" {
             continue;
         }
-        if let Some(by) = needed.get(epoch) {
+        if let Some(by) = needed.get(epoch).filter(|_| !faults::broken("retire_what_is_needed")) {
             return Err(MetadataError::InUse { kind: "epoch", name: epoch.to_string(), by: by.clone() });
         }
         session
@@ -220,7 +248,7 @@ async fn reserved(session: &mut Session, job_id: Uuid) -> Result<i64> {
 async fn leads(session: &mut Session, job_id: Uuid, epoch: i64, term: i64) -> Result<()> {
     let row = session.row("SELECT term FROM leadership WHERE only_row = 1", vec![]).await?;
     let newest = row.ok_or_else(|| unusable("its row of leadership is missing"))?.integer("term")?;
-    if newest == term && term > 0 {
+    if (newest == term && term > 0) || faults::broken("skip_term_guard") {
         return Ok(());
     }
     Err(MetadataError::Fenced { job_id, epoch, found: Fence::Term(newest) })
@@ -232,7 +260,7 @@ async fn runs_now(session: &mut Session, job_id: Uuid, run_id: Uuid, generation:
     if run.job_id != job_id {
         return Err(runs::not_found(run_id));
     }
-    if !run.active || run.generation != generation {
+    if !run.active || (run.generation != generation && !faults::broken("skip_generation_guard")) {
         return Err(MetadataError::Moved { run_id, state: run.state, generation: run.generation });
     }
     Ok(run)

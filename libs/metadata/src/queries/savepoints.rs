@@ -73,6 +73,9 @@ pub(crate) async fn list(session: &mut Session, filter: &SavepointFilter, page: 
     if let Some(job_id) = filter.job_id {
         query.push(" AND job_id = ?", [job_id.into()]);
     }
+    if let Some(name) = &filter.name {
+        query.push(" AND name = ?", [name.into()]);
+    }
     query.any_of(" AND state IN (", &filter.states);
     if let Some(after) = page.after {
         query.push(" AND savepoint_id < ?", [after.into()]);

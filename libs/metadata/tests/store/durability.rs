@@ -32,7 +32,7 @@ async fn run_it(store: &dyn MetadataStore, term: i64, name: &str) -> Result<()> 
     store.create_run(&run, &change("run.create")).await?;
     for (epoch, previous) in [(1, None), (2, Some(1))] {
         store.decide_epoch(&decision(&run, term, epoch, previous)).await?;
-        store.confirm_epoch(job.job_id, epoch, run.run_id, 0, term, &json!({}), now()).await?;
+        store.confirm_epoch(&statement(&run, term, epoch), &json!({})).await?;
     }
     store.move_run(&step(&run, &["pending"], "failed")).await.map(|_| ())
 }

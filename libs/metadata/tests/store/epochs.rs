@@ -27,6 +27,7 @@ conformance![
     what_recovery_needs_is_not_retired,
     what_is_below_a_retired_epoch_is_not_needed,
     epochs_are_retired_all_or_none,
+    the_newest_epoch_can_be_given_up,
     epochs_go_with_their_job,
     constraints_on_epochs_hold_behind_the_program,
     how_long_a_decision_takes,
@@ -52,12 +53,12 @@ async fn an_epoch_comes_back_as_it_was_decided(subject: &Subject) {
     assert_eq!(store.last_epoch(job.job_id).await.unwrap(), Some(expected.clone()));
 
     let (at, proofs) = (now(), json!({"sink": {"z": 1, "a": null}}));
-    store.confirm_epoch(job.job_id, 3, run.run_id, 1, term, &proofs, at).await.unwrap();
+    store.confirm_epoch(&EpochStatement { at, ..statement(&run, term, 3) }, &proofs).await.unwrap();
     let committed =
         Epoch { state: "committed".into(), proofs: Some(proofs.clone()), committed_at: Some(at), ..expected };
     assert_eq!(store.epoch(job.job_id, 3).await.unwrap(), committed);
     // Once more: the first time stays.
-    store.confirm_epoch(job.job_id, 3, run.run_id, 1, term, &json!({}), now()).await.unwrap();
+    store.confirm_epoch(&statement(&run, term, 3), &json!({})).await.unwrap();
     assert_eq!(store.epoch(job.job_id, 3).await.unwrap(), committed);
 
     let second = EpochDecision { last: true, ..decision(&run, term, 4, Some(3)) };
@@ -444,6 +445,56 @@ async fn confirming_needs_each_of_its_guards(subject: &Subject) {
     );
     assert_eq!(store.epoch(job.job_id, 1).await.unwrap().committed_at, None);
     assert_eq!(numbers(store, &job, &["decided"]).await, [4]);
+}
+
+/// What cannot be restored gives way to the epoch before it, as if it had never been decided.
+async fn the_newest_epoch_can_be_given_up(subject: &Subject) {
+    let store = &*subject.store;
+    let older = store.lead("one").await.unwrap();
+    let term = store.lead("one").await.unwrap();
+    let job = stored(store, "a").await;
+    let run = running(store, &job).await;
+    committed(store, &run, term, None, &[1, 2]).await;
+    let third = decision(&run, term, 3, Some(2));
+    store.decide_epoch(&third).await.unwrap();
+    let before = everything(store).await;
+    fails!(
+        store.abandon_epoch(&statement(&run, older, 3)).await,
+        MetadataError::Fenced { found: Fence::Term(found), .. } if found == term
+    );
+    let next = Run { generation: 2, ..run.clone() };
+    fails!(store.abandon_epoch(&statement(&next, term, 3)).await, MetadataError::Moved { generation: 1, .. });
+    fails!(
+        store.abandon_epoch(&statement(&run, term, 2)).await,
+        MetadataError::Fenced { found: Fence::Previous(Some(3)), .. }
+    );
+    fails!(store.abandon_epoch(&statement(&run, term, 4)).await, MetadataError::NotFound { kind: "epoch", .. });
+    assert_eq!(everything(store).await, before);
+    for _ in 0..2 {
+        store.abandon_epoch(&statement(&run, term, 3)).await.unwrap();
+        assert_eq!(store.last_epoch(job.job_id).await.unwrap().map(|epoch| epoch.epoch), Some(2));
+    }
+    // Its leader must not think that it stands, nor anybody that it was published.
+    fails!(store.decide_epoch(&third).await, MetadataError::Fenced { found: Fence::Retired, .. });
+    fails!(confirm(store, &run, term, 3).await, MetadataError::Fenced { found: Fence::Retired, .. });
+    store.decide_epoch(&decision(&run, term, 4, Some(2))).await.unwrap();
+    end(store, &run).await;
+
+    // A run that began from an epoch begins from the one before.
+    let later = running_from(store, &job, Some(4)).await;
+    store.abandon_epoch(&statement(&later, term, 4)).await.unwrap();
+    store.abandon_epoch(&statement(&later, term, 4)).await.unwrap();
+    assert_eq!(store.run(later.run_id).await.unwrap().base_epoch, Some(2));
+    store.decide_epoch(&decision(&later, term, 5, Some(2))).await.unwrap();
+    end(store, &later).await;
+    // Unless its files are gone.
+    let other = stored(store, "b").await;
+    let run = running(store, &other).await;
+    committed(store, &run, term, None, &[1, 2, 3]).await;
+    store.retire_epochs(other.job_id, &[1], term, now()).await.unwrap();
+    store.abandon_epoch(&statement(&run, term, 3)).await.unwrap();
+    fails!(store.abandon_epoch(&statement(&run, term, 2)).await, MetadataError::Fenced { found: Fence::Retired, .. });
+    assert_eq!(numbers(store, &other, &["committed"]).await, [2]);
 }
 
 async fn a_later_attempt_and_a_later_run_confirm(subject: &Subject) {

@@ -223,7 +223,12 @@ pub async fn committed(store: &dyn MetadataStore, run: &Run, term: i64, first_af
 
 pub async fn confirm(store: &dyn MetadataStore, run: &Run, term: i64, epoch: i64) -> Result<()> {
     let proofs = json!({"sink": epoch});
-    store.confirm_epoch(run.job_id, epoch, run.run_id, run.generation, term, &proofs, now()).await
+    store.confirm_epoch(&statement(run, term, epoch), &proofs).await
+}
+
+pub fn statement(run: &Run, term: i64, epoch: i64) -> EpochStatement {
+    let Run { job_id, run_id, generation, .. } = *run;
+    EpochStatement { job_id, epoch, run_id, generation, term, at: now() }
 }
 
 pub fn savepoint(run: &Run, name: &str) -> Savepoint {

@@ -470,6 +470,7 @@ async fn every_method_says_that_the_server_is_away() {
     let (all_jobs, all_runs) = (JobFilter::default(), RunFilter::default());
     let (all_epochs, all_savepoints) = (all_epochs(job.job_id), SavepointFilter::default());
     let (decide, savepoint) = (decision(&run, term, 1, None), savepoint(&run, "s"));
+    let stated = statement(&run, term, 1);
     let (secret, facts) = (secrets("s"), json!({}));
     macro_rules! away {
         ($($call:expr),* $(,)?) => {
@@ -503,7 +504,8 @@ async fn every_method_says_that_the_server_is_away() {
         store.run_events(id),
         store.reserve_epochs(id, 1, term, 1),
         store.decide_epoch(&decide),
-        store.confirm_epoch(id, 1, id, 1, term, &facts, now()),
+        store.confirm_epoch(&stated, &facts),
+        store.abandon_epoch(&stated),
         store.epoch(id, 1),
         store.last_epoch(id),
         store.epochs(&all_epochs, epoch_page(1)),

@@ -151,6 +151,7 @@ async fn savepoints_are_filtered_and_paged(subject: &Subject) {
     let found = async |job: Option<&Run>, states: &[&str], after: Option<&Savepoint>, limit| -> Vec<String> {
         let filter = SavepointFilter {
             job_id: job.map(|run| run.job_id),
+            name: None,
             states: states.iter().map(|state| (*state).to_owned()).collect(),
         };
         let page = Page { after: after.map(|savepoint| savepoint.savepoint_id), limit };

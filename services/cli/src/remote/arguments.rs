@@ -225,6 +225,15 @@ pub struct StartArguments {
     /// Begin where this run of the job began.
     #[arg(long, value_name = "RUN")]
     pub positions_of: Option<String>,
+    /// Go on from a savepoint: its id, the name of one of this job, or a directory on the server's machine.
+    #[arg(long, value_name = "SAVEPOINT", conflicts_with_all = ["latest", "positions_of"])]
+    pub savepoint: Option<String>,
+    /// A source, operator or sink of the savepoint whose state may be lost, by its id. Repeatable.
+    #[arg(long, value_name = "ID", requires = "savepoint")]
+    pub allow_dropped_state: Vec<String>,
+    /// What happens to what the sinks show of the time after an older savepoint of the same job: error, append_again or truncate_after.
+    #[arg(long, value_name = "HOW", requires = "savepoint", value_parser = named::<api::OnRewind>)]
+    pub on_rewind: Option<api::OnRewind>,
     /// Follow the run to its end. Ctrl-C leaves it running.
     #[arg(long)]
     pub wait: bool,
@@ -244,6 +253,10 @@ pub struct StopArguments {
     /// Take the input as ended: windows fire, everything is committed. This is the default.
     #[arg(long)]
     pub drain: bool,
+    /// Commit one last checkpoint, leave windows open, and copy the checkpoint into a savepoint, whose name may follow as --savepoint=NAME.
+    #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    #[arg(conflicts_with_all = ["now", "drain"])]
+    pub savepoint: Option<String>,
     /// Wait until it has stopped.
     #[arg(long)]
     pub wait: bool,
@@ -251,6 +264,68 @@ pub struct StopArguments {
     pub form: FormArguments,
     #[command(flatten)]
     pub server: ServerArguments,
+}
+
+#[derive(Debug, Args)]
+pub struct SavepointArguments {
+    #[command(subcommand)]
+    pub verb: SavepointVerb,
+    #[command(flatten)]
+    pub form: FormArguments,
+    #[command(flatten)]
+    pub server: ServerArguments,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum SavepointVerb {
+    /// Take a savepoint of a job. If it runs, it goes on; else its last checkpoint is copied.
+    Create {
+        /// Id or name of a job.
+        job: String,
+        /// Unique among the savepoints of the job: asking again with it finds the first. [default: its id]
+        #[arg(long)]
+        name: Option<String>,
+        /// A directory on the server's machine to put it in. [default: among the data of the server]
+        #[arg(long, value_name = "DIR")]
+        location: Option<String>,
+        /// Wait until it is completed.
+        #[arg(long)]
+        wait: bool,
+    },
+    /// List the savepoints of a job, newest first.
+    List {
+        /// Id or name of a job.
+        job: String,
+        /// At most so many. [default: 100]
+        #[arg(long, value_name = "N")]
+        limit: Option<usize>,
+    },
+    /// Show a savepoint.
+    Show {
+        /// Its id.
+        savepoint: String,
+    },
+    /// Say what would become of its state in a job, or in the script or graph of a file.
+    Check {
+        /// Its id.
+        savepoint: String,
+        /// Id or name of a job: its newest version.
+        #[arg(long, conflicts_with = "file", required_unless_present = "file")]
+        job: Option<String>,
+        /// A SQL script, or a graph (a name that ends with .json).
+        #[arg(long, value_name = "FILE")]
+        file: Option<PathBuf>,
+        /// A source, operator or sink of the savepoint whose state may be lost, by its id. Repeatable.
+        #[arg(long, value_name = "ID")]
+        allow_dropped_state: Vec<String>,
+    },
+    /// Delete a savepoint with its files.
+    Delete {
+        /// Its id.
+        savepoint: String,
+        #[command(flatten)]
+        sure: SureArguments,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -431,6 +506,16 @@ pub enum TablesVerb {
         #[command(flatten)]
         sure: SureArguments,
     },
+}
+
+#[derive(Debug, Args)]
+pub struct FsckArguments {
+    /// Id or name of the job.
+    pub job: String,
+    #[command(flatten)]
+    pub form: FormArguments,
+    #[command(flatten)]
+    pub server: ServerArguments,
 }
 
 #[derive(Debug, Args)]

@@ -7,10 +7,12 @@
 pub mod arguments;
 mod connections;
 mod failure;
+mod fsck;
 mod jobs;
 mod keys;
 mod listing;
 mod runs;
+mod savepoints;
 mod sql;
 mod startstop;
 mod submit;
@@ -27,8 +29,9 @@ use client::{Client, Retries};
 
 use crate::Exit;
 use arguments::{
-    ConnectionsArguments, JobsArguments, KeysArguments, RunsArguments, ServerArguments, SqlArguments, StartArguments,
-    StopArguments, SubmitArguments, TablesArguments, TopArguments, ViewArguments, ViewsArguments, WhoamiArguments,
+    ConnectionsArguments, FsckArguments, JobsArguments, KeysArguments, RunsArguments, SavepointArguments,
+    ServerArguments, SqlArguments, StartArguments, StopArguments, SubmitArguments, TablesArguments, TopArguments,
+    ViewArguments, ViewsArguments, WhoamiArguments,
 };
 use failure::{Done, Failure};
 
@@ -48,6 +51,10 @@ pub enum Command {
     Start(StartArguments),
     /// Stop a run.
     Stop(StopArguments),
+    /// Take, list, show, check and delete savepoints: copies of jobs' states in an open format.
+    Savepoint(SavepointArguments),
+    /// Compare the checkpoints of a job with their files: all there, each as it was written, nothing left over.
+    Fsck(FsckArguments),
     /// Show the rows of a view.
     View(ViewArguments),
     /// List views.
@@ -82,6 +89,8 @@ pub fn run(command: &Command) -> Exit {
             Command::Runs(runs) => runs::runs(runs).await,
             Command::Start(start) => startstop::start(start).await,
             Command::Stop(stop) => startstop::stop(stop).await,
+            Command::Savepoint(savepoint) => savepoints::savepoint(savepoint).await,
+            Command::Fsck(arguments) => fsck::fsck(arguments).await,
             Command::View(view) => views::view(view).await,
             Command::Views(views) => views::views(views).await,
             Command::Sql(sql) => sql::sql(sql).await,

@@ -1,6 +1,6 @@
 //! `highwater start` and `highwater stop`.
 
-use api::{OperationState, StartFrom, StartRun, StopMode};
+use api::{OperationState, StartFrom, StartRun, StopMode, StopRun};
 
 use super::arguments::{StartArguments, StopArguments};
 use super::failure::{Done, Failure};
@@ -13,8 +13,15 @@ use crate::output::say;
 pub async fn start(arguments: &StartArguments) -> Done {
     let client = connect(&arguments.server)?;
     let start = StartRun {
-        from: if arguments.latest { StartFrom::Latest } else { StartFrom::Fresh },
+        from: match (&arguments.savepoint, arguments.latest) {
+            (Some(_), _) => StartFrom::Savepoint,
+            (None, true) => StartFrom::Latest,
+            (None, false) => StartFrom::Fresh,
+        },
         start_positions_of: arguments.positions_of.clone(),
+        savepoint: arguments.savepoint.clone(),
+        allow_dropped_state: arguments.allow_dropped_state.clone(),
+        on_rewind: arguments.on_rewind.unwrap_or_default(),
         ..StartRun::default()
     };
     let run = client.start_run(&arguments.job, &start).await?;
@@ -37,8 +44,13 @@ pub async fn start(arguments: &StartArguments) -> Done {
 pub async fn stop(arguments: &StopArguments) -> Done {
     let client = connect(&arguments.server)?;
     let run = run_of(&client, &arguments.run).await?;
-    let mode = if arguments.now { StopMode::Now } else { StopMode::Drain };
-    let mut operation = client.stop_run(&run, mode).await?;
+    let mode = match (arguments.now, &arguments.savepoint) {
+        (true, _) => StopMode::Now,
+        (false, Some(_)) => StopMode::Savepoint,
+        (false, None) => StopMode::Drain,
+    };
+    let name = arguments.savepoint.clone().filter(|name| !name.is_empty());
+    let mut operation = client.stop_run_as(&run, &StopRun { mode, name, location: None }).await?;
     if arguments.wait {
         let waited = tokio::select! {
             waited = client.wait_operation(&operation.id) => waited?,
@@ -53,6 +65,7 @@ pub async fn stop(arguments: &StopArguments) -> Done {
     let fields = vec![
         (left("run"), run),
         (left("operation"), operation.id.clone()),
+        (left("savepoint"), operation.savepoint.clone().unwrap_or_default()),
         (left("state"), client::name(&operation.state)),
         (left("progress"), operation.progress.clone().unwrap_or_default()),
         (left("failure"), failure.unwrap_or_default()),

@@ -7,10 +7,9 @@ use api::IdKind;
 use control::epochs::GuardedReply;
 use control::epochs::collection::{Collection, Effect, Event, Names, Object, Policy, Row, RowState};
 use metadata::{EpochFilter, EpochPage, MetadataError, Page, SavepointFilter};
-use state::{Files, LocalFiles, Manifest};
+use state::{Files, Manifest};
 use uuid::Uuid;
 
-use super::epochs;
 use crate::app::App;
 
 /// Committed checkpoints that stay.
@@ -25,8 +24,7 @@ const ROWS: i64 = 1_000;
 /// Numbers of epochs are never used twice in a job, and stand in every name. So what is below `first` was made by an attempt that is over,
 /// and this stays true however long the round takes.
 pub async fn collect(app: &App, job_id: Uuid, first: u64) {
-    let files = LocalFiles::new(epochs::place(app));
-    let round = Round { app, job_id, job: IdKind::Job.text(job_id), files, first };
+    let round = Round { app, job_id, job: IdKind::Job.text(job_id), files: &*app.checkpoints, first };
     match round.run().await {
         Ok(0) => {}
         Ok(deleted) => tracing::debug!(job = round.job, deleted, "files of old checkpoints were deleted"),
@@ -34,11 +32,24 @@ pub async fn collect(app: &App, job_id: Uuid, first: u64) {
     }
 }
 
+/// Removes all checkpoints of a job that was deleted. What cannot be removed now is in nobody's way.
+pub async fn remove_checkpoints(app: App, job: String) {
+    let removed = async {
+        for file in app.checkpoints.list(&job).await? {
+            app.checkpoints.remove(&file.path).await?;
+        }
+        Ok::<_, state::FileError>(())
+    };
+    if let Err(error) = removed.await {
+        tracing::warn!(job, %error, "checkpoints of a deleted job stay");
+    }
+}
+
 struct Round<'a> {
     app: &'a App,
     job_id: Uuid,
     job: String,
-    files: LocalFiles,
+    files: &'a dyn Files,
     first: u64,
 }
 
@@ -55,6 +66,7 @@ impl Round<'_> {
                     Event::Rows { rows: read.iter().map(|(row, _)| *row).collect(), pinned, generation: self.first }
                 }),
                 Effect::Retire { epochs } => {
+                    faults::pass("collect.before");
                     let numbers: Vec<i64> = epochs.iter().map(|epoch| *epoch as i64).collect();
                     let retired =
                         self.app.store.retire_epochs(self.job_id, &numbers, self.app.term, crate::time::now());
@@ -68,7 +80,11 @@ impl Round<'_> {
                     }))
                 }
                 Effect::ReadManifests { retained, retired } => self.manifests(&rows, &retained, &retired).await,
-                Effect::List => self.list().await.map(Event::Listed),
+                // The store says what is not needed any more; all files are still there.
+                Effect::List => {
+                    faults::pass("collect.retired");
+                    self.list().await.map(Event::Listed)
+                }
                 Effect::Delete { objects } => self.delete(&objects).await.map(|()| Event::Deleted),
                 Effect::Done { deleted } => return Ok(deleted),
                 Effect::Stop if why.is_empty() => return Ok(0),
@@ -88,7 +104,7 @@ impl Round<'_> {
         let failed = |error: MetadataError| error.to_string();
         let filter = EpochFilter { job_id: self.job_id, run_id: None, states: Vec::new() };
         let epochs = store.epochs(&filter, EpochPage { after: None, limit: ROWS }).await.map_err(failed)?;
-        let running = SavepointFilter { job_id: Some(self.job_id), states: vec!["running".into()] };
+        let running = SavepointFilter { job_id: Some(self.job_id), name: None, states: vec!["running".into()] };
         let savepoints = store.savepoints(&running, Page { after: None, limit: ROWS }).await.map_err(failed)?;
         let mut pinned: BTreeSet<u64> =
             savepoints.iter().filter_map(|savepoint| savepoint.epoch).map(|epoch| epoch as u64).collect();
@@ -98,6 +114,13 @@ impl Round<'_> {
             None => None,
         };
         pinned.extend(newest.iter().filter_map(|run| run.base_epoch).map(|epoch| epoch as u64));
+        let mut epochs = epochs;
+        // However old: what is pinned names files that are needed.
+        for epoch in &pinned {
+            if !epochs.iter().any(|row| row.epoch == *epoch as i64) {
+                epochs.push(store.epoch(self.job_id, *epoch as i64).await.map_err(failed)?);
+            }
+        }
         let state = |state: &str| match state {
             "decided" => RowState::Decided,
             "committed" => RowState::Committed,
@@ -137,7 +160,13 @@ impl Round<'_> {
             }
             Ok::<_, String>(names)
         };
-        Ok(Event::Manifests { retained: read(retained).await?, retired: read(retired).await? })
+        let mut kept = read(retained).await?;
+        if faults::broken("collect_one_too_many") {
+            // As if the oldest that is kept were none.
+            kept.sort_by_key(|names| names.epoch);
+            kept.iter_mut().take(1).for_each(|names| names.objects.clear());
+        }
+        Ok(Event::Manifests { retained: kept, retired: read(retired).await? })
     }
 
     async fn list(&self) -> Result<Vec<Object<String>>, String> {
@@ -155,6 +184,7 @@ impl Round<'_> {
 
     async fn delete(&self, objects: &[String]) -> Result<(), String> {
         for name in objects {
+            faults::reach("collect.half").await.map_err(|injected| injected.to_string())?;
             self.files.remove(name).await.map_err(|error| error.to_string())?;
         }
         Ok(())

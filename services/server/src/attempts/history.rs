@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use control::attempt::{OperatorStatus, Status, SubtaskStatus};
+use control::attempt::{OperatorStatus, Phase, Status, SubtaskStatus};
 
 const FINE: usize = 300;
 const COARSE: usize = 330;
@@ -73,7 +73,8 @@ pub fn results_watermark(status: &Status) -> Option<i64> {
 impl History {
     /// The status that rates are taken against, and the seconds since then.
     pub fn before(&self, now: DateTime<Utc>) -> Option<(Arc<Status>, f64)> {
-        let (at, status) = self.recent.front()?;
+        // An attempt that begins has not yet said what those before it have counted.
+        let (at, status) = self.recent.iter().find(|(_, status)| status.phase != Phase::Starting)?;
         let seconds = (now - *at).num_milliseconds() as f64 / 1000.0;
         (seconds >= 0.2).then(|| (status.clone(), seconds))
     }
@@ -184,7 +185,7 @@ mod tests {
                 ..SubtaskStatus::default()
             }],
         };
-        Arc::new(Status { operators: vec![stage("source"), stage("sink")], ..Status::default() })
+        Arc::new(Status { phase: Phase::Running, operators: vec![stage("source"), stage("sink")], ..Status::default() })
     }
 
     #[test]

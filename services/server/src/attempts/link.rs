@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
-use control::attempt::{Answer, Question, Status, StopMode};
+use control::attempt::{Answer, CheckpointAsked, Question, Status, StopMode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
@@ -63,6 +63,14 @@ impl Link {
     pub async fn stop(&self, mode: StopMode) -> Result<(), LinkError> {
         let body = serde_json::to_vec(&mode).expect("a mode is a text");
         self.whole(Method::POST, "/stop", body.into()).await.map(drop)
+    }
+
+    /// Asks for a checkpoint now; its epoch.
+    pub async fn checkpoint(&self) -> Result<u64, LinkError> {
+        let body = self.whole(Method::POST, "/checkpoint", Bytes::new()).await?;
+        let asked: CheckpointAsked = serde_json::from_slice(&body)
+            .map_err(|error| LinkError::Broken(format!("an answer that cannot be read: {error}")))?;
+        Ok(asked.epoch)
     }
 
     /// What the attempt asks, if it asks something within a while.

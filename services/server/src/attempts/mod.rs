@@ -8,6 +8,7 @@ mod epochs;
 pub mod history;
 pub mod link;
 pub mod process;
+pub mod savepoints;
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
@@ -30,7 +31,7 @@ use crate::app::App;
 use crate::facts::{RunFacts, RunRequest, StopRequest};
 use crate::planning;
 use crate::problem::{ApiError, ApiResult};
-pub use epochs::place as checkpoints;
+pub use collect::remove_checkpoints;
 use history::History;
 use link::Link;
 use process::Life;
@@ -105,11 +106,11 @@ impl Attempts {
         self.live.write().expect("nothing panics while it holds the map").remove(&run_id);
     }
 
-    /// Tells the task of a run to stop it; the last word counts, but `now` is never taken back.
+    /// Tells the task of a run to stop it. What was asked for first stays, but a run can always be cut off.
     pub fn stop(&self, run_id: Uuid, mode: StopMode) {
         if let Some(live) = self.get(run_id) {
             live.stop.send_if_modified(|asked| {
-                let change = *asked != Some(StopMode::Now) && *asked != Some(mode);
+                let change = asked.is_none_or(|asked| asked.may_become(mode));
                 if change {
                     *asked = Some(mode);
                 }
@@ -135,6 +136,11 @@ impl Live {
 
     pub fn link(&self) -> Option<Link> {
         self.link.lock().expect("nothing panics while it holds the link").clone()
+    }
+
+    /// How the run is to end, if it was told to.
+    pub fn asked_to_stop(&self) -> Option<StopMode> {
+        *self.stop.borrow()
     }
 
     pub fn checkpoints(&self) -> CheckpointFigures {
@@ -208,7 +214,7 @@ pub async fn take_up(app: &App) -> Result<(), MetadataError> {
         let mode = if operation.kind == "stop_now" { StopMode::Now } else { StopMode::Drain };
         stop(app, &operation, mode).await?;
     }
-    Ok(())
+    savepoints::take_up(app).await
 }
 
 /// Follows a stored run, unless that is done already.
@@ -231,16 +237,26 @@ pub async fn stop(app: &App, operation: &Operation, mode: StopMode) -> Result<()
         end_operation(app, operation.clone(), None).await;
         return Ok(());
     };
+    match stop_run(app, run_id, mode).await {
+        Ok(None) => {}
+        Ok(Some(ended)) => end_operation(app, operation.clone(), Some(&ended)).await,
+        Err(MetadataError::NotFound { .. }) => end_operation(app, operation.clone(), None).await,
+        Err(error) => return Err(error),
+    }
+    Ok(())
+}
+
+/// Stops a run; returns it if it has ended already.
+pub async fn stop_run(app: &App, run_id: Uuid, mode: StopMode) -> Result<Option<Run>, MetadataError> {
     if app.attempts.get(run_id).is_none() {
-        match app.store.run(run_id).await {
-            Ok(run) if run.active => find_again(app, run),
-            Ok(run) => end_operation(app, operation.clone(), Some(&run)).await,
-            Err(MetadataError::NotFound { .. }) => end_operation(app, operation.clone(), None).await,
-            Err(error) => return Err(error),
+        let run = app.store.run(run_id).await?;
+        if !run.active {
+            return Ok(Some(run));
         }
+        find_again(app, run);
     }
     app.attempts.stop(run_id, mode);
-    Ok(())
+    Ok(None)
 }
 
 async fn follow_to_the_end(app: App, run: Run, live: Arc<Live>) {
@@ -259,7 +275,10 @@ async fn follow_to_the_end(app: App, run: Run, live: Arc<Live>) {
     // Before its operations are ended: a stop that comes later finds the run ended, and ends its operation itself.
     app.attempts.let_go(run_id);
     match ended {
-        Ok(Some(run)) => end_operations(&app, &run).await,
+        Ok(Some(run)) => {
+            release(&app, &run).await;
+            end_operations(&app, &run).await;
+        }
         Ok(None) => {}
         Err(error) => {
             tracing::error!(run = IdKind::Run.text(run_id), %error, "a run was lost sight of; it will be found again");
@@ -350,7 +369,8 @@ impl Follower {
         let Run { job_id, run_id, generation, .. } = self.run;
         let spec = process::spec(&link.directory).and_then(|spec| spec.checkpoints);
         let first_epoch = spec.map_or(0, |checkpoints| checkpoints.first_epoch);
-        let asker = epochs::Asker { job_id, run_id, generation, first_epoch };
+        let savepoint_id = RunRequest::of(&self.run).savepoint.and_then(|savepoint| savepoint.savepoint_id());
+        let asker = epochs::Asker { job_id, run_id, generation, first_epoch, savepoint_id };
         let answering = tokio::spawn(epochs::answer(self.app.clone(), asker, link, self.live.clone()));
         self.answering = Some(AbortOnDrop(answering.abort_handle()));
     }
@@ -379,7 +399,17 @@ impl Follower {
     /// Starts the next attempt; or else what comes instead of it.
     async fn place(&mut self) -> Result<Option<Next>, OutOfDate> {
         let generation = self.run.generation + 1;
-        let placed = self.prepare(generation).await;
+        let mut stop = self.live.stop.subscribe();
+        // A large savepoint takes a while to be read.
+        let placed = tokio::select! {
+            placed = self.prepare(generation) => Some(placed),
+            _ = stop.wait_for(|asked| *asked == Some(StopMode::Now)) => None,
+        };
+        let Some(placed) = placed else {
+            let cause = Some("stopped before an attempt began".into());
+            self.step(Step { to: RunState::Cancelled, cause, failure: None }, None).await?;
+            return Ok(Some(Next::End));
+        };
         let (link, credentials) = match placed {
             Ok(placed) => placed,
             Err(failure) => return self.not_placed(failure).await.map(Some),
@@ -388,6 +418,7 @@ impl Follower {
         facts.restarts.attempt_started(Utc::now().timestamp_micros());
         self.run.facts = facts.to_json();
         self.step(Step { to: RunState::Starting, cause: None, failure: None }, Some(generation)).await?;
+        faults::pass("attempt.placed");
         self.attach(link.clone());
         match process::start(&self.app.config.program, &link.directory, &credentials) {
             Ok(child) => {
@@ -439,7 +470,7 @@ impl Follower {
                 other => break other.map_err(|error| our_failure(error.code(), error.problem().detail.clone()))?,
             }
         };
-        let checkpoints = loop {
+        let mut checkpoints = loop {
             match epochs::resume(&self.app, &self.run).await {
                 Err(error @ MetadataError::Unavailable { .. }) => wait_for_store(&error).await,
                 other => break other.map_err(unavailable)?,
@@ -459,8 +490,12 @@ impl Follower {
                 )
             });
         }
-        self.patience = Duration::from_micros(stored.settings.heartbeat_timeout.us.max(0) as u64);
         let request = RunRequest::of(&self.run);
+        if let Some(wanted) = request.savepoint.as_ref().filter(|_| checkpoints.restore.is_empty()) {
+            // Until the run has decided an epoch of its own, each attempt begins from there.
+            checkpoints = epochs::import(&self.app, &self.run, wanted, &stored, checkpoints).await?;
+        }
+        self.patience = Duration::from_micros(stored.settings.heartbeat_timeout.us.max(0) as u64);
         // What an attempt before has resolved stays: `latest` would be another place by now.
         let resolved = RunFacts::of(&self.run).start_positions;
         let config = &self.app.config;
@@ -487,7 +522,8 @@ impl Follower {
         let directory = process::directory(&config.data, &run_id, generation);
         let token = process::prepare(&directory, &spec)
             .map_err(|error| our_failure(NOT_STARTED, format!("the files of the run could not be written: {error}")))?;
-        let credentials = Credentials { token: token.clone(), connections };
+        let storage = self.app.config.storage_options();
+        let credentials = Credentials { token: token.clone(), connections, storage };
         Ok((Link { directory, token }, credentials))
     }
 
@@ -502,6 +538,7 @@ impl Follower {
             let asked = *stop.borrow_and_update();
             if let Some(mode) = asked {
                 self.note_stop(mode).await?;
+                faults::pass("stop.noted");
                 let since = stop_since.get_or_insert_with(Instant::now);
                 if stop_sent != Some(mode)
                     && let Some(link) = self.live.link()
@@ -718,6 +755,7 @@ impl Follower {
         let cause = match mode {
             StopMode::Now => "asked to stop now",
             StopMode::Drain => "asked to drain",
+            StopMode::Savepoint => "asked to stop with a savepoint",
         };
         if self.state().may_become(RunState::Stopping) {
             return self.step(Step { to: RunState::Stopping, cause: Some(cause.into()), failure: None }, None).await;
@@ -771,6 +809,19 @@ impl Follower {
                 Err(error) => wait_for_store(&error).await,
             }
         }
+    }
+}
+
+/// The savepoint that a run began from is not needed any more.
+async fn release(app: &App, run: &Run) {
+    let Some(savepoint_id) = RunRequest::of(run).savepoint.and_then(|savepoint| savepoint.savepoint_id()) else {
+        return;
+    };
+    while let Err(error) = app.store.release_savepoint(savepoint_id, run.run_id).await {
+        if matches!(error, MetadataError::NotFound { .. } | MetadataError::Owned(_)) {
+            return;
+        }
+        wait_for_store(&error).await;
     }
 }
 

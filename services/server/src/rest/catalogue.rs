@@ -73,6 +73,9 @@ fn about(name: &str, role: ConnectorRole) -> &'static str {
         ("kafka", ConnectorRole::Sink) => {
             "Topics; takes changed rows with a primary key; exactly once with 'delivery' = 'exactly_once', for readers that read committed"
         }
+        ("postgres", _) => {
+            "A table in PostgreSQL; takes changed rows with a primary key; exactly once in runs that keep checkpoints"
+        }
         ("view", _) => "A named result, read over REST; takes changed rows with a primary key",
         ("print", _) => "Rows on standard output; only where a program runs one script",
         ("blackhole", _) => "Takes rows and forgets them",
@@ -83,6 +86,7 @@ fn about(name: &str, role: ConnectorRole) -> &'static str {
 fn kind_name(kind: ConnectionKind) -> &'static str {
     match kind {
         ConnectionKind::Kafka => "kafka",
+        ConnectionKind::Postgres => "postgres",
         ConnectionKind::S3 => "s3",
         ConnectionKind::SchemaRegistry => "schema_registry",
     }

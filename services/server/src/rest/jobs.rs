@@ -18,6 +18,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
+use super::savepoints;
 use crate::app::App;
 use crate::attempts;
 use crate::auth::{Operator, Viewer};
@@ -508,8 +509,7 @@ async fn delete_job(
     let before = find(&app, &job).await?;
     if_match.check(&format!("job '{}'", before.name), before.revision)?;
     let data = &app.config.data;
-    let checkpoints = attempts::checkpoints(&app).join(IdKind::Job.text(before.job_id));
-    let mut files = vec![app.views_dir(before.job_id), checkpoints];
+    let mut files = vec![app.views_dir(before.job_id)];
     let filter = metadata::RunFilter { job_id: Some(before.job_id), ..Default::default() };
     let mut after = None;
     loop {
@@ -523,6 +523,7 @@ async fn delete_job(
     let change = caller.change("job.delete", &IdKind::Job.text(before.job_id), json!({"name": before.name}));
     app.store.delete_job(before.job_id, before.revision, &change).await?;
     app.forget_views(before.job_id);
+    tokio::spawn(attempts::remove_checkpoints(app.clone(), IdKind::Job.text(before.job_id)));
     // Nothing leads there any more: what cannot be removed now is in nobody's way.
     let removed = tokio::task::spawn_blocking(move || {
         for directory in files {
@@ -539,13 +540,14 @@ async fn delete_job(
 
 /// Start a run
 ///
-/// Of the newest version. A job has one active run at most.
+/// Of the newest version. A job has one active run at most. With `from: savepoint` everything that would keep the run from going on there is
+/// said at once.
 #[utoipa::path(post, path = "/api/v1/jobs/{job}/runs", operation_id = "start_run", tag = "runs",
     params(("job" = String, Path, description = "Id or name of a job")),
     request_body(content = StartRun, description = "Where it begins"), responses(
         (status = 202, description = "Accepted; the run shows how far it is", body = Run, headers(("location" = String, description = "Path of the run"))),
-        (status = 404, description = "There is no such job", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "The job has an active run", body = Problem, content_type = "application/problem+json")))]
+        (status = 404, description = "There is no such job or savepoint", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "The job has an active run, or cannot go on from there", body = Problem, content_type = "application/problem+json")))]
 async fn start_run(
     Operator(caller): Operator,
     State(app): State<App>,
@@ -559,7 +561,15 @@ async fn start_run(
     };
     let job = find(&app, &job).await?;
     let from = body.value.from;
+    if let Some(run_id) = job.latest_run {
+        let run = app.store.run(run_id).await?;
+        // Said before a savepoint is read; whoever comes at the same time is refused by the store.
+        if run.active {
+            return Err(MetadataError::RunActive { run_id, state: run.state }.into());
+        }
+    }
     let request = start_request(&app, &job, body.value).await?;
+    let savepoint_id = request.savepoint.as_ref().and_then(|savepoint| savepoint.savepoint_id());
     let mut run = new_run(&job, request);
     if from == StartFrom::Latest {
         run.base_epoch = Some(latest(&app, &job).await?);
@@ -573,6 +583,11 @@ async fn start_run(
     let store = app.store.clone();
     let stored = to_the_end(async move {
         store.create_run(&run, &change).await?;
+        if let Some(savepoint_id) = savepoint_id
+            && let Err(error) = store.use_savepoint(savepoint_id, run.run_id).await
+        {
+            tracing::debug!(%error, "a savepoint is taken when the run begins, or the run fails");
+        }
         reserved.begin(run);
         Ok(())
     });
@@ -587,7 +602,11 @@ async fn latest(app: &App, job: &metadata::Job) -> ApiResult<i64> {
     };
     let run = app.store.run(epoch.run_id).await?;
     let run_id = IdKind::Run.text(run.run_id);
-    if run.version != job.version {
+    // State belongs to a graph; how it is run, and by how many, is free.
+    if run.version != job.version
+        && app.store.version(job.job_id, run.version).await?.graph
+            != app.store.version(job.job_id, job.version).await?.graph
+    {
         let detail = format!(
             "the newest checkpoint of job '{}' is of its version {}, made by {run_id}; the job is at version {} now",
             job.name, run.version, job.version
@@ -603,7 +622,16 @@ async fn latest(app: &App, job: &metadata::Job) -> ApiResult<i64> {
 
 async fn start_request(app: &App, job: &metadata::Job, start: StartRun) -> ApiResult<RunRequest> {
     let latest = start.from == StartFrom::Latest;
-    if latest && (!start.start_positions.is_empty() || start.start_positions_of.is_some()) {
+    let from_savepoint = start.from == StartFrom::Savepoint;
+    if from_savepoint != start.savepoint.is_some() {
+        let detail = "a run begins from a savepoint if from is savepoint and savepoint says which";
+        return Err(ApiError::new("validation_failed", detail));
+    }
+    if !from_savepoint && (!start.allow_dropped_state.is_empty() || start.on_rewind != api::OnRewind::Error) {
+        let detail = "allow_dropped_state and on_rewind mean something with from: savepoint only";
+        return Err(ApiError::new("validation_failed", detail));
+    }
+    if (latest || from_savepoint) && (!start.start_positions.is_empty() || start.start_positions_of.is_some()) {
         let detail = "a run that goes on from a checkpoint begins at its positions: leave out start_positions";
         return Err(ApiError::new("validation_failed", detail));
     }
@@ -643,5 +671,14 @@ async fn start_request(app: &App, job: &metadata::Job, start: StartRun) -> ApiRe
     for (operator, splits) in start.start_positions {
         start_positions.entry(operator).or_default().extend(splits);
     }
-    Ok(RunRequest { latest, start_positions, outputs: outputs(&stored.graph).await? })
+    let savepoint = match &start.savepoint {
+        Some(given) => {
+            let may_drop = start.allow_dropped_state.into_iter().collect();
+            let wanted = savepoints::wanted(app, job, given, may_drop, &stored).await?;
+            savepoints::check_rewind(app, job, &wanted, &stored, start.on_rewind).await?;
+            Some(wanted)
+        }
+        None => None,
+    };
+    Ok(RunRequest { latest, start_positions, outputs: outputs(&stored.graph).await?, savepoint })
 }

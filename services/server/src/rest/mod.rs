@@ -2,16 +2,19 @@
 
 mod access;
 mod catalogue;
+mod checkpoints;
 mod docs;
 mod graphs;
 mod jobs;
 mod operations;
 mod query;
 mod runs;
+mod savepoints;
 mod system;
 mod views;
 
 pub use query::{QUERY_PATH, remove_left as remove_left_queries};
+pub use savepoints::conflict;
 
 use api::IdKind;
 use utoipa_axum::router::OpenApiRouter;
@@ -36,6 +39,8 @@ pub fn guarded_routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .merge(jobs::routes())
         .merge(runs::routes())
+        .merge(savepoints::routes())
+        .merge(checkpoints::routes())
         .merge(graphs::routes())
         .merge(views::routes())
         .merge(query::routes())

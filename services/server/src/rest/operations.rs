@@ -5,6 +5,7 @@ use std::time::Duration;
 use api::{IdKind, Operation, OperationKind, OperationState, Problem};
 use axum::Json;
 use axum::extract::{Path, State};
+use metadata::MetadataError;
 use serde::Deserialize;
 use tokio::time::Instant;
 use utoipa::IntoParams;
@@ -14,6 +15,7 @@ use utoipa_axum::routes;
 use super::parse_id;
 use crate::app::App;
 use crate::auth::Viewer;
+use crate::facts;
 use crate::http::Params;
 use crate::problem::{ApiError, ApiResult};
 
@@ -33,6 +35,7 @@ pub fn shown(operation: &metadata::Operation) -> Operation {
             _ => OperationKind::StopDrain,
         },
         subject: operation.subject.clone(),
+        savepoint: None,
         state: match operation.state.as_str() {
             "running" => OperationState::Running,
             "succeeded" => OperationState::Succeeded,
@@ -81,10 +84,19 @@ async fn get_operation(
     let until = wait.until()?;
     let mut stopping = app.stopping.subscribe();
     loop {
-        let operation = app.store.operation(operation_id).await?;
+        let changed = app.savepoints.changed();
+        let operation = match app.store.operation(operation_id).await {
+            // One that makes a savepoint is that.
+            Err(error @ MetadataError::NotFound { .. }) => match app.store.savepoint(operation_id).await {
+                Ok(savepoint) => facts::operation_of(&savepoint),
+                Err(MetadataError::NotFound { .. }) => return Err(error.into()),
+                Err(error) => return Err(error.into()),
+            },
+            operation => shown(&operation?),
+        };
         let now = Instant::now();
-        if operation.state != "running" || now >= until || app.is_stopping() {
-            return Ok(Json(shown(&operation)));
+        if operation.state != OperationState::Running || now >= until || app.is_stopping() {
+            return Ok(Json(operation));
         }
         // The run that it is about ends: look at once.
         let live = IdKind::Run.parse(&operation.subject).and_then(|run_id| app.attempts.get(run_id));
@@ -97,6 +109,7 @@ async fn get_operation(
         tokio::select! {
             () = tokio::time::sleep(WAIT_STEP.min(until - now)) => {}
             () = moved => {}
+            () = changed => {}
             _ = stopping.changed() => {}
         }
     }

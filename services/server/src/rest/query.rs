@@ -238,7 +238,7 @@ impl Running {
                 serve_rows: true,
             };
             let token = process::prepare(&directory, &spec).map_err(ApiError::internal)?;
-            let credentials = Credentials { token: token.clone(), connections };
+            let credentials = Credentials { token: token.clone(), connections, storage: Default::default() };
             let child = process::start(&app.config.program, &directory, &credentials).map_err(ApiError::internal)?;
             Ok((token, child))
         });

@@ -13,7 +13,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, TimeDelta, Utc};
 use control::attempt::{self, Status};
-use metadata::{EpochFilter, EpochPage, RunFilter};
+use metadata::{EpochFilter, EpochPage, Page, RunFilter, SavepointFilter};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -25,11 +25,12 @@ use uuid::Uuid;
 
 use super::operations::{self, WAIT_STEP, Wait};
 use super::parse_id;
+use super::savepoints::{self, Wanted};
 use crate::app::App;
 use crate::attempts::history::{RUN_FIGURES, STAGE_FIGURES};
 use crate::attempts::{self, process};
-use crate::auth::{Operator, Viewer};
-use crate::facts::{self, RunFacts, time};
+use crate::auth::{Caller, Operator, Viewer};
+use crate::facts::{self, RunFacts, SavepointFacts, time};
 use crate::http::creation::{Answer, Begun};
 use crate::http::precondition::none_match;
 use crate::http::{Body, Creation, Params, paging, to_the_end};
@@ -151,14 +152,15 @@ async fn get_run(
 
 /// Stop a run
 ///
-/// `now` ends it at once and commits nothing more; `drain` treats its input as ended. One call does all of it; the operation says when it
-/// is done. Asking again is no error; `now` after `drain` is obeyed.
+/// `now` ends it at once and commits nothing more; `drain` treats its input as ended; `savepoint` commits one last checkpoint, leaves windows
+/// open and copies the checkpoint. One call does all of it; the operation says when it is done. Asking again is no error; `now` is obeyed in
+/// any case.
 #[utoipa::path(post, path = "/api/v1/runs/{run}/stop", operation_id = "stop_run", tag = "runs",
     params(("run" = String, Path, description = "Id of a run")),
     request_body(content = StopRun, description = "How it shall end"), responses(
         (status = 202, description = "Asked to stop", body = Operation, headers(("location" = String, description = "Path of the operation"))),
         (status = 404, description = "There is no such run", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "The run has ended", body = Problem, content_type = "application/problem+json")))]
+        (status = 409, description = "The run has ended, or is being stopped in another way", body = Problem, content_type = "application/problem+json")))]
 async fn stop_run(
     Operator(caller): Operator,
     State(app): State<App>,
@@ -176,9 +178,23 @@ async fn stop_run(
         let detail = format!("{subject} has ended: it is {}", run.state);
         return Err(ApiError::new("invalid_state", detail).hint("allowed now: start a new run of the job"));
     }
-    let (kind, mode) = match body.value.mode {
-        StopMode::Now => ("stop_now", attempt::StopMode::Now),
-        StopMode::Drain => ("stop_drain", attempt::StopMode::Drain),
+    let StopRun { mode, name, location } = body.value;
+    if mode != StopMode::Savepoint && (name.is_some() || location.is_some()) {
+        let detail = "name and location are those of a savepoint: give them with mode savepoint";
+        return Err(ApiError::new("validation_failed", detail));
+    }
+    let asked = app.attempts.get(run.run_id).and_then(|live| live.asked_to_stop());
+    let (kind, mode) = match (mode, asked) {
+        (StopMode::Now, _) => ("stop_now", attempt::StopMode::Now),
+        (StopMode::Drain, Some(attempt::StopMode::Savepoint)) => {
+            let detail = format!("{subject} is being stopped with a savepoint, which leaves its windows open");
+            return Err(ApiError::new("invalid_state", detail).hint("allowed now: stop now"));
+        }
+        (StopMode::Drain, _) => ("stop_drain", attempt::StopMode::Drain),
+        (StopMode::Savepoint, asked) => {
+            let asked = asked.is_some_and(|asked| asked != attempt::StopMode::Savepoint);
+            return stop_with_savepoint(&app, &caller, &creation, &body.hash, &run, asked, (name, location)).await;
+        }
     };
     let operation = metadata::Operation {
         operation_id: Uuid::now_v7(),
@@ -202,6 +218,38 @@ async fn stop_run(
         Ok(())
     });
     creation.finish(stored.await?, answer, &body.hash)
+}
+
+/// The savepoint is the operation: it stops the run when it is stored.
+async fn stop_with_savepoint(
+    app: &App,
+    caller: &Caller,
+    creation: &Creation,
+    body_hash: &[u8],
+    run: &metadata::Run,
+    asked_otherwise: bool,
+    (name, location): (Option<String>, Option<String>),
+) -> ApiResult<Response> {
+    let subject = IdKind::Run.text(run.run_id);
+    if asked_otherwise {
+        let detail = format!("{subject} is being stopped in another way, and leaves nothing to go on from");
+        return Err(ApiError::new("invalid_state", detail).hint("allowed now: stop now"));
+    }
+    let job = app.store.job(run.job_id).await?;
+    // A run stops once.
+    let filter = SavepointFilter { job_id: Some(job.job_id), name: None, states: vec!["running".into()] };
+    let running = app.store.savepoints(&filter, Page { after: None, limit: 1_000 }).await?;
+    let stops =
+        |savepoint: &metadata::Savepoint| savepoint.run_id == run.run_id && SavepointFacts::of(savepoint).stops_run;
+    if let Some(there) = running.into_iter().find(stops) {
+        if name.as_ref().is_some_and(|name| *name != there.name) {
+            let detail = format!("{subject} is being stopped with savepoint '{}' already", there.name);
+            return Err(ApiError::new("invalid_state", detail).hint("wait for it; allowed now: stop now"));
+        }
+        return savepoints::again(app, &job, there, &location);
+    }
+    let wanted = Wanted { run_id: run.run_id, epoch: None, name, location, stops_run: true };
+    savepoints::store(app, caller, creation, body_hash, &job, wanted).await
 }
 
 /// Get the plan of a run with live figures

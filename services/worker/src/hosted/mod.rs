@@ -19,14 +19,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use connectors::ViewHost;
-use control::attempt::{AttemptSpec, CheckpointSpec, Credentials, End, StopMode};
+use control::attempt::{AttemptSpec, CheckpointSpec, Credentials, End, RestoreSpec, StopMode};
 use engine::RunError;
-use engine::runtime::{Progress, Restore, RunRequest, Verb, node_of};
+use engine::runtime::{Progress, RestorePoint, RunRequest, Verb, node_of};
 use graph::SinkConnector;
-use state::{FileRef, LocalFiles, Manifest};
+use state::FileRef;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 use views::PublishedBy;
 
 use self::directory::Directory;
@@ -34,7 +34,8 @@ use self::questions::Questions;
 use self::rows::Rows;
 use self::socket::{Reader, Service};
 use crate::{
-    Access, Attempt, Checkpoints, Children, EXIT_INTERNAL, close_up, huge_pages, io_runtime, panics, run_attempt,
+    Access, Attempt, Checkpoints, Children, EXIT_INTERNAL, Storage, close_up, huge_pages, io_runtime, panics,
+    run_attempt,
 };
 
 const OUTCOME: &str = "outcome.json";
@@ -165,6 +166,7 @@ impl Hosted {
         let views = ViewHost::new(&spec.views_dir, by);
         let _ = last.views.set(views.clone());
         let questions = Questions::new();
+        let (ask, asked) = mpsc::unbounded_channel();
         let service = Service {
             token: credentials.token,
             questions: questions.clone(),
@@ -185,6 +187,12 @@ impl Hosted {
                 let verb = verb.clone();
                 Box::new(move |mode| stop(&verb, mode))
             },
+            checkpoint: Box::new(move || {
+                let (answer, epoch) = oneshot::channel();
+                // Without a receiver the run is over, and the answer is dropped with the question.
+                let _ = ask.send(answer);
+                epoch
+            }),
             rows: Mutex::new(pieces),
             views: Some(views.clone()),
             reader: reader.clone(),
@@ -213,13 +221,10 @@ impl Hosted {
             tokio::spawn(end_without_reader(rows.clone(), reader.subscribe(), verb.clone()));
         }
         let (limits, graph) = (spec.limits.clone(), spec.graph.clone());
-        let prepared = match check(&spec) {
-            Ok(()) => restored(spec.checkpoints.as_ref()).await,
+        let result = match check(&spec) {
             Err(error) => Err(error),
-        };
-        let result = match prepared {
-            Err(error) => Err(error),
-            Ok(restore) => {
+            Ok(()) => {
+                let restore = restore_points(spec.checkpoints.as_ref());
                 let first_epoch = spec.checkpoints.as_ref().map_or(1, |checkpoints| checkpoints.first_epoch);
                 let attempt = Attempt {
                     request: RunRequest {
@@ -246,9 +251,10 @@ impl Hosted {
                     progress,
                     checkpoints: spec.checkpoints.map(|checkpoints| Checkpoints {
                         job_id: checkpoints.job_id,
-                        place: checkpoints.place,
+                        place: Storage { place: checkpoints.place, options: credentials.storage },
                         authority: Arc::new(questions),
                     }),
+                    asked: Some(asked),
                 };
                 run_attempt(attempt).await
             }
@@ -267,7 +273,7 @@ impl Hosted {
             operator: error.operator.as_deref().map(|stage| node_of(&graph, stage).to_string()),
             ..error
         });
-        let end = end_of(result.map(|_| ()));
+        let end = end_of(result.map(|outcome| outcome.finished));
         let well = end.0 == End::Finished;
         if let Some(rows) = rows {
             // The outcome is there when the reader meets the end.
@@ -296,15 +302,17 @@ fn check(spec: &AttemptSpec) -> Result<(), RunError> {
     }
 }
 
-/// The checkpoint to go on from, read and found to be the one that was decided.
-async fn restored(checkpoints: Option<&CheckpointSpec>) -> Result<Option<Restore>, RunError> {
-    let Some((checkpoints, restore)) = checkpoints.and_then(|all| Some((all, all.restore.as_ref()?))) else {
-        return Ok(None);
+/// What the attempt may go on from.
+fn restore_points(checkpoints: Option<&CheckpointSpec>) -> Vec<RestorePoint> {
+    let point = |restore: &RestoreSpec| RestorePoint {
+        epoch: restore.epoch,
+        previous: restore.previous,
+        committed: restore.committed,
+        commits: restore.commits.clone(),
+        savepoint: restore.savepoint,
+        manifest: FileRef { path: restore.manifest.clone(), bytes: restore.bytes, sha256: restore.sha256.clone() },
     };
-    let file = FileRef { path: restore.manifest.clone(), bytes: restore.bytes, sha256: restore.sha256.clone() };
-    let files = LocalFiles::new(&checkpoints.place);
-    let manifest = Manifest::open(&files, &file, &checkpoints.job_id, restore.epoch).await?;
-    Ok(Some(Restore { manifest, committed: restore.committed }))
+    checkpoints.iter().flat_map(|checkpoints| &checkpoints.restore).map(point).collect()
 }
 
 /// Idempotent; what was asked for first may be sharpened, not softened.
@@ -312,9 +320,16 @@ fn stop(verb: &watch::Sender<Verb>, mode: StopMode) {
     let wanted = match mode {
         StopMode::Now => Verb::Cancel,
         StopMode::Drain => Verb::Drain,
+        StopMode::Savepoint => Verb::Stop,
     };
     verb.send_if_modified(|verb| {
-        let sharper = *verb != wanted && *verb != Verb::Cancel;
+        let asked = match *verb {
+            Verb::Run => None,
+            Verb::Cancel => Some(StopMode::Now),
+            Verb::Drain => Some(StopMode::Drain),
+            Verb::Stop => Some(StopMode::Savepoint),
+        };
+        let sharper = asked.is_none_or(|asked| asked.may_become(mode));
         if sharper {
             tracing::info!(?mode, "the run is to end");
             *verb = wanted;
@@ -386,12 +401,13 @@ fn too_long(seconds: Option<u64>) -> RunError {
         .hint("raise the time limit, or read less")
 }
 
-/// How an attempt ended, and the exit code for it.
+/// How an attempt ended, and the exit code for it. One that ended well has finished, or was stopped where it can go on.
 type Ending = (End, u8);
 
-fn end_of(result: Result<(), RunError>) -> Ending {
+fn end_of(result: Result<bool, RunError>) -> Ending {
     match result {
-        Ok(()) => (End::Finished, EXIT_DONE),
+        Ok(true) => (End::Finished, EXIT_DONE),
+        Ok(false) => (End::Stopped, EXIT_DONE),
         Err(error) if error.code == CANCELLED => (End::Cancelled, EXIT_CANCELLED),
         Err(error) => {
             let internal = error.fault == engine::Fault::Internal;
@@ -442,9 +458,11 @@ impl LastWords {
         let threads = self.threads.get().copied().unwrap_or(1);
         let outcome =
             status::outcome(end, &self.progress.borrow(), threads, self.views.get().map(removed).unwrap_or_default());
+        faults::pass("outcome.before");
         if let Err(error) = self.directory.write(OUTCOME, &outcome) {
             tracing::error!("cannot write outcome.json: {error}; it would be {:?}", outcome.end);
         }
+        faults::pass("outcome.after");
         if let Ok(mut written) = self.written.lock() {
             *written = Some(code);
         }

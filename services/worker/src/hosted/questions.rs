@@ -29,15 +29,19 @@ impl Questions {
 
     /// An answer to a question that is no longer open changes nothing.
     pub fn answer(&self, answer: Answer) {
-        if self.asked.borrow().as_ref() == Some(&answer.to) {
+        if self.asked.borrow().as_ref() == Some(&answer.to) || faults::broken("accept_late_answers") {
             self.answered.send_replace(Some(answer));
         }
     }
 
     async fn ask(&self, question: Question) -> runtime::Verdict {
+        // The same question may have been asked before, and answered when nobody waited any more.
+        self.answered.send_replace(None);
         let mut answered = self.answered.subscribe();
         self.asked.send_replace(Some(question.clone()));
-        let is_to_it = |answer: &Option<Answer>| answer.as_ref().is_some_and(|answer| answer.to == question);
+        let is_to_it = |answer: &Option<Answer>| {
+            answer.as_ref().is_some_and(|answer| answer.to == question || faults::broken("accept_late_answers"))
+        };
         let verdict = answered.wait_for(is_to_it).await.expect("the sender is held here").clone();
         self.asked.send_replace(None);
         match verdict.expect("it was waited for").verdict {
@@ -49,7 +53,7 @@ impl Questions {
 
 impl Authority for Questions {
     fn decide(&self, decision: Decision) -> BoxFuture<'_, runtime::Verdict> {
-        Box::pin(self.ask(Question::Decide {
+        Box::pin(self.ask(Question::Decide(control::attempt::Decision {
             epoch: decision.epoch,
             previous: decision.previous,
             nonce: decision.nonce,
@@ -59,12 +63,22 @@ impl Authority for Questions {
             bytes: decision.bytes,
             total_bytes: decision.total_bytes,
             duration_us: decision.duration_us,
+            pause_us: decision.pause_us,
             last: decision.last,
-        }))
+            commits: decision.commits,
+        })))
     }
 
     fn confirm(&self, epoch: u64) -> BoxFuture<'_, runtime::Verdict> {
         Box::pin(self.ask(Question::Confirm { epoch }))
+    }
+
+    fn abandon(&self, epoch: u64) -> BoxFuture<'_, runtime::Verdict> {
+        Box::pin(self.ask(Question::Abandon { epoch }))
+    }
+
+    fn is_newest(&self) -> BoxFuture<'_, runtime::Verdict> {
+        Box::pin(self.ask(Question::IsNewest))
     }
 }
 
@@ -92,7 +106,8 @@ mod tests {
             let questions = questions.clone();
             tokio::spawn(async move { questions.confirm(8).await })
         };
-        assert_eq!(questions.next().await, Question::Confirm { epoch: 8 });
+        let next = tokio::time::timeout(std::time::Duration::from_secs(10), questions.next()).await;
+        assert_eq!(next.expect("it is asked, and open"), Question::Confirm { epoch: 8 });
         assert!(!again.is_finished(), "an answer to another question is none to this one");
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use connectors::ViewHost;
-use control::attempt::{Answer, Status, StopMode};
+use control::attempt::{Answer, CheckpointAsked, Status, StopMode};
 use futures::StreamExt;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, Limited, StreamBody};
@@ -21,7 +21,7 @@ use serde::Serialize;
 use serde_json::json;
 use subtle::ConstantTimeEq;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::questions::Questions;
 use super::rows::Piece;
@@ -34,6 +34,8 @@ pub struct Service {
     pub status: Box<dyn Fn(bool) -> Status + Send + Sync>,
     pub stop: Box<dyn Fn(StopMode) + Send + Sync>,
     pub questions: Questions,
+    /// Asks the run for a checkpoint; the answer is its epoch, if there will be one.
+    pub checkpoint: Box<dyn Fn() -> oneshot::Receiver<Option<u64>> + Send + Sync>,
     /// Of a query, until its reader comes.
     pub rows: Mutex<Option<mpsc::Receiver<Piece>>>,
     pub views: Option<ViewHost>,
@@ -58,6 +60,9 @@ const BODY_BYTES_MAX: usize = 1024;
 const ANSWER_BYTES_MAX: usize = 64 << 10;
 /// How long one who looks for a question is kept waiting.
 const QUESTION_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long one who asks for a checkpoint is kept waiting for its epoch: a run that begins answers once it reads.
+const CHECKPOINT_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Serves for ever.
 pub async fn serve(listener: UnixListener, service: Arc<Service>) {
@@ -107,6 +112,10 @@ async fn answer(service: &Service, request: Request<Incoming>, has_rows: &Atomic
             Some(refused) => refused,
             None => stop(service, request).await,
         },
+        "/checkpoint" => match only(Method::POST) {
+            Some(refused) => refused,
+            None => checkpoint(service).await,
+        },
         "/question" => match only(Method::GET) {
             Some(refused) => refused,
             None => match tokio::time::timeout(QUESTION_PATIENCE, service.questions.next()).await {
@@ -128,8 +137,9 @@ async fn answer(service: &Service, request: Request<Incoming>, has_rows: &Atomic
             None => view::answer(service.views.as_ref(), &path["/views/".len()..], request.uri().query()).await,
         },
         path => {
-            let message =
-                format!("there is nothing at {path}; there are /status, /stop, /question, /answer, /rows, /views/NAME");
+            let message = format!(
+                "there is nothing at {path}; there are /status, /stop, /checkpoint, /question, /answer, /rows, /views/NAME"
+            );
             refusal(StatusCode::NOT_FOUND, "not_found", &message)
         }
     }
@@ -148,7 +158,19 @@ async fn stop(service: &Service, request: Request<Incoming>) -> Response<Body> {
             (service.stop)(mode);
             answer_json(StatusCode::ACCEPTED, &mode)
         }
-        _ => refusal(StatusCode::BAD_REQUEST, "invalid_body", "the body must be \"now\" or \"drain\", as JSON"),
+        _ => refusal(
+            StatusCode::BAD_REQUEST,
+            "invalid_body",
+            "the body must be \"now\", \"drain\" or \"savepoint\", as JSON",
+        ),
+    }
+}
+
+async fn checkpoint(service: &Service) -> Response<Body> {
+    match tokio::time::timeout(CHECKPOINT_PATIENCE, (service.checkpoint)()).await {
+        Ok(Ok(Some(epoch))) => answer_json(StatusCode::OK, &CheckpointAsked { epoch }),
+        Ok(_) => refusal(StatusCode::CONFLICT, "no_checkpoint", "the run ends, or keeps no checkpoints"),
+        Err(_) => refusal(StatusCode::SERVICE_UNAVAILABLE, "not_ready", "the run has not begun yet: ask again"),
     }
 }
 

@@ -12,8 +12,7 @@ use engine::RunError;
 use lz4_flex::block::{compress_into, decompress, get_maximum_output_size};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::encode::Frame;
-use super::sink::unnamed_file;
+use super::{Frame, unnamed_file};
 
 /// Unpacked bytes of a block.
 const BLOCK_BYTES: usize = 1 << 20;
@@ -131,28 +130,68 @@ pub fn read_file(
     file: &[u8],
     mut each: impl FnMut(i32, &Frame<'_>) -> Result<(), RunError>,
 ) -> Result<u64, RunError> {
-    let mut rest = file;
+    let mut blocks = Blocks::of(shown, file);
     let mut records = 0;
-    while !rest.is_empty() {
-        let damaged = || {
-            let at = file.len() - rest.len();
-            RunError::external(
-                "checkpoint_corrupt",
-                format!("{shown} is damaged: its block at byte {at} cannot be read"),
-            )
-        };
-        let (block, behind) = unpacked(rest).ok_or_else(damaged)?;
-        let mut record = &block[..];
-        while !record.is_empty() {
-            let (partition, frame) = record.split_first_chunk::<4>().ok_or_else(damaged)?;
-            let (frame, next) = Frame::read(frame).ok_or_else(damaged)?;
-            each(i32::from_le_bytes(*partition), &frame)?;
-            records += 1;
-            record = next;
-        }
-        rest = behind;
+    while let Some(block) = blocks.next()? {
+        records += block.read(&mut each)?;
     }
     Ok(records)
+}
+
+/// A file of a log, block by block.
+pub struct Blocks<'a> {
+    shown: &'a str,
+    file: &'a [u8],
+    rest: &'a [u8],
+}
+
+/// A block, unpacked.
+pub struct Block<'a> {
+    shown: &'a str,
+    /// Where it begins in its file.
+    at: usize,
+    content: Vec<u8>,
+}
+
+impl<'a> Blocks<'a> {
+    pub fn of(shown: &'a str, file: &'a [u8]) -> Blocks<'a> {
+        Blocks { shown, file, rest: file }
+    }
+
+    /// The next block; `None` at the end.
+    ///
+    /// # Errors
+    /// `checkpoint_corrupt` with its place, if it is not what was written.
+    pub fn next(&mut self) -> Result<Option<Block<'a>>, RunError> {
+        if self.rest.is_empty() {
+            return Ok(None);
+        }
+        let at = self.file.len() - self.rest.len();
+        let (content, behind) = unpacked(self.rest).ok_or_else(|| damaged(self.shown, at))?;
+        self.rest = behind;
+        Ok(Some(Block { shown: self.shown, at, content }))
+    }
+}
+
+impl Block<'_> {
+    /// Gives each record with its partition, in order; says how many there were.
+    pub fn read(&self, mut each: impl FnMut(i32, &Frame<'_>) -> Result<(), RunError>) -> Result<u64, RunError> {
+        let damaged = || damaged(self.shown, self.at);
+        let mut records = 0;
+        let mut rest = &self.content[..];
+        while !rest.is_empty() {
+            let (partition, frame) = rest.split_first_chunk::<4>().ok_or_else(damaged)?;
+            let (frame, behind) = Frame::read(frame).ok_or_else(damaged)?;
+            each(i32::from_le_bytes(*partition), &frame)?;
+            records += 1;
+            rest = behind;
+        }
+        Ok(records)
+    }
+}
+
+fn damaged(shown: &str, at: usize) -> RunError {
+    RunError::external("checkpoint_corrupt", format!("{shown} is damaged: its block at byte {at} cannot be read"))
 }
 
 /// The first block of a file, and what is behind it.
@@ -193,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kafka_log_gives_back_its_records_in_order_whatever_its_size() {
+    fn a_log_gives_back_its_records_in_order_whatever_its_size() {
         for (records, bytes) in [(0, 0), (1, 10), (3000, 1000), (60, 1 << 20), (3, 5 << 20)] {
             let mut log = RecordLog::default();
             for at in 0..records {
@@ -224,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kafka_log_that_is_damaged_says_so() {
+    fn a_log_that_is_damaged_says_so() {
         let mut log = RecordLog::default();
         let mut frame = Vec::new();
         Frame { value: Some(b"a value that is long enough"), ..Frame::default() }.write(&mut frame);

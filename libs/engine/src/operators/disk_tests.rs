@@ -1,0 +1,260 @@
+//! Aggregates whose keys do not fit in memory: the same results, through restarts, with other workers and other backends.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use graph::AggregateFunction::{Count, Max, Sum};
+use state::{Files, KEY_GROUPS, MemoryFiles, MemoryStore, SnapshotWriter, key_groups, key_hashes, owner};
+use tokio::runtime::Runtime;
+
+use super::aggregate::{Aggregate, AggregatePartial};
+use super::disk::Disk;
+use super::disk_aggregate::DiskAggregate;
+use super::disk_fold::DiskFold;
+use super::testing::*;
+use crate::batch::Batch;
+use crate::operator::{Operator, Output};
+use crate::plan::{AggregateSpec, Call};
+
+const ROWS: &str = "k STRING, v BIGINT";
+
+/// Files of checkpoints, and operators that use them.
+struct Around {
+    runtime: Runtime,
+    files: Arc<MemoryFiles>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Kind {
+    Memory,
+    /// Bytes in slots.
+    Disk(usize),
+}
+
+impl Around {
+    fn new() -> Around {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+        Around { runtime, files: Arc::default() }
+    }
+
+    fn disk(&self, slots_bytes: usize) -> Arc<Disk> {
+        let files: Arc<dyn Files> = self.files.clone();
+        Arc::new(Disk::new(1 << 20, slots_bytes, Some(files), self.runtime.handle().clone()).unwrap())
+    }
+
+    fn make(&self, spec: &AggregateSpec, kind: Kind) -> Box<dyn Operator> {
+        match kind {
+            Kind::Memory => Box::new(Aggregate::new(spec.clone(), false).unwrap()),
+            Kind::Disk(slots) if spec.bounded && !spec.retracts => {
+                Box::new(DiskFold::new(spec, self.disk(slots)).unwrap())
+            }
+            Kind::Disk(slots) => Box::new(DiskAggregate::new(spec.clone(), self.disk(slots)).unwrap()),
+        }
+    }
+
+    /// As a checkpoint has it; `store` is what the workers went on from, whose chains it may go on with.
+    fn saved(&self, workers: &mut [Box<dyn Operator>], mut store: MemoryStore) -> MemoryStore {
+        for (worker, operator) in workers.iter_mut().enumerate() {
+            let mut writer = SnapshotWriter::new();
+            operator.snapshot(1, &mut writer).unwrap();
+            while operator.snapshot_more(&mut writer).unwrap() {}
+            let frozen = writer.take_frozen();
+            let unique = uuid::Uuid::new_v4();
+            let name = |file: &str| format!("{unique}/{file}");
+            let stored = frozen
+                .into_iter()
+                .map(|(table, frozen)| (table, self.runtime.block_on(frozen.save(&*self.files, &name)).unwrap().part));
+            let stored = stored.collect();
+            store.put("it", worker, writer.finish().unwrap().with_stored(stored));
+        }
+        store
+    }
+
+    fn restored(&self, store: MemoryStore, spec: &AggregateSpec, kind: Kind, workers: usize) -> Vec<Box<dyn Operator>> {
+        let store = match kind {
+            Kind::Disk(_) => store,
+            Kind::Memory => {
+                let disk = self.disk(0);
+                self.runtime.block_on(store.as_rows(&*self.files, &disk.scratch(), disk.memory())).unwrap()
+            }
+        };
+        (0..workers)
+            .map(|worker| {
+                let mut operator = self.make(spec, kind);
+                operator.restore(&store.reader("it", worker, workers)).unwrap();
+                operator
+            })
+            .collect()
+    }
+}
+
+fn spec(retracts: bool, bounded: bool) -> AggregateSpec {
+    let calls = [call(Count, None), call(Sum, Some(1)), call(Max, Some(1))];
+    AggregateSpec {
+        keys: 1,
+        calls: calls.into_iter().map(|call| Call { retracts, ..call }).collect(),
+        partial_input: false,
+        retracts,
+        bounded,
+        output: schema("k STRING, n BIGINT, total BIGINT, most BIGINT"),
+    }
+}
+
+fn sums(rows: &[(u64, i64)]) -> Vec<String> {
+    let mut sums: BTreeMap<u64, (i64, i64, i64)> = BTreeMap::new();
+    for (key, value) in rows {
+        let sum = sums.entry(*key).or_insert((0, 0, i64::MIN));
+        *sum = (sum.0 + 1, sum.1 + value, sum.2.max(*value));
+    }
+    let mut lines: Vec<String> = sums.iter().map(|(k, (n, sum, most))| format!("k{k} {n} {sum} {most}")).collect();
+    lines.sort();
+    lines
+}
+
+/// Random rows and restarts. Returns whether more was kept than fits into slots.
+fn agrees(seed: u64, retracts: bool, bounded: bool, kinds: &[Kind]) {
+    let around = Around::new();
+    let mut random = Random(seed);
+    let spec = spec(retracts, bounded);
+    let partial = !retracts && random.below(2) == 0;
+    let last = AggregateSpec { partial_input: partial, ..spec.clone() };
+    let mut before = partial.then(|| AggregatePartial::new(&spec).unwrap());
+    let pick = |random: &mut Random| kinds[random.below(kinds.len() as u64) as usize];
+    let mut workers: Vec<Box<dyn Operator>> = vec![around.make(&last, pick(&mut random))];
+    let (mut store, mut wrote) = (MemoryStore::new(), 0);
+    let mut there: Vec<(u64, i64)> = Vec::new();
+    let mut all: Vec<Batch> = Vec::new();
+    let deliver = |out: &mut Output, workers: &mut Vec<Box<dyn Operator>>| {
+        for piece in out.take() {
+            let groups = key_groups(&key_hashes(&piece.rows.columns()[..1], piece.num_rows()), KEY_GROUPS);
+            let count = workers.len();
+            for (number, worker) in workers.iter_mut().enumerate() {
+                let mask = groups.iter().map(|group| Some(owner(*group, count) == number)).collect();
+                let mut own = Output::new();
+                worker.process(0, piece.filter(&mask).unwrap(), 0, &mut own).unwrap();
+                out.main.extend(own.take());
+            }
+        }
+    };
+    for _ in 0..12 {
+        let (mut out, mut lines) = (Output::new(), Vec::new());
+        for _ in 0..random.below(300) {
+            if retracts && random.below(2) == 0 && !there.is_empty() {
+                let (key, value) = there.swap_remove(random.below(there.len() as u64) as usize);
+                lines.push(format!("-D k{key} {value}"));
+            } else {
+                let row = (random.below(400), random.below(50) as i64 - 20);
+                there.push(row);
+                lines.push(format!("{}k{} {}", if retracts { "+I " } else { "" }, row.0, row.1));
+            }
+        }
+        // What is taken back was there in an earlier batch, or in the same.
+        for lines in lines.chunks(40) {
+            let rows = batch(ROWS, &lines.join("\n"));
+            match &mut before {
+                Some(before) => before.process(0, rows, 0, &mut out).unwrap(),
+                None => out.send(rows),
+            }
+            if let Some(before) = &mut before {
+                before.epoch_end(0, &mut out).unwrap();
+            }
+            deliver(&mut out, &mut workers);
+            all.extend(out.take());
+        }
+        workers.iter_mut().for_each(|worker| worker.epoch_end(0, &mut out).unwrap());
+        updates_are_paired(&out.main);
+        all.extend(out.take());
+        if bounded {
+            assert!(all.is_empty(), "rows leave at the end");
+        } else {
+            assert_eq!(relation(&all), sums(&there), "seed {seed}, {kinds:?}");
+        }
+        if random.below(3) == 0 {
+            let from = if wrote == workers.len() { std::mem::take(&mut store) } else { MemoryStore::new() };
+            store = around.saved(&mut workers, from);
+            wrote = workers.len();
+            let (count, kind) = (1 + random.below(3) as usize, pick(&mut random));
+            workers = around.restored(store.clone(), &last, kind, count);
+        }
+    }
+    if bounded {
+        let mut out = Output::new();
+        for worker in &mut workers {
+            while worker.advance(i64::MAX, &mut out).unwrap() {}
+            worker.epoch_end(0, &mut out).unwrap();
+        }
+        assert_eq!(relation(&out.take()), sums(&there), "seed {seed}, {kinds:?}");
+        let from = if wrote == workers.len() { store } else { MemoryStore::new() };
+        let store = around.saved(&mut workers, from);
+        let mut again = around.restored(store, &last, pick(&mut random), 1);
+        while again[0].advance(i64::MAX, &mut out).unwrap() {}
+        assert_eq!(text(&out.take()), "", "the last rows leave once");
+    }
+}
+
+#[test]
+fn changes_add_up_to_the_sums_with_few_keys_in_memory() {
+    for seed in 0..6 {
+        for (retracts, bounded) in [(false, false), (true, false), (false, true), (true, true)] {
+            agrees(seed, retracts, bounded, &[Kind::Disk(2_000)]);
+        }
+    }
+}
+
+#[test]
+fn state_moves_between_memory_and_disk() {
+    for seed in 10..16 {
+        for (retracts, bounded) in [(false, false), (true, false), (false, true), (true, true)] {
+            agrees(seed, retracts, bounded, &[Kind::Memory, Kind::Disk(4_000), Kind::Disk(1 << 20)]);
+        }
+    }
+}
+
+/// Far more keys than the budget, and what is held stays within it.
+#[test]
+fn what_is_held_in_memory_is_bounded() {
+    let around = Around::new();
+    for (retracts, bounded) in [(false, false), (true, false), (false, true)] {
+        let budget = 400_000;
+        let mut operator = around.make(&spec(retracts, bounded), Kind::Disk(budget));
+        let mut most = 0;
+        let (mut out, mut sent) = (Output::new(), 0);
+        let mark = if retracts { "+I " } else { "" };
+        for round in 0..60 {
+            let lines: Vec<String> = (0..1_000).map(|n| format!("{mark}k{} 1", round * 1_000 + n)).collect();
+            operator.process(0, batch(ROWS, &lines.join("\n")), 0, &mut out).unwrap();
+            operator.epoch_end(0, &mut out).unwrap();
+            sent += out.take().iter().map(Batch::num_rows).sum::<usize>();
+            most = most.max(operator.state_bytes());
+        }
+        while operator.advance(i64::MAX, &mut out).unwrap() {}
+        sent += out.take().iter().map(Batch::num_rows).sum::<usize>();
+        assert_eq!(sent, 60_000);
+        assert!(most <= budget + budget / 4, "{most} bytes held, {budget} allowed");
+    }
+}
+
+/// An epoch that changes more keys than fit sends some of its changes early; they add up to the same.
+#[test]
+fn an_epoch_may_change_more_keys_than_fit() {
+    let around = Around::new();
+    let mut operator = around.make(&spec(true, false), Kind::Disk(20_000));
+    let (mut all, mut there, mut early) = (Vec::new(), Vec::new(), 0);
+    for round in 0..3 {
+        let mut out = Output::new();
+        for part in 0..20 {
+            let lines: Vec<String> = (0..200).map(|n| format!("+I k{} {round}", (part * 150 + n) % 2_500)).collect();
+            there.extend((0..200).map(|n| ((part * 150 + n) % 2_500, round)));
+            operator.process(0, batch(ROWS, &lines.join("\n")), 0, &mut out).unwrap();
+            early += out.main.len();
+        }
+        operator.epoch_end(0, &mut out).unwrap();
+        updates_are_paired(&out.main);
+        all.extend(out.take());
+    }
+    assert!(early > 0, "some left before the end of the epoch");
+    let there: Vec<(u64, i64)> = there;
+    assert_eq!(relation(&all), sums(&there));
+}

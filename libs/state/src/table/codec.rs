@@ -1,0 +1,192 @@
+//! Rows as bytes: what both kinds of tables store.
+//!
+//! A key is its namespace (each number as 8 bytes, big-endian, the sign flipped, so that bytes are ordered as numbers), its group (2 bytes,
+//! big-endian), and its columns in Arrow's row format with one zero and one NaN. The values are a row of that format too. Checkpoints
+//! keep these bytes, so a version of Arrow that changes them is a new format of parts: a test holds some.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, RecordBatchOptions};
+use arrow::datatypes::Fields;
+use arrow::row::{RowConverter, Rows, SortField};
+
+use super::{Result, TableError, TableSchema};
+use crate::{KEY_GROUPS, canonical_floats, key_groups, key_hashes, logical};
+
+const NUMBER: usize = 8;
+const GROUP: usize = 2;
+
+pub(super) fn check_values(values: &Fields) -> Result<()> {
+    Columns::new(values).map(|_| ())
+}
+
+/// Columns and rows of them as bytes.
+struct Columns {
+    /// None: there are no columns, and a row is no bytes.
+    converter: Option<RowConverter>,
+}
+
+impl Columns {
+    fn new(fields: &Fields) -> Result<Columns> {
+        if fields.is_empty() {
+            return Ok(Columns { converter: None });
+        }
+        let fields = fields.iter().map(|field| SortField::new(field.data_type().clone())).collect();
+        Ok(Columns { converter: Some(RowConverter::new(fields).map_err(TableError::Values)?) })
+    }
+
+    fn encode(&self, columns: &[ArrayRef]) -> Encoded {
+        let rows = self.converter.as_ref();
+        Encoded(rows.map(|rows| rows.convert_columns(columns).expect("the columns have the types of the table")))
+    }
+
+    fn decode<'a>(&self, rows: impl Iterator<Item = &'a [u8]>) -> std::result::Result<Vec<ArrayRef>, String> {
+        let Some(converter) = &self.converter else { return Ok(Vec::new()) };
+        let parser = converter.parser();
+        converter.convert_rows(rows.map(|row| parser.parse(row))).map_err(|error| error.to_string())
+    }
+}
+
+/// Rows as bytes, by row number.
+pub(super) struct Encoded(Option<Rows>);
+
+impl Encoded {
+    pub fn row(&self, row: usize) -> &[u8] {
+        self.0.as_ref().map_or(&[], |rows| rows.row(row).data())
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.0.as_ref().map_or(0, Rows::size)
+    }
+}
+
+/// The bytes of the keys of a batch, in one buffer.
+pub(super) struct Keys {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Keys {
+    pub fn get(&self, row: u32) -> &[u8] {
+        let start = (row as usize).checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.bytes[start..self.ends[row as usize]]
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Row numbers in the order of the keys; equal keys stay in their order.
+    pub fn sorted(&self) -> Vec<u32> {
+        let mut order: Vec<u32> = (0..self.ends.len() as u32).collect();
+        order.sort_by(|&a, &b| self.get(a).cmp(self.get(b)));
+        order
+    }
+
+    /// As [`Keys::sorted`], of equal keys the last alone.
+    pub fn sorted_last(&self) -> Vec<u32> {
+        let mut order = self.sorted();
+        order.reverse();
+        order.dedup_by(|a, b| self.get(*a) == self.get(*b));
+        order.reverse();
+        order
+    }
+}
+
+pub(super) struct Codec {
+    pub schema: TableSchema,
+    keys: Columns,
+    values: Columns,
+}
+
+impl Codec {
+    pub fn new(schema: TableSchema) -> Result<Codec> {
+        Ok(Codec { keys: Columns::new(&schema.key)?, values: Columns::new(&schema.values)?, schema })
+    }
+
+    /// Where keys of a namespace begin.
+    pub fn prefix(&self, namespace: &[i64]) -> Vec<u8> {
+        assert_eq!(namespace.len(), self.schema.namespace.len(), "a namespace has the numbers that the schema names");
+        prefix(namespace)
+    }
+
+    pub fn keys(&self, namespace: &[i64], columns: &[ArrayRef], rows: usize) -> Keys {
+        assert_eq!(columns.len(), self.schema.key.len(), "a batch has exactly the declared key columns");
+        let prefix = self.prefix(namespace);
+        let columns: Vec<ArrayRef> = columns.iter().map(logical).collect();
+        let groups = key_groups(&key_hashes(&columns, rows), KEY_GROUPS);
+        let columns: Vec<ArrayRef> = columns.iter().map(canonical_floats).collect();
+        let encoded = self.keys.encode(&columns);
+        let (mut bytes, mut ends) = (Vec::new(), Vec::with_capacity(rows));
+        for (row, group) in groups.into_iter().enumerate() {
+            bytes.extend_from_slice(&prefix);
+            bytes.extend_from_slice(&group.to_be_bytes());
+            bytes.extend_from_slice(encoded.row(row));
+            ends.push(bytes.len());
+        }
+        Keys { bytes, ends }
+    }
+
+    pub fn values(&self, columns: &[ArrayRef]) -> Encoded {
+        assert_eq!(columns.len(), self.schema.values.len(), "a batch has exactly the declared value columns");
+        self.values.encode(columns)
+    }
+
+    pub fn decode_values<'a>(
+        &self,
+        rows: impl Iterator<Item = &'a [u8]>,
+    ) -> std::result::Result<Vec<ArrayRef>, String> {
+        self.values.decode(rows)
+    }
+
+    /// A batch of [`TableSchema::rows`] from keys and values.
+    pub fn decode(&self, rows: &[(Vec<u8>, Vec<u8>)]) -> std::result::Result<RecordBatch, String> {
+        let numbers = self.schema.namespace.len();
+        let head = numbers * NUMBER + GROUP;
+        if let Some((key, _)) = rows.iter().find(|(key, _)| key.len() < head) {
+            return Err(format!("a key has {} bytes, and the shortest has {head}", key.len()));
+        }
+        let mut columns: Vec<ArrayRef> = Vec::new();
+        for at in 0..numbers {
+            let number = |(key, _): &(Vec<u8>, Vec<u8>)| number(&key[at * NUMBER..]);
+            columns.push(Arc::new(Int64Array::from_iter_values(rows.iter().map(number))));
+        }
+        columns.extend(self.keys.decode(rows.iter().map(|(key, _)| &key[head..]))?);
+        columns.extend(self.values.decode(rows.iter().map(|(_, values)| values.as_slice()))?);
+        let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
+        RecordBatch::try_new_with_options(self.schema.rows().clone(), columns, &options)
+            .map_err(|error| error.to_string())
+    }
+}
+
+/// The bytes of a namespace.
+pub(super) fn prefix(namespace: &[i64]) -> Vec<u8> {
+    namespace.iter().flat_map(|number| (*number as u64 ^ 1 << 63).to_be_bytes()).collect()
+}
+
+fn number(bytes: &[u8]) -> i64 {
+    let bytes = bytes.first_chunk::<NUMBER>().expect("its length was looked at");
+    (u64::from_be_bytes(*bytes) ^ 1 << 63) as i64
+}
+
+/// The group of a key, and where its namespace ends; `None` for what is no key.
+pub(super) fn group(key: &[u8], numbers: usize) -> Option<(u16, &[u8])> {
+    let (namespace, rest) = key.split_at_checked(numbers * NUMBER)?;
+    Some((u16::from_be_bytes(*rest.first_chunk::<GROUP>()?), namespace))
+}
+
+/// The first bytes after all keys of the namespace whose bytes are given: no group is that large.
+pub(super) fn after(namespace: &[u8]) -> Vec<u8> {
+    [namespace, &[0xff; GROUP]].concat()
+}
+
+/// Where a group of a namespace begins.
+pub(super) fn start_of(namespace: &[u8], group: u16) -> Vec<u8> {
+    [namespace, &group.to_be_bytes()].concat()
+}
+
+/// The bytes between which the namespaces from the first to the last lie.
+pub(super) fn span(first: &[i64], last: &[i64]) -> Range<Vec<u8>> {
+    prefix(first)..after(&prefix(last))
+}

@@ -1,0 +1,499 @@
+//! Rows in slots where they are worked on, and in a table where they rest.
+//!
+//! Operators work on slots ([`crate::KeyTable`]): a vector of values per column, a number per key. [`HotTable`] keeps that up while there
+//! are more keys than memory. Keys of a batch that are not there are fetched together, once per distinct key and batch
+//! ([`HotTable::touch`]); when there are too many, those that were not touched lately leave together ([`HotTable::make_room`]), and of
+//! these only changed rows are written. Whoever keeps the values is asked for them as columns and gets them back as columns ([`Values`]).
+//!
+//! The table alone is what a checkpoint keeps: [`HotTable::write_changes`] writes what changed, and the rows stay where they are.
+//! A slot is valid until the next call of [`HotTable::make_room`], [`HotTable::remove`] or [`HotTable::take_all`].
+
+use arrow::array::{ArrayRef, RecordBatch};
+
+use super::{Cursor, Table, TableError};
+use crate::key_group::{KEY_GROUPS, key_groups, key_hashes};
+use crate::{KeyTable, SlotVec};
+
+/// What is kept per slot: the value columns of a table.
+pub trait Values {
+    type Error: From<TableError>;
+
+    /// Makes room for slots below `slots`; new ones are empty.
+    fn resize(&mut self, slots: usize);
+
+    /// The rows of slots as columns; nothing changes.
+    fn rows(&self, slots: &[u32]) -> Result<Vec<ArrayRef>, Self::Error>;
+
+    /// Puts rows into empty slots.
+    fn load(&mut self, slots: &[u32], rows: &[ArrayRef]) -> Result<(), Self::Error>;
+
+    /// Makes slots empty.
+    fn clear(&mut self, slots: &[u32]);
+
+    /// Heap memory in bytes.
+    fn bytes(&self) -> usize;
+}
+
+/// Keys in slots, and the table that has all others. See the module's documentation.
+pub struct HotTable {
+    keys: KeyTable,
+    table: Box<dyn Table>,
+    namespace: Vec<i64>,
+    marks: SlotVec<u8>,
+    /// Bytes that keys and values in slots may take.
+    budget: usize,
+    /// Keys in slots from which on some leave. Vectors by slot do not shrink, so this is set as soon as they may not double any more.
+    keys_max: Option<usize>,
+    /// Above this there are fewer keys from then on: what a slot holds may grow too.
+    bytes_max: usize,
+    /// Where the search for keys to leave goes on.
+    hand: u32,
+    /// Whether the table may have rows: until then nothing is looked up.
+    may_have_rows: bool,
+}
+
+/// The slot has a key.
+const HELD: u8 = 1;
+/// Touched since the hand passed.
+const TOUCHED: u8 = 2;
+/// The row is not what the table has.
+const CHANGED: u8 = 4;
+/// The table has a row of the key.
+const STORED: u8 = 8;
+
+/// Rows read or written at once: many, so that each write is one sorted file; few enough that their columns are small beside the budget.
+const ROWS: usize = 64 * 1024;
+
+impl HotTable {
+    /// Keeps rows of one namespace of a table. `budget` in bytes is for what is in slots; the table has its own.
+    /// `may_have_rows`: the table is not new.
+    pub fn new(
+        table: Box<dyn Table>,
+        namespace: &[i64],
+        budget: usize,
+        may_have_rows: bool,
+    ) -> Result<HotTable, TableError> {
+        assert_eq!(namespace.len(), table.schema().namespace.len(), "a namespace has the numbers of the table");
+        Ok(HotTable {
+            keys: KeyTable::new(&table.schema().key)?,
+            table,
+            namespace: namespace.to_vec(),
+            marks: SlotVec::default(),
+            budget,
+            keys_max: None,
+            bytes_max: budget,
+            hand: 0,
+            may_have_rows,
+        })
+    }
+
+    /// The keys in slots.
+    pub fn keys(&self) -> &KeyTable {
+        &self.keys
+    }
+
+    /// Appends the slot of each row's key to `slots`; a key that had none gets one, with the row that the table has. All count as changed.
+    pub fn touch<V: Values>(
+        &mut self,
+        values: &mut V,
+        columns: &[ArrayRef],
+        rows: usize,
+        slots: &mut Vec<u32>,
+    ) -> Result<(), V::Error> {
+        let first = slots.len();
+        self.keys.intern(columns, rows, slots);
+        self.marks.grow(self.keys.slots_capacity());
+        values.resize(self.keys.slots_capacity());
+        let mut fresh = Vec::new();
+        for &slot in &slots[first..] {
+            let marks = &mut self.marks[slot];
+            if *marks & HELD == 0 {
+                fresh.push(slot);
+            }
+            *marks |= HELD | TOUCHED | CHANGED;
+        }
+        if !self.may_have_rows {
+            return Ok(());
+        }
+        for fresh in fresh.chunks(ROWS) {
+            let found = self.table.get(&self.namespace, &self.keys.keys(fresh), fresh.len())?;
+            let at: Vec<u32> = found.at.iter().map(|&row| fresh[row as usize]).collect();
+            values.load(&at, &found.values)?;
+            at.iter().for_each(|&slot| self.marks[slot] |= STORED);
+        }
+        Ok(())
+    }
+
+    /// Lets keys go that were not touched lately, if there are too many; those that `pinned` names stay. Returns whether there is room
+    /// now: not if almost all are pinned.
+    pub fn make_room<V: Values>(&mut self, values: &mut V, pinned: impl Fn(u32) -> bool) -> Result<bool, V::Error> {
+        let bytes = self.bytes(values);
+        if self.keys_max.is_none() && bytes > self.budget / 2 {
+            // Vectors by slot double together. Up to then there is room, for one batch too.
+            let room = self.marks.bytes() / size_of::<u8>() / 8 * 7;
+            self.keys_max = Some(self.keys.len().max(room).max(1));
+        }
+        if bytes > self.bytes_max {
+            self.keys_max = Some((self.keys.len() / 4 * 3).max(1));
+            self.bytes_max = bytes;
+        }
+        let Some(keys_max) = self.keys_max.filter(|&max| self.keys.len() > max) else { return Ok(true) };
+        // A quarter at once, so that what is written is large and sorted.
+        let leaving = self.choose(self.keys.len() - keys_max * 3 / 4, pinned);
+        self.leave(values, leaving)?;
+        Ok(self.keys.len() <= keys_max)
+    }
+
+    /// At most `count` slots; the hand goes around twice, because the first time it takes marks away.
+    fn choose(&mut self, count: usize, pinned: impl Fn(u32) -> bool) -> Vec<u32> {
+        let slots = self.keys.slots_capacity() as u32;
+        let mut chosen = Vec::with_capacity(count);
+        for _ in 0..2 * u64::from(slots) {
+            if chosen.len() == count {
+                break;
+            }
+            self.hand = (self.hand + 1) % slots;
+            let marks = &mut self.marks[self.hand];
+            match *marks {
+                held if held & HELD == 0 || pinned(self.hand) => {}
+                touched if touched & TOUCHED != 0 => *marks &= !TOUCHED,
+                _ => {
+                    chosen.push(self.hand);
+                    // Not to be chosen again in the second round.
+                    *marks &= !HELD;
+                }
+            }
+        }
+        chosen
+    }
+
+    fn leave<V: Values>(&mut self, values: &mut V, slots: Vec<u32>) -> Result<(), V::Error> {
+        let changed = slots.iter().copied().filter(|&slot| self.marks[slot] & CHANGED != 0).collect();
+        self.write(values, changed)?;
+        values.clear(&slots);
+        self.forget(&slots);
+        Ok(())
+    }
+
+    fn forget(&mut self, slots: &[u32]) {
+        self.keys.remove(slots);
+        slots.iter().for_each(|&slot| self.marks.reset(slot));
+    }
+
+    /// Writes the rows of slots, in the order of their groups, so that the batches do not overlap.
+    fn write<V: Values>(&mut self, values: &V, mut slots: Vec<u32>) -> Result<(), V::Error> {
+        if slots.is_empty() {
+            return Ok(());
+        }
+        if slots.len() > ROWS {
+            let groups = key_groups(&key_hashes(&self.keys.keys(&slots), slots.len()), KEY_GROUPS);
+            let mut order: Vec<u32> = (0..slots.len() as u32).collect();
+            order.sort_by_key(|&row| groups[row as usize]);
+            slots = order.into_iter().map(|row| slots[row as usize]).collect();
+        }
+        for slots in slots.chunks(ROWS) {
+            let rows = values.rows(slots)?;
+            self.table.put(&self.namespace, &self.keys.keys(slots), &rows, slots.len())?;
+        }
+        for slot in slots {
+            self.marks[slot] = self.marks[slot] & !CHANGED | STORED;
+        }
+        self.may_have_rows = true;
+        Ok(())
+    }
+
+    /// Writes what the table does not have yet; the rows stay in their slots. Returns how many rows were written.
+    pub fn write_changes<V: Values>(&mut self, values: &V) -> Result<usize, V::Error> {
+        let changed: Vec<u32> =
+            (0..).zip(self.marks.values()).filter(|(_, m)| **m & CHANGED != 0).map(|(s, _)| s).collect();
+        let count = changed.len();
+        self.write(values, changed)?;
+        Ok(count)
+    }
+
+    /// Removes keys and their rows, wherever they are. Each slot is named once.
+    pub fn remove<V: Values>(&mut self, values: &mut V, slots: &[u32]) -> Result<(), V::Error> {
+        let stored: Vec<u32> = slots.iter().copied().filter(|&slot| self.marks[slot] & STORED != 0).collect();
+        if !stored.is_empty() {
+            self.table.remove(&self.namespace, &self.keys.keys(&stored), stored.len())?;
+        }
+        values.clear(slots);
+        self.forget(slots);
+        Ok(())
+    }
+
+    /// All keys leave their slots, and all rows are in the table.
+    pub fn take_all<V: Values>(&mut self, values: &mut V) -> Result<(), V::Error> {
+        self.leave(values, self.keys.live_slots())
+    }
+
+    /// The next rows of the table: all there are after [`HotTable::write_changes`], see [`Table::scan`].
+    pub fn scan(&mut self, cursor: &mut Cursor, rows_max: usize) -> Result<Option<RecordBatch>, TableError> {
+        self.table.scan(cursor, rows_max)
+    }
+
+    pub fn table(&mut self) -> &mut dyn Table {
+        &mut *self.table
+    }
+
+    /// Heap memory in bytes of keys and values in slots.
+    pub fn bytes<V: Values>(&self, values: &V) -> usize {
+        self.keys.bytes() + self.marks.bytes() + values.bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use arrow::array::{AsArray, Int64Array};
+    use arrow::datatypes::{DataType, Field, Fields, Int64Type};
+
+    use super::super::{MemoryTable, RocksMemory, RocksTable, TableSchema};
+    use super::*;
+    use crate::test_data::Random;
+
+    /// A sum and a count per slot.
+    #[derive(Default)]
+    struct Sums {
+        sums: SlotVec<i64>,
+        counts: SlotVec<i64>,
+    }
+
+    impl Values for Sums {
+        type Error = TableError;
+
+        fn resize(&mut self, slots: usize) {
+            self.sums.grow(slots);
+            self.counts.grow(slots);
+        }
+
+        fn rows(&self, slots: &[u32]) -> Result<Vec<ArrayRef>, TableError> {
+            let column = |values: &SlotVec<i64>| {
+                Arc::new(Int64Array::from_iter_values(slots.iter().map(|&slot| values[slot]))) as ArrayRef
+            };
+            Ok(vec![column(&self.sums), column(&self.counts)])
+        }
+
+        fn load(&mut self, slots: &[u32], rows: &[ArrayRef]) -> Result<(), TableError> {
+            let (sums, counts) = (rows[0].as_primitive::<Int64Type>(), rows[1].as_primitive::<Int64Type>());
+            for (row, &slot) in slots.iter().enumerate() {
+                assert_eq!((self.sums[slot], self.counts[slot]), (0, 0), "rows are loaded into empty slots");
+                (self.sums[slot], self.counts[slot]) = (sums.value(row), counts.value(row));
+            }
+            Ok(())
+        }
+
+        fn clear(&mut self, slots: &[u32]) {
+            slots.iter().for_each(|&slot| {
+                self.sums.reset(slot);
+                self.counts.reset(slot);
+            });
+        }
+
+        fn bytes(&self) -> usize {
+            self.sums.bytes() + self.counts.bytes()
+        }
+    }
+
+    fn schema() -> TableSchema {
+        let field = |name| Field::new(name, DataType::Int64, true);
+        let (key, values) = (Fields::from(vec![field("k")]), Fields::from(vec![field("sum"), field("count")]));
+        TableSchema::new(&["part"], &key, &values).unwrap()
+    }
+
+    fn column(values: &[i64]) -> Vec<ArrayRef> {
+        vec![Arc::new(Int64Array::from(values.to_vec()))]
+    }
+
+    type Model = BTreeMap<i64, (i64, i64)>;
+
+    fn scanned(hot: &mut HotTable) -> Model {
+        let mut cursor = Cursor::all(hot.table().schema(), 0..KEY_GROUPS);
+        let mut model = Model::new();
+        while let Some(rows) = hot.scan(&mut cursor, 100).unwrap() {
+            let column = |at: usize| rows.column(at).as_primitive::<Int64Type>();
+            for row in 0..rows.num_rows() {
+                let values = (column(2).value(row), column(3).value(row));
+                assert!(model.insert(column(1).value(row), values).is_none(), "a key has one row");
+            }
+        }
+        model
+    }
+
+    /// Random adding, removing, writing and leaving against a map. `distinct` keys, of which some are asked for more often.
+    fn agrees_with_a_map(table: Box<dyn Table>, budget: usize, distinct: u64, seed: u64) {
+        let mut random = Random(seed);
+        let mut hot = HotTable::new(table, &[7], budget, false).unwrap();
+        let (mut sums, mut model) = (Sums::default(), Model::new());
+        let mut most = 0;
+        for round in 0..150 {
+            let rows = random.below(300) as usize;
+            let mut key = || {
+                let bound = if random.below(3) == 0 { distinct } else { 1 + distinct / 20 };
+                random.below(bound) as i64
+            };
+            let keys: Vec<i64> = (0..rows).map(|_| key()).collect();
+            let mut slots = vec![99];
+            hot.touch(&mut sums, &column(&keys), rows, &mut slots).unwrap();
+            assert_eq!(slots.remove(0), 99, "slots are appended");
+            for (row, &slot) in slots.iter().enumerate() {
+                sums.sums[slot] += row as i64;
+                sums.counts[slot] += 1;
+                let (sum, count) = model.entry(keys[row]).or_default();
+                (*sum, *count) = (*sum + row as i64, *count + 1);
+                assert_eq!((sums.sums[slot] != 0 || row == 0, sums.counts[slot] > 0), (true, true));
+            }
+            if random.below(5) == 0 {
+                let mut gone: Vec<u32> = slots.iter().copied().filter(|slot| slot % 3 == 0).collect();
+                gone.sort_unstable();
+                gone.dedup();
+                for key in hot.keys().keys(&gone)[0].as_primitive::<Int64Type>().values() {
+                    model.remove(key).unwrap();
+                }
+                hot.remove(&mut sums, &gone).unwrap();
+            }
+            // Slots that are pinned keep their keys.
+            let pinned: Vec<u32> = slots.iter().copied().filter(|&slot| hot.marks[slot] & HELD != 0).take(20).collect();
+            let before = hot.keys().keys(&pinned);
+            hot.make_room(&mut sums, |slot| pinned.contains(&slot)).unwrap();
+            assert!(pinned.iter().all(|&slot| hot.marks[slot] & HELD != 0));
+            assert_eq!(&hot.keys().keys(&pinned)[0], &before[0]);
+            most = most.max(hot.bytes(&sums));
+            match random.below(12) {
+                0 => {
+                    hot.write_changes(&sums).unwrap();
+                    assert_eq!(scanned(&mut hot), model, "round {round}");
+                    assert_eq!(hot.write_changes(&sums).unwrap(), 0, "nothing changed since");
+                }
+                1 => {
+                    hot.take_all(&mut sums).unwrap();
+                    assert!(hot.keys().is_empty());
+                    assert_eq!(scanned(&mut hot), model, "round {round}");
+                }
+                _ => {}
+            }
+        }
+        hot.take_all(&mut sums).unwrap();
+        assert_eq!(scanned(&mut hot), model);
+        if distinct >= 5_000 && (100_000..1 << 30).contains(&budget) {
+            assert!(hot.keys_max.is_some(), "there were more keys than room for them");
+            assert!(most <= budget + budget / 4, "{most} bytes in slots, {budget} allowed");
+        }
+    }
+
+    #[test]
+    fn agrees_with_a_map_over_a_table_in_memory() {
+        for seed in 0..30 {
+            let table = Box::new(MemoryTable::new(schema()).unwrap());
+            agrees_with_a_map(
+                table,
+                [100, 100_000, 1 << 30][seed as usize % 3],
+                [10, 600, 5_000][seed as usize / 3 % 3],
+                seed,
+            );
+        }
+    }
+
+    #[test]
+    fn agrees_with_a_map_over_rocksdb() {
+        let place = tempfile::tempdir().unwrap();
+        for seed in 0..3 {
+            let memory = RocksMemory::new(1 << 20);
+            let table = RocksTable::create(schema(), &place.path().join(seed.to_string()), &memory).unwrap();
+            agrees_with_a_map(Box::new(table), 100_000, 5_000, seed);
+        }
+    }
+
+    #[test]
+    fn rows_that_are_touched_often_stay() {
+        let mut hot = HotTable::new(Box::new(MemoryTable::new(schema()).unwrap()), &[0], 40_000, false).unwrap();
+        let mut sums = Sums::default();
+        let often: Vec<i64> = (0..100).collect();
+        for round in 0..200 {
+            let keys = [often.clone(), (0..100).map(|n| 1_000 + round * 100 + n).collect()].concat();
+            hot.touch(&mut sums, &column(&keys), keys.len(), &mut Vec::new()).unwrap();
+            hot.make_room(&mut sums, |_| false).unwrap();
+        }
+        let mut slots = Vec::new();
+        hot.keys.lookup(&column(&often), often.len(), &mut slots);
+        let there = slots.iter().filter(|&&slot| slot != crate::NO_SLOT).count();
+        assert!(there > 90, "{there} of 100 keys that every batch touches are in slots");
+        assert!(hot.keys().len() < 2_000, "the others have left");
+    }
+
+    #[test]
+    fn without_room_it_says_so() {
+        let mut hot = HotTable::new(Box::new(MemoryTable::new(schema()).unwrap()), &[0], 100, false).unwrap();
+        let mut sums = Sums::default();
+        let add = |keys: std::ops::Range<i64>, hot: &mut HotTable, sums: &mut Sums| {
+            let keys: Vec<i64> = keys.collect();
+            hot.touch(sums, &column(&keys), keys.len(), &mut Vec::new()).unwrap();
+        };
+        add(0..100, &mut hot, &mut sums);
+        hot.make_room(&mut sums, |_| true).unwrap();
+        add(100..200, &mut hot, &mut sums);
+        assert!(!hot.make_room(&mut sums, |_| true).unwrap());
+        assert_eq!(hot.keys().len(), 200);
+        assert!(hot.make_room(&mut sums, |_| false).unwrap());
+        assert!(hot.keys().len() < 200);
+    }
+
+    /// Resident memory of this process, bytes.
+    fn resident() -> u64 {
+        let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+        statm.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
+    }
+
+    /// Read-modify-writes per second with ten times more keys than fit, and what memory they take: printed, for people.
+    /// `HOT_KEYS` (millions), `HOT_BUDGET` (MiB, half of it for slots), `HOT_ROUNDS` (times that each key is touched).
+    #[test]
+    #[ignore = "takes minutes: a measurement"]
+    fn speed_and_memory() {
+        let number = |name: &str, default: u64| std::env::var(name).map_or(default, |text| text.parse().unwrap());
+        let (distinct, budget) = (number("HOT_KEYS", 20) * 1_000_000, (number("HOT_BUDGET", 128) as usize) << 20);
+        let touches = number("HOT_ROUNDS", 2) * distinct;
+        let place = tempfile::tempdir().unwrap();
+        let memory = RocksMemory::new(budget / 2);
+        for (what, table, slots_budget) in [
+            ("in memory", Box::new(MemoryTable::new(schema()).unwrap()) as Box<dyn Table>, usize::MAX),
+            ("rocksdb", Box::new(RocksTable::create(schema(), place.path(), &memory).unwrap()), budget / 2),
+        ] {
+            let mut hot = HotTable::new(table, &[0], slots_budget, false).unwrap();
+            let (mut sums, mut random, mut slots) = (Sums::default(), Random(1), Vec::new());
+            let before = resident();
+            let (mut most, mut batches) = (0, 0);
+            let start = std::time::Instant::now();
+            let mut done = 0;
+            while done < touches {
+                let keys: Vec<i64> = (0..16_384).map(|_| random.below(distinct) as i64).collect();
+                slots.clear();
+                hot.touch(&mut sums, &column(&keys), keys.len(), &mut slots).unwrap();
+                slots.iter().for_each(|&slot| sums.counts[slot] += 1);
+                hot.make_room(&mut sums, |_| false).unwrap();
+                done += keys.len() as u64;
+                batches += 1;
+                if batches % 64 == 0 {
+                    most = most.max(resident().saturating_sub(before));
+                    if batches % 512 == 0 {
+                        let rate = done as f64 / start.elapsed().as_secs_f64();
+                        eprintln!(
+                            "{what}: {done} rows, {rate:.0}/s, {} MiB more, {} MiB in RocksDB's cache",
+                            most >> 20,
+                            memory.used() >> 20
+                        );
+                    }
+                }
+            }
+            let rate = done as f64 / start.elapsed().as_secs_f64();
+            eprintln!(
+                "{what}: {rate:.0} rows/s over {distinct} keys; at most {} MiB more resident; {} MiB in slots, {} MiB in the table",
+                most >> 20,
+                hot.bytes(&sums) >> 20,
+                hot.table().bytes() >> 20,
+            );
+        }
+    }
+}
