@@ -121,6 +121,14 @@ fn a_run_goes_on_where_a_cancelled_one_of_its_job_had_its_last_checkpoint() {
     assert!(checkpoints.len() >= 2 && newest["previous"] == checkpoints[1]["epoch"], "{checkpoints:?}");
     assert!(newest["bytes"].as_u64() > Some(0) && newest["last"] == false, "{newest}");
 
+    let verdict = |settings: &str, filter: &str| {
+        let sql = script(&directory, &view, settings).replace("n % 7", filter);
+        let path = format!("/api/v1/jobs/{name}?dry_run=true");
+        server.put(&path, &json!({"sql": sql})).expect(200).json()["state_verdict"].clone()
+    };
+    assert_eq!(verdict("SET 'parallelism' = '2';", "n % 7"), "reuse", "how many run it is free");
+    assert_eq!(verdict("", "n % 5"), "fresh", "keys differ");
+
     let runs = format!("/api/v1/jobs/{name}/runs");
     let both = json!({"from": "latest", "start_positions": {"ticks": {}}});
     server.post(&runs, &both).refused(422, "validation_failed");
