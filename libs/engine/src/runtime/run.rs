@@ -27,7 +27,7 @@ use super::start::{Attempt, Beginning, with_status};
 use super::tail::Tails;
 use super::time::WM_MIN;
 use super::totals::Totals;
-use super::worker::Shared;
+use super::worker::{Restore, Shared};
 use crate::Connectors;
 use crate::error::{Fault, Result, RunError};
 use crate::operators::disk::Disk;
@@ -232,7 +232,7 @@ pub async fn run(request: RunRequest, around: Surroundings) -> Result<Outcome> {
             tokio: tokio::runtime::Handle::current(),
             leader: from_workers.clone(),
         }),
-        restore,
+        restore: Restore::new(restore, threads),
         disk,
         sources: opened.sources,
         sinks: opened.sinks,
