@@ -1,4 +1,5 @@
-//! Processes of a run, its server, its database and its broker are killed and stopped at random moments, and the run is rescaled in between.
+//! Processes of a run, its server, its database and its broker are killed and stopped at random moments, its checkpoints' bucket goes away, and
+//! the run is rescaled in between. Its state is in memory or on disk.
 //! What has been put out in the end is what the input says, computed here by itself: windows over rows out of order into files, a running
 //! aggregate into a view and into a topic, each row once into a view without a key and into a topic, and each record that is none as a dead letter.
 //!
@@ -17,6 +18,7 @@ use test_support::postgres::Postgres;
 use test_support::process::send;
 
 use super::faults::lines;
+use super::storage::{self, Proxy};
 
 /// Kills in `make test`.
 const KILLS: u64 = 25;
@@ -89,6 +91,10 @@ struct World {
     /// The server's database; else it is SQLite.
     postgres: Option<Postgres>,
     broker: Option<Broker>,
+    /// The way to the bucket that has the checkpoints; else they are in the server's directory.
+    bucket: Option<Proxy>,
+    /// State is on disk, with room for little of it in memory.
+    on_disk: bool,
 }
 
 /// Where rows come from and go to.
@@ -102,7 +108,7 @@ struct Broker {
 }
 
 impl World {
-    /// Each seed has one of four.
+    /// Each seed has one of twelve.
     fn of(seed: u64) -> World {
         let postgres = (seed % 4 >= 2).then(|| Postgres::start(&[]));
         let broker = seed.is_multiple_of(2).then(|| {
@@ -111,11 +117,16 @@ impl World {
             let (rows, sums, all) = (topic("rows", PARTITIONS as i32), topic("sums", 2), topic("all", 2));
             Broker { rows, sums, all, written: 0, kafka }
         });
-        let server = match &postgres {
-            Some(postgres) => Highwater::with(&["--database", &postgres.database()]),
-            None => Highwater::start(),
-        };
-        World { server, postgres, broker }
+        let mut config = json!({});
+        if let Some(postgres) = &postgres {
+            config["database"] = postgres.database().into();
+        }
+        let bucket = (seed % 3 == 2).then(|| Proxy::start(30));
+        if let Some(proxy) = &bucket {
+            config["storage"] = format!("s3://{}/chaos", storage::bucket()).into();
+            config["storage-options"] = json!(storage::options(&proxy.address));
+        }
+        World { server: Highwater::configured(&config), postgres, broker, bucket, on_disk: seed % 3 == 1 }
     }
 
     fn script(&self, random: &mut Random) -> String {
@@ -154,7 +165,7 @@ impl World {
         };
         format!(
             "SET 'epoch.interval' = '50ms'; SET 'checkpoint.interval' = '{interval}ms'; SET 'restart.delay' = '10ms';
-             SET 'restart.attempts' = '50'; SET 'process.heartbeat-timeout' = '2s';
+             SET 'restart.attempts' = '50'; SET 'process.heartbeat-timeout' = '2s'; {}
              CREATE TABLE events (n BIGINT, k BIGINT, ts TIMESTAMP(3), WATERMARK FOR ts AS ts - INTERVAL '1' SECOND)
                WITH ({source}, 'on_bad_record' = 'dead_letter');
              CREATE TABLE sums (k BIGINT, c BIGINT, s BIGINT, PRIMARY KEY (k) NOT ENFORCED) WITH ('connector' = 'view');
@@ -167,6 +178,7 @@ impl World {
              INSERT INTO all_rows SELECT n FROM events;
              INSERT INTO dead SELECT DECODE(payload, 'UTF-8') FROM highwater.dead_letters;
              {}",
+            if self.on_disk { "SET 'state.backend' = 'rocksdb'; SET 'state.memory' = '16MiB';" } else { "" },
             files("windows"),
             files("dead"),
             into_topics.unwrap_or_default()
@@ -224,7 +236,7 @@ fn numbers(rows: &[Value]) -> Vec<i64> {
 fn harm(world: &mut World, random: &mut Random, run: &Value) -> Option<&'static str> {
     let process = world.server.process_of_any(run);
     let pause = |random: &mut Random, most_ms| std::thread::sleep(Duration::from_millis(random.below(most_ms)));
-    match (random.below(9), process) {
+    match (random.below(10), process) {
         (0, _) => {
             world.server.kill();
             pause(random, 500);
@@ -274,6 +286,17 @@ fn harm(world: &mut World, random: &mut Random, run: &Value) -> Option<&'static 
             }
             postgres.map(Postgres::restart);
             Some("run and all around it")
+        }
+        (6, _) => {
+            let bucket = world.bucket.as_ref()?;
+            bucket.away.store(true, Ordering::SeqCst);
+            pause(random, 1500);
+            if let Some(process) = process.filter(|_| random.below(2) == 0) {
+                send(process, 9);
+                pause(random, 500);
+            }
+            bucket.away.store(false, Ordering::SeqCst);
+            Some("bucket")
         }
         (_, Some(process)) => {
             send(process, 9);

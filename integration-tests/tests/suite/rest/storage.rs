@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use integration_tests::program;
@@ -18,7 +18,7 @@ use crate::s3;
 
 const ROWS: i64 = 8_000;
 
-fn options(endpoint: &str) -> BTreeMap<String, String> {
+pub fn options(endpoint: &str) -> BTreeMap<String, String> {
     let options = [
         ("s3.endpoint", endpoint),
         ("s3.region", "us-east-1"),
@@ -29,7 +29,7 @@ fn options(endpoint: &str) -> BTreeMap<String, String> {
 }
 
 /// A bucket of its own.
-fn bucket() -> String {
+pub fn bucket() -> String {
     let bucket = fresh("checkpoints").replace('_', "-");
     s3::bucket(&bucket);
     bucket
@@ -40,20 +40,26 @@ fn configured(bucket: &str, endpoint: &str) -> Highwater {
 }
 
 /// In front of the server: loses answers to requests that change something, and says 409 and 503 to others, one in so many.
-struct Proxy {
-    address: String,
+pub struct Proxy {
+    pub address: String,
     faults: Arc<AtomicU64>,
+    /// Nobody is answered any more.
+    pub away: Arc<AtomicBool>,
 }
 
 impl Proxy {
-    fn start(one_in: u64) -> Proxy {
+    pub fn start(one_in: u64) -> Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
         let (faults, count) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
-        let seen = faults.clone();
+        let away = Arc::new(AtomicBool::new(false));
+        let (seen, is_away) = (faults.clone(), away.clone());
         // Ends with the process of the tests.
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
+                if is_away.load(Ordering::SeqCst) {
+                    continue;
+                }
                 let (faults, count) = (faults.clone(), count.clone());
                 std::thread::spawn(move || {
                     // A client that is gone is no matter of the proxy's.
@@ -61,7 +67,7 @@ impl Proxy {
                 });
             }
         });
-        Proxy { address, faults: seen }
+        Proxy { address, faults: seen, away }
     }
 }
 
