@@ -115,7 +115,7 @@ pub struct FileRefFields {
 /// Why a savepoint could not be written or read.
 #[derive(Debug, thiserror::Error)]
 pub enum SavepointError {
-    #[error("{place} is no savepoint: it has no {MANIFEST}, which is written last; it may have been copied by halves")]
+    #[error("{place} has no {MANIFEST}, which is written last: it is no savepoint, or was copied by halves")]
     NotOne { place: String },
     #[error("{place}/{MANIFEST} cannot be read: {reason}")]
     Malformed { place: String, reason: String },

@@ -100,10 +100,7 @@ pub async fn test_connection(app: &App, kind: &str, options: BTreeMap<String, St
 }
 
 async fn ask(app: &App, question: &Question, timeout: Duration) -> ApiResult<Answer> {
-    let waited = tokio::time::timeout(CHECK_TIMEOUT, app.checks.acquire()).await;
-    let Ok(Ok(_permit)) = waited else {
-        return Err(ApiError::new("not_ready", "the server checks as many tables and connections as it can"));
-    };
+    let _permit = permit(app).await?;
     match tokio::time::timeout(timeout, run(app, question)).await {
         Ok(answer) => answer,
         Err(_) => {
@@ -111,6 +108,15 @@ async fn ask(app: &App, question: &Question, timeout: Duration) -> ApiResult<Ans
             Err(ApiError::new("validation_failed", detail))
         }
     }
+}
+
+/// To look at tables, connections or savepoints: not too many at once.
+async fn permit(app: &App) -> ApiResult<tokio::sync::SemaphorePermit<'_>> {
+    let waited = tokio::time::timeout(CHECK_TIMEOUT, app.checks.acquire()).await;
+    let Ok(Ok(permit)) = waited else {
+        return Err(ApiError::new("not_ready", "the server checks as many tables and connections as it can"));
+    };
+    Ok(permit)
 }
 
 /// Copies a checkpoint into a savepoint, however long that takes.
@@ -132,8 +138,15 @@ pub async fn export(
 
 /// What would become of a savepoint. Its files are read for so many seconds at most.
 pub async fn judge(app: &App, from: SavepointPlace, into: IntoGraph, seconds: u64) -> ApiResult<Judgement> {
-    let question = Question::Judge { from, into: Box::new(into), seconds };
-    match ask(app, &question, CHECK_TIMEOUT + Duration::from_secs(seconds)).await? {
+    let (name, options) = (from.name(), app.config.storage_options());
+    let question = Question::Judge { from, options, into: Box::new(into), seconds };
+    let _permit = permit(app).await?;
+    let patience = CHECK_TIMEOUT + Duration::from_secs(seconds);
+    let Ok(answer) = tokio::time::timeout(patience, run(app, &question)).await else {
+        let detail = format!("{name} cannot be reached: its manifest could not be read within {patience:?}");
+        return Err(ApiError::new("savepoint_storage", detail));
+    };
+    match answer? {
         Answer::Judged(judged) => judged.map_err(not_done),
         _ => Err(another()),
     }

@@ -1,6 +1,8 @@
 //! Savepoints: what goes on from one gives what an undisturbed run gives, in another job, with more or fewer threads, from another
 //! directory; and what is no savepoint of the job is refused by name.
 
+mod s3;
+
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -119,7 +121,8 @@ fn succeeded(server: &Highwater, operation: &Value) -> Value {
     let id = ended["savepoint"].as_str().unwrap();
     let savepoint = server.get(&format!("/api/v1/savepoints/{id}")).expect(200).json();
     assert_eq!(savepoint["state"], "completed", "{savepoint}");
-    assert!(Path::new(savepoint["location"].as_str().unwrap()).join("manifest.json").is_file(), "{savepoint}");
+    let location = savepoint["location"].as_str().unwrap();
+    assert!(location.contains("://") || Path::new(location).join("manifest.json").is_file(), "{savepoint}");
     savepoint
 }
 
@@ -289,13 +292,17 @@ fn copy(from: &Path, to: &Path) {
 /// A job without end over numbers, counted by key into a view: its run, once there are checkpoints.
 fn endless(server: &Highwater, name: &str) -> Value {
     let (_, run) = server.submit(name, &endless_script(name));
-    let path = format!("/api/v1/runs/{}/checkpoints", id(&run));
+    wait_for_checkpoints(server, &run);
+    run
+}
+
+fn wait_for_checkpoints(server: &Highwater, run: &Value) {
+    let path = format!("/api/v1/runs/{}/checkpoints", id(run));
     let deadline = std::time::Instant::now() + integration_tests::rest::PATIENCE;
     while server.get(&path).expect(200).json()["items"].as_array().unwrap().len() < 2 {
         assert!(std::time::Instant::now() < deadline, "no checkpoints");
         std::thread::sleep(Duration::from_millis(50));
     }
-    run
 }
 
 fn endless_script(view: &str) -> String {

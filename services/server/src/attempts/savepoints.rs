@@ -56,10 +56,7 @@ pub fn home(app: &App) -> PathBuf {
 /// Where the files of a savepoint are, and what that is checked against.
 pub fn place(app: &App, savepoint: &Savepoint) -> SavepointPlace {
     let elsewhere = SavepointFacts::of(savepoint).is_elsewhere;
-    SavepointPlace {
-        directory: PathBuf::from(&savepoint.location),
-        allowed_roots: elsewhere.then(|| app.config.allow_roots.clone()),
-    }
+    SavepointPlace { place: savepoint.location.clone(), allowed_roots: elsewhere.then(|| app.config.savepoint_roots()) }
 }
 
 /// The newest epoch that is committed, of a run or of all of a job's.
