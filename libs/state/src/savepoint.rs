@@ -182,7 +182,7 @@ pub async fn export(
                 let part_rows = rows.slice(range.start, range.len());
                 let content = to_parquet(&part_rows, groups.map(|groups| &groups[range.clone()]))
                     .map_err(|error| failed(&part.operator, &error))?;
-                let file = files::put(to, &format!("{directory}/{name}.parquet"), content).await?;
+                let file = put(to, &format!("{directory}/{name}.parquet"), content).await?;
                 bytes += file.bytes;
                 let FileRef { path, bytes, sha256 } = file;
                 let file = FileRefFields { path, bytes, sha256 };
@@ -209,7 +209,7 @@ pub async fn export(
         let mut moved = Vec::new();
         for (number, file) in sink.files.iter().enumerate() {
             let content = files::get(from, file).await?;
-            moved.push(files::put(to, &format!("{directory}/{number}"), content).await?);
+            moved.push(put(to, &format!("{directory}/{number}"), content).await?);
         }
         bytes += moved.iter().map(|file| file.bytes).sum::<u64>();
         sinks.push(moved_sink(sink, moved));
@@ -234,8 +234,18 @@ pub async fn export(
     savepoint.manifest_sha256 = files::sha256(text.as_bytes());
     let text = text.replacen(&hash_line(NO_HASH), &hash_line(&savepoint.manifest_sha256), 1);
     bytes += text.len() as u64;
+    faults::reach("savepoint.manifest.before").await.map_err(FileError::from)?;
     to.write(MANIFEST, text.into()).await?;
+    faults::reach("savepoint.manifest.after").await.map_err(FileError::from)?;
     Ok((savepoint, bytes))
+}
+
+/// Writes a file of a savepoint.
+async fn put(to: &dyn Files, path: &str, content: Bytes) -> Result<FileRef> {
+    faults::reach("savepoint.file.before").await.map_err(FileError::from)?;
+    let file = files::put(to, path, content).await?;
+    faults::reach("savepoint.file.after").await.map_err(FileError::from)?;
+    Ok(file)
 }
 
 /// The one line of a manifest that its hash leaves out.
@@ -369,7 +379,7 @@ pub async fn import(from: &dyn Files, savepoint: &Savepoint, target: &Target, to
         let Some(name) = target.kept.get(&operator.operator) else { continue };
         let state = writer.finish().and_then(|state| state.to_bytes().map(|bytes| (state.rows() as u64, bytes)));
         let (rows, state) = state.map_err(|error| failed(&operator.operator, &error))?;
-        let file = files::put(to, &folder("state", &operator.operator), state.into()).await?;
+        let file = put_imported(to, &folder("state", &operator.operator), state.into()).await?;
         operators.push(OperatorPart {
             operator: name.clone(),
             parts: vec![StatePart { worker: 0, rows, file, tables: BTreeMap::new() }],
@@ -381,7 +391,8 @@ pub async fn import(from: &dyn Files, savepoint: &Savepoint, target: &Target, to
         for (number, file) in sink.files.iter().enumerate() {
             let content = files::get(from, file).await?;
             if target.kept.contains_key(&sink.operator) {
-                moved.push(files::put(to, &format!("{}-{number}", folder("sinks", &sink.operator)), content).await?);
+                let path = format!("{}-{number}", folder("sinks", &sink.operator));
+                moved.push(put_imported(to, &path, content).await?);
             }
         }
         if let Some(name) = target.kept.get(&sink.operator) {
@@ -411,7 +422,17 @@ pub async fn import(from: &dyn Files, savepoint: &Savepoint, target: &Target, to
         counters,
     };
     let path = Manifest::path(&target.job, target.epoch);
-    Ok(files::put(to, &path, manifest.to_bytes()).await?)
+    faults::reach("savepoint.import.manifest.before").await.map_err(FileError::from)?;
+    let file = files::put(to, &path, manifest.to_bytes()).await?;
+    faults::reach("savepoint.import.manifest.after").await.map_err(FileError::from)?;
+    Ok(file)
+}
+
+/// Writes a file of a checkpoint that a savepoint becomes.
+async fn put_imported(to: &dyn Files, path: &str, content: Bytes) -> Result<FileRef> {
+    let file = files::put(to, path, content).await?;
+    faults::reach("savepoint.import.half").await.map_err(FileError::from)?;
+    Ok(file)
 }
 
 /// Its committables name files by number only; here are the files under their new names.

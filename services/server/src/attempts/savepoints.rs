@@ -77,7 +77,9 @@ pub async fn take_up(app: &App) -> Result<(), MetadataError> {
 /// Makes a savepoint that is stored, unless that is done already.
 pub async fn begin(app: &App, savepoint: Savepoint) -> Result<(), MetadataError> {
     if SavepointFacts::of(&savepoint).stops_run {
+        faults::pass("savepoint.stop.before");
         super::stop_run(app, savepoint.run_id, StopMode::Savepoint).await?;
+        faults::pass("savepoint.stop.after");
     }
     let savepoint_id = savepoint.savepoint_id;
     if !app.savepoints.followed.lock().expect("nothing panics while it holds the set").insert(savepoint_id) {
@@ -116,12 +118,14 @@ async fn make(app: App, savepoint: Savepoint) {
         }
     };
     let ended = Savepoint { ended_at: Some(crate::time::now()), ..ended };
+    faults::pass("savepoint.ended.before");
     while let Err(error) = app.store.update_savepoint(&ended).await {
         match error {
             MetadataError::Owned(_) | MetadataError::NotFound { .. } => return,
             error => wait_for_store(&error).await,
         }
     }
+    faults::pass("savepoint.ended.after");
 }
 
 /// The savepoint when all of it is written.
@@ -134,10 +138,14 @@ async fn copied(app: &App, mut savepoint: Savepoint) -> ApiResult<Savepoint> {
         if savepoint.epoch == Some(epoch.epoch) {
             break epoch;
         }
+        faults::pass("savepoint.named.before");
         // From now on its files stay.
         let named = Savepoint { epoch: Some(epoch.epoch), ..savepoint.clone() };
         match app.store.update_savepoint(&named).await {
-            Ok(()) => savepoint = named,
+            Ok(()) => {
+                faults::pass("savepoint.named.after");
+                savepoint = named;
+            }
             // It is so old already that it was given up; there are newer ones.
             Err(MetadataError::NotFound { kind: "epoch", .. }) => {}
             Err(error @ MetadataError::Unavailable { .. }) => wait_for_store(&error).await,

@@ -189,7 +189,7 @@ fn a_bucket_that_cannot_be_used_fails_the_savepoint_and_nothing_else() {
     let on = server.post(runs, &from).expect(202).json();
     let before = rows_in(&ended).unwrap();
     wait_for_checkpoints(&server, &on);
-    cancel(&server, &on);
     let counted: u64 = server.rows("bucket").iter().map(|row| row["n"].as_u64().unwrap()).sum();
     assert!(counted > before, "it went on from {before} rows: {counted}");
+    cancel(&server, &on);
 }
