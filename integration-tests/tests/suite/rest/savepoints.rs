@@ -2,6 +2,7 @@
 //! directory; and what is no savepoint of the job is refused by name.
 
 mod s3;
+mod topics;
 
 use std::collections::BTreeMap;
 use std::io::Write;
