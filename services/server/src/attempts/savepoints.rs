@@ -30,12 +30,14 @@ const TAKEN_UP: i64 = 10_000;
 /// The savepoints that this server makes.
 pub struct Savepoints {
     followed: Mutex<HashSet<Uuid>>,
+    /// Held from the look for one that stops a run to the storing of the next: a run is stopped with one savepoint.
+    pub stopping: tokio::sync::Mutex<()>,
     changes: watch::Sender<u64>,
 }
 
 impl Default for Savepoints {
     fn default() -> Savepoints {
-        Savepoints { followed: Mutex::default(), changes: watch::Sender::new(0) }
+        Savepoints { followed: Mutex::default(), stopping: Default::default(), changes: watch::Sender::new(0) }
     }
 }
 
