@@ -59,7 +59,7 @@ fn by_savepoint(checkpoint: &Manifest, script: &sql::Script, files: &MemoryFiles
         let description = Description { job_name: "case".into(), graph };
         savepoint::export(files, checkpoint, description, &place).await.unwrap();
         let saved = savepoint::open(&place).await.unwrap();
-        let kept = script.graph.nodes.iter().map(|node| (node.id.clone(), node.id.clone())).collect();
+        let kept = script.graph.nodes.iter().map(|node| (node.id.clone(), vec![node.id.clone()])).collect();
         let (job, run, epoch) = (checkpoint.job.clone(), checkpoint.run.clone(), checkpoint.epoch + 1);
         let target = Target { job: job.clone(), run, epoch, kept };
         let manifest = savepoint::import(&place, &saved, &target, files).await.unwrap();

@@ -157,7 +157,9 @@ pub enum StateFate {
     Reuse,
     /// It goes on by the rule that `reason` names.
     Migrate,
-    /// There is none: the operator begins empty.
+    /// It is new and does what `from` does: it begins with a copy of the state of that one, of which `bytes` are read.
+    Rebuild,
+    /// There is none: the operator begins empty, and has nothing of the rows that were read before the savepoint.
     Fresh,
     /// It is lost; where that matters, `allow_dropped_state` must name it.
     Drop,

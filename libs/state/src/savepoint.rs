@@ -355,8 +355,8 @@ pub struct Target {
     /// The number that it gets; below every one that the run will use.
     pub epoch: u64,
     /// The sources, operators and sinks that are wanted, by their names in the savepoint, and their names in the graph of the job. What
-    /// belongs to others is left out.
-    pub kept: BTreeMap<String, String>,
+    /// belongs to others is left out; what several have of one, each of them gets.
+    pub kept: BTreeMap<String, Vec<String>>,
 }
 
 /// Reads and checks every file of a savepoint, and writes it as a checkpoint of a job. Returns the manifest's file.
@@ -376,14 +376,13 @@ pub async fn import(from: &dyn Files, savepoint: &Savepoint, target: &Target, to
             all_rows(table, rows)?;
         }
         // What is not wanted was checked as well.
-        let Some(name) = target.kept.get(&operator.operator) else { continue };
+        let Some(names) = target.kept.get(&operator.operator) else { continue };
         let state = writer.finish().and_then(|state| state.to_bytes().map(|bytes| (state.rows() as u64, bytes)));
         let (rows, state) = state.map_err(|error| failed(&operator.operator, &error))?;
         let file = put_imported(to, &folder("state", &operator.operator), state.into()).await?;
-        operators.push(OperatorPart {
-            operator: name.clone(),
-            parts: vec![StatePart { worker: 0, rows, file, tables: BTreeMap::new() }],
-        });
+        // Files are never changed, so one is enough for all who begin with it.
+        let parts = vec![StatePart { worker: 0, rows, file, tables: BTreeMap::new() }];
+        operators.extend(names.iter().map(|name| OperatorPart { operator: name.clone(), parts: parts.clone() }));
     }
     let mut sinks = Vec::new();
     for sink in &savepoint.sinks {
@@ -395,13 +394,13 @@ pub async fn import(from: &dyn Files, savepoint: &Savepoint, target: &Target, to
                 moved.push(put_imported(to, &path, content).await?);
             }
         }
-        if let Some(name) = target.kept.get(&sink.operator) {
-            sinks.push(SinkPart { operator: name.clone(), ..moved_sink(sink, moved) });
-        }
+        let moved = moved_sink(sink, moved);
+        let names = target.kept.get(&sink.operator).into_iter().flatten();
+        sinks.extend(names.map(|name| SinkPart { operator: name.clone(), ..moved.clone() }));
     }
-    let sources = savepoint.sources.iter().filter_map(|source| {
-        let name = target.kept.get(&source.operator)?;
-        Some(SourcePart { operator: name.clone(), ..source.clone() })
+    let sources = savepoint.sources.iter().flat_map(|source| {
+        let names = target.kept.get(&source.operator).into_iter().flatten();
+        names.map(|name| SourcePart { operator: name.clone(), ..source.clone() })
     });
     // Another job has counted nothing yet.
     let counters = if target.job == savepoint.job { savepoint.counters.clone() } else { Value::Null };
@@ -624,7 +623,9 @@ mod tests {
     }
 
     fn target(kept: &[(&str, &str)]) -> Target {
-        let kept = kept.iter().map(|(old, new)| (old.to_string(), new.to_string())).collect();
+        let mut by_old: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        kept.iter().for_each(|(old, new)| by_old.entry(old.to_string()).or_default().push(new.to_string()));
+        let kept = by_old;
         Target { job: "job_2".into(), run: "run_9".into(), epoch: 3, kept }
     }
 
@@ -647,7 +648,7 @@ mod tests {
         assert_eq!((table.rows, table.keyed, table.columns.len()), (100, true, 2));
         assert!(table.files[0].file.path.starts_with("state/count_by_key/groups/"), "{:?}", table.files);
         let to = MemoryFiles::default();
-        let kept = target(&[("count by/key", "sums"), ("out", "out")]);
+        let kept = target(&[("count by/key", "sums"), ("count by/key", "copy"), ("out", "out"), ("out", "twin")]);
         let file = import(&place, &savepoint, &kept, &to).await.unwrap();
         let manifest = Manifest::open(&to, &file, "job_2", 3).await.unwrap();
         let state = manifest.load(&to).await.unwrap();
@@ -655,12 +656,14 @@ mod tests {
         for worker in 0..3 {
             let reader = state.reader("sums", worker, 3);
             all.extend(sorted(&reader));
+            assert_eq!(sorted(&reader), sorted(&state.reader("copy", worker, 3)));
             assert!(reader.all("watermark").unwrap().iter().all(|rows| rows.num_rows() > 0));
         }
         all.sort();
         let wanted: Vec<(i64, String)> = (0..100).map(|key| (key, format!("name {}", key / 2))).collect();
         assert_eq!(all, wanted);
         assert_eq!(files::get(&to, &manifest.sinks[0].files[0]).await.unwrap(), "log");
+        assert_eq!((manifest.sinks.len(), &manifest.sinks[1].files), (2, &manifest.sinks[0].files));
         assert_eq!(manifest.sinks[0].committables[0]["files"][0]["path"], manifest.sinks[0].files[0].path.as_str());
     }
 

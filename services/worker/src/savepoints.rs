@@ -1,6 +1,6 @@
 //! Writes, judges and restores savepoints, in a process that looks at files for a control plane; see [`control::inspect`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use control::savepoint::{Held, Judged, Part, Role, Wish, judge as judged, kept};
 use engine::RunError;
 use engine::plan::{AggregateSpec, Call, Plan, SortSpec, Stage, StageKind};
 use graph::{Graph, Node, Operator, SinkConnector, SourceConnector};
-use serde_json::Value;
+use serde_json::{Value, json};
 use state::savepoint::{self, Description, Savepoint, SavepointError, Target};
 use state::{FileRef, Files, LocalFiles, Manifest};
 
@@ -210,7 +210,17 @@ fn parts(graph: &Graph, settings: &graph::Settings) -> Result<Vec<Part>, Refused
             _ => return None,
         };
         let needs = needs.into_iter().map(|(name, text)| (name.to_string(), text)).collect();
-        Some(Part { id: node.id.clone(), role, needs })
+        let mut sources = BTreeSet::new();
+        if role != Role::Source {
+            meaning.sources(node, &mut sources);
+        }
+        let is_copied = match &node.operator {
+            // What others have of the outside is theirs: files that wait, marks, positions.
+            Operator::Sink(sink) => matches!(sink.connector, SinkConnector::View(_)),
+            _ => role == Role::Operator,
+        };
+        let lineage = is_copied.then(|| meaning.lineage(node).to_string());
+        Some(Part { id: node.id.clone(), role, needs, sources, lineage })
     };
     Ok(graph.nodes.iter().filter_map(part).collect())
 }
@@ -277,6 +287,32 @@ struct Meaning<'a> {
 }
 
 impl Meaning<'_> {
+    /// The ids of the sources that a node's rows come from.
+    fn sources(&self, node: &Node, found: &mut BTreeSet<String>) {
+        if matches!(node.operator, Operator::Source(_)) {
+            found.insert(node.id.clone());
+        }
+        node.inputs.iter().filter_map(|id| self.graph.node(id)).for_each(|input| self.sources(input, found));
+    }
+
+    /// Everything that is done from the sources to a node, filters too, and nothing of how nodes are called. Sources are called by their
+    /// names, because positions are theirs.
+    fn lineage(&self, node: &Node) -> Value {
+        if let Operator::Source(source) = &node.operator {
+            return json!({"source": node.id, "reads": reads(&source.connector), "is": source});
+        }
+        let mut does = serde_json::to_value(&node.operator).unwrap_or_default();
+        if let (Operator::Sink(_), Some(sink)) = (&node.operator, does.as_object_mut()) {
+            sink.remove("table");
+            if let Some(connector) = sink.get_mut("connector").and_then(Value::as_object_mut) {
+                connector.remove("view.name");
+            }
+        }
+        let inputs: Vec<Value> =
+            node.inputs.iter().filter_map(|id| self.graph.node(id)).map(|input| self.lineage(input)).collect();
+        json!({"does": does, "with": inputs})
+    }
+
     fn groups(
         &self,
         node: &Node,

@@ -474,6 +474,9 @@ pub fn verdict(judged: Judged) -> OperatorVerdict {
     let (verdict, reason, from) = match judged.verdict {
         Verdict::Reuse => (StateFate::Reuse, None, None),
         Verdict::Migrate { from, rule } => (StateFate::Migrate, Some(rule), Some(from)),
+        Verdict::Rebuild { from } => {
+            (StateFate::Rebuild, Some(format!("it does what {from} does, whose state is copied")), Some(from))
+        }
         Verdict::Fresh => (StateFate::Fresh, None, None),
         Verdict::Drop { why, .. } => (StateFate::Drop, Some(why), None),
         Verdict::Conflict { why } => (StateFate::Conflict, Some(why), None),

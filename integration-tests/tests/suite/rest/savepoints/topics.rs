@@ -81,7 +81,7 @@ fn from_topics_to_topics_no_row_is_lost_and_none_twice() {
     let topics =
         |name: &str| (kafka.topic(&format!("saved_numbers_{name}"), 2), kafka.topic(&format!("saved_sums_{name}"), 2));
     let (own, copy) = (topics("own"), topics("copy"));
-    let names: Vec<String> = ["first", "copied", "next"].map(|name| fresh(name)).to_vec();
+    let names: Vec<String> = ["first", "copied", "next"].map(fresh).to_vec();
     for (name, (numbers, sums), threads) in [(&names[0], &own, 2), (&names[1], &copy, 1), (&names[2], &own, 3)] {
         job(&server, name, &from_topics(&input, numbers, sums), threads);
     }
