@@ -1,4 +1,4 @@
-//! Every case by way of savepoints: begun by one worker, gone on with by three, finished by two. Each time the checkpoint becomes a savepoint
+//! Every case by way of savepoints: begun by one worker, gone on with by three, finished by two, in memory and on disk. Each time the checkpoint becomes a savepoint
 //! and the savepoint a checkpoint; what was committed in all must be the golden result.
 
 use std::path::PathBuf;
@@ -12,32 +12,40 @@ use state::{Manifest, MemoryFiles};
 use super::cases::Case;
 use super::restart::{attempt_of, counted_as_undisturbed, script};
 
+/// Of a file: so few that there are several, now as many as workers, now not.
+const PIECE_ROWS: usize = 3;
+/// Where the attempts keep their state, one after the other.
+const MEMORY: [&str; 3] = ["memory"; 3];
+const BOTH: [&str; 3] = ["rocksdb", "memory", "rocksdb"];
+
 #[rstest]
 fn savepoints_and_other_numbers_of_workers_change_nothing(
     #[files("cases/*/query.sql")] query: PathBuf,
     #[values(true, false)] streamed: bool,
     #[values(1, 2)] epochs: u64,
+    #[values(MEMORY, BOTH)] backends: [&str; 3],
 ) {
     let case = Case::read(query.parent().unwrap());
     if streamed && case.is_bounded_only() {
         return;
     }
-    let rows = case.fold(saved_twice(&case, streamed, epochs));
+    let rows = case.fold(saved_twice(&case, streamed, epochs, backends));
     if let Err(report) = compare::same_rows(&case.expected, &rows) {
         panic!(
-            "{}, streamed: {streamed}, a savepoint after every {epochs} epochs: expected (<) and actual (>) rows differ: {report}",
+            "{}, streamed: {streamed}, on {backends:?}, a savepoint after every {epochs} epochs: expected (<) and actual (>) rows differ: {report}",
             case.name
         );
     }
 }
 
 /// Runs a case in three attempts, the first two ended by a savepoint.
-fn saved_twice(case: &Case, streamed: bool, epochs: u64) -> Vec<Row> {
-    let script = script(case, streamed);
+fn saved_twice(case: &Case, streamed: bool, epochs: u64, backends: [&str; 3]) -> Vec<Row> {
+    let mut script = script(case, streamed);
     let printed: Arc<Mutex<Vec<Row>>> = Arc::default();
     let files = MemoryFiles::default();
     let mut checkpoint: Option<Manifest> = None;
-    for (threads, is_last) in [(1, false), (3, false), (2, true)] {
+    for ((threads, is_last), backend) in [(1, false), (3, false), (2, true)].into_iter().zip(backends) {
+        script.settings.insert("state.backend".into(), backend.into());
         let begun = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.epoch);
         let stop_after = (!is_last).then_some(begun + epochs);
         let outcome = attempt_of(case, &script, threads, (checkpoint.take(), &files), stop_after, &printed);
@@ -57,12 +65,12 @@ fn by_savepoint(checkpoint: &Manifest, script: &sql::Script, files: &MemoryFiles
         let place = MemoryFiles::default();
         let graph = serde_json::to_value(&script.graph).unwrap();
         let description = Description { job_name: "case".into(), graph };
-        savepoint::export(files, checkpoint, description, &place).await.unwrap();
+        savepoint::export_in_pieces(files, checkpoint, description, &place, PIECE_ROWS).await.unwrap();
         let saved = savepoint::open(&place).await.unwrap();
         let kept = script.graph.nodes.iter().map(|node| (node.id.clone(), vec![node.id.clone()])).collect();
         let (job, run, epoch) = (checkpoint.job.clone(), checkpoint.run.clone(), checkpoint.epoch + 1);
         let target = Target { job: job.clone(), run, epoch, kept };
-        let manifest = savepoint::import(&place, &saved, &target, files).await.unwrap();
+        let manifest = savepoint::import_in_pieces(&place, &saved, &target, files, PIECE_ROWS).await.unwrap();
         Manifest::open(files, &manifest, &job, epoch).await.unwrap()
     })
 }
