@@ -13,7 +13,7 @@ use state::{Chain, DirtySet, KeyTable, Marks, SlotVec, SnapshotReader, SnapshotW
 
 use super::groups::{Accumulators, Groups, Layout, Pool};
 use super::results::{BATCH_ROWS, Changes, Results, differs, record_batch};
-use super::saved::{SAVE_ROWS, change, load, load_watermark, save, save_changes, save_removal, save_watermark};
+use super::saved::{SAVE_ROWS, change, load_watermark, save, save_changes, save_removal, save_watermark};
 use super::window_partial::GROUPS_MAX;
 use crate::batch::Batch;
 use crate::error::{Result, RunError};
@@ -278,18 +278,23 @@ impl Operator for Aggregate {
 
     fn restore(&mut self, reader: &SnapshotReader) -> Result<()> {
         self.wm = load_watermark(reader)?;
-        for rows in load(reader, TABLE)? {
-            let mut slots = Vec::new();
-            self.keys.intern(&rows.columns()[..self.spec.keys], rows.num_rows(), &mut slots);
-            self.grow();
-            self.accumulators.merge(&slots, &rows.columns()[self.spec.keys..])?;
-            let counts = rows.column(rows.num_columns() - 1).as_primitive::<Int64Type>();
+        let Aggregate { spec, keys, accumulators, counts, sent, .. } = self;
+        let mut room = reader.room(TABLE);
+        reader.intern(TABLE, spec.keys, keys, |keys, slots, rows| {
+            room = room.max(keys.slots_capacity());
+            accumulators.resize(room);
+            counts.grow(room);
+            sent.grow(room);
+            accumulators.merge(slots, &rows.columns()[spec.keys..])?;
+            let saved = rows.column(rows.num_columns() - 1).as_primitive::<Int64Type>();
             for (row, &slot) in slots.iter().enumerate() {
-                self.counts[slot] = counts.value(row);
+                counts[slot] = saved.value(row);
                 // A snapshot follows the end of an epoch, so whatever it holds has been sent.
-                self.sent[slot] = !self.spec.bounded;
+                sent[slot] = !spec.bounded;
             }
-        }
+            Ok::<_, RunError>(())
+        })?;
+        self.grow();
         if let Some(chain) = reader.chain(TABLE) {
             self.chain = chain;
             self.marks.track();
