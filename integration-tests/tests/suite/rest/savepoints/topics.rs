@@ -96,8 +96,10 @@ fn from_topics_to_topics_no_row_is_lost_and_none_twice() {
     producing(RECORDS / 2, 3 * RECORDS / 4);
     let stop = json!({"mode": "savepoint", "name": "end"});
     let stopping = server.post(&format!("/api/v1/runs/{}/stop", id(&first)), &stop).expect(202).json();
-    producing(3 * RECORDS / 4, RECORDS);
+    // While it stops, and when it has stopped.
+    producing(3 * RECORDS / 4, 3 * RECORDS / 4 + 1000);
     let end = succeeded(&server, &stopping);
+    producing(3 * RECORDS / 4 + 1000, RECORDS);
     assert_eq!(server.wait_for_end(&first)["state"], "stopped");
     let before = numbers(&own.0).len();
     assert!(before as i64 > RECORDS / 3 && (before as i64) < RECORDS, "it stops in the middle: {before}");
