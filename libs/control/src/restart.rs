@@ -1,7 +1,7 @@
 //! Whether and when a run is tried again after its attempt failed. Pure: the clock is an argument.
 //!
 //! Tried again is what may go well without anyone's help: a failure that says so of itself (`retryable`; a lost process is one). The delay
-//! doubles from 1 s to 60 s, and begins anew when an attempt has been stable for a while. A failure that comes back at the same place is
+//! doubles from 1 s to 60 s, and begins anew when an attempt has run for ten times as long as was waited before it. A failure that comes back at the same place is
 //! not bad luck but a *poison record*: the same cause, with the same operator, split and position (where those are not known: the same
 //! code and message), for the fifth time with no epoch decided in between, fails the run with that cause.
 
@@ -18,15 +18,16 @@ pub struct Policy {
     pub first_us: i64,
     /// No delay is longer. Default: 60 s.
     pub longest_us: i64,
-    /// An attempt that has run this long, and decided an epoch, ends the series: the next delay is the first again. Default: 10 min.
-    pub stable_us: i64,
+    /// An attempt that has decided an epoch, and run so many times as long as was waited before it, ends the series: the next delay is the
+    /// first again. Default: 10, so that waiting takes a tenth of the time at most, however often something fails.
+    pub stable_delays: i64,
     /// So many times the same failure, with no epoch decided in between, fail the run. Default: 5.
     pub poison_after: u32,
 }
 
 impl Default for Policy {
     fn default() -> Policy {
-        Policy { first_us: 1_000_000, longest_us: 60_000_000, stable_us: 600_000_000, poison_after: 5 }
+        Policy { first_us: 1_000_000, longest_us: 60_000_000, stable_delays: 10, poison_after: 5 }
     }
 }
 
@@ -100,7 +101,7 @@ impl Restarts {
             return Verdict::Fail(poisoned(failure, &signature, *times));
         }
         let lasted_us = self.started_us.map_or(0, |started| now_us.saturating_sub(started));
-        if self.has_decided && lasted_us >= policy.stable_us {
+        if self.has_decided && lasted_us >= policy.delay_us(self.tries).saturating_mul(policy.stable_delays) {
             self.tries = 0;
         }
         self.tries = self.tries.saturating_add(1);
@@ -187,7 +188,12 @@ mod tests {
         assert_eq!(delay(it.failed(&policy, &failure("x", true), None, 600 * SECOND)), 60, "it decided nothing");
         it.attempt_started(0);
         it.epoch_decided();
-        assert_eq!(delay(it.failed(&policy, &failure("x", true), None, 600 * SECOND)), 1);
+        assert_eq!(delay(it.failed(&policy, &failure("x", true), None, 599 * SECOND)), 60, "not for long enough");
+        for lasts in [600, 10, 11] {
+            it.attempt_started(0);
+            it.epoch_decided();
+            assert_eq!(delay(it.failed(&policy, &failure("x", true), None, lasts * SECOND)), 1, "{lasts} s");
+        }
         assert_eq!(policy.delay_us(u32::MAX), 60 * SECOND);
     }
 

@@ -56,7 +56,7 @@ pub struct Settings {
     /// a row, with no checkpoint in between, fails the run. 0: the first one does. Default: 5.
     #[serde(rename = "restart.attempts", deserialize_with = "number")]
     pub restart_attempts: u64,
-    /// Until the first restart; each further one in a row waits twice as long, up to a minute. Default: 1s.
+    /// Until the first restart; each further one waits twice as long, up to a minute, until one has run ten times as long as it waited. Default: 1s.
     #[serde(rename = "restart.delay")]
     pub restart_delay: Period,
     /// Integer overflow in expressions and sums wraps, as in Flink, instead of failing. Default: false.
