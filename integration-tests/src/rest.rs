@@ -91,10 +91,16 @@ impl Highwater {
 
     /// With a configuration file; names as in `docs/service.md`.
     pub fn configured(config: &Value) -> Highwater {
+        Highwater::configured_with(config, &[])
+    }
+
+    /// The same with more arguments of `highwater serve`.
+    pub fn configured_with(config: &Value, arguments: &[&str]) -> Highwater {
         let mut server = Highwater::new();
         let path = server.folder.path().join("config.json");
         std::fs::write(&path, config.to_string()).expect("a file can be written");
         server.arguments = vec!["--config".into(), path.to_str().expect("the path is text").into()];
+        server.arguments.extend(arguments.iter().map(|argument| argument.to_string()));
         server.begin();
         server
     }

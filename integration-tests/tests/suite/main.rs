@@ -9,6 +9,7 @@ mod flow;
 mod fuzz;
 mod kafka;
 mod ledgers;
+mod resaved;
 mod rest;
 mod restart;
 mod s3;

@@ -44,6 +44,25 @@ fn a_restart_changes_nothing(
 
 /// Runs a case in three attempts, the first two ended by a checkpoint.
 fn with_restarts(case: &Case, streamed: bool, epoch: u64) -> Vec<Row> {
+    let script = script(case, streamed);
+    let printed: Arc<Mutex<Vec<Row>>> = Arc::default();
+    let mut checkpoint: Option<Manifest> = None;
+    let files = MemoryFiles::default();
+    for (attempt, threads) in THREADS.into_iter().enumerate() {
+        let stop_after = (attempt < 2).then_some(epoch + attempt as u64);
+        let outcome = attempt_of(case, &script, threads, (checkpoint.take(), &files), stop_after, &printed);
+        if outcome.finished {
+            counted_as_undisturbed(case, &script, streamed, &outcome);
+            break;
+        }
+        checkpoint = outcome.checkpoint;
+    }
+    assert!(checkpoint.is_none(), "{}: the last attempt runs to its end", case.name);
+    std::mem::take(&mut *printed.lock().unwrap())
+}
+
+/// What a case says, over its own files.
+pub fn script(case: &Case, streamed: bool) -> sql::Script {
     let text = std::fs::read_to_string(case.folder.join("query.sql")).unwrap();
     let mut overrides = Vec::new();
     for source in &case.sources {
@@ -54,27 +73,14 @@ fn with_restarts(case: &Case, streamed: bool, epoch: u64) -> Vec<Row> {
             option("replay.splits", "3".into());
         }
     }
-    let script = sql::plan(&text, &sql::Options { overrides, ..sql::Options::default() })
-        .unwrap_or_else(|problems| panic!("{}: {problems:?}", case.name));
-    let printed: Arc<Mutex<Vec<Row>>> = Arc::default();
-    let mut checkpoint: Option<Manifest> = None;
-    let files = MemoryFiles::default();
-    for (attempt, threads) in THREADS.into_iter().enumerate() {
-        let stop_after = (attempt < 2).then_some(epoch + attempt as u64);
-        let outcome = attempt_of(case, &script, threads, (checkpoint.take(), &files), stop_after, &printed);
-        if outcome.finished {
-            assert_eq!(
-                read(&script, &outcome),
-                undisturbed(case, &script, streamed),
-                "{}: rows that were read",
-                case.name
-            );
-            break;
-        }
-        checkpoint = outcome.checkpoint;
-    }
-    assert!(checkpoint.is_none(), "{}: the last attempt runs to its end", case.name);
-    std::mem::take(&mut *printed.lock().unwrap())
+    sql::plan(&text, &sql::Options { overrides, ..sql::Options::default() })
+        .unwrap_or_else(|problems| panic!("{}: {problems:?}", case.name))
+}
+
+/// # Panics
+/// If a run that went on has counted other rows than one that was not disturbed.
+pub fn counted_as_undisturbed(case: &Case, script: &sql::Script, streamed: bool, outcome: &Outcome) {
+    assert_eq!(read(script, outcome), undisturbed(case, script, streamed), "{}: rows that were read", case.name);
 }
 
 /// What the sources of a run have counted, over all its attempts: rows in, filtered, dropped, dead. Nothing else became of a row but that it
@@ -111,7 +117,8 @@ fn undisturbed(case: &Case, script: &sql::Script, streamed: bool) -> Vec<(String
     read
 }
 
-fn attempt_of(
+/// Runs a case with so many threads, from a checkpoint if one is given, and to a later one if it is to stop there.
+pub fn attempt_of(
     case: &Case,
     script: &sql::Script,
     threads: u64,

@@ -52,7 +52,8 @@ pub struct StartRun {
     /// Begin where that run of the same job began: its `start_positions`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_positions_of: Option<String>,
-    /// With `from: savepoint`: its id, the name of one of this job, or a directory on the server's machine below one that it allows.
+    /// With `from: savepoint`: its id, the name of one of this job, or its directory on the server's machine or
+    /// `s3://bucket/prefix`, below one that the server allows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(min_length = 1, max_length = 4096)]
     pub savepoint: Option<String>,
@@ -307,7 +308,7 @@ pub struct StopRun {
     pub name: Option<String>,
     /// With `savepoint`: its location, as in `POST /jobs/{job}/savepoints`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(max_length = 4096, pattern = "^/")]
+    #[schema(max_length = 4096, pattern = "^(/|s3://)")]
     pub location: Option<String>,
 }
 

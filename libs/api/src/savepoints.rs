@@ -15,10 +15,10 @@ pub struct CreateSavepoint {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(min_length = 1, max_length = 128, pattern = "^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
     pub name: Option<String>,
-    /// A directory on the server's machine, below one that it allows (`--allow-root`): the savepoint becomes a directory in it, called by its
-    /// id. Default: among the data of the server.
+    /// A directory on the server's machine or `s3://bucket/prefix`, below one that the server allows (`--allow-root`): the savepoint becomes a
+    /// directory in it, called by its id. Default: among the data of the server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(max_length = 4096, pattern = "^/")]
+    #[schema(max_length = 4096, pattern = "^(/|s3://)")]
     pub location: Option<String>,
 }
 
@@ -37,7 +37,7 @@ pub struct Savepoint {
     /// The epoch that it is a copy of, once that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<i64>,
-    /// Its directory on the server's machine.
+    /// Its directory on the server's machine, or `s3://bucket/prefix`.
     pub location: String,
     /// `highwater-savepoint/1`.
     pub format: String,
@@ -157,7 +157,9 @@ pub enum StateFate {
     Reuse,
     /// It goes on by the rule that `reason` names.
     Migrate,
-    /// There is none: the operator begins empty.
+    /// It is new and does what `from` does: it begins with a copy of the state of that one, of which `bytes` are read.
+    Rebuild,
+    /// There is none: the operator begins empty, and has nothing of the rows that were read before the savepoint.
     Fresh,
     /// It is lost; where that matters, `allow_dropped_state` must name it.
     Drop,

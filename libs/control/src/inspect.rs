@@ -27,7 +27,7 @@ pub enum Question {
     Connect { kind: String, options: BTreeMap<String, String>, egress: Egress, seconds: u64 },
     /// Writes a checkpoint as a savepoint.
     Export {
-        /// The place of all checkpoints, and there the manifest of the epoch.
+        /// The place of all checkpoints, and there the manifest of the epoch. An object store of savepoints is reached in the same way.
         checkpoints: CheckpointPlace,
         job: String,
         checkpoint: CheckpointFile,
@@ -38,6 +38,8 @@ pub enum Question {
     /// Looks at a savepoint, and at what would become of it in a graph.
     Judge {
         from: SavepointPlace,
+        /// How an object store is reached. May hold secrets.
+        options: BTreeMap<String, String>,
         into: Box<IntoGraph>,
         /// Its files are read for so long at most.
         seconds: u64,
@@ -71,12 +73,36 @@ pub struct CheckpointPlace {
     pub options: BTreeMap<String, String>,
 }
 
-/// A directory of a savepoint.
+/// Where a savepoint is. It is kept in the rows of runs, so it holds no secrets.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SavepointPlace {
-    pub directory: PathBuf,
+    /// A directory, or `s3://bucket/prefix`. Rows of runs that were stored before object stores were possible have another name for it.
+    #[serde(alias = "directory")]
+    pub place: String,
     /// It must be below one of these, links followed; `None`: the control plane has named it.
-    pub allowed_roots: Option<Vec<PathBuf>>,
+    pub allowed_roots: Option<Vec<String>>,
+}
+
+impl SavepointPlace {
+    /// How messages call it: its name, without the directories of the machine that it lies in.
+    pub fn name(&self) -> String {
+        let last = self.place.rsplit('/').find(|part| !part.is_empty()).unwrap_or_default();
+        if in_object_store(&self.place) { self.place.clone() } else { format!("savepoint {last}") }
+    }
+}
+
+/// Whether a place is one of an object store, and no directory.
+pub fn in_object_store(place: &str) -> bool {
+    place.contains("://")
+}
+
+/// Whether a place of an object store is one of the roots, or lies below one.
+pub fn is_below(place: &str, roots: &[String]) -> bool {
+    let below = |root: &String| {
+        let rest = place.strip_prefix(root.trim_end_matches('/'));
+        in_object_store(root) && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    roots.iter().any(below)
 }
 
 /// The manifest of a checkpoint.
@@ -166,4 +192,32 @@ pub struct Step {
     pub ok: bool,
     pub detail: String,
     pub elapsed_ms: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_of_an_object_store_is_below_whole_parts_of_a_root() {
+        let roots = ["s3://b/save/".to_string(), "s3://c".to_string(), "/srv".to_string()];
+        for (place, inside) in [
+            ("s3://b/save", true),
+            ("s3://b/save/x/y", true),
+            ("s3://b/saves", false),
+            ("s3://b", false),
+            ("s3://c/anything", true),
+            ("s3://cc/anything", false),
+            ("/srv/x", false),
+        ] {
+            assert_eq!(is_below(place, &roots), inside, "{place}");
+        }
+    }
+
+    #[test]
+    fn a_savepoint_is_named_without_the_directories_of_the_machine() {
+        let name = |place: &str| SavepointPlace { place: place.into(), allowed_roots: None }.name();
+        assert_eq!(name("/var/lib/highwater/savepoints/svp_1/"), "savepoint svp_1");
+        assert_eq!(name("s3://bucket/svp_1"), "s3://bucket/svp_1");
+    }
 }

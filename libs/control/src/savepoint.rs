@@ -1,8 +1,8 @@
 //! What becomes of the state of a savepoint in another graph. Pure: parts of two graphs in, a verdict for each out.
 //!
 //! State fits where everything is equal that its rows depend on, which each part lists as [`Part::needs`]. Operators are found again by
-//! their id. One that is gone, and one that is new, are the same under another name if their needs are equal and no other pair could be
-//! meant.
+//! their id. One that is gone, and one that is new, are the same under another name if their needs are equal, they read the same sources,
+//! and no other pair could be meant. One that is new beside others may get a copy of state: of the part that does exactly what it does.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,6 +15,10 @@ pub struct Part {
     pub role: Role,
     /// What it is, for people, and what its state depends on: `keys`, `auction: BIGINT`.
     pub needs: Vec<(String, String)>,
+    /// Ids of the sources that its rows come from; of a source, none.
+    pub sources: BTreeSet<String>,
+    /// All that it and what is before it do, where state is nothing but what came of that: parts of the same lineage have the same state.
+    pub lineage: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -53,6 +57,8 @@ pub enum Verdict {
     Reuse,
     /// It goes on with the state that `from` has in the savepoint.
     Migrate { from: String, rule: String },
+    /// It is new and goes on with a copy of the state that `from` has in the savepoint, which may go on with it as well.
+    Rebuild { from: String },
     /// The savepoint has nothing of it: it begins empty.
     Fresh,
     /// The graph has no such part, or may not have its state; `allowed`: whoever asks knows that.
@@ -91,7 +97,10 @@ pub fn judge(old: &[Part], new: &[Part], held: &BTreeMap<String, Held>, wish: &W
                 let rule = format!("the {} is called {} in the savepoint and is the same", name(part.role), before.id);
                 (Some(*before), Verdict::Migrate { from: before.id.clone(), rule })
             }
-            (None, None) => (None, Verdict::Fresh),
+            (None, None) => match twin(old, part) {
+                Some(before) => (Some(before), Verdict::Rebuild { from: before.id.clone() }),
+                None => (None, Verdict::Fresh),
+            },
         };
         let of = from.map_or(&none, |from| held(&from.id));
         let foreign = of.only_for_its_job.as_ref().filter(|_| !wish.same_job && verdict.is_fine());
@@ -107,8 +116,11 @@ pub fn judge(old: &[Part], new: &[Part], held: &BTreeMap<String, Held>, wish: &W
         };
         judged.push(Judged { id: part.id.clone(), role: part.role, verdict, rows: of.rows, bytes: of.bytes });
     }
+    let copied: Vec<String> = judged.iter().filter_map(|judged| copied_from(&judged.verdict)).cloned().collect();
     let is_taken = |part: &&Part| {
-        new.iter().any(|after| after.id == part.id) || renamed.values().any(|before| before.id == part.id)
+        new.iter().any(|after| after.id == part.id)
+            || renamed.values().any(|before| before.id == part.id)
+            || copied.contains(&part.id)
     };
     for part in old.iter().filter(|part| !is_taken(part)) {
         let of = held(&part.id);
@@ -121,14 +133,33 @@ pub fn judge(old: &[Part], new: &[Part], held: &BTreeMap<String, Held>, wish: &W
     judged
 }
 
-/// What of the savepoint is taken, by the ids that it has there: the ids in the new graph.
-pub fn kept(judged: &[Judged]) -> BTreeMap<String, String> {
-    let kept = judged.iter().filter_map(|judged| match &judged.verdict {
-        Verdict::Reuse => Some((judged.id.clone(), judged.id.clone())),
-        Verdict::Migrate { from, .. } => Some((from.clone(), judged.id.clone())),
+fn copied_from(verdict: &Verdict) -> Option<&String> {
+    match verdict {
+        Verdict::Rebuild { from } => Some(from),
         _ => None,
-    });
-    kept.collect()
+    }
+}
+
+/// What of the savepoint is taken, by the ids that it has there: the ids in the new graph.
+pub fn kept(judged: &[Judged]) -> BTreeMap<String, Vec<String>> {
+    let mut kept: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for judged in judged {
+        let from = match &judged.verdict {
+            Verdict::Reuse => &judged.id,
+            Verdict::Migrate { from, .. } | Verdict::Rebuild { from } => from,
+            Verdict::Fresh | Verdict::Drop { .. } | Verdict::Conflict { .. } => continue,
+        };
+        kept.entry(from.clone()).or_default().push(judged.id.clone());
+    }
+    kept
+}
+
+/// The one part of the savepoint whose state is what a new part would have by now.
+fn twin<'a>(old: &'a [Part], new: &Part) -> Option<&'a Part> {
+    new.lineage.as_ref()?;
+    let mut same = old.iter().filter(|before| before.role == new.role && before.lineage == new.lineage);
+    // Of two one may have been begun later than the other.
+    same.next().filter(|_| same.next().is_none())
 }
 
 fn name(role: Role) -> &'static str {
@@ -160,12 +191,19 @@ fn renamed<'a>(old: &'a [Part], new: &'a [Part]) -> BTreeMap<&'a str, &'a Part> 
     let gone: Vec<&Part> = old.iter().filter(|part| !new.iter().any(|after| after.id == part.id)).collect();
     let come: Vec<&Part> = new.iter().filter(|part| !old.iter().any(|before| before.id == part.id)).collect();
     let same = |a: &Part, b: &Part| a.role == b.role && a.needs == b.needs;
-    let mut found = BTreeMap::new();
-    for part in &come {
-        let before: Vec<&&Part> = gone.iter().filter(|before| same(before, part)).collect();
-        let alike = come.iter().filter(|other| same(other, part)).count();
-        if let ([before], 1) = (&before[..], alike) {
-            found.insert(part.id.as_str(), **before);
+    let mut found: BTreeMap<&str, &Part> = BTreeMap::new();
+    // What is read first: state goes on only with the positions that it is of.
+    for is_source in [true, false] {
+        for part in come.iter().filter(|part| (part.role == Role::Source) == is_source) {
+            let before: Vec<&&Part> = gone.iter().filter(|before| same(before, part)).collect();
+            let alike = come.iter().filter(|other| same(other, part)).count();
+            let read = |id: &String| found.get(id.as_str()).map_or_else(|| id.clone(), |before| before.id.clone());
+            let sources: BTreeSet<String> = part.sources.iter().map(read).collect();
+            if let ([before], 1) = (&before[..], alike)
+                && before.sources == sources
+            {
+                found.insert(part.id.as_str(), **before);
+            }
         }
     }
     found
@@ -177,7 +215,15 @@ mod tests {
 
     fn part(id: &str, role: Role, needs: &[(&str, &str)]) -> Part {
         let needs = needs.iter().map(|(name, text)| (name.to_string(), text.to_string())).collect();
-        Part { id: id.into(), role, needs }
+        Part { id: id.into(), role, needs, sources: BTreeSet::new(), lineage: None }
+    }
+
+    fn of_sources(part: Part, sources: &[&str]) -> Part {
+        Part { sources: sources.iter().map(ToString::to_string).collect(), ..part }
+    }
+
+    fn of_lineage(part: Part, lineage: &str) -> Part {
+        Part { lineage: Some(lineage.into()), ..part }
     }
 
     fn count(id: &str, keys: &str) -> Part {
@@ -258,6 +304,44 @@ mod tests {
         let (old, may_drop) = ([view("v"), count("c", "a")], BTreeSet::from(["c".to_string()]));
         let new = [view("w"), count("c", "b")];
         let judged = judge(&old, &new, &BTreeMap::new(), &Wish { may_drop: &may_drop, same_job: false });
-        assert_eq!(kept(&judged), BTreeMap::from([("v".to_string(), "w".to_string())]));
+        assert_eq!(kept(&judged), BTreeMap::from([("v".to_string(), vec!["w".to_string()])]));
+    }
+
+    #[test]
+    fn state_follows_another_name_only_with_its_positions() {
+        let source = |id: &str| part(id, Role::Source, &[("reads", "topic a")]);
+        let old = [source("s"), of_sources(count("c", "a"), &["s"])];
+        // The source has another name, too.
+        let all = verdicts(&old, &[source("t"), of_sources(count("d", "a"), &["t"])], &[]);
+        assert!(all.iter().all(|(_, verdict)| matches!(verdict, Verdict::Migrate { .. })), "{all:?}");
+        // Another source, which begins at its beginning: what was counted of the first would be counted again.
+        let all = verdicts(&old, &[source("s"), source("t"), of_sources(count("d", "a"), &["t"])], &["c"]);
+        assert_eq!(
+            all[..3].iter().map(|(_, verdict)| verdict.clone()).collect::<Vec<_>>(),
+            [Verdict::Reuse, Verdict::Fresh, Verdict::Fresh]
+        );
+    }
+
+    #[test]
+    fn what_does_the_same_as_another_gets_a_copy_of_its_state() {
+        let old = [of_lineage(view("v"), "counts of s"), count("c", "a")];
+        let from = |id: &str| Verdict::Rebuild { from: id.into() };
+        let all = verdicts(&old, &[old[0].clone(), of_lineage(view("w"), "counts of s"), count("c", "a")], &[]);
+        assert_eq!(all[..2], [("v".into(), Verdict::Reuse), ("w".into(), from("v"))]);
+        // Two in the place of one: nothing is dropped.
+        let two = [of_lineage(view("w"), "counts of s"), of_lineage(view("x"), "counts of s"), count("c", "a")];
+        let all = verdicts(&old, &two, &[]);
+        assert_eq!(all[..2], [("w".into(), from("v")), ("x".into(), from("v"))]);
+        assert_eq!(all.len(), 3, "{all:?}");
+        let none = BTreeSet::new();
+        let judged = judge(&old, &two, &held(&["v"]), &Wish { may_drop: &none, same_job: false });
+        assert_eq!(kept(&judged)["v"], ["w", "x"]);
+        assert_eq!((judged[0].bytes, judged[1].rows), (100, 10), "what is copied");
+        // Needs say nothing of filters, lineages do; and of two that are alike nobody knows which.
+        let all = verdicts(&old, &[old[0].clone(), of_lineage(view("w"), "some counts of s")], &["c"]);
+        assert_eq!(all[1].1, Verdict::Fresh);
+        let twice = [old[0].clone(), of_lineage(view("u"), "counts of s")];
+        let all = verdicts(&twice, &[twice[0].clone(), twice[1].clone(), of_lineage(view("w"), "counts of s")], &[]);
+        assert_eq!(all[2].1, Verdict::Fresh);
     }
 }

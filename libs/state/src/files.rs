@@ -173,12 +173,19 @@ const HASHED_APART_BYTES: usize = 1 << 20;
 #[derive(Clone, Debug)]
 pub struct LocalFiles {
     root: PathBuf,
+    /// How messages call it, if not by its path.
+    name: Option<String>,
 }
 
 impl LocalFiles {
     /// The directory need not exist yet.
     pub fn new(root: impl Into<PathBuf>) -> LocalFiles {
-        LocalFiles { root: root.into() }
+        LocalFiles { root: root.into(), name: None }
+    }
+
+    /// Messages call it so: for those who are not to see directories of this machine.
+    pub fn called(self, name: impl Into<String>) -> LocalFiles {
+        LocalFiles { name: Some(name.into()), ..self }
     }
 
     fn failed(&self, action: &'static str, path: &str, error: &io::Error) -> FileError {
@@ -260,7 +267,7 @@ fn stage(path: &Path, content: &[u8]) -> io::Result<PathBuf> {
 
 impl Files for LocalFiles {
     fn shown(&self) -> String {
-        self.root.display().to_string()
+        self.name.clone().unwrap_or_else(|| self.root.display().to_string())
     }
 
     fn write<'a>(&'a self, path: &'a str, content: Bytes) -> BoxFuture<'a, Result<()>> {

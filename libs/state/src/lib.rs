@@ -15,6 +15,7 @@ pub mod key_table;
 pub mod manifest;
 pub mod marks;
 pub mod objects;
+mod pieces;
 pub mod savepoint;
 pub mod slots;
 pub mod snapshot;

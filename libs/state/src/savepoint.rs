@@ -6,12 +6,13 @@
 //! path in the directory alone: a savepoint can be copied anywhere. [`export`] makes one, [`import`] turns it into a checkpoint of a job.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::path::{Component, Path};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arrow::array::{ArrayRef, AsArray, RecordBatch, UInt16Array};
-use arrow::compute::concat_batches;
+use arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch, UInt16Array};
+use arrow::compute::{concat_batches, filter_record_batch};
 use arrow::datatypes::{DataType, Field, Schema, UInt16Type};
 use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
@@ -22,8 +23,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::files::{self, FileError, FileRef, Files};
-use crate::key_group::KEY_GROUPS;
+use crate::key_group::{KEY_GROUPS, owned};
 use crate::manifest::{self, Manifest, ManifestError, OperatorPart, SinkPart, SourcePart, StatePart};
+use crate::pieces::{PIECE_ROWS, Pieces, pieces_of};
 use crate::snapshot::{SnapshotError, SnapshotWriter};
 use crate::table::RocksMemory;
 
@@ -37,8 +39,6 @@ const KEY_GROUP: &str = "key_group";
 const NO_HASH: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 /// Numbers of epochs beyond this leave no room for those that follow.
 const EPOCH_MAX: u64 = 1 << 60;
-/// Rows of a file, about: a table is cut between key groups.
-const FILE_ROWS: usize = 4 << 20;
 
 /// The description of a savepoint.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -115,7 +115,7 @@ pub struct FileRefFields {
 /// Why a savepoint could not be written or read.
 #[derive(Debug, thiserror::Error)]
 pub enum SavepointError {
-    #[error("{place} is no savepoint: it has no {MANIFEST}, which is written last; it may have been copied by halves")]
+    #[error("{place} has no {MANIFEST}, which is written last: it is no savepoint, or was copied by halves")]
     NotOne { place: String },
     #[error("{place}/{MANIFEST} cannot be read: {reason}")]
     Malformed { place: String, reason: String },
@@ -164,52 +164,36 @@ pub async fn export(
     description: Description,
     to: &dyn Files,
 ) -> Result<(Savepoint, u64)> {
-    let mut bytes = 0;
+    export_in_pieces(from, checkpoint, description, to, PIECE_ROWS).await
+}
+
+/// The same with another number of rows per file, about.
+pub async fn export_in_pieces(
+    from: &dyn Files,
+    checkpoint: &Manifest,
+    description: Description,
+    to: &dyn Files,
+    piece_rows: usize,
+) -> Result<(Savepoint, u64)> {
     let mut operators = Vec::new();
     let mut names = Names::default();
     for part in &checkpoint.operators {
         let one = Manifest { operators: vec![part.clone()], sinks: Vec::new(), ..checkpoint.clone() };
-        let state = one.load(from).await?;
-        let scratch = scratch();
-        let state = state.as_rows(from, &scratch, &RocksMemory::new(EXPORT_CACHE_BYTES)).await;
-        let state = state.map_err(|error| failed(&part.operator, &error))?;
-        let merged = state.merged(&part.operator).map_err(|error| failed(&part.operator, &error))?;
-        let mut tables = Vec::new();
-        for (table, rows, groups) in merged.tables() {
-            let directory = names.free(&format!("state/{}/{}", plain(&part.operator), plain(table)));
-            let mut table_files = Vec::new();
-            for (name, range, groups_of_file) in cut(groups, rows.num_rows()) {
-                let part_rows = rows.slice(range.start, range.len());
-                let content = to_parquet(&part_rows, groups.map(|groups| &groups[range.clone()]))
-                    .map_err(|error| failed(&part.operator, &error))?;
-                let file = files::put(to, &format!("{directory}/{name}.parquet"), content).await?;
-                bytes += file.bytes;
-                let FileRef { path, bytes, sha256 } = file;
-                let file = FileRefFields { path, bytes, sha256 };
-                table_files.push(TableFile { file, rows: range.len() as u64, key_groups: groups_of_file });
-            }
-            let column =
-                |field: &Arc<Field>| Column { name: field.name().clone(), r#type: field.data_type().to_string() };
-            tables.push(Table {
-                table: table.to_owned(),
-                keyed: groups.is_some(),
-                columns: rows.schema().fields().iter().map(column).collect(),
-                rows: rows.num_rows() as u64,
-                files: table_files,
-            });
-        }
+        let tables = export_tables(from, &one, &part.operator, (to, &mut names), piece_rows).await?;
         // Stages that hold nothing between epochs have no tables.
         if !tables.is_empty() {
             operators.push(Operator { operator: part.operator.clone(), tables });
         }
     }
+    let files = operators.iter().flat_map(|operator| &operator.tables).flat_map(|table| &table.files);
+    let mut bytes: u64 = files.map(|file| file.file.bytes).sum();
     let mut sinks = Vec::new();
     for sink in &checkpoint.sinks {
         let directory = names.free(&format!("sinks/{}", plain(&sink.operator)));
         let mut moved = Vec::new();
         for (number, file) in sink.files.iter().enumerate() {
             let content = files::get(from, file).await?;
-            moved.push(files::put(to, &format!("{directory}/{number}"), content).await?);
+            moved.push(put(to, &format!("{directory}/{number}"), content).await?);
         }
         bytes += moved.iter().map(|file| file.bytes).sum::<u64>();
         sinks.push(moved_sink(sink, moved));
@@ -234,8 +218,62 @@ pub async fn export(
     savepoint.manifest_sha256 = files::sha256(text.as_bytes());
     let text = text.replacen(&hash_line(NO_HASH), &hash_line(&savepoint.manifest_sha256), 1);
     bytes += text.len() as u64;
+    faults::reach("savepoint.manifest.before").await.map_err(FileError::from)?;
     to.write(MANIFEST, text.into()).await?;
+    faults::reach("savepoint.manifest.after").await.map_err(FileError::from)?;
     Ok((savepoint, bytes))
+}
+
+/// Writes the tables of an operator, key groups by key groups.
+async fn export_tables(
+    from: &dyn Files,
+    checkpoint: &Manifest,
+    operator: &str,
+    (to, names): (&dyn Files, &mut Names),
+    piece_rows: usize,
+) -> Result<Vec<Table>> {
+    let cannot = |error: &dyn std::fmt::Display| failed(operator, error);
+    let state = checkpoint.load(from).await?;
+    let memory = RocksMemory::new(EXPORT_CACHE_BYTES);
+    let pieces = Pieces::open(&state, operator, from, scratch, &memory, piece_rows).await;
+    let mut pieces = pieces.map_err(|error| cannot(&error))?;
+    let mut tables: BTreeMap<String, (String, Table)> = BTreeMap::new();
+    for piece in 0..pieces.count() {
+        let snapshot = pieces.piece(piece).map_err(|error| cannot(&error))?;
+        for (name, rows, groups) in snapshot.tables() {
+            let (directory, table) = tables.entry(name.to_owned()).or_insert_with(|| {
+                let column =
+                    |field: &Arc<Field>| Column { name: field.name().clone(), r#type: field.data_type().to_string() };
+                let columns = rows.schema().fields().iter().map(column).collect();
+                let directory = names.free(&format!("state/{}/{}", plain(operator), plain(name)));
+                let table =
+                    Table { table: name.to_owned(), keyed: groups.is_some(), columns, rows: 0, files: Vec::new() };
+                (directory, table)
+            });
+            let range = match groups {
+                None => None,
+                // In the order of key groups.
+                Some([first, .., last]) => Some([*first, *last]),
+                Some([only]) => Some([*only, *only]),
+                Some([]) => continue,
+            };
+            let name = range.map_or("all".to_owned(), |[first, last]| format!("{first:03}-{last:03}"));
+            let content = to_parquet(rows, groups).map_err(|error| cannot(&error))?;
+            let FileRef { path, bytes, sha256 } = put(to, &format!("{directory}/{name}.parquet"), content).await?;
+            let file = FileRefFields { path, bytes, sha256 };
+            table.rows += rows.num_rows() as u64;
+            table.files.push(TableFile { file, rows: rows.num_rows() as u64, key_groups: range });
+        }
+    }
+    Ok(tables.into_values().map(|(_, table)| table).collect())
+}
+
+/// Writes a file of a savepoint.
+async fn put(to: &dyn Files, path: &str, content: Bytes) -> Result<FileRef> {
+    faults::reach("savepoint.file.before").await.map_err(FileError::from)?;
+    let file = files::put(to, path, content).await?;
+    faults::reach("savepoint.file.after").await.map_err(FileError::from)?;
+    Ok(file)
 }
 
 /// The one line of a manifest that its hash leaves out.
@@ -345,35 +383,36 @@ pub struct Target {
     /// The number that it gets; below every one that the run will use.
     pub epoch: u64,
     /// The sources, operators and sinks that are wanted, by their names in the savepoint, and their names in the graph of the job. What
-    /// belongs to others is left out.
-    pub kept: BTreeMap<String, String>,
+    /// belongs to others is left out; what several have of one, each of them gets.
+    pub kept: BTreeMap<String, Vec<String>>,
 }
 
 /// Reads and checks every file of a savepoint, and writes it as a checkpoint of a job. Returns the manifest's file.
 pub async fn import(from: &dyn Files, savepoint: &Savepoint, target: &Target, to: &dyn Files) -> Result<FileRef> {
+    import_in_pieces(from, savepoint, target, to, PIECE_ROWS).await
+}
+
+/// The same with another number of rows per file, about.
+pub async fn import_in_pieces(
+    from: &dyn Files,
+    savepoint: &Savepoint,
+    target: &Target,
+    to: &dyn Files,
+    piece_rows: usize,
+) -> Result<FileRef> {
     let mut operators = Vec::new();
     let folder = |what: &str, name: &str| {
         let number = files::sha256(format!("{}/{}/{name}", target.run, target.epoch).as_bytes());
         format!("{}/{what}/{:020}-savepoint-{}-{}", target.job, target.epoch, plain(name), &number[..16])
     };
     for operator in &savepoint.operators {
-        let mut writer = SnapshotWriter::new();
-        for table in &operator.tables {
-            let mut rows = 0;
-            for file in &table.files {
-                rows += read_into(from, table, file, &mut writer).await?;
-            }
-            all_rows(table, rows)?;
-        }
-        // What is not wanted was checked as well.
-        let Some(name) = target.kept.get(&operator.operator) else { continue };
-        let state = writer.finish().and_then(|state| state.to_bytes().map(|bytes| (state.rows() as u64, bytes)));
-        let (rows, state) = state.map_err(|error| failed(&operator.operator, &error))?;
-        let file = files::put(to, &folder("state", &operator.operator), state.into()).await?;
-        operators.push(OperatorPart {
-            operator: name.clone(),
-            parts: vec![StatePart { worker: 0, rows, file, tables: BTreeMap::new() }],
-        });
+        // What is not wanted is checked as well.
+        let names = target.kept.get(&operator.operator);
+        let path = names.map(|_| folder("state", &operator.operator));
+        let parts = import_tables(from, operator, path.as_deref(), to, piece_rows).await?;
+        // Files are never changed, so one is enough for all who begin with it.
+        let names = names.into_iter().flatten();
+        operators.extend(names.map(|name| OperatorPart { operator: name.clone(), parts: parts.clone() }));
     }
     let mut sinks = Vec::new();
     for sink in &savepoint.sinks {
@@ -381,16 +420,17 @@ pub async fn import(from: &dyn Files, savepoint: &Savepoint, target: &Target, to
         for (number, file) in sink.files.iter().enumerate() {
             let content = files::get(from, file).await?;
             if target.kept.contains_key(&sink.operator) {
-                moved.push(files::put(to, &format!("{}-{number}", folder("sinks", &sink.operator)), content).await?);
+                let path = format!("{}-{number}", folder("sinks", &sink.operator));
+                moved.push(put_imported(to, &path, content).await?);
             }
         }
-        if let Some(name) = target.kept.get(&sink.operator) {
-            sinks.push(SinkPart { operator: name.clone(), ..moved_sink(sink, moved) });
-        }
+        let moved = moved_sink(sink, moved);
+        let names = target.kept.get(&sink.operator).into_iter().flatten();
+        sinks.extend(names.map(|name| SinkPart { operator: name.clone(), ..moved.clone() }));
     }
-    let sources = savepoint.sources.iter().filter_map(|source| {
-        let name = target.kept.get(&source.operator)?;
-        Some(SourcePart { operator: name.clone(), ..source.clone() })
+    let sources = savepoint.sources.iter().flat_map(|source| {
+        let names = target.kept.get(&source.operator).into_iter().flatten();
+        names.map(|name| SourcePart { operator: name.clone(), ..source.clone() })
     });
     // Another job has counted nothing yet.
     let counters = if target.job == savepoint.job { savepoint.counters.clone() } else { Value::Null };
@@ -411,7 +451,54 @@ pub async fn import(from: &dyn Files, savepoint: &Savepoint, target: &Target, to
         counters,
     };
     let path = Manifest::path(&target.job, target.epoch);
-    Ok(files::put(to, &path, manifest.to_bytes()).await?)
+    faults::reach("savepoint.import.manifest.before").await.map_err(FileError::from)?;
+    let file = files::put(to, &path, manifest.to_bytes()).await?;
+    faults::reach("savepoint.import.manifest.after").await.map_err(FileError::from)?;
+    Ok(file)
+}
+
+/// Writes the state of an operator to files whose paths begin with this one, if one is given. There is a part for each piece, as if so many
+/// workers had written it.
+async fn import_tables(
+    from: &dyn Files,
+    operator: &Operator,
+    path: Option<&str>,
+    to: &dyn Files,
+    piece_rows: usize,
+) -> Result<Vec<StatePart>> {
+    let rows: u64 = operator.tables.iter().filter(|table| table.keyed).map(|table| table.rows).sum();
+    let pieces = pieces_of(usize::try_from(rows).unwrap_or(usize::MAX), piece_rows);
+    let (mut parts, mut read) = (Vec::new(), vec![0; operator.tables.len()]);
+    for piece in 0..pieces {
+        let groups = owned(piece, pieces);
+        let mut writer = SnapshotWriter::new();
+        for (table, read) in operator.tables.iter().zip(&mut read) {
+            for file in &table.files {
+                let is_here = match file.key_groups.filter(|_| table.keyed) {
+                    Some([first, last]) => first < groups.end && last >= groups.start,
+                    None => piece == 0,
+                };
+                if is_here {
+                    *read += read_into(from, table, file, &groups, &mut writer).await?;
+                }
+            }
+        }
+        let state = writer.finish().and_then(|state| state.to_bytes().map(|bytes| (state.rows() as u64, bytes)));
+        let (rows, state) = state.map_err(|error| failed(&operator.operator, &error))?;
+        if let Some(path) = path {
+            let file = put_imported(to, &format!("{path}-{piece}"), state.into()).await?;
+            parts.push(StatePart { worker: piece as u64, rows, file, tables: BTreeMap::new() });
+        }
+    }
+    operator.tables.iter().zip(read).try_for_each(|(table, rows)| all_rows(table, rows))?;
+    Ok(parts)
+}
+
+/// Writes a file of a checkpoint that a savepoint becomes.
+async fn put_imported(to: &dyn Files, path: &str, content: Bytes) -> Result<FileRef> {
+    let file = files::put(to, path, content).await?;
+    faults::reach("savepoint.import.half").await.map_err(FileError::from)?;
+    Ok(file)
 }
 
 /// Its committables name files by number only; here are the files under their new names.
@@ -449,22 +536,6 @@ fn plain(name: &str) -> String {
 
 fn failed(operator: &str, error: &dyn std::fmt::Display) -> SavepointError {
     SavepointError::State { operator: operator.to_owned(), reason: error.to_string() }
-}
-
-/// Where a table is cut into files: name, rows, first and last key group.
-fn cut(groups: Option<&[u16]>, rows: usize) -> Vec<(String, std::ops::Range<usize>, Option<[u16; 2]>)> {
-    let Some(groups) = groups else { return vec![("all".into(), 0..rows, None)] };
-    let mut cuts = Vec::new();
-    let mut start = 0;
-    while start < rows {
-        let wanted = (start + FILE_ROWS).min(rows);
-        // All rows of a group are in one file.
-        let end = if wanted == rows { rows } else { groups.partition_point(|&group| group <= groups[wanted - 1]) };
-        let range = [groups[start], groups[end - 1]];
-        cuts.push((format!("{:03}-{:03}", range[0], range[1]), start..end, Some(range)));
-        start = end;
-    }
-    cuts
 }
 
 fn to_parquet(rows: &RecordBatch, groups: Option<&[u16]>) -> std::result::Result<Bytes, SnapshotOrParquet> {
@@ -506,26 +577,39 @@ async fn read(from: &dyn Files, table: &Table, file: &TableFile) -> Result<Optio
     Ok(Some(rows))
 }
 
-/// Rows of a file that were added to the table.
-async fn read_into(from: &dyn Files, table: &Table, file: &TableFile, writer: &mut SnapshotWriter) -> Result<u64> {
+/// Adds the rows of a file that are of these key groups; all of a table without keys. Returns how many there are.
+async fn read_into(
+    from: &dyn Files,
+    table: &Table,
+    file: &TableFile,
+    groups: &Range<u16>,
+    writer: &mut SnapshotWriter,
+) -> Result<u64> {
     let Some(rows) = read(from, table, file).await? else { return Ok(0) };
     let wrong = |reason: String| SavepointError::Content { path: file.file.path.clone(), reason };
-    let count = rows.num_rows() as u64;
-    let added = if table.keyed {
-        let at = rows.num_columns() - 1;
-        let groups = rows.column(at).as_primitive_opt::<UInt16Type>();
-        let groups = groups.ok_or_else(|| wrong(format!("it has no column {KEY_GROUP}")))?.values().to_vec();
-        if groups.iter().any(|&group| group >= KEY_GROUPS) {
-            return Err(wrong(format!("a key group is not below {KEY_GROUPS}")));
-        }
+    if !table.keyed {
+        let count = rows.num_rows() as u64;
+        writer.unkeyed(&table.table, rows).map_err(|error| wrong(error.to_string()))?;
+        return Ok(count);
+    }
+    let at = rows.num_columns() - 1;
+    let of_rows = rows.column(at).as_primitive_opt::<UInt16Type>();
+    let of_rows = of_rows.ok_or_else(|| wrong(format!("it has no column {KEY_GROUP}")))?.values().to_vec();
+    let said = file.key_groups.ok_or_else(|| wrong("the manifest does not say its key groups".into()))?;
+    if of_rows.iter().any(|&group| group >= KEY_GROUPS || group < said[0] || group > said[1]) {
+        let limit = KEY_GROUPS;
+        return Err(wrong(format!("a key group is not among {} to {}, or not below {limit}", said[0], said[1])));
+    }
+    let added = || {
+        let is_here: BooleanArray = of_rows.iter().map(|group| Some(groups.contains(group))).collect();
         let columns: Vec<usize> = (0..at).collect();
-        let rows = rows.project(&columns).map_err(|error| wrong(error.to_string()))?;
-        writer.keyed(&table.table, rows, &groups)
-    } else {
-        writer.unkeyed(&table.table, rows)
+        let rows = filter_record_batch(&rows.project(&columns)?, &is_here)?;
+        let of_rows: Vec<u16> = of_rows.iter().copied().filter(|group| groups.contains(group)).collect();
+        Ok((rows, of_rows))
     };
-    added.map_err(|error| wrong(error.to_string()))?;
-    Ok(count)
+    let (rows, of_rows) = added().map_err(|error: arrow::error::ArrowError| wrong(error.to_string()))?;
+    writer.keyed(&table.table, rows, &of_rows).map_err(|error| wrong(error.to_string()))?;
+    Ok(of_rows.len() as u64)
 }
 
 /// Why rows could not become a file.
@@ -603,7 +687,9 @@ mod tests {
     }
 
     fn target(kept: &[(&str, &str)]) -> Target {
-        let kept = kept.iter().map(|(old, new)| (old.to_string(), new.to_string())).collect();
+        let mut by_old: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        kept.iter().for_each(|(old, new)| by_old.entry(old.to_string()).or_default().push(new.to_string()));
+        let kept = by_old;
         Target { job: "job_2".into(), run: "run_9".into(), epoch: 3, kept }
     }
 
@@ -626,7 +712,7 @@ mod tests {
         assert_eq!((table.rows, table.keyed, table.columns.len()), (100, true, 2));
         assert!(table.files[0].file.path.starts_with("state/count_by_key/groups/"), "{:?}", table.files);
         let to = MemoryFiles::default();
-        let kept = target(&[("count by/key", "sums"), ("out", "out")]);
+        let kept = target(&[("count by/key", "sums"), ("count by/key", "copy"), ("out", "out"), ("out", "twin")]);
         let file = import(&place, &savepoint, &kept, &to).await.unwrap();
         let manifest = Manifest::open(&to, &file, "job_2", 3).await.unwrap();
         let state = manifest.load(&to).await.unwrap();
@@ -634,12 +720,14 @@ mod tests {
         for worker in 0..3 {
             let reader = state.reader("sums", worker, 3);
             all.extend(sorted(&reader));
+            assert_eq!(sorted(&reader), sorted(&state.reader("copy", worker, 3)));
             assert!(reader.all("watermark").unwrap().iter().all(|rows| rows.num_rows() > 0));
         }
         all.sort();
         let wanted: Vec<(i64, String)> = (0..100).map(|key| (key, format!("name {}", key / 2))).collect();
         assert_eq!(all, wanted);
         assert_eq!(files::get(&to, &manifest.sinks[0].files[0]).await.unwrap(), "log");
+        assert_eq!((manifest.sinks.len(), &manifest.sinks[1].files), (2, &manifest.sinks[0].files));
         assert_eq!(manifest.sinks[0].committables[0]["files"][0]["path"], manifest.sinks[0].files[0].path.as_str());
     }
 
@@ -693,16 +781,41 @@ mod tests {
         assert_eq!(open(&place).await.unwrap_err().code(), "savepoint_corrupt");
     }
 
-    #[test]
-    fn a_table_is_cut_between_key_groups() {
-        let groups: Vec<u16> = (0..FILE_ROWS * 2 + 10).map(|row| (row / (FILE_ROWS / 2 + 7)) as u16).collect();
-        let cuts = cut(Some(&groups), groups.len());
-        assert!(cuts.len() >= 2);
-        assert_eq!(cuts.first().unwrap().1.start, 0);
-        assert_eq!(cuts.last().unwrap().1.end, groups.len());
-        for pair in cuts.windows(2) {
-            assert_eq!(pair[0].1.end, pair[1].1.start);
-            assert!(pair[0].2.unwrap()[1] < pair[1].2.unwrap()[0], "no group is in two files");
+    /// However it is cut, all of it arrives, and no key group is in two files.
+    #[tokio::test]
+    async fn a_table_is_cut_between_key_groups() {
+        let from = MemoryFiles::default();
+        let checkpoint = checkpoint(&from).await;
+        for (written, read, files) in [(1, 1, 66..=100), (7, 40, 10..=15), (1000, 7, 1..=1), (30, 1000, 4..=4)] {
+            let (place, to) = (MemoryFiles::default(), MemoryFiles::default());
+            let description = Description { job_name: "j".into(), graph: Value::Null };
+            let (savepoint, _) = export_in_pieces(&from, &checkpoint, description, &place, written).await.unwrap();
+            let table = savepoint.operators[0].tables.iter().find(|table| table.keyed).unwrap();
+            assert!(files.contains(&table.files.len()), "{written}: {} files", table.files.len());
+            for pair in table.files.windows(2) {
+                assert!(pair[0].key_groups.unwrap()[1] < pair[1].key_groups.unwrap()[0], "{pair:?}");
+            }
+            assert!(check(&place, &savepoint, Duration::MAX).await.unwrap());
+            let kept = target(&[("count by/key", "sums")]);
+            let file = import_in_pieces(&place, &savepoint, &kept, &to, read).await.unwrap();
+            let manifest = Manifest::open(&to, &file, "job_2", 3).await.unwrap();
+            assert_eq!(manifest.operators[0].parts.len(), 100usize.div_ceil(read));
+            let state = manifest.load(&to).await.unwrap();
+            for workers in [1, 3, manifest.operators[0].parts.len()] {
+                let readers = (0..workers).map(|worker| state.reader("sums", worker, workers));
+                let mut all: Vec<(i64, String)> = Vec::new();
+                for (worker, reader) in readers.enumerate() {
+                    let marks: usize = reader.all("watermark").unwrap().iter().map(RecordBatch::num_rows).sum();
+                    assert_eq!(marks, 2, "each worker gets all of a table without keys");
+                    let rows = sorted(&reader);
+                    let keys: ArrayRef = Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row.0)));
+                    let groups = key_groups(&key_hashes(std::slice::from_ref(&keys), rows.len()), KEY_GROUPS);
+                    assert!(groups.iter().all(|&group| crate::owner(group, workers) == worker));
+                    all.extend(rows);
+                }
+                all.sort();
+                assert_eq!(all, (0..100).map(|key| (key, format!("name {}", key / 2))).collect::<Vec<_>>());
+            }
         }
     }
 }

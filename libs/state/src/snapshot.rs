@@ -879,22 +879,51 @@ impl MemoryStore {
 
     /// The state of an operator as one worker would have written it at once: all parts, each table in the order of key groups.
     pub fn merged(&self, operator: &str) -> Result<Snapshot> {
-        let mut writer = SnapshotWriter::new();
+        self.merged_piece(operator, 0, 1, SnapshotWriter::new())
+    }
+
+    /// Of that, what worker `piece` of `pieces` would own, behind what `writer` has already; tables without keys are in the first piece.
+    pub(crate) fn merged_piece(
+        &self,
+        operator: &str,
+        piece: usize,
+        pieces: usize,
+        mut writer: SnapshotWriter,
+    ) -> Result<Snapshot> {
         for chain in self.parts.get(operator).into_iter().flat_map(BTreeMap::values) {
             for (name, table) in chain.last().iter().flat_map(|newest| &newest.tables) {
                 let [first, ..] = table.pieces.as_slice() else { continue };
                 if first.groups.is_none() {
-                    writer.unkeyed(name, first.rows.clone())?;
+                    if piece == 0 {
+                        writer.unkeyed(name, first.rows.clone())?;
+                    }
                     continue;
                 }
                 // Says what its columns are, if it has no rows.
                 writer.keyed(name, first.rows.slice(0, 0), &[])?;
-                for owned in resolve(chain, name, 0, 1)? {
+                for owned in resolve(chain, name, piece, pieces)? {
                     writer.keyed(name, owned.rows, &owned.groups)?;
                 }
             }
         }
         writer.finish_in_pieces(usize::MAX)
+    }
+
+    /// Rows of an operator that are in memory, with those that newer ones hide.
+    pub(crate) fn rows(&self, operator: &str) -> usize {
+        self.newest(operator).flat_map(|(chain, _)| chain).map(Snapshot::rows).sum()
+    }
+
+    /// The tables of an operator that have files of their own: name, columns as the operator gives them, and the part of a worker.
+    pub(crate) fn stored(&self, operator: &str) -> impl Iterator<Item = (&str, Option<SchemaRef>, &TablePart)> {
+        let stored = self.newest(operator).flat_map(|(_, newest)| newest.stored.iter().map(move |part| (newest, part)));
+        stored.map(|(newest, (name, part))| (name.as_str(), newest.schema(name), part))
+    }
+
+    /// The chains of an operator, with the newest snapshot of each.
+    fn newest(&self, operator: &str) -> impl Iterator<Item = (&Vec<Snapshot>, &Snapshot)> {
+        let chains = self.parts.get(operator).into_iter().flat_map(BTreeMap::values);
+        chains.filter_map(|chain| Some((chain, chain.last()?)))
     }
 
     /// The operators that have state.

@@ -82,7 +82,8 @@ pub struct ServeArguments {
     /// (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) or the configuration file.
     #[arg(long = "storage-option", value_name = "NAME=VALUE", value_parser = key_value)]
     pub storage_options: Vec<(String, String)>,
-    /// A local directory that tables may use; may be repeated. Default: none.
+    /// A local directory that tables and savepoints may use, or s3://bucket/prefix for savepoints, reached as the storage is; may be
+    /// repeated. Default: none.
     #[arg(long, value_name = "DIR")]
     pub allow_root: Vec<PathBuf>,
     /// Where connectors may connect: HOST, HOST:PORT, a network as 10.0.0.0/8, `loopback` or `anywhere`; may be repeated.

@@ -52,11 +52,22 @@ pub struct Parts {
 
 /// The configuration with what follows from it.
 pub struct Settled {
+    /// Its `allow_roots` are directories.
     pub config: crate::Config,
+    /// Places of object stores that savepoints may be in.
+    pub allowed_places: Vec<String>,
     /// The server listens on a loopback address only.
     pub loopback: bool,
     /// The program, to start processes of runs with.
     pub program: PathBuf,
+}
+
+impl Settled {
+    /// Where savepoints may be that clients name a place for.
+    pub fn savepoint_roots(&self) -> Vec<String> {
+        let directories = self.config.allow_roots.iter().map(|root| root.display().to_string());
+        directories.chain(self.allowed_places.iter().cloned()).collect()
+    }
 }
 
 impl Deref for Settled {

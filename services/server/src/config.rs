@@ -23,7 +23,7 @@ pub struct Config {
     pub storage: Option<String>,
     /// How `storage` is reached, as tables say it: `s3.endpoint`, `s3.region`, `s3.access-key`, `s3.secret-key`. Default: what the environment says (`AWS_ACCESS_KEY_ID`...).
     pub storage_options: BTreeMap<String, Secret>,
-    /// Local directories that tables may use. Default: none.
+    /// Local directories that tables and savepoints may use, and places `s3://bucket/prefix` for savepoints, reached as `storage` is. Default: none.
     pub allow_roots: Vec<PathBuf>,
     /// Where connectors may connect: `host`, `host:port`, a network as `10.0.0.0/8`, `loopback`, or `anywhere`. Cloud metadata addresses are
     /// refused in any case. Default: loopback where the server listens on a loopback address, else nowhere.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use api::{ConnectionTest, ConnectionTestStep, ProblemItem};
@@ -100,17 +100,23 @@ pub async fn test_connection(app: &App, kind: &str, options: BTreeMap<String, St
 }
 
 async fn ask(app: &App, question: &Question, timeout: Duration) -> ApiResult<Answer> {
-    let waited = tokio::time::timeout(CHECK_TIMEOUT, app.checks.acquire()).await;
-    let Ok(Ok(_permit)) = waited else {
-        return Err(ApiError::new("not_ready", "the server checks as many tables and connections as it can"));
-    };
+    let _permit = permit(app).await?;
     match tokio::time::timeout(timeout, run(app, question)).await {
-        Ok(answer) => answer,
+        Ok(answer) => Ok(answer?),
         Err(_) => {
             let detail = format!("looking at the sources and sinks took longer than {timeout:?}");
             Err(ApiError::new("validation_failed", detail))
         }
     }
+}
+
+/// To look at tables, connections or savepoints: not too many at once.
+async fn permit(app: &App) -> ApiResult<tokio::sync::SemaphorePermit<'_>> {
+    let waited = tokio::time::timeout(CHECK_TIMEOUT, app.checks.acquire()).await;
+    let Ok(Ok(permit)) = waited else {
+        return Err(ApiError::new("not_ready", "the server checks as many tables and connections as it can"));
+    };
+    Ok(permit)
 }
 
 /// Copies a checkpoint into a savepoint, however long that takes.
@@ -124,7 +130,7 @@ pub async fn export(
 ) -> ApiResult<Exported> {
     let _permit = app.copies.acquire().await.map_err(ApiError::internal)?;
     let checkpoints = checkpoints(app);
-    match run(app, &Question::Export { checkpoints, job, checkpoint, job_name, graph, to }).await? {
+    match copy(app, &Question::Export { checkpoints, job, checkpoint, job_name, graph, to }).await? {
         Answer::Exported(exported) => exported.map_err(not_done),
         _ => Err(another()),
     }
@@ -132,8 +138,15 @@ pub async fn export(
 
 /// What would become of a savepoint. Its files are read for so many seconds at most.
 pub async fn judge(app: &App, from: SavepointPlace, into: IntoGraph, seconds: u64) -> ApiResult<Judgement> {
-    let question = Question::Judge { from, into: Box::new(into), seconds };
-    match ask(app, &question, CHECK_TIMEOUT + Duration::from_secs(seconds)).await? {
+    let (name, options) = (from.name(), app.config.storage_options());
+    let question = Question::Judge { from, options, into: Box::new(into), seconds };
+    let _permit = permit(app).await?;
+    let patience = CHECK_TIMEOUT + Duration::from_secs(seconds);
+    let Ok(answer) = tokio::time::timeout(patience, copy(app, &question)).await else {
+        let detail = format!("{name} cannot be reached: its manifest could not be read within {patience:?}");
+        return Err(ApiError::new("savepoint_storage", detail));
+    };
+    match answer? {
         Answer::Judged(judged) => judged.map_err(not_done),
         _ => Err(another()),
     }
@@ -150,7 +163,7 @@ pub async fn import(
 ) -> ApiResult<CheckpointFile> {
     let _permit = app.copies.acquire().await.map_err(ApiError::internal)?;
     let checkpoints = checkpoints(app);
-    match run(app, &Question::Import { from, manifest_sha256, into: Box::new(into), checkpoints, run: run_id, epoch })
+    match copy(app, &Question::Import { from, manifest_sha256, into: Box::new(into), checkpoints, run: run_id, epoch })
         .await?
     {
         Answer::Imported(imported) => imported.map_err(not_done),
@@ -194,7 +207,34 @@ fn not_done(refused: Refused) -> ApiError {
     ApiError::new(code, told(code, &message, None).0)
 }
 
-async fn run(app: &App, question: &Question) -> ApiResult<Answer> {
+/// A copy of state or of a savepoint may need much memory: it is told that its process died.
+async fn copy(app: &App, question: &Question) -> ApiResult<Answer> {
+    let answer = run(app, question).await;
+    answer.map_err(|error| match error {
+        NoAnswer::Died(status) => {
+            let detail = format!("the process that copies the state ended with {status} before it was done");
+            ApiError::new("savepoint_storage", detail).hint("if the machine was out of memory, it needs more of it")
+        }
+        other => other.into(),
+    })
+}
+
+/// Why a process did not answer.
+enum NoAnswer {
+    NotRun(std::io::Error),
+    Died(ExitStatus),
+}
+
+impl From<NoAnswer> for ApiError {
+    fn from(why: NoAnswer) -> ApiError {
+        ApiError::internal(match why {
+            NoAnswer::NotRun(error) => format!("a process that inspects could not be run: {error}"),
+            NoAnswer::Died(status) => format!("the process that inspects ended with {status}"),
+        })
+    }
+}
+
+async fn run(app: &App, question: &Question) -> Result<Answer, NoAnswer> {
     let asked = async {
         let mut child = Command::new(&app.config.program)
             .arg("inspect")
@@ -211,9 +251,6 @@ async fn run(app: &App, question: &Question) -> ApiResult<Answer> {
         drop(stdin);
         child.wait_with_output().await
     };
-    let output = asked
-        .await
-        .map_err(|error| ApiError::internal(format!("a process that inspects could not be run: {error}")))?;
-    serde_json::from_slice(&output.stdout)
-        .map_err(|_| ApiError::internal(format!("the process that inspects ended with {}", output.status)))
+    let output = asked.await.map_err(NoAnswer::NotRun)?;
+    serde_json::from_slice(&output.stdout).map_err(|_| NoAnswer::Died(output.status))
 }

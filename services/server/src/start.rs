@@ -10,6 +10,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
 use chrono::Utc;
+use control::inspect::in_object_store;
 use metadata::postgres::PostgresStore;
 use metadata::sqlite::SqliteStore;
 use metadata::{MetadataError, MetadataStore};
@@ -55,7 +56,7 @@ pub enum StartError {
         "{address} can be reached from elsewhere, and there is no API key: make one with `highwater keys create NAME --role admin --data DIR`, or listen on 127.0.0.1"
     )]
     Open { address: SocketAddr },
-    #[error("cannot use {path} as a directory for tables: {cause}")]
+    #[error("cannot use {path} for tables or savepoints: {cause}")]
     Root { path: PathBuf, cause: std::io::Error },
     #[error("{0}")]
     Store(#[from] MetadataError),
@@ -78,13 +79,30 @@ async fn open_storage(config: &Config) -> Result<Arc<dyn Files>, StartError> {
     let place = config.place();
     let wrong = |why: String| StartError::Storage { place: place.clone(), why };
     let files = state::objects::open(&place, &config.storage_options()).map_err(wrong)?;
-    if place.contains("://") {
+    if in_object_store(&place) {
         let name = format!("probes/{}", uuid::Uuid::new_v4().simple());
         state::objects::probe(&*files, &name)
             .await
             .map_err(|error| StartError::Storage { place, why: error.to_string() })?;
     }
     Ok(files)
+}
+
+/// The places of object stores among the roots, which are left with directories.
+fn take_places(config: &mut Config) -> Result<Vec<String>, StartError> {
+    let (places, directories) = std::mem::take(&mut config.allow_roots)
+        .into_iter()
+        .partition::<Vec<PathBuf>, _>(|root| root.to_str().is_some_and(in_object_store));
+    config.allow_roots = directories;
+    let options = config.storage_options();
+    let place = |path: PathBuf| {
+        let place = path.display().to_string();
+        match state::objects::open(&place, &options) {
+            Ok(_) => Ok(place),
+            Err(why) => Err(StartError::Root { path, cause: std::io::Error::other(why) }),
+        }
+    };
+    places.into_iter().map(place).collect()
 }
 
 /// Serves until `stop` becomes true. `ready` is called once, with the address, when requests are answered.
@@ -96,6 +114,7 @@ pub async fn serve(
     let data = |cause| StartError::Data { path: config.data.clone(), cause };
     std::fs::create_dir_all(&config.data).map_err(data)?;
     config.data = config.data.canonicalize().map_err(data)?;
+    let allowed_places = take_places(&mut config)?;
     for root in &mut config.allow_roots {
         *root = root.canonicalize().map_err(|cause| StartError::Root { path: root.clone(), cause })?;
     }
@@ -138,7 +157,7 @@ pub async fn serve(
         checks: Semaphore::new(CHECKS_MAX),
         copies: Semaphore::new(COPIES_MAX),
         stopping: watch::Sender::new(false),
-        config: Settled { loopback, program, config },
+        config: Settled { allowed_places, loopback, program, config },
     });
     attempts::take_up(&app).await?;
     tokio::task::spawn_blocking(body::prepare);

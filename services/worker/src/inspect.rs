@@ -44,8 +44,8 @@ pub fn inspect_process() -> ExitCode {
             let exported = savepoints::export(checkpoints, &job, &checkpoint, description, &to);
             Answer::Exported(wait(exported).unwrap_or_else(Err))
         }
-        Question::Judge { from, into, seconds } => {
-            let judged = savepoints::judge(&from, &into, Duration::from_secs(seconds));
+        Question::Judge { from, options, into, seconds } => {
+            let judged = savepoints::judge(&from, &options, &into, Duration::from_secs(seconds));
             Answer::Judged(wait(judged).unwrap_or_else(Err))
         }
         Question::Import { from, manifest_sha256, into, checkpoints, run, epoch } => {

@@ -1,17 +1,19 @@
 //! Writes, judges and restores savepoints, in a process that looks at files for a control plane; see [`control::inspect`].
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use connectors::AllowedRoots;
-use control::inspect::{CheckpointFile, CheckpointPlace, Exported, IntoGraph, Judgement, Refused, SavepointPlace};
+use control::inspect::{
+    CheckpointFile, CheckpointPlace, Exported, IntoGraph, Judgement, Refused, SavepointPlace, in_object_store, is_below,
+};
 use control::savepoint::{Held, Judged, Part, Role, Wish, judge as judged, kept};
 use engine::RunError;
 use engine::plan::{AggregateSpec, Call, Plan, SortSpec, Stage, StageKind};
 use graph::{Graph, Node, Operator, SinkConnector, SourceConnector};
-use serde_json::Value;
+use serde_json::{Value, json};
 use state::savepoint::{self, Description, Savepoint, SavepointError, Target};
 use state::{FileRef, Files, LocalFiles, Manifest};
 
@@ -29,20 +31,25 @@ pub async fn export(
     description: Description,
     to: &SavepointPlace,
 ) -> Result<Exported, Refused> {
-    let to = LocalFiles::new(directory(to)?);
+    let to = place_of(to, &checkpoints.options)?;
     let from = opened(checkpoints)?;
     let CheckpointFile { epoch, manifest, bytes, sha256 } = checkpoint.clone();
     let file = FileRef { path: manifest, bytes, sha256 };
     let manifest = Manifest::open(&*from, &file, job, epoch).await.map_err(SavepointError::from).map_err(refused)?;
-    let (written, bytes) = savepoint::export(&*from, &manifest, description, &to).await.map_err(refused)?;
+    let (written, bytes) = savepoint::export(&*from, &manifest, description, &*to).await.map_err(refused)?;
     let state = held(&written).into_iter().map(|(operator, held)| (operator, (held.rows, held.bytes)));
     Ok(Exported { bytes, manifest_sha256: written.manifest_sha256.clone(), state: state.collect() })
 }
 
-pub async fn judge(from: &SavepointPlace, into: &IntoGraph, patience: Duration) -> Result<Judgement, Refused> {
-    let files = LocalFiles::new(directory(from)?);
-    let read = savepoint::open(&files).await.map_err(refused)?;
-    let checked = savepoint::check(&files, &read, patience).await.map_err(refused)?;
+pub async fn judge(
+    from: &SavepointPlace,
+    options: &BTreeMap<String, String>,
+    into: &IntoGraph,
+    patience: Duration,
+) -> Result<Judgement, Refused> {
+    let files = place_of(from, options)?;
+    let read = savepoint::open(&*files).await.map_err(refused)?;
+    let checked = savepoint::check(&*files, &read, patience).await.map_err(refused)?;
     Ok(Judgement {
         judged: verdicts(&read, into)?,
         job: read.job,
@@ -61,31 +68,48 @@ pub async fn import(
     run: String,
     epoch: u64,
 ) -> Result<CheckpointFile, Refused> {
-    let files = LocalFiles::new(directory(from)?);
-    let read = savepoint::open(&files).await.map_err(refused)?;
+    let files = place_of(from, &checkpoints.options)?;
+    let read = savepoint::open(&*files).await.map_err(refused)?;
     if read.manifest_sha256 != manifest_sha256 {
-        let message = format!("{} is another savepoint than when the run was asked for", files_shown(from));
+        let message = format!("{} is another savepoint than when the run was asked for", from.name());
         return Err(refusal("savepoint_corrupt", message));
     }
     let judged = verdicts(&read, into)?;
     if !judged.iter().all(|judged| judged.verdict.is_fine()) {
-        let message = format!("the savepoint does not fit the job: {}", files_shown(from));
+        let message = format!("{} does not fit the job", from.name());
         return Err(Refused { code: "savepoint_conflict".into(), message, judged });
     }
     let job = into.job.clone().ok_or_else(|| refusal("internal_error", "a savepoint is restored by a job"))?;
     let target = Target { job, run, epoch, kept: kept(&judged) };
-    let written = savepoint::import(&files, &read, &target, &*opened(checkpoints)?).await.map_err(refused)?;
+    let written = savepoint::import(&*files, &read, &target, &*opened(checkpoints)?).await.map_err(refused)?;
     Ok(CheckpointFile { epoch, manifest: written.path, bytes: written.bytes, sha256: written.sha256 })
 }
 
-/// The place of all checkpoints.
+/// The place of all checkpoints. Its directory is not told to clients.
 pub fn opened(checkpoints: CheckpointPlace) -> Result<Arc<dyn Files>, Refused> {
     let CheckpointPlace { place, options } = checkpoints;
+    if !in_object_store(&place) {
+        return Ok(Arc::new(LocalFiles::new(place).called("checkpoints")));
+    }
     Storage { place, options }.open().map_err(not_planned)
 }
 
-fn files_shown(place: &SavepointPlace) -> String {
-    place.directory.display().to_string()
+/// The place of a savepoint: a directory without links or a part of an object store, below an allowed one where that matters.
+fn place_of(savepoint: &SavepointPlace, options: &BTreeMap<String, String>) -> Result<Arc<dyn Files>, Refused> {
+    let SavepointPlace { place, allowed_roots } = savepoint;
+    if in_object_store(place) {
+        if allowed_roots.as_ref().is_some_and(|roots| !is_below(place, roots)) {
+            let message = format!("{place} is outside of the places that the server allows");
+            return Err(refusal("location_not_allowed", message));
+        }
+        let opened = state::objects::open(place, options);
+        return opened.map_err(|why| refusal("validation_failed", format!("{place} cannot be used: {why}")));
+    }
+    let directory = match allowed_roots {
+        Some(roots) => AllowedRoots::new(roots).directory(Path::new(place)).map_err(not_planned)?,
+        None => place.into(),
+    };
+    Ok(Arc::new(LocalFiles::new(directory).called(savepoint.name())))
 }
 
 pub fn refusal(code: &str, message: impl Into<String>) -> Refused {
@@ -98,14 +122,6 @@ fn refused(error: SavepointError) -> Refused {
 
 fn not_planned(error: RunError) -> Refused {
     refusal(&error.code.clone(), error.to_string())
-}
-
-/// The directory without links, below an allowed one where that matters.
-fn directory(place: &SavepointPlace) -> Result<PathBuf, Refused> {
-    match &place.allowed_roots {
-        Some(roots) => AllowedRoots::new(roots).directory(Path::new(&place.directory)).map_err(not_planned),
-        None => Ok(place.directory.clone()),
-    }
 }
 
 fn verdicts(savepoint: &Savepoint, into: &IntoGraph) -> Result<Vec<Judged>, Refused> {
@@ -194,7 +210,17 @@ fn parts(graph: &Graph, settings: &graph::Settings) -> Result<Vec<Part>, Refused
             _ => return None,
         };
         let needs = needs.into_iter().map(|(name, text)| (name.to_string(), text)).collect();
-        Some(Part { id: node.id.clone(), role, needs })
+        let mut sources = BTreeSet::new();
+        if role != Role::Source {
+            meaning.sources(node, &mut sources);
+        }
+        let is_copied = match &node.operator {
+            // What others have of the outside is theirs: files that wait, marks, positions.
+            Operator::Sink(sink) => matches!(sink.connector, SinkConnector::View(_)),
+            _ => role == Role::Operator,
+        };
+        let lineage = is_copied.then(|| meaning.lineage(node).to_string());
+        Some(Part { id: node.id.clone(), role, needs, sources, lineage })
     };
     Ok(graph.nodes.iter().filter_map(part).collect())
 }
@@ -261,6 +287,32 @@ struct Meaning<'a> {
 }
 
 impl Meaning<'_> {
+    /// The ids of the sources that a node's rows come from.
+    fn sources(&self, node: &Node, found: &mut BTreeSet<String>) {
+        if matches!(node.operator, Operator::Source(_)) {
+            found.insert(node.id.clone());
+        }
+        node.inputs.iter().filter_map(|id| self.graph.node(id)).for_each(|input| self.sources(input, found));
+    }
+
+    /// Everything that is done from the sources to a node, filters too, and nothing of how nodes are called. Sources are called by their
+    /// names, because positions are theirs.
+    fn lineage(&self, node: &Node) -> Value {
+        if let Operator::Source(source) = &node.operator {
+            return json!({"source": node.id, "reads": reads(&source.connector), "is": source});
+        }
+        let mut does = serde_json::to_value(&node.operator).unwrap_or_default();
+        if let (Operator::Sink(_), Some(sink)) = (&node.operator, does.as_object_mut()) {
+            sink.remove("table");
+            if let Some(connector) = sink.get_mut("connector").and_then(Value::as_object_mut) {
+                connector.remove("view.name");
+            }
+        }
+        let inputs: Vec<Value> =
+            node.inputs.iter().filter_map(|id| self.graph.node(id)).map(|input| self.lineage(input)).collect();
+        json!({"does": does, "with": inputs})
+    }
+
     fn groups(
         &self,
         node: &Node,

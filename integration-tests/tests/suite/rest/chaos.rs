@@ -7,8 +7,8 @@
 //! next runs have the seeds after it.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use integration_tests::rest::{Highwater, is_active};
@@ -18,7 +18,8 @@ use test_support::postgres::Postgres;
 use test_support::process::send;
 
 use super::faults::lines;
-use super::storage::{self, Proxy};
+use super::proxy::{Fate, Proxy};
+use super::storage;
 
 /// Kills in `make test`.
 const KILLS: u64 = 25;
@@ -92,9 +93,27 @@ struct World {
     postgres: Option<Postgres>,
     broker: Option<Broker>,
     /// The way to the bucket that has the checkpoints; else they are in the server's directory.
-    bucket: Option<Proxy>,
+    bucket: Option<Bucket>,
     /// State is on disk, with room for little of it in memory.
     on_disk: bool,
+}
+
+struct Bucket {
+    proxy: Proxy,
+    /// Nobody is answered.
+    away: Arc<AtomicBool>,
+}
+
+impl Bucket {
+    fn new() -> Bucket {
+        let away = Arc::new(AtomicBool::new(false));
+        let (is_away, unlucky) = (away.clone(), storage::unlucky(30, Arc::default()));
+        let proxy = Proxy::start(move |request| match is_away.load(Ordering::SeqCst) {
+            true => Fate::Closed,
+            false => unlucky(request),
+        });
+        Bucket { proxy, away }
+    }
 }
 
 /// Where rows come from and go to.
@@ -121,8 +140,8 @@ impl World {
         if let Some(postgres) = &postgres {
             config["database"] = postgres.database().into();
         }
-        let bucket = (seed % 3 == 2).then(|| Proxy::start(30));
-        if let Some(proxy) = &bucket {
+        let bucket = (seed % 3 == 2).then(Bucket::new);
+        if let Some(Bucket { proxy, .. }) = &bucket {
             config["storage"] = format!("s3://{}/chaos", storage::bucket()).into();
             config["storage-options"] = json!(storage::options(&proxy.address));
         }

@@ -88,6 +88,19 @@ const POINTS: &[Point] = &[
     Point("drain.obeyed", "drain", By::Drain, "ksed", ONCE),
     Point("stop.noted", "stop", By::Stop, "ksd", ONCE),
     Point("stop.obeyed", "stop", By::Stop, "ksd", ONCE),
+    Point("savepoint.stop.before", "savepoint", By::Savepoint, "ksd", ONCE),
+    Point("savepoint.stop.after", "savepoint", By::Savepoint, "ksd", ONCE),
+    Point("savepoint.named.before", "savepoint", By::Savepoint, "ksd", ONCE),
+    Point("savepoint.named.after", "savepoint", By::Savepoint, "ksd", ONCE),
+    Point("savepoint.file.before", "savepoint", By::Savepoint, "ksed", OFTEN),
+    Point("savepoint.file.after", "savepoint", By::Savepoint, "ksedl", OFTEN),
+    Point("savepoint.manifest.before", "savepoint", By::Savepoint, "ksed", ONCE),
+    Point("savepoint.manifest.after", "savepoint", By::Savepoint, "ksdl", ONCE),
+    Point("savepoint.ended.before", "savepoint", By::Savepoint, "ksd", ONCE),
+    Point("savepoint.ended.after", "savepoint", By::Savepoint, "ksd", ONCE),
+    Point("savepoint.import.half", "savepoint", By::Savepoint, "ksedl", OFTEN),
+    Point("savepoint.import.manifest.before", "savepoint", By::Savepoint, "ksed", ONCE),
+    Point("savepoint.import.manifest.after", "savepoint", By::Savepoint, "ksdl", ONCE),
 ];
 
 fn cases() -> Vec<Case> {
@@ -162,6 +175,6 @@ fn every_point_has_its_cases() {
     assert_eq!(points, known, "the points in the sources, and those of the table");
     // Every letter of the protocol has a point.
     let steps: BTreeSet<&str> = POINTS.iter().flat_map(|Point(_, steps, ..)| steps.split(", ")).collect();
-    let wanted = ["A", "B", "C", "D", "F", "G", "K", "M", "P", "S", "drain", "last", "restore", "stop"];
+    let wanted = ["A", "B", "C", "D", "F", "G", "K", "M", "P", "S", "drain", "last", "restore", "savepoint", "stop"];
     assert_eq!(steps.into_iter().collect::<Vec<_>>(), wanted);
 }

@@ -14,6 +14,7 @@ mod failpoints;
 mod faults;
 mod jobs;
 mod play;
+mod proxy;
 mod queries;
 mod recovery;
 mod restarts;

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
-use integration_tests::rest::{Highwater, PATIENCE, is_active};
+use integration_tests::rest::{Highwater, PATIENCE, Request, is_active};
 use serde_json::{Value, json};
 use test_support::kafka;
 use test_support::postgres::Postgres;
@@ -33,6 +33,8 @@ pub enum By {
     Drain,
     /// A stream that is stopped, and gone on with by another run.
     Stop,
+    /// A stream that is stopped with a savepoint, from which another run goes on.
+    Savepoint,
 }
 
 /// A job with a fault.
@@ -128,6 +130,23 @@ pub fn play(case: &Case) {
             assert_eq!(run["state"], "cancelled", "{run}");
             let again = server.post("/api/v1/jobs/failpoint/runs", &json!({"from": "latest"})).expect(202).json();
             live(&mut server, By::Stream, &again)
+        }
+        By::Savepoint => {
+            assert_eq!(run["state"], "stopped", "{run}");
+            let from = json!({"from": "savepoint", "savepoint": savepoint(&mut server)});
+            let mut tries = 0;
+            loop {
+                tries += 1;
+                let again = insist(&mut server, 202, |server| {
+                    server.post("/api/v1/jobs/failpoint/runs", &from).header("idempotency-key", &format!("try-{tries}"))
+                });
+                let ended = live(&mut server, By::Stream, &again);
+                // Whoever starts a run is told that it could not begin; then it has done nothing, and is started again.
+                let not_begun = ended["attempts"] == 0 && ended["failure"]["code"] == "checkpoint_storage";
+                if !not_begun || tries > 1 {
+                    break ended;
+                }
+            }
         }
         _ => run,
     };
@@ -255,6 +274,7 @@ fn live(server: &mut Highwater, by: By, run: &Value) -> Value {
         let mode = match by {
             By::Drain => "drain",
             By::Stop => "now",
+            By::Savepoint => "savepoint",
             _ => continue,
         };
         if !asked && run["state"] == "running" && run["progress"]["rows_in"].as_u64() > Some(1_000) {
@@ -263,6 +283,45 @@ fn live(server: &mut Highwater, by: By, run: &Value) -> Value {
             let Ok(answer) = stop.try_send() else { continue };
             assert!([202, 409].contains(&answer.status), "{}", answer.text());
             asked = answer.status == 202;
+        }
+    }
+}
+
+/// The answer of a server, which may be killed or stopped meanwhile.
+fn insist(server: &mut Highwater, status: u16, request: impl Fn(&Highwater) -> Request) -> Value {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        assert!(Instant::now() < deadline, "the server does not answer: {}", server.log());
+        if server.is_over() {
+            server.begin();
+        }
+        match request(server).try_send() {
+            Ok(answer) => {
+                assert_eq!(answer.status, status, "{}", answer.text());
+                return answer.json();
+            }
+            Err(_) => std::thread::sleep(Duration::from_millis(60)),
+        }
+    }
+}
+
+/// The id of the job's savepoint. One that has failed has said why, and another one is taken of the checkpoint that is still there.
+fn savepoint(server: &mut Highwater) -> String {
+    let (path, deadline) = ("/api/v1/jobs/failpoint/savepoints", Instant::now() + PATIENCE);
+    let mut taken = 0;
+    loop {
+        assert!(Instant::now() < deadline, "the savepoint does not end: {}", server.log());
+        let newest = insist(server, 200, |server| server.get(path))["items"][0].clone();
+        match newest["state"].as_str() {
+            Some("completed") => return newest["id"].as_str().unwrap().to_string(),
+            Some("failed") => {
+                let code = newest["failure"]["code"].as_str().unwrap_or_default();
+                assert_eq!(code, "savepoint_storage", "{newest}");
+                taken += 1;
+                let name = format!("again-{taken}");
+                insist(server, 202, |server| server.post(path, &json!({"name": name})));
+            }
+            _ => std::thread::sleep(Duration::from_millis(60)),
         }
     }
 }

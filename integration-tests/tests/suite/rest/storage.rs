@@ -1,11 +1,10 @@
 //! Checkpoints on S3: the place keeps its promises, jobs whose processes are killed go on from there, also where answers are lost.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use integration_tests::program;
@@ -14,6 +13,7 @@ use serde_json::{Value, json};
 use test_support::process::send;
 
 use super::fresh;
+use super::proxy::{Fate, Proxy, Request};
 use crate::s3;
 
 const ROWS: i64 = 8_000;
@@ -37,89 +37,6 @@ pub fn bucket() -> String {
 
 fn configured(bucket: &str, endpoint: &str) -> Highwater {
     Highwater::configured(&json!({"storage": format!("s3://{bucket}/all/of it"), "storage-options": options(endpoint)}))
-}
-
-/// In front of the server: loses answers to requests that change something, and says 409 and 503 to others, one in so many.
-pub struct Proxy {
-    pub address: String,
-    faults: Arc<AtomicU64>,
-    /// Nobody is answered any more.
-    pub away: Arc<AtomicBool>,
-}
-
-impl Proxy {
-    pub fn start(one_in: u64) -> Proxy {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = format!("http://{}", listener.local_addr().unwrap());
-        let (faults, count) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
-        let away = Arc::new(AtomicBool::new(false));
-        let (seen, is_away) = (faults.clone(), away.clone());
-        // Ends with the process of the tests.
-        std::thread::spawn(move || {
-            for client in listener.incoming().flatten() {
-                if is_away.load(Ordering::SeqCst) {
-                    continue;
-                }
-                let (faults, count) = (faults.clone(), count.clone());
-                std::thread::spawn(move || {
-                    // A client that is gone is no matter of the proxy's.
-                    let _ = one_request(client, one_in, &count, &faults);
-                });
-            }
-        });
-        Proxy { address, faults: seen, away }
-    }
-}
-
-/// One request per connection.
-fn one_request(mut client: TcpStream, one_in: u64, count: &AtomicU64, faults: &AtomicU64) -> std::io::Result<()> {
-    let mut request = Vec::new();
-    let mut bytes = [0; 1 << 16];
-    let (head, length) = loop {
-        let read = client.read(&mut bytes)?;
-        if read == 0 {
-            return Ok(());
-        }
-        request.extend_from_slice(&bytes[..read]);
-        if let Some(end) = request.windows(4).position(|four| four == b"\r\n\r\n") {
-            let head = String::from_utf8_lossy(&request[..end]).into_owned();
-            let length = head.lines().find_map(|line| {
-                let (name, value) = line.split_once(':')?;
-                name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok())?
-            });
-            break (end + 4, length.unwrap_or(0));
-        }
-    };
-    while request.len() < head + length {
-        let read = client.read(&mut bytes)?;
-        if read == 0 {
-            return Ok(());
-        }
-        request.extend_from_slice(&bytes[..read]);
-    }
-    let changes = request.starts_with(b"PUT") || request.starts_with(b"DELETE") || request.starts_with(b"POST");
-    let number = if changes { count.fetch_add(1, Ordering::SeqCst) } else { 0 };
-    let fault = (changes && number % one_in == one_in - 1).then(|| faults.fetch_add(1, Ordering::SeqCst) % 3);
-    let refusal = match fault {
-        Some(1) => Some("409 Conflict"),
-        Some(2) => Some("503 Slow Down"),
-        _ => None,
-    };
-    if let Some(status) = refusal {
-        return write!(client, "HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
-    }
-    let mut server = TcpStream::connect(s3::endpoint().trim_start_matches("http://"))?;
-    let line = request.windows(2).position(|two| two == b"\r\n").expect("a request has lines") + 2;
-    server.write_all(&request[..line])?;
-    server.write_all(b"Connection: close\r\n")?;
-    server.write_all(&request[line..])?;
-    let mut answer = Vec::new();
-    server.read_to_end(&mut answer)?;
-    match fault {
-        // It was done, and nobody hears of it.
-        Some(_) => Ok(()),
-        None => client.write_all(&answer),
-    }
 }
 
 #[test]
@@ -207,11 +124,27 @@ fn a_job_with_checkpoints_on_s3_goes_on_after_kills() {
     goes_on(&s3::endpoint(), 3);
 }
 
+/// Says 409 or 503 to one in so many requests that change something, or does it and does not answer.
+pub fn unlucky(one_in: u64, faults: Arc<AtomicU64>) -> impl Fn(&Request) -> Fate + Send + Sync + 'static {
+    let changes = AtomicU64::new(0);
+    move |request| {
+        if !request.changes() || changes.fetch_add(1, Ordering::SeqCst) % one_in != one_in - 1 {
+            return Fate::Passed;
+        }
+        match faults.fetch_add(1, Ordering::SeqCst) % 3 {
+            0 => Fate::Unanswered,
+            1 => Fate::Refused("409 Conflict", ""),
+            _ => Fate::Refused("503 Slow Down", ""),
+        }
+    }
+}
+
 #[test]
 fn answers_that_are_lost_or_say_no_cost_nothing() {
-    let proxy = Proxy::start(7);
+    let faults = Arc::new(AtomicU64::new(0));
+    let proxy = Proxy::start(unlucky(7, faults.clone()));
     goes_on(&proxy.address, 2);
-    assert!(proxy.faults.load(Ordering::SeqCst) > 6, "there were faults");
+    assert!(faults.load(Ordering::SeqCst) > 6, "there were faults");
 }
 
 #[test]

@@ -218,7 +218,7 @@ fn put_rows(schema: &TableSchema, rows: &RecordBatch, to: &mut dyn Table) -> Res
     Ok(())
 }
 
-const COPY_ROWS: usize = 16 * 1024;
+pub(crate) const COPY_ROWS: usize = 16 * 1024;
 
 fn io_failed(action: &'static str, place: &Path, error: std::io::Error) -> TableError {
     TableError::Failed { action, place: place.display().to_string(), reason: error.to_string() }

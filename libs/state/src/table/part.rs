@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
+use arrow::datatypes::SchemaRef;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
@@ -123,7 +124,7 @@ pub async fn restore(
     Ok(table)
 }
 
-/// The snapshot with all of its tables as rows, whatever files they had: for operators that keep their state in memory, and for savepoints.
+/// The snapshot with all of its tables as rows, whatever files they had: for operators that keep their state in memory.
 ///
 /// Beside a table with files of its own lies an empty one of its name, with the columns that operators give and take: keys, values, and the
 /// namespace without its run ([`super::runs`]).
@@ -134,10 +135,7 @@ pub async fn as_rows(
     memory: &RocksMemory,
 ) -> Result<Snapshot> {
     for (name, part) in snapshot.take_stored() {
-        let rows = snapshot.schema(&name).ok_or_else(|| TableError::Damaged {
-            place: files.shown(),
-            reason: format!("the columns of the table {name} are not in the snapshot that names it"),
-        })?;
+        let rows = columns_of(&name, snapshot.schema(&name), files)?;
         let schema = TableSchema::of_operator(&rows, part.keys, part.namespace, part.runs)?;
         let mut table = open(&schema, &part, files, scratch, memory).await?;
         let mut cursor = Cursor::all(&schema, 0..KEY_GROUPS);
@@ -151,6 +149,14 @@ pub async fn as_rows(
         snapshot.replace(writer.finish()?);
     }
     Ok(snapshot)
+}
+
+/// The columns of a table, which an empty one beside it has.
+pub(crate) fn columns_of(name: &str, beside: Option<SchemaRef>, files: &dyn Files) -> Result<SchemaRef> {
+    beside.ok_or_else(|| TableError::Damaged {
+        place: files.shown(),
+        reason: format!("the columns of the table {name} are not in the snapshot that names it"),
+    })
 }
 
 /// A part as a table of its own, all of it, for whoever reads it.

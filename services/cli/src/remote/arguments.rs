@@ -225,7 +225,8 @@ pub struct StartArguments {
     /// Begin where this run of the job began.
     #[arg(long, value_name = "RUN")]
     pub positions_of: Option<String>,
-    /// Go on from a savepoint: its id, the name of one of this job, or a directory on the server's machine.
+    /// Go on from a savepoint: its id, the name of one of this job, or its place: a directory on the server's machine, or
+    /// s3://bucket/prefix.
     #[arg(long, value_name = "SAVEPOINT", conflicts_with_all = ["latest", "positions_of"])]
     pub savepoint: Option<String>,
     /// A source, operator or sink of the savepoint whose state may be lost, by its id. Repeatable.
@@ -285,8 +286,8 @@ pub enum SavepointVerb {
         /// Unique among the savepoints of the job: asking again with it finds the first. [default: its id]
         #[arg(long)]
         name: Option<String>,
-        /// A directory on the server's machine to put it in. [default: among the data of the server]
-        #[arg(long, value_name = "DIR")]
+        /// A directory on the server's machine to put it in, or s3://bucket/prefix. [default: among the data of the server]
+        #[arg(long, value_name = "PLACE")]
         location: Option<String>,
         /// Wait until it is completed.
         #[arg(long)]

@@ -30,12 +30,14 @@ const TAKEN_UP: i64 = 10_000;
 /// The savepoints that this server makes.
 pub struct Savepoints {
     followed: Mutex<HashSet<Uuid>>,
+    /// Held from the look for one that stops a run to the storing of the next: a run is stopped with one savepoint.
+    pub stopping: tokio::sync::Mutex<()>,
     changes: watch::Sender<u64>,
 }
 
 impl Default for Savepoints {
     fn default() -> Savepoints {
-        Savepoints { followed: Mutex::default(), changes: watch::Sender::new(0) }
+        Savepoints { followed: Mutex::default(), stopping: Default::default(), changes: watch::Sender::new(0) }
     }
 }
 
@@ -56,10 +58,7 @@ pub fn home(app: &App) -> PathBuf {
 /// Where the files of a savepoint are, and what that is checked against.
 pub fn place(app: &App, savepoint: &Savepoint) -> SavepointPlace {
     let elsewhere = SavepointFacts::of(savepoint).is_elsewhere;
-    SavepointPlace {
-        directory: PathBuf::from(&savepoint.location),
-        allowed_roots: elsewhere.then(|| app.config.allow_roots.clone()),
-    }
+    SavepointPlace { place: savepoint.location.clone(), allowed_roots: elsewhere.then(|| app.config.savepoint_roots()) }
 }
 
 /// The newest epoch that is committed, of a run or of all of a job's.
@@ -80,7 +79,9 @@ pub async fn take_up(app: &App) -> Result<(), MetadataError> {
 /// Makes a savepoint that is stored, unless that is done already.
 pub async fn begin(app: &App, savepoint: Savepoint) -> Result<(), MetadataError> {
     if SavepointFacts::of(&savepoint).stops_run {
+        faults::pass("savepoint.stop.before");
         super::stop_run(app, savepoint.run_id, StopMode::Savepoint).await?;
+        faults::pass("savepoint.stop.after");
     }
     let savepoint_id = savepoint.savepoint_id;
     if !app.savepoints.followed.lock().expect("nothing panics while it holds the set").insert(savepoint_id) {
@@ -119,12 +120,14 @@ async fn make(app: App, savepoint: Savepoint) {
         }
     };
     let ended = Savepoint { ended_at: Some(crate::time::now()), ..ended };
+    faults::pass("savepoint.ended.before");
     while let Err(error) = app.store.update_savepoint(&ended).await {
         match error {
             MetadataError::Owned(_) | MetadataError::NotFound { .. } => return,
             error => wait_for_store(&error).await,
         }
     }
+    faults::pass("savepoint.ended.after");
 }
 
 /// The savepoint when all of it is written.
@@ -137,10 +140,14 @@ async fn copied(app: &App, mut savepoint: Savepoint) -> ApiResult<Savepoint> {
         if savepoint.epoch == Some(epoch.epoch) {
             break epoch;
         }
+        faults::pass("savepoint.named.before");
         // From now on its files stay.
         let named = Savepoint { epoch: Some(epoch.epoch), ..savepoint.clone() };
         match app.store.update_savepoint(&named).await {
-            Ok(()) => savepoint = named,
+            Ok(()) => {
+                faults::pass("savepoint.named.after");
+                savepoint = named;
+            }
             // It is so old already that it was given up; there are newer ones.
             Err(MetadataError::NotFound { kind: "epoch", .. }) => {}
             Err(error @ MetadataError::Unavailable { .. }) => wait_for_store(&error).await,

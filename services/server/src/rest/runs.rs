@@ -237,6 +237,7 @@ async fn stop_with_savepoint(
     }
     let job = app.store.job(run.job_id).await?;
     // A run stops once.
+    let _only = app.savepoints.stopping.lock().await;
     let filter = SavepointFilter { job_id: Some(job.job_id), name: None, states: vec!["running".into()] };
     let running = app.store.savepoints(&filter, Page { after: None, limit: 1_000 }).await?;
     let stops =

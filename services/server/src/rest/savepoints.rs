@@ -1,7 +1,8 @@
 //! Savepoints: take, list, look at, judge, delete.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path as FilePath, PathBuf};
+use std::time::Duration;
 
 use api::{
     CheckSavepoint, CreateSavepoint, IdKind, OperatorRole, OperatorVerdict, Problem, ProblemItem, Savepoint,
@@ -11,7 +12,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::Response;
-use control::inspect::{IntoGraph, Judgement, SavepointPlace};
+use control::inspect::{IntoGraph, Judgement, SavepointPlace, in_object_store, is_below};
 use control::savepoint::{Judged, Role, Verdict};
 use metadata::{MetadataError, Page, SavepointFilter};
 use serde::Deserialize;
@@ -36,6 +37,8 @@ use crate::time::now;
 const FORMAT_VERSION: i64 = 1;
 /// Files of a savepoint are read for so long before a check answers.
 const CHECK_SECONDS: u64 = 10;
+/// The objects of a deleted savepoint are waited for this long; they go later if it takes longer.
+const REMOVAL: Duration = Duration::from_secs(10);
 
 pub fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -126,10 +129,12 @@ pub async fn store(
         let detail = "the name is an id, and nothing else may be called so";
         return Err(ApiError::new("validation_failed", detail));
     }
-    let location = match &wanted.location {
-        Some(given) => allowed(app, PathBuf::from(given)).await?.join(&id),
-        None => savepoints::home(app).join(IdKind::Job.text(job.job_id)).join(&id),
+    let folder = match &wanted.location {
+        Some(given) if in_object_store(given) => allowed_place(app, given)?,
+        Some(given) => allowed_directory(app, PathBuf::from(given)).await?,
+        None => home(app, job),
     };
+    let location = format!("{}/{id}", folder.trim_end_matches('/'));
     let facts = SavepointFacts {
         stops_run: wanted.stops_run,
         is_elsewhere: wanted.location.is_some(),
@@ -143,7 +148,7 @@ pub async fn store(
         name: wanted.name.unwrap_or_else(|| id.clone()),
         state: "running".into(),
         epoch: wanted.epoch,
-        location: location.display().to_string(),
+        location,
         format_version: FORMAT_VERSION,
         bytes: None,
         facts: facts.to_json(),
@@ -191,9 +196,8 @@ pub fn again(
     location: &Option<String>,
 ) -> ApiResult<Response> {
     let id = IdKind::Savepoint.text(there.savepoint_id);
-    let home = savepoints::home(app).join(IdKind::Job.text(job.job_id));
-    let wanted = location.as_ref().map_or(home, PathBuf::from);
-    if FilePath::new(&there.location).parent().is_none_or(|parent| !same_path(parent, &wanted)) {
+    let wanted = location.clone().unwrap_or_else(|| home(app, job));
+    if !there.location.rsplit_once('/').is_some_and(|(folder, _)| same_place(folder, &wanted)) {
         let detail = format!("savepoint '{}' of the job is {id}, at another location", there.name);
         return Err(ApiError::new("name_taken", detail));
     }
@@ -201,13 +205,42 @@ pub fn again(
     Ok(accepted(&there).into_response())
 }
 
-fn same_path(a: &FilePath, b: &FilePath) -> bool {
+/// Where the savepoints of a job are, if nobody says otherwise.
+fn home(app: &App, job: &metadata::Job) -> String {
+    savepoints::home(app).join(IdKind::Job.text(job.job_id)).display().to_string()
+}
+
+fn same_place(a: &str, b: &str) -> bool {
+    if in_object_store(a) || in_object_store(b) {
+        return a == b.trim_end_matches('/');
+    }
     let whole = |path: &FilePath| path.components().collect::<PathBuf>();
+    let (a, b) = (FilePath::new(a), FilePath::new(b));
     whole(a) == whole(b) || std::fs::canonicalize(b).is_ok_and(|b| whole(&b) == whole(a))
 }
 
+/// A place of an object store that the server may write. Whether it can is found out when the savepoint is made.
+fn allowed_place(app: &App, given: &str) -> ApiResult<String> {
+    state::objects::open(given, &app.config.storage_options())
+        .map_err(|why| ApiError::new("validation_failed", format!("{given} is no location of a savepoint: {why}")))?;
+    let place = given.trim_end_matches('/');
+    if is_below(place, &[app.config.place()]) {
+        let detail = format!("{place} is among the checkpoints of the server, which it collects");
+        return Err(ApiError::new("location_not_allowed", detail).hint("savepoints go into another part of the bucket"));
+    }
+    match is_below(place, &app.config.allowed_places) {
+        true => Ok(place.to_string()),
+        false => Err(outside(place)),
+    }
+}
+
+fn outside(shown: &str) -> ApiError {
+    let detail = format!("{shown} is outside of the directories and places that the server allows");
+    ApiError::new("location_not_allowed", detail).hint("whoever runs the server can allow it")
+}
+
 /// A directory without links that the server may write, whether or not it exists yet.
-async fn allowed(app: &App, directory: PathBuf) -> ApiResult<PathBuf> {
+async fn allowed_directory(app: &App, directory: PathBuf) -> ApiResult<String> {
     let roots = app.config.allow_roots.clone();
     let shown = directory.display().to_string();
     let look = tokio::task::spawn_blocking(move || {
@@ -218,12 +251,9 @@ async fn allowed(app: &App, directory: PathBuf) -> ApiResult<PathBuf> {
         let whole: PathBuf = real.join(rest).components().collect();
         let inside =
             roots.iter().filter_map(|root| std::fs::canonicalize(root).ok()).any(|root| whole.starts_with(root));
-        (plain && inside).then_some(whole)
+        (plain && inside).then(|| whole.display().to_string())
     });
-    look.await.map_err(ApiError::internal)?.ok_or_else(|| {
-        let detail = format!("{shown} is outside of the directories that the server allows");
-        ApiError::new("location_not_allowed", detail).hint("whoever runs the server can allow a directory")
-    })
+    look.await.map_err(ApiError::internal)?.ok_or_else(|| outside(&shown))
 }
 
 async fn named(app: &App, job_id: Uuid, name: &str) -> ApiResult<Option<metadata::Savepoint>> {
@@ -317,17 +347,39 @@ async fn delete_savepoint(
     let change = caller.change("savepoint.delete", &id, json!({"name": found.name, "location": found.location}));
     app.store.delete_savepoint(found.savepoint_id, &change).await?;
     // Nothing leads there any more: what cannot be removed now is in nobody's way.
-    let directory = PathBuf::from(found.location);
-    let removed = tokio::task::spawn_blocking(move || {
-        // Its last part is the id: nothing else is there.
-        if let Err(error) = std::fs::remove_dir_all(&directory)
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            tracing::warn!(%error, directory = %directory.display(), "files of a deleted savepoint could not be removed");
+    let removal = tokio::spawn(async move {
+        let place = found.location;
+        let removed = match in_object_store(&place) {
+            true => remove_objects(&place, &app.config.storage_options()).await,
+            false => remove_directory(place.clone()).await,
+        };
+        if let Err(error) = removed {
+            tracing::warn!(error, place, "files of a deleted savepoint could not be removed");
         }
     });
-    removed.await.map_err(ApiError::internal)?;
+    // It goes on if it takes longer.
+    let _ = tokio::time::timeout(REMOVAL, removal).await;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Its last part is the id of a savepoint: nothing else is there.
+async fn remove_directory(directory: String) -> Result<(), String> {
+    let removed = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(directory)).await;
+    match removed.map_err(|error| error.to_string())? {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.to_string()),
+        _ => Ok(()),
+    }
+}
+
+async fn remove_objects(place: &str, options: &BTreeMap<String, String>) -> Result<(), String> {
+    let files = state::objects::open(place, options)?;
+    let listed = files.list("").await.map_err(|error| error.to_string())?;
+    // First what makes it a savepoint, so that no half of one looks whole.
+    let (first, rest) = listed.into_iter().partition::<Vec<_>, _>(|file| file.path == state::savepoint::MANIFEST);
+    for file in first.into_iter().chain(rest) {
+        files.remove(&file.path).await.map_err(|error| error.to_string())?;
+    }
+    Ok(())
 }
 
 /// Check a savepoint against a script, a graph or a job
@@ -411,8 +463,7 @@ async fn judgement(
 ) -> ApiResult<Judgement> {
     let judgement = inspect::judge(app, place.clone(), into, CHECK_SECONDS).await?;
     if sha256.as_ref().is_some_and(|written| *written != judgement.manifest_sha256) {
-        let detail =
-            format!("{} holds another savepoint than the one that was written there", place.directory.display());
+        let detail = format!("{} is another savepoint than the one that was written there", place.name());
         return Err(ApiError::new("savepoint_corrupt", detail));
     }
     Ok(judgement)
@@ -423,6 +474,9 @@ pub fn verdict(judged: Judged) -> OperatorVerdict {
     let (verdict, reason, from) = match judged.verdict {
         Verdict::Reuse => (StateFate::Reuse, None, None),
         Verdict::Migrate { from, rule } => (StateFate::Migrate, Some(rule), Some(from)),
+        Verdict::Rebuild { from } => {
+            (StateFate::Rebuild, Some(format!("it does what {from} does, whose state is copied")), Some(from))
+        }
         Verdict::Fresh => (StateFate::Fresh, None, None),
         Verdict::Drop { why, .. } => (StateFate::Drop, Some(why), None),
         Verdict::Conflict { why } => (StateFate::Conflict, Some(why), None),
@@ -457,10 +511,10 @@ pub async fn wanted(
     may_drop: BTreeSet<String>,
     stored: &Stored,
 ) -> ApiResult<facts::SavepointRequest> {
-    let (savepoint_id, place, sha256) = if given.starts_with('/') {
-        let mut roots = app.config.allow_roots.clone();
-        roots.push(savepoints::home(app));
-        (None, SavepointPlace { directory: given.into(), allowed_roots: Some(roots) }, None)
+    let (savepoint_id, place, sha256) = if given.starts_with('/') || in_object_store(given) {
+        let mut roots = app.config.savepoint_roots();
+        roots.push(savepoints::home(app).display().to_string());
+        (None, SavepointPlace { place: given.into(), allowed_roots: Some(roots) }, None)
     } else {
         let found = match IdKind::Savepoint.parse(given) {
             Some(_) => find(app, given).await?,

@@ -147,6 +147,36 @@ fn a_server_whose_own_disk_is_full_says_so_and_works_again_when_there_is_room() 
     assert!(!server.log().contains("panicked"), "{}", server.log());
 }
 
+/// Of a savepoint that has no room nothing is left that looks like one, and the run goes on.
+#[test]
+fn a_savepoint_without_room_fails_and_says_so() {
+    let server = Highwater::with_small_disks(32, 8);
+    let (_, run) = server.submit("saved", &format!("SET 'checkpoint.interval' = '200ms'; {}", counts("saved_view")));
+    server.wait_for_run(&run, "rows", |run| run["progress"]["rows_in"].as_u64() > Some(200));
+    let ballast = fill(&server.on_disk(&server.files()));
+    let path = "/api/v1/jobs/saved/savepoints";
+    let wait = |asked: &Value| {
+        let operation = format!("/api/v1/operations/{}?wait=30s", text(asked, "id"));
+        server.get(&operation).expect(200).json()
+    };
+    let ask =
+        |name: &str| wait(&server.post(path, &json!({"name": name, "location": server.files()})).expect(202).json());
+    let failed = ask("crowded");
+    assert_eq!(
+        (&failed["state"], &failed["failure"]["code"]),
+        (&json!("failed"), &json!("savepoint_storage")),
+        "{failed}"
+    );
+    let said = text(&failed["failure"], "detail");
+    assert!(said.contains("no space is left") && !said.contains(server.files().to_str().unwrap()), "{said}");
+    let left = server.on_disk(&server.files()).join(text(&failed, "savepoint")).join("manifest.json");
+    assert!(!left.exists(), "half of one is none");
+    std::fs::remove_file(ballast).unwrap();
+    assert_eq!(ask("roomy")["state"], "succeeded");
+    let still = server.get(&format!("/api/v1/runs/{}", text(&run, "id"))).expect(200).json();
+    assert_eq!((&still["state"], &still["attempts"]), (&json!("running"), &json!(1)), "{still}");
+}
+
 /// A run that has come to its end is `finished`, although there was no room for its last checkpoint then.
 #[test]
 fn a_run_that_ends_while_the_disk_of_the_server_is_full_finishes_when_there_is_room() {
