@@ -365,6 +365,11 @@ impl Snapshot {
         std::mem::take(&mut self.stored)
     }
 
+    /// Without tables that have files of their own.
+    fn forget_stored(&mut self) {
+        self.converted |= !std::mem::take(&mut self.stored).is_empty();
+    }
+
     /// The columns of a table.
     pub(crate) fn schema(&self, name: &str) -> Option<SchemaRef> {
         self.tables.get(name).map(|table| table.pieces[0].rows.schema())
@@ -786,8 +791,14 @@ impl MemoryStore {
         let mut rows = MemoryStore::new();
         for (operator, chains) in &self.parts {
             for (worker, chain) in chains {
-                for snapshot in chain {
-                    rows.put(operator, *worker, as_rows(snapshot.clone(), files, scratch, memory).await?);
+                for (back, mut snapshot) in
+                    chain.iter().cloned().enumerate().map(|(at, part)| (chain.len() - 1 - at, part))
+                {
+                    // Such tables are whole in each part.
+                    if back > 0 {
+                        snapshot.forget_stored();
+                    }
+                    rows.put(operator, *worker, as_rows(snapshot, files, scratch, memory).await?);
                 }
             }
         }

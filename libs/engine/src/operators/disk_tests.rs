@@ -3,16 +3,14 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use graph::AggregateFunction::{Count, Max, Sum};
-use state::{Files, KEY_GROUPS, MemoryFiles, MemoryStore, SnapshotWriter, key_groups, key_hashes, owner};
-use tokio::runtime::Runtime;
+use state::{KEY_GROUPS, MemoryStore, key_groups, key_hashes, owner};
 
 use super::aggregate::{Aggregate, AggregatePartial};
-use super::disk::Disk;
 use super::disk_aggregate::DiskAggregate;
 use super::disk_fold::DiskFold;
+use super::disk_testing::*;
 use super::testing::*;
 use crate::batch::Batch;
 use crate::operator::{Operator, Output};
@@ -20,73 +18,13 @@ use crate::plan::{AggregateSpec, Call};
 
 const ROWS: &str = "k STRING, v BIGINT";
 
-/// Files of checkpoints, and operators that use them.
-struct Around {
-    runtime: Runtime,
-    files: Arc<MemoryFiles>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Kind {
-    Memory,
-    /// Bytes in slots.
-    Disk(usize),
-}
-
-impl Around {
-    fn new() -> Around {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
-        Around { runtime, files: Arc::default() }
-    }
-
-    fn disk(&self, slots_bytes: usize) -> Arc<Disk> {
-        let files: Arc<dyn Files> = self.files.clone();
-        Arc::new(Disk::new(1 << 20, slots_bytes, Some(files), self.runtime.handle().clone()).unwrap())
-    }
-
-    fn make(&self, spec: &AggregateSpec, kind: Kind) -> Box<dyn Operator> {
-        match kind {
-            Kind::Memory => Box::new(Aggregate::new(spec.clone(), false).unwrap()),
-            Kind::Disk(slots) if spec.bounded && !spec.retracts => {
-                Box::new(DiskFold::new(spec, self.disk(slots)).unwrap())
-            }
-            Kind::Disk(slots) => Box::new(DiskAggregate::new(spec.clone(), self.disk(slots)).unwrap()),
+fn make(around: &Around, spec: &AggregateSpec, kind: Kind) -> Box<dyn Operator> {
+    match kind {
+        Kind::Memory => Box::new(Aggregate::new(spec.clone(), false).unwrap()),
+        Kind::Disk(slots) if spec.bounded && !spec.retracts => {
+            Box::new(DiskFold::new(spec, around.disk(slots)).unwrap())
         }
-    }
-
-    /// As a checkpoint has it; `store` is what the workers went on from, whose chains it may go on with.
-    fn saved(&self, workers: &mut [Box<dyn Operator>], mut store: MemoryStore) -> MemoryStore {
-        for (worker, operator) in workers.iter_mut().enumerate() {
-            let mut writer = SnapshotWriter::new();
-            operator.snapshot(1, &mut writer).unwrap();
-            while operator.snapshot_more(&mut writer).unwrap() {}
-            let frozen = writer.take_frozen();
-            let unique = uuid::Uuid::new_v4();
-            let name = |file: &str| format!("{unique}/{file}");
-            let stored = frozen
-                .into_iter()
-                .map(|(table, frozen)| (table, self.runtime.block_on(frozen.save(&*self.files, &name)).unwrap().part));
-            let stored = stored.collect();
-            store.put("it", worker, writer.finish().unwrap().with_stored(stored));
-        }
-        store
-    }
-
-    fn restored(&self, store: MemoryStore, spec: &AggregateSpec, kind: Kind, workers: usize) -> Vec<Box<dyn Operator>> {
-        let store = match kind {
-            Kind::Disk(_) => store,
-            Kind::Memory => {
-                let disk = self.disk(0);
-                self.runtime.block_on(store.as_rows(&*self.files, &disk.scratch(), disk.memory())).unwrap()
-            }
-        };
-        (0..workers)
-            .map(|worker| {
-                let mut operator = self.make(spec, kind);
-                operator.restore(&store.reader("it", worker, workers)).unwrap();
-                operator
-            })
-            .collect()
+        Kind::Disk(slots) => Box::new(DiskAggregate::new(spec.clone(), around.disk(slots)).unwrap()),
     }
 }
 
@@ -122,7 +60,7 @@ fn agrees(seed: u64, retracts: bool, bounded: bool, kinds: &[Kind]) {
     let last = AggregateSpec { partial_input: partial, ..spec.clone() };
     let mut before = partial.then(|| AggregatePartial::new(&spec).unwrap());
     let pick = |random: &mut Random| kinds[random.below(kinds.len() as u64) as usize];
-    let mut workers: Vec<Box<dyn Operator>> = vec![around.make(&last, pick(&mut random))];
+    let mut workers: Vec<Box<dyn Operator>> = vec![make(&around, &last, pick(&mut random))];
     let (mut store, mut wrote) = (MemoryStore::new(), 0);
     let mut there: Vec<(u64, i64)> = Vec::new();
     let mut all: Vec<Batch> = Vec::new();
@@ -176,7 +114,7 @@ fn agrees(seed: u64, retracts: bool, bounded: bool, kinds: &[Kind]) {
             store = around.saved(&mut workers, from);
             wrote = workers.len();
             let (count, kind) = (1 + random.below(3) as usize, pick(&mut random));
-            workers = around.restored(store.clone(), &last, kind, count);
+            workers = around.restored(store.clone(), kind, count, |kind| make(&around, &last, kind));
         }
     }
     if bounded {
@@ -188,7 +126,7 @@ fn agrees(seed: u64, retracts: bool, bounded: bool, kinds: &[Kind]) {
         assert_eq!(relation(&out.take()), sums(&there), "seed {seed}, {kinds:?}");
         let from = if wrote == workers.len() { store } else { MemoryStore::new() };
         let store = around.saved(&mut workers, from);
-        let mut again = around.restored(store, &last, pick(&mut random), 1);
+        let mut again = around.restored(store, pick(&mut random), 1, |kind| make(&around, &last, kind));
         while again[0].advance(i64::MAX, &mut out).unwrap() {}
         assert_eq!(text(&out.take()), "", "the last rows leave once");
     }
@@ -218,7 +156,7 @@ fn what_is_held_in_memory_is_bounded() {
     let around = Around::new();
     for (retracts, bounded) in [(false, false), (true, false), (false, true)] {
         let budget = 400_000;
-        let mut operator = around.make(&spec(retracts, bounded), Kind::Disk(budget));
+        let mut operator = make(&around, &spec(retracts, bounded), Kind::Disk(budget));
         let mut most = 0;
         let (mut out, mut sent) = (Output::new(), 0);
         let mark = if retracts { "+I " } else { "" };
@@ -240,7 +178,7 @@ fn what_is_held_in_memory_is_bounded() {
 #[test]
 fn an_epoch_may_change_more_keys_than_fit() {
     let around = Around::new();
-    let mut operator = around.make(&spec(true, false), Kind::Disk(20_000));
+    let mut operator = make(&around, &spec(true, false), Kind::Disk(20_000));
     let (mut all, mut there, mut early) = (Vec::new(), Vec::new(), 0);
     for round in 0..3 {
         let mut out = Output::new();

@@ -57,7 +57,10 @@ pub fn make(stage: &Stage, input: &graph::Schema, env: &Env, place: &Place, name
             return Ok(Made::Stateless(Box::new(WindowAssign::new(spec.clone(), schema(), names.clone()))));
         }
         StageKind::WindowPartial(spec) => Box::new(WindowPartial::new(spec).map_err(|e| e.operator(operator))?),
-        StageKind::WindowAggregate(spec) => Box::new(WindowAggregate::new(spec).map_err(|e| e.operator(operator))?),
+        StageKind::WindowAggregate(spec) => {
+            let disk = place.disk.clone().filter(|_| stage.kind.may_be_on_disk());
+            Box::new(WindowAggregate::new(spec, disk).map_err(|e| e.operator(operator))?)
+        }
         StageKind::SessionAggregate(spec) => {
             Box::new(SessionAggregate::new(spec, names.clone()).map_err(|e| e.operator(operator))?)
         }

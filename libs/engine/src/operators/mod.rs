@@ -7,12 +7,19 @@ pub mod disk;
 mod disk_aggregate;
 mod disk_fold;
 #[cfg(test)]
+mod disk_testing;
+#[cfg(test)]
 mod disk_tests;
+mod disk_window;
+#[cfg(test)]
+mod disk_window_tests;
 pub mod factory;
 pub mod groups;
 pub mod ledger;
+mod pane_copies;
 pub mod panes;
 mod parts;
+mod places;
 mod results;
 #[cfg(test)]
 mod row_tests;
