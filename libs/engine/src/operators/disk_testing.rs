@@ -57,8 +57,7 @@ impl Around {
 
     /// A snapshot with its files.
     pub fn finished(&self, mut writer: SnapshotWriter) -> state::Snapshot {
-        let unique = uuid::Uuid::new_v4();
-        let name = |file: &str| format!("{unique}/{file}");
+        let name = |file: &str| format!("{}/{file}", uuid::Uuid::new_v4());
         let stored = writer
             .take_frozen()
             .into_iter()

@@ -156,19 +156,19 @@ fn all_shapes() -> Vec<Windows> {
 #[test]
 fn windows_over_few_groups_in_memory_agree_with_windows_in_memory() {
     let mut on_disk = 0;
-    for seed in 0..6 {
+    for seed in 0..3 {
         for windows in all_shapes() {
             for lateness in [0, 6 * MINUTE] {
                 on_disk += agrees(seed, windows, lateness, &[Kind::Disk(2_000)]);
             }
         }
     }
-    assert!(on_disk > 100, "{on_disk} checkpoints had files");
+    assert!(on_disk > 50, "{on_disk} checkpoints had files");
 }
 
 #[test]
 fn windows_move_between_memory_and_disk() {
-    for seed in 10..16 {
+    for seed in 10..14 {
         for windows in all_shapes() {
             for lateness in [0, 6 * MINUTE] {
                 agrees(
@@ -227,7 +227,7 @@ fn what_windows_hold_in_memory_is_bounded() {
 fn a_checkpoint_is_copied_while_panes_go_to_disk() {
     let around = Around::new();
     let mut compared = 0;
-    for seed in 0..10 {
+    for seed in 0..2 {
         let mut random = Random(seed);
         for windows in shapes() {
             let job = Job::new(windows, 1, [0, 6 * MINUTE][random.below(2) as usize]);
@@ -267,5 +267,5 @@ fn a_checkpoint_is_copied_while_panes_go_to_disk() {
             }
         }
     }
-    assert!(compared > 300, "{compared} checkpoints were compared");
+    assert!(compared > 60, "{compared} checkpoints were compared");
 }

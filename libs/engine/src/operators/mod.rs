@@ -6,6 +6,9 @@ mod aggregate_tests;
 pub mod disk;
 mod disk_aggregate;
 mod disk_fold;
+mod disk_session;
+#[cfg(test)]
+mod disk_session_tests;
 #[cfg(test)]
 mod disk_testing;
 #[cfg(test)]

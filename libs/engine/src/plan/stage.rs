@@ -50,6 +50,7 @@ impl StageKind {
         match self {
             StageKind::Aggregate(spec) => spec.keys > 0,
             StageKind::WindowAggregate(spec) => spec.keys > 0,
+            StageKind::SessionAggregate(spec) => spec.keys > 0,
             _ => false,
         }
     }

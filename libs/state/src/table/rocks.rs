@@ -168,6 +168,19 @@ impl RocksTable {
         self.scratch.0.join(format!("{kind}-{}", self.made))
     }
 
+    fn put_keys(&mut self, keys: &Keys, values: &[ArrayRef], rows: usize) -> Result<()> {
+        if rows == 0 {
+            return Ok(());
+        }
+        let values = self.codec.values(values);
+        let order = keys.sorted_last();
+        if keys.bytes() + values.bytes() < self.ingest_bytes {
+            self.put_small(&order, keys, &values)
+        } else {
+            self.put_large(&order, keys, &values)
+        }
+    }
+
     fn put_small(&self, order: &[u32], keys: &Keys, values: &Encoded) -> Result<()> {
         let mut batch = WriteBatch::default();
         for &row in order {
@@ -290,16 +303,13 @@ impl Table for RocksTable {
     }
 
     fn put(&mut self, namespace: &[i64], keys: &[ArrayRef], values: &[ArrayRef], rows: usize) -> Result<()> {
-        if rows == 0 {
-            return Ok(());
-        }
-        let (keys, values) = (self.codec.keys(namespace, keys, rows), self.codec.values(values));
-        let order = keys.sorted_last();
-        if keys.bytes() + values.bytes() < self.ingest_bytes {
-            self.put_small(&order, &keys, &values)
-        } else {
-            self.put_large(&order, &keys, &values)
-        }
+        let keys = self.codec.keys(namespace, keys, rows);
+        self.put_keys(&keys, values, rows)
+    }
+
+    fn put_all(&mut self, namespaces: &[ArrayRef], keys: &[ArrayRef], values: &[ArrayRef], rows: usize) -> Result<()> {
+        let keys = self.codec.keys_of(namespaces, keys, rows);
+        self.put_keys(&keys, values, rows)
     }
 
     fn remove(&mut self, namespace: &[i64], keys: &[ArrayRef], rows: usize) -> Result<()> {
