@@ -2,7 +2,7 @@
 //! sources, operators and sinks. What was committed in all must be the golden result.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use engine::RowKind;
 use engine::runtime::{Alone, Durable, Outcome, Progress, RestorePoint, RunRequest, Surroundings, Verb, run};
 use formats::RecordEncoder;
 use formats::json::{JsonOptions, Writer};
+use graph::StateBackend;
 use integration_tests::compare::{self, Row};
 use rstest::rstest;
 use state::{Manifest, MemoryFiles};
@@ -29,21 +30,34 @@ fn a_restart_changes_nothing(
     #[values(true, false)] streamed: bool,
     #[values(1, 2, 4)] epoch: u64,
 ) {
+    restarted(&query, streamed, epoch, StateBackend::Memory);
+}
+
+/// A sample of the above, for time: from one pair of epochs. All that can be on disk is, because there is next to no memory.
+#[rstest]
+fn nor_does_one_with_state_on_disk(
+    #[files("cases/*/query.sql")] query: PathBuf,
+    #[values(true, false)] streamed: bool,
+) {
+    restarted(&query, streamed, 2, StateBackend::Rocksdb);
+}
+
+fn restarted(query: &Path, streamed: bool, epoch: u64, state: StateBackend) {
     let case = Case::read(query.parent().unwrap());
     if streamed && case.is_bounded_only() {
         return;
     }
-    let rows = case.fold(with_restarts(&case, streamed, epoch));
+    let rows = case.fold(with_restarts(&case, streamed, epoch, state));
     if let Err(report) = compare::same_rows(&case.expected, &rows) {
         panic!(
-            "{}, streamed: {streamed}, restarted after epoch {epoch}: expected (<) and actual (>) rows differ: {report}",
+            "{}, streamed: {streamed}, state: {state:?}, restarted after epoch {epoch}: expected (<) and actual (>) rows differ: {report}",
             case.name
         );
     }
 }
 
 /// Runs a case in three attempts, the first two ended by a checkpoint.
-fn with_restarts(case: &Case, streamed: bool, epoch: u64) -> Vec<Row> {
+fn with_restarts(case: &Case, streamed: bool, epoch: u64, state: StateBackend) -> Vec<Row> {
     let text = std::fs::read_to_string(case.folder.join("query.sql")).unwrap();
     let mut overrides = Vec::new();
     for source in &case.sources {
@@ -58,10 +72,10 @@ fn with_restarts(case: &Case, streamed: bool, epoch: u64) -> Vec<Row> {
         .unwrap_or_else(|problems| panic!("{}: {problems:?}", case.name));
     let printed: Arc<Mutex<Vec<Row>>> = Arc::default();
     let mut checkpoint: Option<Manifest> = None;
-    let files = MemoryFiles::default();
+    let (files, mut on_disk) = (MemoryFiles::default(), 0);
     for (attempt, threads) in THREADS.into_iter().enumerate() {
         let stop_after = (attempt < 2).then_some(epoch + attempt as u64);
-        let outcome = attempt_of(case, &script, threads, (checkpoint.take(), &files), stop_after, &printed);
+        let outcome = attempt_of(case, &script, threads, state, (checkpoint.take(), &files), stop_after, &printed);
         if outcome.finished {
             assert_eq!(
                 read(&script, &outcome),
@@ -72,7 +86,13 @@ fn with_restarts(case: &Case, streamed: bool, epoch: u64) -> Vec<Row> {
             break;
         }
         checkpoint = outcome.checkpoint;
+        let parts = checkpoint.iter().flat_map(|manifest| &manifest.operators).flat_map(|operator| &operator.parts);
+        on_disk += parts.map(|part| part.tables.len()).sum::<usize>();
     }
+    // A checkpoint after the second epoch finds these at work.
+    let is_at_work = ["cumulate_keys", "hop_keys", "session", "running_aggregate"].contains(&case.name.as_str());
+    let expected = is_at_work && state == StateBackend::Rocksdb;
+    assert!(on_disk > 0 || !expected, "{}: tables on disk are in checkpoints", case.name);
     assert!(checkpoint.is_none(), "{}: the last attempt runs to its end", case.name);
     std::mem::take(&mut *printed.lock().unwrap())
 }
@@ -104,7 +124,15 @@ fn undisturbed(case: &Case, script: &sql::Script, streamed: bool) -> Vec<(String
     if let Some(known) = KNOWN.lock().unwrap().get(&key) {
         return known.clone();
     }
-    let outcome = attempt_of(case, script, THREADS[0], (None, &MemoryFiles::default()), None, &Arc::default());
+    let outcome = attempt_of(
+        case,
+        script,
+        THREADS[0],
+        StateBackend::Memory,
+        (None, &MemoryFiles::default()),
+        None,
+        &Arc::default(),
+    );
     let read = read(script, &outcome);
     assert!(!read.is_empty(), "{}: a script reads something", case.name);
     KNOWN.lock().unwrap().insert(key, read.clone());
@@ -115,12 +143,15 @@ fn attempt_of(
     case: &Case,
     script: &sql::Script,
     threads: u64,
+    state: StateBackend,
     (restore, files): (Option<Manifest>, &MemoryFiles),
     stop_after: Option<u64>,
     printed: &Arc<Mutex<Vec<Row>>>,
 ) -> Outcome {
     let mut settings = graph::Settings::from_options(script.settings.clone()).unwrap();
     settings.parallelism = threads;
+    settings.state_backend = state;
+    settings.state_memory_bytes = 8 << 10;
     // Each instance asks for a cut so often; three of them still cross five epochs.
     settings.epoch_every_rows = Some((case.rows() as u64 / 18).max(1));
     settings.watermark_interval = graph::Period::ZERO;

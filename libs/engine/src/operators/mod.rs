@@ -35,6 +35,7 @@ pub mod steps;
 #[cfg(test)]
 mod testing;
 pub(crate) mod times;
+mod touched;
 pub mod window_aggregate;
 pub mod window_assign;
 pub mod window_expand;
