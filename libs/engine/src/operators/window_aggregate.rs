@@ -235,10 +235,10 @@ impl WindowAggregate {
 
     /// Corrects the fired windows that late rows belong to, and adds these rows to their panes.
     fn correct(&mut self, out: &mut Output) -> Result<()> {
-        let mut late = mem::take(&mut self.late);
+        let late = mem::take(&mut self.late);
         let windows: BTreeSet<Window> = late.keys().flat_map(|place| self.places.fired(*place, self.wm)).collect();
         for window in windows {
-            self.correct_window(window, &mut late, out)?;
+            self.correct_window(window, &late, out)?;
         }
         for (place, groups) in late {
             let pane = self.panes.entry(place).or_default();
@@ -254,7 +254,7 @@ impl WindowAggregate {
     }
 
     /// Sends what late rows change in a fired window.
-    fn correct_window(&mut self, window: Window, late: &mut BTreeMap<Place, Groups>, out: &mut Output) -> Result<()> {
+    fn correct_window(&mut self, window: Window, late: &BTreeMap<Place, Groups>, out: &mut Output) -> Result<()> {
         let mut fresh = self.pool.table()?;
         for (_, groups) in late.iter().filter(|(place, _)| self.places.reads(window, **place)) {
             fresh.merge(&groups.layer())?;
@@ -381,16 +381,22 @@ impl Operator for WindowAggregate {
                 self.places.last_end(place),
                 self.wm
             );
-            // There is one even of late rows alone: whatever fires next finds it.
+            // There is a pane even of late rows alone: whatever fires next finds it.
             let pane = self.panes.entry(place).or_default();
-            let table = match self.places.rule.lateness > 0 && self.places.has_fired(place, self.wm) {
+            let is_late = self.places.rule.lateness > 0 && self.places.has_fired(place, self.wm);
+            let mut fresh = || -> Result<Groups> {
+                let table = self.pool.table()?;
+                self.bytes += table.bytes();
+                Ok(table)
+            };
+            let table = match is_late {
                 true => match self.late.entry(place) {
                     Entry::Occupied(table) => table.into_mut(),
-                    Entry::Vacant(none) => none.insert(self.pool.table()?),
+                    Entry::Vacant(none) => none.insert(fresh()?),
                 },
                 false => match &mut pane.table {
                     Some(table) => table,
-                    none => none.insert(self.pool.table()?),
+                    none => none.insert(fresh()?),
                 },
             };
             let before = table.bytes();
