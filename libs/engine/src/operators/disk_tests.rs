@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use graph::AggregateFunction::{Count, Max, Sum};
-use state::{KEY_GROUPS, MemoryStore, key_groups, key_hashes, owner};
+use state::{KEY_GROUPS, MemoryStore, SnapshotWriter, key_groups, key_hashes, owner};
 
 use super::aggregate::{Aggregate, AggregatePartial};
 use super::disk_aggregate::DiskAggregate;
@@ -195,4 +195,64 @@ fn an_epoch_may_change_more_keys_than_fit() {
     assert!(early > 0, "some left before the end of the epoch");
     let there: Vec<(u64, i64)> = there;
     assert_eq!(relation(&all), sums(&there));
+}
+
+/// For how long checkpoints hold up an operator: the cut, and the longest step of copying.
+#[test]
+#[ignore = "a measurement: cargo test -p engine --lib -- --ignored --nocapture pause"]
+fn pause_of_a_checkpoint_with_a_million_keys() {
+    use std::time::{Duration, Instant};
+
+    let around = Around::new();
+    let day = crate::plan::Windows::Hop { size: 86_400_000_000, slide: 86_400_000_000, offset: 0 };
+    let window = super::window_tests::Job::new(day, 1, 0);
+    let sessions = super::session_tests::spec(0);
+    for slots in [1usize << 30, 64 << 20] {
+        let disk = || Some(around.disk(slots));
+        let aggregate = make(&around, &spec(false, false), Kind::Disk(slots));
+        let windows = super::window_aggregate::WindowAggregate::new(&window.window, disk()).unwrap();
+        let sessions = super::session::SessionAggregate::new(&sessions, names(), disk()).unwrap();
+        let operators: [(&str, Box<dyn Operator>); 3] =
+            [("aggregate", aggregate), ("windows", Box::new(windows)), ("sessions", Box::new(sessions))];
+        for (name, mut operator) in operators {
+            let process = |operator: &mut dyn Operator, keys: std::ops::Range<u64>| {
+                let mut out = Output::new();
+                for start in keys.clone().step_by(8192) {
+                    let lines: Vec<String> =
+                        (start..(start + 8192).min(keys.end)).map(|n| format!("k{n} 1 00:00:01")).collect();
+                    let columns = match name {
+                        "windows" => "k STRING, v BIGINT, pane BIGINT",
+                        "sessions" => "k STRING, v BIGINT, ts TIMESTAMP(3)",
+                        _ => "k STRING, v BIGINT, unused STRING",
+                    };
+                    let lines = lines.join("\n");
+                    let lines = if name == "windows" { lines.replace("00:00:01", "0") } else { lines };
+                    operator.process(0, batch(columns, &lines), 0, &mut out).unwrap();
+                }
+                operator.epoch_end(1, &mut out).unwrap();
+            };
+            for keys in [0..1_000_000, 450_000..550_000, 0..0] {
+                process(&mut *operator, keys.clone());
+                let mut writer = SnapshotWriter::new();
+                let begun = Instant::now();
+                operator.snapshot(1, &mut writer).unwrap();
+                let cut = begun.elapsed();
+                let mut step = Duration::ZERO;
+                loop {
+                    let begun = Instant::now();
+                    let more = operator.snapshot_more(&mut writer).unwrap();
+                    step = step.max(begun.elapsed());
+                    if !more {
+                        break;
+                    }
+                }
+                let rows = around.finished(writer).rows();
+                let changed = keys.end - keys.start;
+                eprintln!(
+                    "{name}, {} MiB of slots, {changed} changed: cut {cut:?}, step {step:?}, {rows} rows copied",
+                    slots >> 20
+                );
+            }
+        }
+    }
 }

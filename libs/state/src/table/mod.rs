@@ -202,7 +202,7 @@ pub trait Table: Send {
     /// Bytes of the rows, as far as they are known without looking: an estimate, for metrics.
     fn bytes(&self) -> usize;
 
-    /// The table as of now, to be written while it goes on changing. Quick: nothing is copied.
+    /// The table as of now, to be written while it goes on changing. Quick: nothing is copied. The next write may wait for it to be done.
     fn freeze(&mut self) -> Result<Box<dyn Freeze>>;
 }
 
