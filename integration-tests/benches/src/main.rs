@@ -1,4 +1,4 @@
-//! Measures the program end to end and writes docs/bench.md and docs/bench-service.md: `make bench`.
+//! Measures the program end to end and writes docs/bench.md, docs/bench-service.md and docs/bench-durability.md: `make bench`.
 //!
 //! The unit is CPU-seconds (user and system) of a whole process tree, as `wait4` reports them. Two sides of a comparison
 //! run as child processes in turns, A B A B; a ratio is taken within each pair, so that a busy machine slows both. Medians
@@ -6,6 +6,7 @@
 //! checked first, on a smaller input.
 #![allow(clippy::print_stdout)]
 
+mod durability;
 mod kafka;
 mod measure;
 #[cfg(feature = "datafusion")]
@@ -42,10 +43,12 @@ enum Part {
     Engine,
     /// Kafka and the service: `bench-service.md`.
     Service,
-    Both,
+    /// Checkpoints, recoveries, state on disk: `bench-durability.md`.
+    Durability,
+    All,
 }
 
-const USAGE: &str = "usage: benches --highwater PATH --gen PATH --cache DIR --report DIR [--events N] [--pairs N] [--part engine|service] [--only TEXT]";
+const USAGE: &str = "usage: benches --highwater PATH --gen PATH --cache DIR --report DIR [--events N] [--pairs N] [--part engine|service|durability] [--only TEXT]";
 
 /// Events per second of event time: a window of ten seconds holds a hundred thousand.
 const RATE: u64 = 10_000;
@@ -91,19 +94,35 @@ fn run(arguments: &[String]) -> Result<(), String> {
         pairs: usize::try_from(number("--pairs", 5)?).map_err(|error| error.to_string())?.max(1),
         only: value("--only").unwrap_or_default(),
         part: match value("--part").as_deref() {
-            None => Part::Both,
+            None => Part::All,
             Some("engine") => Part::Engine,
             Some("service") => Part::Service,
+            Some("durability") => Part::Durability,
             Some(other) => return Err(format!("--part is {other:?}\n{USAGE}")),
         },
     };
     let folder = path("--report")?;
+    let is_wanted = |part| bench.part == part || bench.part == Part::All;
+    if is_wanted(Part::Durability) {
+        let mut report = Report::new(bench.events, bench.pairs, RATE);
+        report.sections = durability::sections(bench.pairs, |name| bench.wanted(name))?;
+        report.write(
+            &folder,
+            "bench-durability",
+            "Measurements of durability",
+            include_str!("../notes-durability.md"),
+        )?;
+    }
+    if bench.part == Part::Durability {
+        println!("{}", folder.display());
+        return Ok(());
+    }
     let data = bench.data(bench.events)?;
-    if bench.part != Part::Service {
+    if is_wanted(Part::Engine) {
         let report = bench.engine(&data)?;
         report.write(&folder, "bench", "Measurements", include_str!("../notes.md"))?;
     }
-    if bench.part != Part::Engine {
+    if is_wanted(Part::Service) {
         let report = bench.service(&data)?;
         report.write(
             &folder,

@@ -29,6 +29,17 @@ impl Thresholds {
     pub const PAGE_MS: f64 = 50.0;
     /// 6 GiB.
     pub const SMALL_JOBS_MB: f64 = 6_442.0;
+    /// Of the throughput without checkpoints: with one every 10 s, and every second.
+    pub const CHECKPOINTS_SLOW: f64 = 0.95;
+    pub const CHECKPOINTS_FAST: f64 = 0.88;
+    pub const PAUSE_MS: f64 = 20.0;
+    pub const RECOVERY_S: f64 = 2.0;
+    pub const SERVER_RESTART_S: f64 = 3.0;
+    pub const WRITTEN_PER_CHANGED: f64 = 2.0;
+    /// Of the rate in memory.
+    pub const ON_DISK: f64 = 0.2;
+    /// Of the rate at least once.
+    pub const EXACTLY_ONCE: f64 = 0.7;
 }
 
 pub struct Query {

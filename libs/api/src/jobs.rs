@@ -206,7 +206,7 @@ pub struct AppliedJob {
     pub applied: bool,
     /// What differs from the version before.
     pub changes: Vec<JobChange>,
-    /// What becomes of the state of running operators. Without durable checkpoints every run begins afresh: nothing is carried over.
+    /// What the next run with `from: latest` can begin with. Savepoints are asked for themselves: `POST /savepoints/{savepoint}/check`.
     pub state_verdict: StateVerdict,
     /// The job as it is now (with `dry_run`: as it would be); absent if a dry run would create it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -228,7 +228,9 @@ pub enum ApplyOutcome {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum StateVerdict {
-    /// There is no state to carry over.
+    /// All state of the newest checkpoint: it was made by the same graph.
+    Reuse,
+    /// None: there is no checkpoint, it is of another graph, or its run has finished.
     Fresh,
 }
 

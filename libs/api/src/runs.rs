@@ -221,11 +221,26 @@ pub struct Checkpoint {
     /// The longest time for which it has held up an operator, microseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub longest_pause_us: Option<i64>,
+    /// What it cost each operator with state. Empty for the last one of a run, after which there is no state.
+    pub operators: Vec<CheckpointOperator>,
     /// From then on a run goes on from here.
     pub decided_at: DateTime<Utc>,
     /// When all sinks had committed it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub committed_at: Option<DateTime<Utc>>,
+}
+
+/// What a checkpoint cost an operator.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct CheckpointOperator {
+    pub operator: String,
+    /// Rows and bytes that were written of its state.
+    pub rows: i64,
+    pub bytes: i64,
+    /// For how long it held back rows from behind the cut until the cut had come on all of its inputs; at most, on one worker.
+    pub alignment_us: i64,
+    /// The longest time for which its snapshot held up rows, on one worker.
+    pub pause_us: i64,
 }
 
 /// How far a checkpoint is.

@@ -87,7 +87,7 @@ impl SinkWriter for BlackholeWriter {
     }
 }
 
-struct NoCommits;
+pub struct NoCommits;
 
 impl SinkCommitter for NoCommits {
     fn commit(&mut self, _: u64, _: CommitKind, _: Vec<Committable>) -> BoxFuture<'_, Result<(), RunError>> {

@@ -295,7 +295,7 @@ pub mod sinks {
         let mut snapshot = SnapshotWriter::new();
         writer.snapshot(epoch, &mut snapshot).unwrap();
         // As it travels between processes.
-        Snapshot::from_bytes(&snapshot.finish().unwrap().to_bytes().unwrap()).unwrap()
+        Snapshot::from_bytes(snapshot.finish().unwrap().to_bytes().unwrap()).unwrap()
     }
 
     /// What every sink of results keeps. `open` makes a sink of run `run`; `visible` reads what everybody can see, sorted, `None` if there

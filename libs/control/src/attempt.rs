@@ -107,12 +107,25 @@ pub struct Decision {
     pub bytes: u64,
     pub total_bytes: u64,
     pub duration_us: i64,
-    /// For how long the snapshot of an operator held up its rows at a time, at most.
-    pub pause_us: u64,
+    /// What it cost each operator with state.
+    pub operators: Vec<OperatorCost>,
     /// The last epoch of the run.
     pub last: bool,
     /// In the order of the plan's sinks: whether committing the epoch does something there.
     pub commits: Vec<bool>,
+}
+
+/// What a checkpoint cost an operator, on all workers.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct OperatorCost {
+    pub operator: String,
+    /// Rows and bytes that were written.
+    pub rows: u64,
+    pub bytes: u64,
+    /// For how long it held back what came after the cut on one input, until the cut had come on all; on one worker, at most.
+    pub alignment_us: u64,
+    /// For how long the snapshot held up its rows at a time; on one worker, at most.
+    pub pause_us: u64,
 }
 
 /// The answer to a question about an epoch.

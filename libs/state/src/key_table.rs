@@ -31,6 +31,7 @@ trait KeyStore: Send {
     fn intern(&mut self, columns: &[ArrayRef], slots: &mut Slots, out: &mut Vec<u32>);
     fn lookup(&mut self, columns: &[ArrayRef], out: &mut Vec<u32>);
     fn keys(&self, slots: &[u32]) -> Vec<ArrayRef>;
+    fn reserve(&mut self, keys: usize);
     fn remove(&mut self, slots: &[u32]);
     fn clear(&mut self);
     fn bytes(&self) -> usize;
@@ -55,6 +56,11 @@ impl KeyTable {
             return slots.resize(slots.len() + rows, 0);
         }
         self.store.intern(&columns, &mut self.slots, slots);
+    }
+
+    /// Makes room for so many more keys, so that the table need not grow again and again while they come.
+    pub fn reserve(&mut self, keys: usize) {
+        self.store.reserve(keys);
     }
 
     /// As [`KeyTable::intern`], but keys that are not in the table give [`NO_SLOT`] and stay out.

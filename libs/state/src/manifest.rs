@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use futures::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -183,18 +184,16 @@ impl Manifest {
 
     /// Reads every file of the checkpoint, checks it against its hash, and gives the state back. Nothing is started before.
     pub async fn load(&self, from: &dyn Files) -> Result<MemoryStore, ManifestError> {
+        let parts = self.operators.iter().flat_map(|operator| operator.parts.iter().map(move |part| (operator, part)));
+        let read = |(operator, part): (&OperatorPart, &StatePart)| {
+            let (operator, worker, read) = (operator.operator.clone(), part.worker as usize, part.clone());
+            async move { (operator, worker, read.read(from).await) }
+        };
+        let mut read = stream::iter(parts.map(read)).buffered(LOADED_AT_ONCE);
         let mut store = MemoryStore::new();
-        for operator in &self.operators {
-            for part in &operator.parts {
-                let bytes = files::get(from, &part.file).await?;
-                let snapshot = Snapshot::from_bytes(&bytes)
-                    .map_err(|source| ManifestError::State { path: part.file.path.clone(), source })?;
-                for file in part.tables.values().flat_map(|table| &table.files) {
-                    files::get(from, &file.file).await?;
-                }
-                store.put(&operator.operator, part.worker as usize, snapshot.with_stored(part.tables.clone()));
-                faults::hit("restore.half").map_err(FileError::from)?;
-            }
+        while let Some((operator, worker, snapshot)) = read.next().await {
+            store.put(&operator, worker, snapshot?);
+            faults::hit("restore.half").map_err(FileError::from)?;
         }
         for file in self.sinks.iter().flat_map(|sink| &sink.files) {
             if !faults::broken("skip_verification_of_sinks") {
@@ -202,6 +201,21 @@ impl Manifest {
             }
         }
         Ok(store)
+    }
+}
+
+/// Files that are read and hashed at once.
+const LOADED_AT_ONCE: usize = 4;
+
+impl StatePart {
+    /// Reads the files of the part, and checks each against its hash.
+    async fn read(&self, from: &dyn Files) -> Result<Snapshot, ManifestError> {
+        let snapshot = Snapshot::from_bytes(files::get(from, &self.file).await?)
+            .map_err(|source| ManifestError::State { path: self.file.path.clone(), source })?;
+        for file in self.tables.values().flat_map(|table| &table.files) {
+            files::get(from, &file.file).await?;
+        }
+        Ok(snapshot.with_stored(self.tables.clone()))
     }
 }
 

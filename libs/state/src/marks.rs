@@ -142,8 +142,9 @@ pub struct Chain {
     pub changed_rows: usize,
 }
 
-/// Parts of a chain at most. Each is a file and an entry in every manifest.
-const PARTS_MAX: usize = 64;
+/// Parts of a chain at most. Each is a file and an entry in every manifest. A table of which less than one row in so many changes between two
+/// checkpoints is written whole before its changes have paid for it.
+const PARTS_MAX: usize = 256;
 
 impl Chain {
     /// Takes up the next part, of `changed` rows if it holds changes, while the table has `live` rows: says whether it has to be whole.
@@ -234,11 +235,11 @@ mod tests {
     /// Whatever changes, the parts together have at most twice the rows that changed.
     #[test]
     fn a_chain_is_written_anew_when_its_changes_have_paid_for_it() {
-        for (live, changed) in [(1_000, 100), (1_000, 1_000), (1_000, 999), (10, 1), (100_000, 5_000)] {
+        for (live, changed) in [(1_000, 100), (1_000, 1_000), (1_000, 999), (10, 1), (100_000, 5_000), (100_000, 400)] {
             let mut chain = Chain::default();
             assert!(chain.next_is_whole(0, live));
             let (mut written, mut changes, mut longest) = (0, 0, 0);
-            for _ in 0..1_000 {
+            for _ in 0..10_000 {
                 changes += changed;
                 written += if chain.next_is_whole(changed, live) { live } else { changed };
                 longest = longest.max(chain.parts);

@@ -17,16 +17,16 @@
 //! the key group is the last column.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::Cursor;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, UInt16Array};
+use arrow::buffer::{Buffer, ScalarBuffer};
 use arrow::compute::{concat_batches, filter_record_batch, interleave_record_batch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt16Type};
 use arrow::error::ArrowError;
-use arrow::ipc::reader::StreamReader;
+use arrow::ipc::reader::StreamDecoder;
 use arrow::ipc::writer::StreamWriter;
 
 use crate::files::Files;
@@ -278,7 +278,7 @@ struct Changes {
 struct Piece {
     rows: RecordBatch,
     /// Ascending; None for an unkeyed table.
-    groups: Option<Arc<[u16]>>,
+    groups: Option<ScalarBuffer<u16>>,
 }
 
 /// See [`SnapshotWriter::keep`].
@@ -315,17 +315,18 @@ impl Piece {
     }
 
     /// The rows whose key group belongs to the worker: one slice, because rows are ordered and owners have ranges.
-    fn owned(&self, groups: &[u16], worker: usize, workers: usize) -> Option<Owned> {
+    fn owned(&self, groups: &ScalarBuffer<u16>, worker: usize, workers: usize) -> Option<Owned> {
         let start = groups.partition_point(|&group| owner(group, workers) < worker);
         let end = groups.partition_point(|&group| owner(group, workers) <= worker);
-        (start < end).then(|| Owned { rows: self.rows.slice(start, end - start), groups: groups[start..end].to_vec() })
+        (start < end)
+            .then(|| Owned { rows: self.rows.slice(start, end - start), groups: groups.slice(start, end - start) })
     }
 }
 
 /// Rows of a keyed table with their groups, ascending.
 struct Owned {
     rows: RecordBatch,
-    groups: Vec<u16>,
+    groups: ScalarBuffer<u16>,
 }
 
 const MAGIC: &[u8; 8] = b"HWSTATE2";
@@ -395,13 +396,15 @@ impl Snapshot {
         Ok(bytes)
     }
 
-    /// The inverse of [`Snapshot::to_bytes`].
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+    /// The inverse of [`Snapshot::to_bytes`]. The columns are parts of `bytes`: nothing is copied that is aligned.
+    pub fn from_bytes(bytes: impl Into<Buffer>) -> Result<Self> {
+        let bytes: Buffer = bytes.into();
         let damaged = |reason: String| SnapshotError::Damaged { bytes: bytes.len(), reason };
         let mut blocks = bytes.strip_prefix(MAGIC).ok_or_else(|| damaged("it does not begin as one".into()))?;
         let mut snapshot = Self::default();
         while !blocks.is_empty() {
             let ipc = take_block(&mut blocks).ok_or_else(|| damaged("it ends inside a table".into()))?;
+            let ipc = bytes.slice_with_length(bytes.len() - blocks.len() - ipc.len(), ipc.len());
             let block = Block::read(ipc).map_err(|source| damaged(source.to_string()))?;
             snapshot.add(block).ok_or_else(|| damaged("the parts of a table do not fit together".into()))?;
         }
@@ -486,7 +489,7 @@ fn write_block(
     let mut writer = StreamWriter::try_new(&mut *bytes, &schema)?;
     for piece in pieces {
         let mut columns = piece.rows.columns().to_vec();
-        columns.extend(piece.groups.iter().map(|groups| Arc::new(UInt16Array::from(groups.to_vec())) as ArrayRef));
+        columns.extend(piece.groups.iter().map(|groups| Arc::new(UInt16Array::new(groups.clone(), None)) as ArrayRef));
         writer.write(&batch(schema.clone(), columns, piece.rows.num_rows())?)?;
     }
     writer.finish()?;
@@ -505,11 +508,16 @@ struct Block {
 }
 
 impl Block {
-    fn read(ipc: &[u8]) -> std::result::Result<Self, ArrowError> {
+    fn read(mut ipc: Buffer) -> std::result::Result<Self, ArrowError> {
         let malformed =
             || ArrowError::IpcError("a table of a snapshot lacks its name, its rows or its key groups".into());
-        let reader = StreamReader::try_new(Cursor::new(ipc), None)?;
-        let schema = reader.schema();
+        let mut decoder = StreamDecoder::new();
+        let mut batches = Vec::new();
+        while let Some(rows) = decoder.decode(&mut ipc)? {
+            batches.push(rows);
+        }
+        decoder.finish()?;
+        let schema = decoder.schema().ok_or_else(malformed)?;
         let mut metadata: HashMap<String, String> = schema.metadata().clone();
         let name = metadata.remove(NAME).ok_or_else(malformed)?;
         let keyed = metadata.remove(KEYED).ok_or_else(malformed)? == "true";
@@ -524,14 +532,13 @@ impl Block {
         }
         let schema = Arc::new(Schema::new_with_metadata(fields, metadata));
         let mut pieces = Vec::new();
-        for rows in reader {
-            let rows = rows?;
+        for rows in batches {
             let mut columns = rows.columns().to_vec();
-            let mut groups: Option<Arc<[u16]>> = None;
+            let mut groups = None;
             if keyed {
                 let column = columns.pop().ok_or_else(malformed)?;
                 let column = column.as_primitive_opt::<UInt16Type>().ok_or_else(malformed)?;
-                groups = Some(column.values().to_vec().into());
+                groups = Some(column.values().clone());
             }
             pieces.push(Piece { rows: batch(schema.clone(), columns, rows.num_rows())?, groups });
         }
@@ -700,6 +707,70 @@ impl SnapshotReader {
         Ok(rows)
     }
 
+    /// For how many keys of a table there should be room before it is restored: those of its largest part that belong to this worker, each
+    /// in a slot at least for a while, and some more. Without these the first key that comes after would have all of them moved.
+    pub fn room(&self, name: &str) -> usize {
+        let rows = |part: &Snapshot| {
+            let pieces = part.tables.get(name).into_iter().flat_map(|table| &table.pieces);
+            let owned = pieces.filter_map(|piece| piece.owned(piece.groups.as_ref()?, self.worker, self.workers));
+            owned.map(|owned| owned.rows.num_rows()).sum::<usize>()
+        };
+        let largest = |chain: &Vec<Snapshot>| chain.iter().map(rows).max();
+        let rows: usize = self.chains.iter().filter_map(largest).sum();
+        rows + rows / 8
+    }
+
+    /// As [`SnapshotReader::table`], for an operator that interns the rows' identity, their first `identity` columns, anyway: `keys`, empty
+    /// before, says which rows newer ones hide, so that no other table has to. Gives rows and their slots.
+    pub fn intern<E: From<SnapshotError>>(
+        &self,
+        name: &str,
+        identity: usize,
+        keys: &mut KeyTable,
+        mut give: impl FnMut(&KeyTable, &[u32], RecordBatch) -> std::result::Result<(), E>,
+    ) -> std::result::Result<(), E> {
+        assert!(keys.slots_capacity() == 0, "a table is restored before it has keys");
+        keys.reserve(self.room(name));
+        let (mut slots, mut gone) = (Vec::new(), Vec::new());
+        for chain in &self.chains {
+            let mut begins = true;
+            for part in chain.iter().rev() {
+                begins = true;
+                let Some(table) = part.tables.get(name) else { break };
+                // Of newer parts. A part may have several rows of a key, if they are runs ([`crate::table::runs`]): all of them count.
+                let known = keys.slots_capacity() as u32;
+                for Owned { rows, .. } in table.owned(&table.pieces, name, self.worker, self.workers)? {
+                    slots.clear();
+                    keys.intern(&rows.columns()[..identity], rows.num_rows(), &mut slots);
+                    if slots.iter().all(|slot| *slot >= known) {
+                        give(keys, &slots, rows)?;
+                        continue;
+                    }
+                    let new: BooleanArray = slots.iter().map(|slot| Some(*slot >= known)).collect();
+                    slots.retain(|slot| *slot >= known);
+                    give(keys, &slots, filter_record_batch(&rows, &new).map_err(|source| failed(name, source))?)?;
+                }
+                let Some(changes) = &table.changes else { break };
+                assert!(
+                    changes.kept.is_empty(),
+                    "a table of which namespaces are kept is not restored by its keys alone"
+                );
+                begins = false;
+                for Owned { rows, .. } in table.owned(&changes.removed, name, self.worker, self.workers)? {
+                    let known = keys.slots_capacity() as u32;
+                    slots.clear();
+                    keys.intern(rows.columns(), rows.num_rows(), &mut slots);
+                    gone.extend(slots.iter().filter(|slot| **slot >= known));
+                }
+            }
+            if !begins {
+                return Err(SnapshotError::NoBeginning { table: name.to_owned() }.into());
+            }
+        }
+        keys.remove(&gone);
+        Ok(())
+    }
+
     /// All rows of an unkeyed table, as every worker gets them. Empty if there is no such table.
     pub fn all(&self, name: &str) -> Result<Vec<RecordBatch>> {
         let tables = self.chains.iter().filter_map(|chain| chain.last()?.tables.get(name));
@@ -791,11 +862,9 @@ impl MemoryStore {
         let mut rows = MemoryStore::new();
         for (operator, chains) in &self.parts {
             for (worker, chain) in chains {
-                for (back, mut snapshot) in
-                    chain.iter().cloned().enumerate().map(|(at, part)| (chain.len() - 1 - at, part))
-                {
+                for (at, mut snapshot) in chain.iter().cloned().enumerate() {
                     // Such tables are whole in each part.
-                    if back > 0 {
+                    if at + 1 < chain.len() {
                         snapshot.forget_stored();
                     }
                     rows.put(operator, *worker, as_rows(snapshot, files, scratch, memory).await?);
@@ -985,7 +1054,7 @@ mod tests {
         let reader = SnapshotReader::new(vec![snapshot.clone()], 0, 1);
         assert!(matches!(reader.table("t"), Err(SnapshotError::WrongKeying { .. })));
         let bytes = snapshot.to_bytes().unwrap();
-        assert_eq!(Snapshot::from_bytes(&bytes).unwrap(), snapshot);
+        assert_eq!(Snapshot::from_bytes(bytes.as_slice()).unwrap(), snapshot);
         for cut in [0, 5, 8 + 3, bytes.len() / 2, bytes.len() - 1] {
             assert!(matches!(Snapshot::from_bytes(&bytes[..cut]), Err(SnapshotError::Damaged { .. })), "cut at {cut}");
         }
@@ -1107,6 +1176,84 @@ mod tests {
                 assert!(merged.is_whole() && groups.unwrap().is_sorted() && rows.num_rows() == model.rows.len());
             }
         }
+    }
+
+    /// The same without namespaces that are kept, read by interning.
+    #[test]
+    fn what_is_interned_is_what_was_written() {
+        let fields = || vec![Field::new("k", DataType::Int64, false), Field::new("v", DataType::Int64, false)];
+        let schema = Arc::new(Schema::new(fields()));
+        for seed in 0..60 {
+            let mut random = crate::test_data::Random(seed);
+            let (mut store, mut model, workers) = (MemoryStore::new(), BTreeMap::new(), 1 + random.below(3) as usize);
+            for checkpoint in 0..8 {
+                let (mut put, mut removed) = (BTreeMap::new(), std::collections::BTreeSet::new());
+                for step in 0..random.below(30) as i64 {
+                    let key = random.below(25) as i64;
+                    if random.below(3) == 0 {
+                        put.remove(&key);
+                        removed.extend(model.remove(&key).map(|_| key));
+                    } else {
+                        model.insert(key, checkpoint * 1000 + step);
+                        put.insert(key, checkpoint * 1000 + step);
+                    }
+                }
+                let whole = checkpoint == 0 || random.below(6) == 0;
+                for worker in 0..workers {
+                    let mine = |key: &i64| owner(groups_of(&[*key])[0], workers) == worker;
+                    let mut writer = SnapshotWriter::new();
+                    if !whole {
+                        writer.changes("t", &schema, &[0]).unwrap();
+                        let gone: Vec<i64> = removed.iter().copied().filter(mine).collect();
+                        writer.remove("t", vec![numbers(&gone)], &groups_of(&gone)).unwrap();
+                    }
+                    let rows = if whole { &model } else { &put };
+                    let (keys, values): (Vec<i64>, Vec<i64>) = rows.iter().filter(|row| mine(row.0)).unzip();
+                    let rows = batch(schema.clone(), vec![numbers(&keys), numbers(&values)], keys.len()).unwrap();
+                    writer.keyed("t", rows, &groups_of(&keys)).unwrap();
+                    store.put("it", worker, writer.finish_in_pieces(7).unwrap());
+                }
+                for readers in 1..3 {
+                    let mut found = BTreeMap::new();
+                    for worker in 0..readers {
+                        let reader = store.reader("it", worker, readers);
+                        let mut table = KeyTable::new(&fields()[..1].to_vec().into()).unwrap();
+                        let give = |keys: &KeyTable, slots: &[u32], rows: RecordBatch| {
+                            let column = |column: &ArrayRef| column.as_primitive::<Int64Type>().values().to_vec();
+                            assert_eq!(column(&keys.keys(slots)[0]), column(rows.column(0)));
+                            found.extend(column(rows.column(0)).into_iter().zip(column(rows.column(1))));
+                            Ok::<_, SnapshotError>(())
+                        };
+                        reader.intern("t", 1, &mut table, give).unwrap();
+                        assert!(table.slots_capacity() * 9 / 8 >= reader.room("t"));
+                        let rows = reader.table("t").unwrap().iter().map(RecordBatch::num_rows).sum::<usize>();
+                        assert_eq!(table.len(), rows, "keys that were removed are in no slot");
+                    }
+                    assert_eq!(found, model, "seed {seed}, checkpoint {checkpoint}");
+                }
+            }
+        }
+    }
+
+    /// Runs, as rows.
+    #[test]
+    fn several_rows_of_a_key_are_all_interned() {
+        let fields = || vec![Field::new("k", DataType::Int64, false), Field::new("v", DataType::Int64, false)];
+        let mut writer = SnapshotWriter::new();
+        for run in 0..3 {
+            let keys: Vec<i64> = (0..10).collect();
+            let rows = vec![numbers(&keys), numbers(&[run; 10])];
+            writer.keyed("t", batch(Arc::new(Schema::new(fields())), rows, 10).unwrap(), &groups_of(&keys)).unwrap();
+        }
+        let reader = SnapshotReader::new(vec![writer.finish_in_pieces(7).unwrap()], 0, 1);
+        let mut table = KeyTable::new(&fields()[..1].to_vec().into()).unwrap();
+        let mut given = 0;
+        let give = |_: &KeyTable, _: &[u32], rows: RecordBatch| {
+            given += rows.num_rows();
+            Ok::<_, SnapshotError>(())
+        };
+        reader.intern("t", 1, &mut table, give).unwrap();
+        assert_eq!((given, table.len()), (30, 10));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use api::IdKind;
 use chrono::{DateTime, Utc};
-use control::attempt::{self, Positions, Status, StopMode};
+use control::attempt::{self, OperatorCost, Positions, Status, StopMode};
 use control::inspect::{CheckpointFile, SavepointPlace};
 use control::restart::Restarts;
 use metadata::Run;
@@ -162,6 +162,12 @@ pub fn checkpoint_file(epoch: &metadata::Epoch) -> CheckpointFile {
 }
 
 pub fn checkpoint(epoch: metadata::Epoch) -> api::Checkpoint {
+    let costs: Vec<OperatorCost> = serde_json::from_value(epoch.facts["operators"].clone()).unwrap_or_default();
+    let shown = |OperatorCost { operator, rows, bytes, alignment_us, pause_us }| {
+        let (rows, bytes) = (rows as i64, bytes as i64);
+        api::CheckpointOperator { operator, rows, bytes, alignment_us: alignment_us as i64, pause_us: pause_us as i64 }
+    };
+    let operators: Vec<_> = costs.into_iter().map(shown).collect();
     api::Checkpoint {
         epoch: epoch.epoch,
         attempt: epoch.generation,
@@ -171,7 +177,8 @@ pub fn checkpoint(epoch: metadata::Epoch) -> api::Checkpoint {
         bytes: epoch.bytes,
         total_bytes: epoch.total_bytes,
         duration_ms: epoch.duration_ms,
-        longest_pause_us: epoch.facts["pause_us"].as_i64(),
+        longest_pause_us: operators.iter().map(|operator| operator.pause_us).max(),
+        operators,
         decided_at: epoch.decided_at,
         committed_at: epoch.committed_at,
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use api::IdKind;
 use axum::http::{Method, StatusCode};
+use control::attempt::OperatorCost;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder};
 use prometheus_client::metrics::MetricType;
@@ -182,6 +183,41 @@ impl Collector for Live {
             "The newest checkpoint that all sinks have committed",
             G,
             of_checkpoints(&|f| Figure::Gauge(f.committed as f64)),
+        )?;
+
+        let recovery = |(id, figures): &(String, CheckpointFigures)| {
+            Some((vec![("run", id.clone())], Figure::Gauge(figures.recovery_us? as f64 / 1e6)))
+        };
+        family(
+            "run_recovery_seconds",
+            "The last recovery, from the failure that was seen until the next attempt had committed a checkpoint",
+            G,
+            checkpoints.iter().filter_map(recovery).collect(),
+        )?;
+        let per_cost = |of: &dyn Fn(&OperatorCost) -> f64| {
+            let rows = checkpoints.iter().flat_map(|(id, figures)| {
+                let labels = |cost: &OperatorCost| vec![("run", id.clone()), ("operator", cost.operator.clone())];
+                figures.operators.iter().map(move |cost| (labels(cost), Figure::Gauge(of(cost))))
+            });
+            rows.collect::<Vec<_>>()
+        };
+        family(
+            "operator_checkpoint_bytes",
+            "Bytes that the newest checkpoint wrote of the operator",
+            G,
+            per_cost(&|cost| cost.bytes as f64),
+        )?;
+        family(
+            "operator_alignment_seconds",
+            "For how long the newest checkpoint held back rows until its cut had come on all inputs",
+            G,
+            per_cost(&|cost| cost.alignment_us as f64 / 1e6),
+        )?;
+        family(
+            "operator_pause_seconds",
+            "The longest time for which the newest checkpoint held up the operator",
+            G,
+            per_cost(&|cost| cost.pause_us as f64 / 1e6),
         )?;
 
         let per_operator = |of: &dyn Fn(&control::attempt::OperatorStatus) -> Option<Figure>| {

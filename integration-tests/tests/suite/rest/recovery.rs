@@ -126,7 +126,8 @@ fn so_does_one_with_state_on_disk() {
     let operators: BTreeSet<String> = checkpoint_files(&server, &disturbed.2, "state")
         .iter()
         .map(|file| file.file_name().unwrap().to_str().unwrap())
-        .filter_map(|name| name.ends_with(".sst").then(|| name.split('-').nth(3).unwrap().to_owned()))
+        .filter(|name| name.ends_with(".sst"))
+        .map(|name| name.split('-').nth(3).unwrap().to_owned())
         .collect();
     assert_eq!(operators.len(), 3, "all of them had tables on disk: {operators:?}");
     let ended = server.wait_for_end(&disturbed.2);
@@ -153,8 +154,8 @@ fn a_run_whose_process_is_stopped_goes_on_without_it() {
         server.submit(&fresh("frozen"), &script(&directory, &view, "SET 'process.heartbeat-timeout' = '2s';"));
     let running = server.wait_for_run(&run, "rows", |run| run["progress"]["rows_in"].as_u64() > Some(1200));
     let frozen = server.process_of(&running);
-    let figures = server.get("/metrics").expect(200).text();
     let figure = |name: &str| -> f64 {
+        let figures = server.get("/metrics").expect(200).text();
         let of_run = |line: &&str| line.starts_with(name) && line.contains(run["id"].as_str().unwrap());
         let line = figures.lines().find(of_run).unwrap_or_else(|| panic!("no {name} in {figures}"));
         line.rsplit(' ').next().unwrap().parse().unwrap()
@@ -167,6 +168,22 @@ fn a_run_whose_process_is_stopped_goes_on_without_it() {
     assert_ne!(server.process_of(&again), frozen);
     let events = server.get(&format!("/api/v1/runs/{}/events", run["id"].as_str().unwrap())).expect(200).json();
     assert!(events.to_string().contains("said nothing for"), "{events}");
+    let recovered = format!("highwater_run_recovery_seconds{{run=\"{}\"}}", run["id"].as_str().unwrap());
+    server.wait_for_run(&run, "a checkpoint of the second attempt", |_| {
+        server.get("/metrics").expect(200).text().contains(&recovered)
+    });
+    let path = |part: &str| format!("/api/v1/runs/{}/{part}", run["id"].as_str().unwrap());
+    assert!(figure("highwater_run_recovery_seconds") > 0.0);
+    let newest = server.get(&path("checkpoints")).expect(200).json()["items"][0].clone();
+    let operators = newest["operators"].as_array().unwrap();
+    let pauses = operators.iter().map(|operator| operator["pause_us"].as_i64().unwrap());
+    assert_eq!(newest["longest_pause_us"].as_i64(), pauses.max(), "{newest}");
+    assert!(operators.iter().any(|operator| operator["bytes"].as_i64() > Some(0)), "{newest}");
+    assert!(operators.iter().all(|operator| operator["alignment_us"].as_i64().is_some()), "{newest}");
+    let series =
+        server.get(&path("metrics?names=recovery_ms&names=operator_alignment_ms&window=1m")).expect(200).json();
+    let names: Vec<&Value> = series["series"].as_array().unwrap().iter().map(|series| &series["name"]).collect();
+    assert!(names.contains(&&json!("recovery_ms")) && names.contains(&&json!("operator_alignment_ms")), "{series}");
     let ended = server.wait_for_end(&run);
     assert_eq!(ended["state"], "finished", "{ended}");
     assert_eq!(rows(&server, &view), expected());
@@ -188,6 +205,14 @@ fn a_run_goes_on_where_a_cancelled_one_of_its_job_had_its_last_checkpoint() {
     let newest = &checkpoints[0];
     assert!(checkpoints.len() >= 2 && newest["previous"] == checkpoints[1]["epoch"], "{checkpoints:?}");
     assert!(newest["bytes"].as_u64() > Some(0) && newest["last"] == false, "{newest}");
+
+    let verdict = |settings: &str, filter: &str| {
+        let sql = script(&directory, &view, settings).replace("n % 7", filter);
+        let path = format!("/api/v1/jobs/{name}?dry_run=true");
+        server.put(&path, &json!({"sql": sql})).expect(200).json()["state_verdict"].clone()
+    };
+    assert_eq!(verdict("SET 'parallelism' = '2';", "n % 7"), "reuse", "how many run it is free");
+    assert_eq!(verdict("", "n % 5"), "fresh", "keys differ");
 
     let runs = format!("/api/v1/jobs/{name}/runs");
     let both = json!({"from": "latest", "start_positions": {"ticks": {}}});

@@ -6,20 +6,16 @@
 //! taken back by what follows in the epoch); all others wait in a log, on disk where they are many, until their epoch is complete: then
 //! the log is sent, of an upsert table what has become of each key. An epoch is prepared when every record of it is confirmed.
 
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 use engine::{
-    Batch, CommitKind, Commits, Committable, Prepared, RunError, Sink, SinkCommitter, SinkContext, SinkWriter, Waiting,
-    WriterContext,
+    Batch, Commits, Committable, RunError, Sink, SinkCommitter, SinkContext, SinkWriter, Waiting, WriterContext,
 };
-use futures::FutureExt;
-use futures::future::BoxFuture;
 use graph::KafkaOptions;
 use graph::kafka::{DeliveryGuarantee, Partitioner};
-use state::{SnapshotReader, SnapshotWriter};
 
 use super::Surroundings;
 use super::commit::{Transactions, transactions};
@@ -28,7 +24,9 @@ use super::encode::{Encoder, Ids};
 use super::native::{Client, Code, Context, Outgoing, Role, Target};
 use super::settings::{client, client_options, registry_options, schemas, servers, transactional_options};
 use super::staging::Staging;
+use crate::blackhole::NoCommits;
 use crate::registry::{Part, Schemas, subject};
+use crate::staged::writer::{Encode, FrameWriter, Order, refuse};
 use crate::staged::{EpochFrames, Frame, not_durable, unwritable};
 
 /// While records are under way, what the broker says of them is looked at this often.
@@ -117,13 +115,13 @@ impl Sink for KafkaSink {
             thread.spawn(move || sending.run(&received, &fail))
         };
         spawned.map_err(|error| RunError::internal(format!("cannot start a thread: {error}")))?;
-        Ok(Box::new(KafkaWriter { encoder, orders, rows: 0, _wanted: wanted }))
+        Ok(Box::new(FrameWriter::new(Frames { encoder, _wanted: wanted }, orders)))
     }
 
     fn committer(&self) -> Result<Box<dyn SinkCommitter>, RunError> {
         match self.is_exactly_once() {
             true => Ok(Box::new(self.transactions())),
-            false => Ok(Box::new(Nothing)),
+            false => Ok(Box::new(NoCommits)),
         }
     }
 
@@ -145,58 +143,15 @@ impl KafkaSink {
     }
 }
 
-pub enum Order {
-    /// Frames, and the share of the memory budget of the rows that they were made of.
-    Write(Vec<u8>, Option<Arc<engine::Permit>>),
-    /// The epoch, its rows so far, and whom to tell.
-    Prepare(u64, u64, Prepared),
-}
-
-struct KafkaWriter {
+/// The frames of a topic's records. Dropped with the writer: nobody waits for the topic any more.
+struct Frames {
     encoder: Encoder,
-    orders: Sender<Order>,
-    rows: u64,
-    /// Dropped with the writer: nobody waits for the topic any more.
     _wanted: Arc<()>,
 }
 
-impl SinkWriter for KafkaWriter {
-    fn write(&mut self, batch: Batch) -> Result<(), RunError> {
-        let mut frames = Vec::with_capacity(batch.num_rows() * 64);
-        self.encoder.encode(&batch, &mut frames)?;
-        self.rows += batch.num_rows() as u64;
-        self.orders.send(Order::Write(frames, batch.permit)).map_err(|_| ended())
-    }
-
-    fn prepare(&mut self, epoch: u64, _: CommitKind, reply: Prepared) -> Result<(), RunError> {
-        self.orders.send(Order::Prepare(epoch, std::mem::take(&mut self.rows), reply)).map_err(|_| ended())
-    }
-
-    /// What was written is with the broker, or handed over, when its epoch is prepared.
-    fn snapshot(&mut self, _: u64, _: &mut SnapshotWriter) -> Result<(), RunError> {
-        Ok(())
-    }
-
-    fn restore(&mut self, _: &SnapshotReader) -> Result<(), RunError> {
-        Ok(())
-    }
-}
-
-/// The sending thread is gone, which it says before only when the run is over.
-fn ended() -> RunError {
-    RunError::internal("the sending thread of a Kafka sink has ended")
-}
-
-/// Everything is done by the writers.
-struct Nothing;
-
-impl SinkCommitter for Nothing {
-    fn commit(&mut self, _: u64, _: CommitKind, _: Vec<Committable>) -> BoxFuture<'_, Result<(), RunError>> {
-        async { Ok(()) }.boxed()
-    }
-
-    fn abort(&mut self) -> BoxFuture<'_, ()> {
-        async {}.boxed()
+impl Encode for Frames {
+    fn encode(&mut self, batch: &Batch, frames: &mut Vec<u8>) -> Result<(), RunError> {
+        self.encoder.encode(batch, frames)
     }
 }
 
@@ -499,13 +454,4 @@ pub fn fenced(table: &str, topic: &str, reason: &str) -> RunError {
     RunError::external("fenced", message).hint(
         "either another attempt writes in the place of this one, or sending took longer than 'properties.transaction.timeout.ms' (60 s)",
     )
-}
-
-/// Answers everything that still comes with the error that ended the thread.
-pub fn refuse(orders: &Receiver<Order>, error: &RunError) {
-    while let Ok(order) = orders.recv() {
-        if let Order::Prepare(_, _, reply) = order {
-            reply.done(Err(error.clone()));
-        }
-    }
 }

@@ -13,7 +13,8 @@ use engine::runtime::Place;
 use super::commit::target;
 use super::encode::Ids;
 use super::native::{Client, partition_of};
-use super::sink::{Choice, Entrance, Order, refuse};
+use super::sink::{Choice, Entrance};
+use crate::staged::writer::{Order, refuse};
 use crate::staged::{EpochFrames, Frame, LogFiles, RecordLog, Upload, unwritable};
 
 /// The thread that stages.

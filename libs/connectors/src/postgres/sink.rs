@@ -5,22 +5,18 @@
 //! writes them, in one transaction per epoch and writer, before the epoch is prepared.
 
 use std::collections::BTreeMap;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use arrow::datatypes::SchemaRef;
 use engine::runtime::Place;
 use engine::{
-    Batch, CommitKind, Commits, Committable, Permit, Prepared, RunError, Sink, SinkCommitter, SinkContext, SinkWriter,
-    WriterContext,
+    Batch, Commits, Committable, Prepared, RunError, Sink, SinkCommitter, SinkContext, SinkWriter, WriterContext,
 };
-use futures::FutureExt;
-use futures::future::BoxFuture;
 use graph::PostgresOptions;
 use graph::kafka::DeliveryGuarantee;
 use sqlx::PgConnection;
-use state::{SnapshotReader, SnapshotWriter};
 
 use super::commit::{Output, Transactions};
 use super::connect::Server;
@@ -28,7 +24,9 @@ use super::encode::Encoder;
 use super::target::{Target, Way};
 use super::write::{Logs, Needs, Table, TableRef};
 use crate::Egress;
+use crate::blackhole::NoCommits;
 use crate::kafka::Surroundings;
+use crate::staged::writer::{Encode, FrameWriter, Order, refuse};
 use crate::staged::{EpochFrames, Frame, LogFiles, RecordLog, Upload, not_durable, unwritable};
 
 /// How long a database that cannot be reached is waited for, where nothing else tries again; and how long between two tries.
@@ -157,13 +155,13 @@ impl Sink for PostgresSink {
         let thread = std::thread::Builder::new().name("postgres-sink".into());
         let spawned = thread.spawn(move || keeping.run(&received, &|error| drop(failed.send(error))));
         spawned.map_err(|error| RunError::internal(format!("cannot start a thread: {error}")))?;
-        Ok(Box::new(PostgresWriter { encoder: Encoder::new(&self.table.target), orders, rows: 0 }))
+        Ok(Box::new(FrameWriter::new(Encoder::new(&self.table.target), orders)))
     }
 
     fn committer(&self) -> Result<Box<dyn SinkCommitter>, RunError> {
         match self.exactly_once {
             true => Ok(Box::new(self.transactions())),
-            false => Ok(Box::new(Nothing)),
+            false => Ok(Box::new(NoCommits)),
         }
     }
 
@@ -175,57 +173,10 @@ impl Sink for PostgresSink {
     }
 }
 
-/// Everything is done by the writers.
-struct Nothing;
-
-impl SinkCommitter for Nothing {
-    fn commit(&mut self, _: u64, _: CommitKind, _: Vec<Committable>) -> BoxFuture<'_, Result<(), RunError>> {
-        async { Ok(()) }.boxed()
+impl Encode for Encoder {
+    fn encode(&mut self, batch: &Batch, frames: &mut Vec<u8>) -> Result<(), RunError> {
+        Encoder::encode(self, batch, frames)
     }
-
-    fn abort(&mut self) -> BoxFuture<'_, ()> {
-        async {}.boxed()
-    }
-}
-
-enum Order {
-    /// Frames, and the share of the memory budget of the rows that they were made of.
-    Write(Vec<u8>, Option<Arc<Permit>>),
-    /// The epoch, its rows so far, and whom to tell.
-    Prepare(u64, u64, Prepared),
-}
-
-struct PostgresWriter {
-    encoder: Encoder,
-    orders: Sender<Order>,
-    rows: u64,
-}
-
-impl SinkWriter for PostgresWriter {
-    fn write(&mut self, batch: Batch) -> Result<(), RunError> {
-        let mut frames = Vec::with_capacity(batch.num_rows() * 64);
-        self.encoder.encode(&batch, &mut frames)?;
-        self.rows += batch.num_rows() as u64;
-        self.orders.send(Order::Write(frames, batch.permit)).map_err(|_| ended())
-    }
-
-    fn prepare(&mut self, epoch: u64, _: CommitKind, reply: Prepared) -> Result<(), RunError> {
-        self.orders.send(Order::Prepare(epoch, std::mem::take(&mut self.rows), reply)).map_err(|_| ended())
-    }
-
-    /// What was written is in the table, or handed over, when its epoch is prepared.
-    fn snapshot(&mut self, _: u64, _: &mut SnapshotWriter) -> Result<(), RunError> {
-        Ok(())
-    }
-
-    fn restore(&mut self, _: &SnapshotReader) -> Result<(), RunError> {
-        Ok(())
-    }
-}
-
-/// The thread is gone, which it says before only when the run is over.
-fn ended() -> RunError {
-    RunError::internal("the thread of a PostgreSQL sink has ended")
 }
 
 /// The thread that keeps rows until their epoch is complete.
@@ -260,12 +211,7 @@ impl Keeping {
             };
             if let Err(error) = done {
                 fail(error.clone());
-                while let Ok(order) = orders.recv() {
-                    if let Order::Prepare(_, _, reply) = order {
-                        reply.done(Err(error.clone()));
-                    }
-                }
-                return;
+                return refuse(orders, &error);
             }
         }
     }

@@ -9,6 +9,7 @@ pub mod commit;
 mod epoch;
 pub mod frame;
 pub mod log;
+pub mod writer;
 
 use std::fs::File;
 

@@ -12,11 +12,11 @@ use state::{Chain, KeyTable, Marks, SlotVec, SnapshotReader, SnapshotWriter};
 
 use super::groups::{Accumulators, Groups, Layout, Pool};
 use super::results::{BATCH_ROWS, Results, record_batch};
-use super::saved::{SAVE_ROWS, change, load, load_watermark, save, save_changes, save_removal, save_watermark};
+use super::saved::{SAVE_ROWS, change, load_watermark, save, save_changes, save_removal, save_watermark};
 use super::touched::{Touched, by_kind};
 use super::window_partial::GROUPS_MAX;
 use crate::batch::Batch;
-use crate::error::Result;
+use crate::error::{Result, RunError};
 use crate::operator::{Operator, Output};
 use crate::plan::AggregateSpec;
 
@@ -216,20 +216,25 @@ impl Operator for Aggregate {
 
     fn restore(&mut self, reader: &SnapshotReader) -> Result<()> {
         self.wm = load_watermark(reader)?;
-        for rows in load(reader, TABLE)? {
-            let mut slots = Vec::new();
-            self.keys.intern(&rows.columns()[..self.spec.keys], rows.num_rows(), &mut slots);
-            self.grow();
-            self.accumulators.merge(&slots, &rows.columns()[self.spec.keys..])?;
-            let counts = rows.column(rows.num_columns() - 1).as_primitive::<Int64Type>();
+        let Aggregate { spec, keys, accumulators, counts, touched, .. } = self;
+        let mut room = reader.room(TABLE);
+        reader.intern(TABLE, spec.keys, keys, |keys, slots, rows| {
+            room = room.max(keys.slots_capacity());
+            accumulators.resize(room);
+            counts.grow(room);
+            touched.grow(room);
+            accumulators.merge(slots, &rows.columns()[spec.keys..])?;
+            let saved = rows.column(rows.num_columns() - 1).as_primitive::<Int64Type>();
             for (row, &slot) in slots.iter().enumerate() {
-                self.counts[slot] = counts.value(row);
+                counts[slot] = saved.value(row);
                 // A snapshot follows the end of an epoch, so whatever it holds has been sent.
-                if !self.spec.bounded {
-                    self.touched.is_sent(slot);
+                if !spec.bounded {
+                    touched.is_sent(slot);
                 }
             }
-        }
+            Ok::<_, RunError>(())
+        })?;
+        self.grow();
         if let Some(chain) = reader.chain(TABLE) {
             self.chain = chain;
             self.marks.track();

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use state::MemoryStore;
 use timely::dataflow::Scope;
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::task::AbortHandle;
@@ -34,6 +35,7 @@ pub fn build<'scope>(
     scope: Scope<'scope, Time>,
     shared: &Arc<Shared>,
     state: &Rc<WorkerState>,
+    restore: Option<&MemoryStore>,
 ) -> Result<Vec<AbortHandle>> {
     let plan = shared.plan.clone();
     let names = split_names(shared);
@@ -86,7 +88,7 @@ pub fn build<'scope>(
                     state: state.clone(),
                 };
                 sinks += 1;
-                let operator = restored(shared, state, &stage.operator, Box::new(outlet))?;
+                let operator = restored(restore, state, &stage.operator, Box::new(outlet))?;
                 let (end, _) = driver::operator(scope, context, inputs, false, shared.first_epoch, operator);
                 ends.push(end);
                 outputs.push(Outputs { main: None, side: None });
@@ -98,7 +100,7 @@ pub fn build<'scope>(
                     driver::stateless(scope, context, edge, side, made)
                 }
                 Made::Operator(made) => {
-                    let made = restored(shared, state, &stage.operator, made)?;
+                    let made = restored(restore, state, &stage.operator, made)?;
                     driver::operator(scope, context, inputs, side, shared.first_epoch, made)
                 }
             },
@@ -110,12 +112,12 @@ pub fn build<'scope>(
 }
 
 fn restored(
-    shared: &Shared,
+    restore: Option<&MemoryStore>,
     state: &WorkerState,
     operator: &str,
     mut made: Box<dyn Operator>,
 ) -> Result<Box<dyn Operator>> {
-    if let Some(store) = &shared.restore {
+    if let Some(store) = restore {
         made.restore(&store.reader(operator, state.worker, state.workers)).map_err(|error| error.operator(operator))?;
     }
     Ok(made)

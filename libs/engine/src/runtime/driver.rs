@@ -20,6 +20,7 @@ use timely::progress::frontier::MutableAntichain;
 
 use super::coalesce::Coalescer;
 use super::exchange::{ByKey, ToFirst};
+use super::messages::Held;
 use super::metrics::{OperatorMetrics, RowCounts};
 use super::parcel::Parcel;
 use super::time::{Time, WM_FINAL, WM_MIN};
@@ -216,6 +217,7 @@ pub fn operator<'scope>(
             epoch: first_epoch,
             wm: WM_MIN,
             stash: BTreeMap::new(),
+            aligning: None,
             saving: None,
             ended: false,
         };
@@ -237,6 +239,8 @@ struct Driven {
     wm: i64,
     /// Batches of later epochs, with port and stamp: they wait until their epoch is the one being worked on.
     stash: BTreeMap<u64, Vec<(usize, i64, Batch)>>,
+    /// Since when there are any.
+    aligning: Option<Instant>,
     /// The snapshot that is being copied.
     saving: Option<Saving>,
     ended: bool,
@@ -246,6 +250,7 @@ struct Driven {
 struct Saving {
     epoch: u64,
     writer: SnapshotWriter,
+    alignment: Duration,
     /// The longest step so far.
     pause: Duration,
 }
@@ -281,6 +286,7 @@ impl Driven {
                 if time.epoch == self.epoch {
                     self.process(port, time.wm, batch)?;
                 } else {
+                    self.aligning.get_or_insert_with(Instant::now);
                     self.stash.entry(time.epoch).or_default().push((port, time.wm, batch));
                 }
             }
@@ -336,6 +342,7 @@ impl Driven {
 
     /// Ends the epoch that is complete: its closing watermark has been applied.
     fn close(&mut self) -> Result<()> {
+        let alignment = self.aligning.take().map_or(Duration::ZERO, |since| since.elapsed());
         self.context.state.enter(self.epoch);
         let mut out = Output::new();
         self.operator.epoch_end(self.epoch, &mut out)?;
@@ -348,7 +355,7 @@ impl Driven {
                 let mut writer = SnapshotWriter::new();
                 let begun = Instant::now();
                 self.operator.snapshot(self.epoch, &mut writer)?;
-                self.saving = Some(Saving { epoch: self.epoch, writer, pause: begun.elapsed() });
+                self.saving = Some(Saving { epoch: self.epoch, writer, alignment, pause: begun.elapsed() });
             }
         }
         self.context.metrics.state_bytes(self.operator.state_bytes());
@@ -380,10 +387,11 @@ impl Driven {
             self.activator.activate();
             return Ok(());
         }
-        if let Some((Saving { epoch, writer, pause }, uploads)) =
+        if let Some((Saving { epoch, writer, alignment, pause }, uploads)) =
             self.saving.take().zip(self.context.state.uploads.as_ref())
         {
-            uploads.write(epoch, self.context.name.clone(), self.context.state.worker, writer, pause);
+            let held = Held { alignment_us: alignment.as_micros() as u64, pause_us: pause.as_micros() as u64 };
+            uploads.write(epoch, self.context.name.clone(), self.context.state.worker, writer, held);
         }
         Ok(())
     }
@@ -501,10 +509,12 @@ where
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::runtime::messages::Cut;
+    use crate::runtime::durable::{Place, Uploads};
+    use crate::runtime::messages::{Cut, FromWorker};
     use crate::sink::CommitKind;
     use arrow::array::{Array, Int64Array, RecordBatch};
     use state::SnapshotReader;
+    use state::files::MemoryFiles;
     use std::cell::RefCell;
     use timely::scheduling::activate::Activator;
     use timely::worker::Worker;
@@ -544,9 +554,16 @@ pub(super) mod tests {
 
     /// Two sources moved by hand into one operator; returns what the operator was asked.
     fn play(moves: impl Fn(&mut [Port], &WorkerState, &mut dyn FnMut()) + Send + Sync + 'static) -> Vec<String> {
+        play_with(None, moves)
+    }
+
+    fn play_with(
+        uploads: Option<Uploads>,
+        moves: impl Fn(&mut [Port], &WorkerState, &mut dyn FnMut()) + Send + Sync + 'static,
+    ) -> Vec<String> {
         timely::execute_directly(move |worker: &mut Worker| {
             let (leader, _messages) = tokio::sync::mpsc::unbounded_channel();
-            let state = Rc::new(WorkerState::new(0, 1, None, 1, 0, leader));
+            let state = Rc::new(WorkerState::new(0, 1, uploads.clone(), 1, 0, leader));
             let log = Rc::new(RefCell::new(Vec::new()));
             let (mut ports, mut activators): (Vec<Port>, Vec<Activator>) = (Vec::new(), Vec::new());
             let metrics = crate::runtime::metrics::Metrics::new(1, 1).subtask(0, 0);
@@ -582,6 +599,34 @@ pub(super) mod tests {
 
     fn cut(state: &WorkerState, epoch: u64) {
         state.cut(&Cut { epoch, kind: CommitKind { checkpoint: false, last: false }, now_us: 0, floor: 0 });
+    }
+
+    #[test]
+    fn a_checkpoint_says_for_how_long_rows_waited_for_its_cut() {
+        let tokio = tokio::runtime::Runtime::new().expect("threads");
+        let (leader, mut messages) = tokio::sync::mpsc::unbounded_channel();
+        let place = Place { files: Arc::new(MemoryFiles::default()), job: "job".into(), generation: 1 };
+        let wait = Duration::from_millis(30);
+        play_with(Some(Uploads { place, tokio: tokio.handle().clone(), leader }), move |ports, state, step| {
+            let kind = CommitKind { checkpoint: true, last: false };
+            (1..=2).for_each(|epoch| state.cut(&Cut { epoch, kind, now_us: 0, floor: 0 }));
+            ports.iter_mut().for_each(|port| port.downgrade(Time::new(2, 0)));
+            step();
+            ports[1].downgrade(Time::new(3, 0));
+            ports[1].send(rows(1));
+            ports[1].downgrade(Time::new(3, 1));
+            step();
+            std::thread::sleep(wait);
+            ports[0].downgrade(Time::new(3, 0));
+            step();
+        });
+        let mut next = || match messages.blocking_recv() {
+            Some(FromWorker::Snapshot { epoch, held, .. }) => (epoch, held.alignment_us),
+            other => panic!("no snapshot but {other:?}"),
+        };
+        let alignments = BTreeMap::from([next(), next()]);
+        assert_eq!(alignments[&1], 0, "no row came too soon");
+        assert!(alignments[&2] >= wait.as_micros() as u64, "{alignments:?}");
     }
 
     /// Rule 1. By rule 2 sources hold their watermark while an epoch closes, so that this cannot come from them; the driver must not rely on it.

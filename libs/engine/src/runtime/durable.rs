@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use control::attempt::OperatorCost;
 use control::epochs::coordinator::{Coordinator, Effect, Event, Lineage};
 use control::epochs::{DecisionReply, GuardedReply, Halt, ManifestReply, SinkReply};
 use control::restart::Policy;
@@ -23,7 +24,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::watch;
 
 use super::ingest::now_us;
-use super::messages::FromWorker;
+use super::messages::{FromWorker, Held};
 use crate::error::{Result, RunError};
 
 /// Where the checkpoints of a job are, and who decides them.
@@ -55,8 +56,8 @@ pub struct Decision {
     pub total_bytes: u64,
     /// From the cut until everything was written, microseconds.
     pub duration_us: i64,
-    /// For how long the snapshot of an operator held up its rows at a time, at most, microseconds.
-    pub pause_us: u64,
+    /// What it cost each operator with state.
+    pub operators: Vec<OperatorCost>,
     /// The last epoch of its run.
     pub last: bool,
     /// In the order of the plan's sinks: whether committing it does something there.
@@ -151,8 +152,7 @@ pub struct Uploads {
 }
 
 impl Uploads {
-    /// `pause` is for how long the snapshot held up its operator at most.
-    pub fn write(&self, epoch: u64, operator: String, worker: usize, mut snapshot: SnapshotWriter, pause: Duration) {
+    pub fn write(&self, epoch: u64, operator: String, worker: usize, mut snapshot: SnapshotWriter, held: Held) {
         let Uploads { place, leader, .. } = self.clone();
         self.tokio.spawn(async move {
             let path = place.name("state", epoch, &operator, worker);
@@ -177,7 +177,7 @@ impl Uploads {
             let message = match written.await {
                 Ok((rows, whole, file, tables)) => {
                     let part = StatePart { worker: worker as u64, rows, file, tables };
-                    FromWorker::Snapshot { epoch, operator, part, whole, pause_us: pause.as_micros() as u64 }
+                    FromWorker::Snapshot { epoch, operator, part, whole, held }
                 }
                 Err(error) => FromWorker::Failed(error.operator(&operator)),
             };
@@ -223,7 +223,7 @@ struct Written {
     needed_bytes: u64,
     new_bytes: u64,
     cut_us: i64,
-    pause_us: u64,
+    operators: Vec<OperatorCost>,
     last: bool,
     commits: Vec<bool>,
 }
@@ -267,12 +267,12 @@ impl Checkpoints {
     /// # Errors
     /// `fenced` if another attempt has taken over; what keeps the manifest from being written; the failure of a sink.
     ///
-    /// `commits` says for every sink whether there is something to commit, `pause_us` for how long the snapshots held up an operator at most.
+    /// `commits` says for every sink whether there is something to commit, `operators` what the snapshots cost.
     pub async fn commit(
         &mut self,
         mut manifest: Manifest,
         commits: Vec<bool>,
-        pause_us: u64,
+        operators: Vec<OperatorCost>,
         sinks: &mut dyn CommitSinks,
     ) -> Result<Manifest> {
         manifest.previous = self.machine.last_decided();
@@ -284,7 +284,7 @@ impl Checkpoints {
             needed_bytes: manifest.files().iter().map(|file| file.bytes).sum(),
             new_bytes: manifest.files().iter().filter(|file| !self.there.contains(**file)).map(|file| file.bytes).sum(),
             cut_us: manifest.created_us,
-            pause_us,
+            operators,
             last: manifest.last,
             commits,
         };
@@ -435,7 +435,7 @@ impl Written {
             bytes: self.new_bytes + self.file.bytes,
             total_bytes: self.needed_bytes + self.file.bytes,
             duration_us: now_us() - self.cut_us,
-            pause_us: self.pause_us,
+            operators: self.operators.clone(),
             last: self.last,
             commits: self.commits.clone(),
         }

@@ -32,6 +32,15 @@ pub struct Cut {
     pub floor: i64,
 }
 
+/// For how long a checkpoint held up an operator on a worker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Held {
+    /// From the first batch of a later epoch until the epoch was complete.
+    pub alignment_us: u64,
+    /// The longest step of the snapshot.
+    pub pause_us: u64,
+}
+
 /// From workers to the leader.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum FromWorker {
@@ -65,8 +74,7 @@ pub enum FromWorker {
         part: StatePart,
         /// It stands for itself: the chain of the worker begins anew with it. Else it goes on.
         whole: bool,
-        /// For how long it held up the operator at most, microseconds.
-        pause_us: u64,
+        held: Held,
     },
     /// What the reader or writer of a stage waits for; `None`: for nothing any more.
     Waiting {

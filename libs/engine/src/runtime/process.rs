@@ -19,7 +19,7 @@ use super::messages::{FromWorker, ToWorker};
 use super::metrics::Metrics;
 use super::net::{ControlReader, ControlWriter, HEARTBEAT, Heard, rendezvous};
 use super::run::{FromProcess, Launch, Start, ToProcess, disk, open, suited};
-use super::worker::{Shared, Workers};
+use super::worker::{Restore, Shared, Workers};
 use crate::Connectors;
 use crate::error::{Result, RunError};
 
@@ -154,7 +154,7 @@ fn prepare(
         first_epoch: start.first_epoch,
         now_us: start.now_us,
         uploads,
-        restore,
+        restore: Restore::new(restore, start.settings.parallelism as usize),
         disk,
         sources: opened.sources,
         sinks: opened.sinks,

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use control::attempt::OperatorCost;
 use futures::future::BoxFuture;
 use graph::StateBackend;
 use serde::{Deserialize, Serialize};
@@ -18,7 +19,7 @@ use super::clock::SplitState;
 use super::durable::{Checkpoints, CommitSinks, Durable, Uploads};
 use super::ingest::now_us;
 use super::leader::{Effect, Event, Facts, Leader, SinkCommit, SinkFacts, SourcesCut};
-use super::messages::{Assignment, FromWorker, SourceSplits, ToWorker};
+use super::messages::{Assignment, FromWorker, Held, SourceSplits, ToWorker};
 use super::metrics::{Metrics, OperatorCounts, ProcessCounts};
 use super::net::Identity;
 use super::progress::{self, Positions, Progress, SplitProgress};
@@ -27,7 +28,7 @@ use super::start::{Attempt, Beginning, with_status};
 use super::tail::Tails;
 use super::time::WM_MIN;
 use super::totals::Totals;
-use super::worker::Shared;
+use super::worker::{Restore, Shared};
 use crate::Connectors;
 use crate::error::{Fault, Result, RunError};
 use crate::operators::disk::Disk;
@@ -232,7 +233,7 @@ pub async fn run(request: RunRequest, around: Surroundings) -> Result<Outcome> {
             tokio: tokio::runtime::Handle::current(),
             leader: from_workers.clone(),
         }),
-        restore,
+        restore: Restore::new(restore, threads),
         disk,
         sources: opened.sources,
         sinks: opened.sinks,
@@ -523,7 +524,7 @@ struct Manifests {
 struct Written {
     part: StatePart,
     whole: bool,
-    pause_us: u64,
+    held: Held,
 }
 
 impl Manifests {
@@ -570,17 +571,28 @@ impl Manifests {
         self.snapshots.entry(epoch).or_default().entry(operator).or_default().insert(written.part.worker, written);
     }
 
-    /// The manifest of an epoch that is complete everywhere, and for how long its snapshots held up an operator at most, microseconds.
-    fn make(&mut self, epoch: u64, last: bool, assignment: &Assignment, cut: &SourcesCut) -> (Manifest, u64) {
-        let mut pause = 0;
+    /// The manifest of an epoch that is complete everywhere, and what its snapshots cost.
+    fn make(
+        &mut self,
+        epoch: u64,
+        last: bool,
+        assignment: &Assignment,
+        cut: &SourcesCut,
+    ) -> (Manifest, Vec<OperatorCost>) {
+        let mut costs = Vec::new();
         let snapshots = self.snapshots.remove(&epoch).unwrap_or_default();
         assert!(
             self.snapshots.first_key_value().is_none_or(|(next, _)| *next > epoch),
             "what was written for an epoch is in its manifest"
         );
         for (operator, workers) in snapshots {
+            let mut cost = OperatorCost { operator: operator.clone(), ..OperatorCost::default() };
             let chains = self.chains.entry(operator).or_default();
-            for (worker, Written { part, whole, pause_us }) in workers {
+            for (worker, Written { part, whole, held }) in workers {
+                cost.rows += part.rows;
+                cost.bytes += part.files().map(|file| file.bytes).sum::<u64>();
+                cost.alignment_us = cost.alignment_us.max(held.alignment_us);
+                cost.pause_us = cost.pause_us.max(held.pause_us);
                 let chain = chains.entry(worker).or_default();
                 if whole {
                     chain.clear();
@@ -589,8 +601,8 @@ impl Manifests {
                 // Tables with files of their own are whole in each part.
                 chain.iter_mut().for_each(|earlier| earlier.tables.clear());
                 chain.push(part);
-                pause = pause.max(pause_us);
             }
+            costs.push(cost);
         }
         // After the last epoch no operator has state.
         let parts = |operator| {
@@ -620,7 +632,7 @@ impl Manifests {
             operators,
             ..self.template.clone()
         };
-        (manifest, pause)
+        (manifest, costs)
     }
 }
 
@@ -640,7 +652,7 @@ struct CommitOrder {
     kind: CommitKind,
     sinks: BTreeMap<usize, SinkCommit>,
     /// To be decided before, still without its sinks; their names; and for how long its snapshots held up an operator, microseconds.
-    manifest: Option<(Manifest, Arc<[String]>, u64)>,
+    manifest: Option<(Manifest, Arc<[String]>, Vec<OperatorCost>)>,
 }
 
 /// The task that commits: one epoch at a time, in order.
@@ -702,8 +714,8 @@ async fn commit(
     let published = (0..committers.len()).map(publishes).collect();
     let mut commits = Commits { committers, epoch, kind, sinks };
     match checkpoints.zip(manifest) {
-        Some((checkpoints, (manifest, _, pause_us))) => {
-            let committed = checkpoints.commit(manifest, published, pause_us, &mut commits).await;
+        Some((checkpoints, (manifest, _, operators))) => {
+            let committed = checkpoints.commit(manifest, published, operators, &mut commits).await;
             committed.map(|manifest| Some(Box::new(manifest)))
         }
         None => {
@@ -1004,9 +1016,9 @@ impl Led {
                         }
                         self.published.ordered(kind, &sinks);
                         let manifest = self.manifests.as_mut().zip(cut).map(|(manifests, cut)| {
-                            let (mut manifest, pause_us) = manifests.make(epoch, kind.last, &self.assignment, &cut);
+                            let (mut manifest, operators) = manifests.make(epoch, kind.last, &self.assignment, &cut);
                             manifest.counters = self.totals.counters(epoch, &self.plan, &self.published.ordered_rows());
-                            (manifest, manifests.sinks.clone(), pause_us)
+                            (manifest, manifests.sinks.clone(), operators)
                         });
                         self.checkpoint_ordered |= manifest.is_some();
                         self.commits
@@ -1057,11 +1069,11 @@ impl Led {
                 FromWorker::Prepared { sink, worker, epoch, committable } => {
                     Event::Prepared { sink, worker, epoch, committable }
                 }
-                FromWorker::Snapshot { epoch, operator, part, whole, pause_us } => {
+                FromWorker::Snapshot { epoch, operator, part, whole, held } => {
                     faults::hit("acks.partial")?;
                     let manifests = self.manifests.as_mut().expect("snapshots are taken where checkpoints are kept");
-                    tracing::debug!(epoch, operator, worker = part.worker, whole, pause_us, "state is written");
-                    manifests.snapshot(epoch, operator, Written { part, whole, pause_us });
+                    tracing::debug!(epoch, operator, worker = part.worker, whole, ?held, "state is written");
+                    manifests.snapshot(epoch, operator, Written { part, whole, held });
                     Event::Snapshot { epoch }
                 }
                 FromWorker::Waiting { stage, worker, what } => {

@@ -36,7 +36,7 @@ pub struct Shared {
     pub now_us: i64,
     /// Where snapshots go at checkpoints, if they are taken.
     pub uploads: Option<Uploads>,
-    pub restore: Option<Arc<MemoryStore>>,
+    pub restore: Restore,
     /// For state that is not kept in memory.
     pub disk: Option<Arc<Disk>>,
     /// In the order of the plan's source and sink stages.
@@ -47,6 +47,23 @@ pub struct Shared {
     pub budget_bytes: usize,
     pub tokio: tokio::runtime::Handle,
     pub leader: UnboundedSender<FromWorker>,
+}
+
+/// The state that the workers of a process begin with. What they share of it goes as soon as all have taken theirs.
+pub struct Restore(Mutex<(Option<Arc<MemoryStore>>, usize)>);
+
+impl Restore {
+    /// `workers` will ask for it, each once.
+    pub fn new(state: Option<Arc<MemoryStore>>, workers: usize) -> Restore {
+        Restore(Mutex::new((state, workers)))
+    }
+
+    /// The state, to be dropped when the worker is built.
+    pub fn take(&self) -> Option<Arc<MemoryStore>> {
+        let mut left = self.0.lock().expect("nobody panics while it is held");
+        left.1 = left.1.checked_sub(1).expect("a worker takes its state once");
+        if left.1 == 0 { left.0.take() } else { left.0.clone() }
+    }
 }
 
 /// The threads of a process.
@@ -143,7 +160,10 @@ fn run(worker: &mut Worker, shared: &Arc<Shared>, orders: &Receiver<ToWorker>) -
         shared.now_us,
         shared.leader.clone(),
     ));
-    let readers = worker.dataflow_core("run", None, Box::new(()), |_, scope| build(scope, shared, &state))?;
+    let restore = shared.restore.take();
+    let readers =
+        worker.dataflow_core("run", None, Box::new(()), |_, scope| build(scope, shared, &state, restore.as_deref()))?;
+    drop(restore);
     let mut leave = false;
     loop {
         while let Ok(order) = orders.try_recv() {

@@ -147,6 +147,11 @@ impl<E: Encoding> KeyStore for Bytes<E> {
         self.encoding.decode(slots.iter().map(|&slot| self.store.key(slot)))
     }
 
+    fn reserve(&mut self, keys: usize) {
+        self.store.index.reserve(keys);
+        self.store.spans.reserve(keys);
+    }
+
     fn remove(&mut self, slots: &[u32]) {
         for &slot in slots {
             let key = self.store.key(slot);

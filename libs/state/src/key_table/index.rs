@@ -73,7 +73,7 @@ impl Index {
     }
 
     /// Makes room for `more` keys, so that entries stay where they are meanwhile. At most 5/8 full.
-    fn reserve(&mut self, more: usize) {
+    pub fn reserve(&mut self, more: usize) {
         let wanted = self.len + more;
         if wanted * 8 <= self.entries.len() * 5 {
             return;

@@ -132,6 +132,11 @@ impl<const N: usize> KeyStore for Packed<N> {
         self.types.iter().enumerate().map(column).collect()
     }
 
+    fn reserve(&mut self, keys: usize) {
+        self.index.reserve(keys);
+        self.words.reserve(keys);
+    }
+
     fn remove(&mut self, slots: &[u32]) {
         for &slot in slots {
             let hash = hash(&self.hasher, &self.words[slot as usize], self.mask(slot));

@@ -167,7 +167,7 @@ pub async fn open(
     }
     let mut table = MemoryTable::new(schema.clone())?;
     for file in &part.files {
-        let snapshot = Snapshot::from_bytes(&files::get(files, &file.file).await?)?;
+        let snapshot = Snapshot::from_bytes(files::get(files, &file.file).await?)?;
         for rows in SnapshotReader::new(vec![snapshot], 0, 1).table(TABLE)? {
             if rows.schema().fields() != schema.rows().fields() {
                 let (wanted, found) = (schema.shown(), format!("{}", rows.schema()));

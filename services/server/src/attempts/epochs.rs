@@ -79,9 +79,20 @@ pub async fn answer(app: App, asker: Asker, link: Link, live: Arc<Live>) {
                 figures.count += 1;
                 figures.bytes += decision.bytes;
                 figures.duration_us = decision.duration_us as u64;
+                figures.newest_bytes = decision.bytes;
+                figures.operators = decision.operators.clone();
                 figures.decided = decision.epoch;
+                figures.decided_at = Some(Instant::now());
             }),
-            (Question::Confirm { epoch }, Verdict::Done) => note(&|figures| figures.committed = *epoch),
+            (Question::Confirm { epoch }, Verdict::Done) => note(&|figures| {
+                figures.committed = *epoch;
+                // What an attempt went on from may be recorded by it; that is not new.
+                if let Some(failed) =
+                    figures.failed_at.take_if(|at| figures.decided_at.is_some_and(|decided| decided > *at))
+                {
+                    figures.recovery_us = Some(failed.elapsed().as_micros() as u64);
+                }
+            }),
             _ => {}
         }
         // The run has a place of its own to go on from.
@@ -145,7 +156,7 @@ fn decision(app: &App, asker: &Asker, asked: &Decision) -> Result<EpochDecision,
         total_bytes: asked.total_bytes as i64,
         duration_ms: (asked.duration_us / 1000).max(0),
         last: asked.last,
-        facts: json!({ "manifest_bytes": manifest_bytes, "commits": commits, "pause_us": asked.pause_us }),
+        facts: json!({ "manifest_bytes": manifest_bytes, "commits": commits, "operators": asked.operators }),
         at: crate::time::now(),
     })
 }

@@ -4,7 +4,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use control::attempt::{OperatorStatus, Phase, Status, SubtaskStatus};
+use control::attempt::{OperatorCost, OperatorStatus, Phase, Status, SubtaskStatus};
+
+use super::CheckpointFigures;
 
 const FINE: usize = 300;
 const COARSE: usize = 330;
@@ -25,6 +27,12 @@ pub const RUN_FIGURES: &[(&str, &str)] = &[
     ("cpu_ratio", "cores"),
     ("epoch", "epochs"),
     ("committed_epoch", "epochs"),
+    ("decided_checkpoint", "epochs"),
+    ("committed_checkpoint", "epochs"),
+    ("checkpoint_duration_ms", "ms"),
+    ("checkpoint_bytes", "bytes"),
+    ("attempts", "attempts"),
+    ("recovery_ms", "ms"),
 ];
 pub const STAGE_FIGURES: &[(&str, &str)] = &[
     ("operator_rows_in_per_second", "rows/s"),
@@ -33,6 +41,9 @@ pub const STAGE_FIGURES: &[(&str, &str)] = &[
     ("operator_backpressured_ratio", "ratio"),
     ("operator_watermark_lag_ms", "ms"),
     ("operator_state_bytes", "bytes"),
+    ("operator_checkpoint_bytes", "bytes"),
+    ("operator_alignment_ms", "ms"),
+    ("operator_pause_ms", "ms"),
 ];
 
 /// The figures at one time; NaN where there was none.
@@ -80,10 +91,10 @@ impl History {
     }
 
     /// Takes a sample, one per second at most; statuses come more often.
-    pub fn record(&mut self, at: DateTime<Utc>, status: &Arc<Status>) {
+    pub fn record(&mut self, at: DateTime<Utc>, status: &Arc<Status>, checkpoints: &CheckpointFigures) {
         let due = self.fine.back().is_none_or(|last| (at - last.at).num_milliseconds() >= 950);
         if due {
-            let sample = self.sample(at, status);
+            let sample = self.sample(at, status, checkpoints);
             if self.coarse.back().is_none_or(|last| (at - last.at).num_seconds() >= COARSE_SECONDS) {
                 let (run, stages) = (sample.run.clone(), sample.stages.clone());
                 push(&mut self.coarse, Sample { at, run, stages }, COARSE);
@@ -96,7 +107,7 @@ impl History {
         }
     }
 
-    fn sample(&self, at: DateTime<Utc>, status: &Status) -> Sample {
+    fn sample(&self, at: DateTime<Utc>, status: &Status, checkpoints: &CheckpointFigures) -> Sample {
         let before = self.before(at);
         let rate = |kind: &str, of: fn(&SubtaskStatus) -> u64| match &before {
             Some((earlier, seconds)) => {
@@ -118,6 +129,7 @@ impl History {
         let cpu = before.as_ref().map_or(f32::NAN, |(earlier, seconds)| {
             (status.cpu_us.saturating_sub(earlier.cpu_us) as f64 / 1e6 / seconds) as f32
         });
+        let of_newest = |figure: f32| if checkpoints.count > 0 { figure } else { f32::NAN };
         let run = vec![
             rate("source", |subtask| subtask.rows_out),
             rate("sink", |subtask| subtask.rows_out),
@@ -130,6 +142,12 @@ impl History {
             cpu,
             status.epoch as f32,
             status.committed as f32,
+            of_newest(checkpoints.decided as f32),
+            of_newest(checkpoints.committed as f32),
+            of_newest(checkpoints.duration_us as f32 / 1e3),
+            of_newest(checkpoints.newest_bytes as f32),
+            checkpoints.attempt as f32,
+            checkpoints.recovery_us.map_or(f32::NAN, |us| us as f32 / 1e3),
         ];
         let stage = |(index, operator): (usize, &OperatorStatus)| {
             let of = |from: &OperatorStatus, of: fn(&SubtaskStatus) -> u64| from.subtasks.iter().map(of).sum::<u64>();
@@ -139,6 +157,8 @@ impl History {
                 Some((of(operator, figure).saturating_sub(earlier)) as f64 / seconds)
             };
             let per = 1e6 * operator.subtasks.len().max(1) as f64;
+            let cost = checkpoints.operators.iter().find(|cost| cost.operator == operator.operator);
+            let cost = |of: fn(&OperatorCost) -> u64| cost.map(|cost| of(cost) as f64);
             let number = |value: Option<f64>| value.map_or(f32::NAN, |value| value as f32);
             [
                 number(change(|subtask| subtask.rows_in)),
@@ -147,6 +167,9 @@ impl History {
                 number(change(|subtask| subtask.backpressured_us).map(|us| us / per)),
                 lag(watermark(operator)),
                 of(operator, |subtask| subtask.state_bytes) as f32,
+                number(cost(|cost| cost.bytes)),
+                number(cost(|cost| cost.alignment_us).map(|us| us / 1e3)),
+                number(cost(|cost| cost.pause_us).map(|us| us / 1e3)),
             ]
         };
         Sample { at, run, stages: status.operators.iter().enumerate().flat_map(stage).collect() }
@@ -193,7 +216,11 @@ mod tests {
         let start = DateTime::from_timestamp(1_700_000_000, 0).expect("a time");
         let mut history = History::default();
         for second in 0..1000 {
-            history.record(start + TimeDelta::seconds(second), &status(100 * second as u64));
+            history.record(
+                start + TimeDelta::seconds(second),
+                &status(100 * second as u64),
+                &CheckpointFigures::default(),
+            );
         }
         let now = start + TimeDelta::seconds(999);
         let samples = history.samples(now, TimeDelta::seconds(10_000));

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use api::IdKind;
 use chrono::Utc;
-use control::attempt::{AttemptSpec, Credentials, Failure, Limits, Phase, Positions, Status, StopMode};
+use control::attempt::{AttemptSpec, Credentials, Failure, Limits, OperatorCost, Phase, Positions, Status, StopMode};
 use control::follow::{Seen, Step, follow};
 use control::restart;
 use control::run::RunState;
@@ -79,7 +79,7 @@ pub struct Live {
 }
 
 /// Of the checkpoints that this server has decided for a run.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct CheckpointFigures {
     /// The attempt at hand.
     pub attempt: i64,
@@ -88,8 +88,16 @@ pub struct CheckpointFigures {
     pub bytes: u64,
     /// Of the newest, from its cut until everything was written.
     pub duration_us: u64,
+    /// Bytes that were written for the newest, and what it cost each operator with state.
+    pub newest_bytes: u64,
+    pub operators: Vec<OperatorCost>,
     pub decided: u64,
+    pub decided_at: Option<Instant>,
     pub committed: u64,
+    /// When an attempt was seen to have failed; `None` once the next one has a checkpoint of its own that is committed.
+    pub failed_at: Option<Instant>,
+    /// How long that took the last time, with the delay before the restart.
+    pub recovery_us: Option<u64>,
 }
 
 impl Attempts {
@@ -143,8 +151,14 @@ impl Live {
         *self.stop.borrow()
     }
 
+    /// From now on a recovery is under way.
+    fn note_failure(&self) {
+        let mut figures = self.checkpoints.lock().expect("nothing panics while it holds the figures");
+        figures.failed_at.get_or_insert_with(Instant::now);
+    }
+
     pub fn checkpoints(&self) -> CheckpointFigures {
-        *self.checkpoints.lock().expect("nothing panics while it holds the figures")
+        self.checkpoints.lock().expect("nothing panics while it holds the figures").clone()
     }
 
     pub fn status(&self) -> Arc<Status> {
@@ -626,6 +640,7 @@ impl Follower {
 
     async fn restart(&mut self, step: Step, after_us: i64, tries: u32) -> Result<Next, OutOfDate> {
         let after = Duration::from_micros(after_us.max(0) as u64);
+        self.live.note_failure();
         // Whatever is left of the attempt would be fenced; it need not live so long.
         process::kill(&self.directory());
         self.child = None;
@@ -721,7 +736,10 @@ impl Follower {
 
     fn note(&self, status: Status) {
         let status = Arc::new(status);
-        self.live.history.lock().expect("nothing panics while it holds the history").record(Utc::now(), &status);
+        let checkpoints = self.live.checkpoints();
+        let mut history = self.live.history.lock().expect("nothing panics while it holds the history");
+        history.record(Utc::now(), &status, &checkpoints);
+        drop(history);
         *self.live.status.write().expect("nothing panics while it holds the status") = status;
     }
 

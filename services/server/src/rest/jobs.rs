@@ -385,14 +385,12 @@ async fn apply_job(
         let added = (outcome == ApplyOutcome::NewVersion).then_some(&kept);
         after = app.store.update_job(&after, added, &change).await?;
     }
-    let applied = AppliedJob {
-        outcome,
-        applied: !dry_run,
-        changes,
-        state_verdict: StateVerdict::Fresh,
-        job: Some(detail(&after, &kept)),
-        warnings,
+    let state_verdict = match newest(&app, before.job_id, &kept.graph).await? {
+        Newest::Open(_) => StateVerdict::Reuse,
+        Newest::None | Newest::Ended { .. } | Newest::OtherGraph { .. } => StateVerdict::Fresh,
     };
+    let applied =
+        AppliedJob { outcome, applied: !dry_run, changes, state_verdict, job: Some(detail(&after, &kept)), warnings };
     Ok(([(header::ETAG, etag(after.revision))], Json(applied)).into_response())
 }
 
@@ -594,30 +592,55 @@ async fn start_run(
     creation.finish(stored.await?, answer, &body.hash)
 }
 
-/// The epoch from which the next run of a job can go on.
-async fn latest(app: &App, job: &metadata::Job) -> ApiResult<i64> {
-    let impossible = |detail: String| ApiError::new("invalid_state", detail).hint("start the job with from: fresh");
-    let Some(epoch) = app.store.last_epoch(job.job_id).await? else {
-        return Err(impossible(format!("job '{}' has no checkpoint yet", job.name)));
-    };
+/// Where a job stands: whether its next run could go on from its newest checkpoint.
+enum Newest {
+    None,
+    /// It can, from this epoch.
+    Open(i64),
+    /// Its run has finished: nothing is left to do.
+    Ended {
+        run_id: Uuid,
+    },
+    /// It is of another graph.
+    OtherGraph {
+        version: i64,
+        run_id: Uuid,
+    },
+}
+
+/// `graph` is the one that would go on.
+async fn newest(app: &App, job: Uuid, graph: &serde_json::Value) -> ApiResult<Newest> {
+    let Some(epoch) = app.store.last_epoch(job).await? else { return Ok(Newest::None) };
     let run = app.store.run(epoch.run_id).await?;
-    let run_id = IdKind::Run.text(run.run_id);
     // State belongs to a graph; how it is run, and by how many, is free.
-    if run.version != job.version
-        && app.store.version(job.job_id, run.version).await?.graph
-            != app.store.version(job.job_id, job.version).await?.graph
-    {
-        let detail = format!(
-            "the newest checkpoint of job '{}' is of its version {}, made by {run_id}; the job is at version {} now",
-            job.name, run.version, job.version
-        );
-        return Err(impossible(detail));
+    if app.store.version(job, run.version).await?.graph != *graph {
+        return Ok(Newest::OtherGraph { version: run.version, run_id: run.run_id });
     }
     // One that is not known to be published is: the run that goes on from it does only that.
-    if epoch.last && epoch.state == "committed" {
-        return Err(impossible(format!("{run_id} has finished: after its last checkpoint there is nothing left")));
-    }
-    Ok(epoch.epoch)
+    let ended = epoch.last && epoch.state == "committed";
+    Ok(if ended { Newest::Ended { run_id: run.run_id } } else { Newest::Open(epoch.epoch) })
+}
+
+/// The epoch from which the next run of a job can go on.
+async fn latest(app: &App, job: &metadata::Job) -> ApiResult<i64> {
+    let version = app.store.version(job.job_id, job.version).await?;
+    let impossible = |detail: String| ApiError::new("invalid_state", detail);
+    let fresh = "start the job with from: fresh";
+    Err(match newest(app, job.job_id, &version.graph).await? {
+        Newest::Open(epoch) => return Ok(epoch),
+        Newest::None => impossible(format!("job '{}' has no checkpoint yet", job.name)).hint(fresh),
+        Newest::Ended { run_id } => {
+            let run_id = IdKind::Run.text(run_id);
+            impossible(format!("{run_id} has finished: after its last checkpoint there is nothing left")).hint(fresh)
+        }
+        Newest::OtherGraph { version, run_id } => impossible(format!(
+            "the newest checkpoint of job '{}' is of its version {version}, made by {}; the job is at version {} now",
+            job.name,
+            IdKind::Run.text(run_id),
+            job.version
+        ))
+        .hint("start the job with from: fresh, or take a savepoint, and start it with from: savepoint"),
+    })
 }
 
 async fn start_request(app: &App, job: &metadata::Job, start: StartRun) -> ApiResult<RunRequest> {

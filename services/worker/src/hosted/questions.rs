@@ -63,7 +63,7 @@ impl Authority for Questions {
             bytes: decision.bytes,
             total_bytes: decision.total_bytes,
             duration_us: decision.duration_us,
-            pause_us: decision.pause_us,
+            operators: decision.operators,
             last: decision.last,
             commits: decision.commits,
         })))

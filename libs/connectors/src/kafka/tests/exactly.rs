@@ -517,7 +517,7 @@ fn a_broker_that_crashes_while_an_epoch_is_committed_shows_it_once() {
     job.kafka.kill();
 }
 
-/// Prints how fast both deliveries are: rows of about 120 bytes, in epochs of a second and checkpoints of ten.
+/// Prints how fast both deliveries are: rows of about 120 bytes, a checkpoint per 200,000 of them.
 #[test]
 #[ignore = "a measurement"]
 fn how_fast_both_deliveries_are() {
