@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
+use graph::StateBackend;
 use integration_tests::compare::{self, Row};
 use rstest::rstest;
 use state::savepoint::{self, Description, Target};
@@ -15,15 +16,15 @@ use super::restart::{attempt_of, counted_as_undisturbed, script};
 /// Of a file: so few that there are several, now as many as workers, now not.
 const PIECE_ROWS: usize = 3;
 /// Where the attempts keep their state, one after the other.
-const MEMORY: [&str; 3] = ["memory"; 3];
-const BOTH: [&str; 3] = ["rocksdb", "memory", "rocksdb"];
+const MEMORY: [StateBackend; 3] = [StateBackend::Memory; 3];
+const BOTH: [StateBackend; 3] = [StateBackend::Rocksdb, StateBackend::Memory, StateBackend::Rocksdb];
 
 #[rstest]
 fn savepoints_and_other_numbers_of_workers_change_nothing(
     #[files("cases/*/query.sql")] query: PathBuf,
     #[values(true, false)] streamed: bool,
     #[values(1, 2)] epochs: u64,
-    #[values(MEMORY, BOTH)] backends: [&str; 3],
+    #[values(MEMORY, BOTH)] backends: [StateBackend; 3],
 ) {
     let case = Case::read(query.parent().unwrap());
     if streamed && case.is_bounded_only() {
@@ -39,16 +40,15 @@ fn savepoints_and_other_numbers_of_workers_change_nothing(
 }
 
 /// Runs a case in three attempts, the first two ended by a savepoint.
-fn saved_twice(case: &Case, streamed: bool, epochs: u64, backends: [&str; 3]) -> Vec<Row> {
-    let mut script = script(case, streamed);
+fn saved_twice(case: &Case, streamed: bool, epochs: u64, backends: [StateBackend; 3]) -> Vec<Row> {
+    let script = script(case, streamed);
     let printed: Arc<Mutex<Vec<Row>>> = Arc::default();
     let files = MemoryFiles::default();
     let mut checkpoint: Option<Manifest> = None;
     for ((threads, is_last), backend) in [(1, false), (3, false), (2, true)].into_iter().zip(backends) {
-        script.settings.insert("state.backend".into(), backend.into());
         let begun = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.epoch);
         let stop_after = (!is_last).then_some(begun + epochs);
-        let outcome = attempt_of(case, &script, threads, (checkpoint.take(), &files), stop_after, &printed);
+        let outcome = attempt_of(case, &script, threads, backend, (checkpoint.take(), &files), stop_after, &printed);
         if outcome.finished {
             counted_as_undisturbed(case, &script, streamed, &outcome);
             return std::mem::take(&mut *printed.lock().unwrap());

@@ -1,5 +1,6 @@
 //! Every case with restarts: at an epoch the whole dataflow is dropped and built anew with another parallelism, from snapshots of
-//! sources, operators and sinks. What was committed in all must be the golden result.
+//! sources, operators and sinks. What was committed in all must be the golden result. With state on disk all is there that can be, because
+//! there is next to no memory.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -13,6 +14,7 @@ use engine::RowKind;
 use engine::runtime::{Alone, Durable, Outcome, Progress, RestorePoint, RunRequest, Surroundings, Verb, run};
 use formats::RecordEncoder;
 use formats::json::{JsonOptions, Writer};
+use graph::StateBackend;
 use integration_tests::compare::{self, Row};
 use rstest::rstest;
 use state::{Manifest, MemoryFiles};
@@ -28,35 +30,42 @@ fn a_restart_changes_nothing(
     #[files("cases/*/query.sql")] query: PathBuf,
     #[values(true, false)] streamed: bool,
     #[values(1, 2, 4)] epoch: u64,
+    #[values(StateBackend::Memory, StateBackend::Rocksdb)] state: StateBackend,
 ) {
     let case = Case::read(query.parent().unwrap());
     if streamed && case.is_bounded_only() {
         return;
     }
-    let rows = case.fold(with_restarts(&case, streamed, epoch));
+    let rows = case.fold(with_restarts(&case, streamed, epoch, state));
     if let Err(report) = compare::same_rows(&case.expected, &rows) {
         panic!(
-            "{}, streamed: {streamed}, restarted after epoch {epoch}: expected (<) and actual (>) rows differ: {report}",
+            "{}, streamed: {streamed}, state: {state:?}, restarted after epoch {epoch}: expected (<) and actual (>) rows differ: {report}",
             case.name
         );
     }
 }
 
 /// Runs a case in three attempts, the first two ended by a checkpoint.
-fn with_restarts(case: &Case, streamed: bool, epoch: u64) -> Vec<Row> {
+fn with_restarts(case: &Case, streamed: bool, epoch: u64, state: StateBackend) -> Vec<Row> {
     let script = script(case, streamed);
     let printed: Arc<Mutex<Vec<Row>>> = Arc::default();
     let mut checkpoint: Option<Manifest> = None;
-    let files = MemoryFiles::default();
+    let (files, mut on_disk) = (MemoryFiles::default(), 0);
     for (attempt, threads) in THREADS.into_iter().enumerate() {
         let stop_after = (attempt < 2).then_some(epoch + attempt as u64);
-        let outcome = attempt_of(case, &script, threads, (checkpoint.take(), &files), stop_after, &printed);
+        let outcome = attempt_of(case, &script, threads, state, (checkpoint.take(), &files), stop_after, &printed);
         if outcome.finished {
             counted_as_undisturbed(case, &script, streamed, &outcome);
             break;
         }
         checkpoint = outcome.checkpoint;
+        let parts = checkpoint.iter().flat_map(|manifest| &manifest.operators).flat_map(|operator| &operator.parts);
+        on_disk += parts.map(|part| part.tables.len()).sum::<usize>();
     }
+    // A checkpoint after the second epoch finds these at work.
+    let is_at_work = ["cumulate_keys", "hop_keys", "session", "running_aggregate"].contains(&case.name.as_str());
+    let expected = is_at_work && epoch == 2 && state == StateBackend::Rocksdb;
+    assert!(on_disk > 0 || !expected, "{}: tables on disk are in checkpoints", case.name);
     assert!(checkpoint.is_none(), "{}: the last attempt runs to its end", case.name);
     std::mem::take(&mut *printed.lock().unwrap())
 }
@@ -110,7 +119,15 @@ fn undisturbed(case: &Case, script: &sql::Script, streamed: bool) -> Vec<(String
     if let Some(known) = KNOWN.lock().unwrap().get(&key) {
         return known.clone();
     }
-    let outcome = attempt_of(case, script, THREADS[0], (None, &MemoryFiles::default()), None, &Arc::default());
+    let outcome = attempt_of(
+        case,
+        script,
+        THREADS[0],
+        StateBackend::Memory,
+        (None, &MemoryFiles::default()),
+        None,
+        &Arc::default(),
+    );
     let read = read(script, &outcome);
     assert!(!read.is_empty(), "{}: a script reads something", case.name);
     KNOWN.lock().unwrap().insert(key, read.clone());
@@ -122,12 +139,15 @@ pub fn attempt_of(
     case: &Case,
     script: &sql::Script,
     threads: u64,
+    state: StateBackend,
     (restore, files): (Option<Manifest>, &MemoryFiles),
     stop_after: Option<u64>,
     printed: &Arc<Mutex<Vec<Row>>>,
 ) -> Outcome {
     let mut settings = graph::Settings::from_options(script.settings.clone()).unwrap();
     settings.parallelism = threads;
+    settings.state_backend = state;
+    settings.state_memory_bytes = 1 << 10;
     // Each instance asks for a cut so often; three of them still cross five epochs.
     settings.epoch_every_rows = Some((case.rows() as u64 / 18).max(1));
     settings.watermark_interval = graph::Period::ZERO;

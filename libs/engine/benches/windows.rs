@@ -196,7 +196,7 @@ fn windowed(
     let mut assign = WindowAssign::new(assign, Arc::new(Schema::new(kept)), names);
     let mut partial =
         WindowPartial::new(&WindowSpec { partial_input: false, ..spec.clone() }).expect("the plan is right");
-    let mut last = WindowAggregate::new(&spec).expect("the plan is right");
+    let mut last = WindowAggregate::new(&spec, None).expect("the plan is right");
     let mut measure = Measure::begin(input);
     let mut out = Output::new();
     for (number, rows) in input.iter().enumerate() {
@@ -244,7 +244,7 @@ fn session(input: &[RecordBatch]) {
         operator: "sessions".into(),
     };
     let names = Arc::new(|_| ("".into(), "".into()));
-    let mut operator = SessionAggregate::new(&spec, names).expect("the plan is right");
+    let mut operator = SessionAggregate::new(&spec, names, None).expect("the plan is right");
     let mut measure = Measure::begin(input);
     let mut out = Output::new();
     for (number, rows) in input.iter().enumerate() {

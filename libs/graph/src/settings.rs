@@ -42,7 +42,7 @@ pub struct Settings {
     /// Bytes of batches in flight per process. Default: 256 MiB.
     #[serde(rename = "memory.in-flight", deserialize_with = "bytes")]
     pub in_flight_bytes: u64,
-    /// Where operators keep their state: `memory`, or `rocksdb`, on the local disk, for aggregates by key that do not fit in memory.
+    /// Where operators keep their state: `memory`, or `rocksdb`, on the local disk, for aggregates, windows and sessions by key that do not fit in memory.
     /// Default: memory.
     #[serde(rename = "state.backend")]
     pub state_backend: StateBackend,

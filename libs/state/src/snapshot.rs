@@ -366,6 +366,11 @@ impl Snapshot {
         std::mem::take(&mut self.stored)
     }
 
+    /// Without tables that have files of their own.
+    fn forget_stored(&mut self) {
+        self.converted |= !std::mem::take(&mut self.stored).is_empty();
+    }
+
     /// The columns of a table.
     pub(crate) fn schema(&self, name: &str) -> Option<SchemaRef> {
         self.tables.get(name).map(|table| table.pieces[0].rows.schema())
@@ -716,7 +721,7 @@ impl SnapshotReader {
     }
 
     /// As [`SnapshotReader::table`], for an operator that interns the rows' identity, their first `identity` columns, anyway: `keys`, empty
-    /// before, says which rows newer ones hide, so that no other table has to. Gives rows and their slots, each key once.
+    /// before, says which rows newer ones hide, so that no other table has to. Gives rows and their slots.
     pub fn intern<E: From<SnapshotError>>(
         &self,
         name: &str,
@@ -732,8 +737,9 @@ impl SnapshotReader {
             for part in chain.iter().rev() {
                 begins = true;
                 let Some(table) = part.tables.get(name) else { break };
+                // Of newer parts. A part may have several rows of a key, if they are runs ([`crate::table::runs`]): all of them count.
+                let known = keys.slots_capacity() as u32;
                 for Owned { rows, .. } in table.owned(&table.pieces, name, self.worker, self.workers)? {
-                    let known = keys.slots_capacity() as u32;
                     slots.clear();
                     keys.intern(&rows.columns()[..identity], rows.num_rows(), &mut slots);
                     if slots.iter().all(|slot| *slot >= known) {
@@ -856,8 +862,12 @@ impl MemoryStore {
         let mut rows = MemoryStore::new();
         for (operator, chains) in &self.parts {
             for (worker, chain) in chains {
-                for snapshot in chain {
-                    rows.put(operator, *worker, as_rows(snapshot.clone(), files, scratch, memory).await?);
+                for (at, mut snapshot) in chain.iter().cloned().enumerate() {
+                    // Such tables are whole in each part.
+                    if at + 1 < chain.len() {
+                        snapshot.forget_stored();
+                    }
+                    rows.put(operator, *worker, as_rows(snapshot, files, scratch, memory).await?);
                 }
             }
         }
@@ -1252,6 +1262,27 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// Runs, as rows.
+    #[test]
+    fn several_rows_of_a_key_are_all_interned() {
+        let fields = || vec![Field::new("k", DataType::Int64, false), Field::new("v", DataType::Int64, false)];
+        let mut writer = SnapshotWriter::new();
+        for run in 0..3 {
+            let keys: Vec<i64> = (0..10).collect();
+            let rows = vec![numbers(&keys), numbers(&[run; 10])];
+            writer.keyed("t", batch(Arc::new(Schema::new(fields())), rows, 10).unwrap(), &groups_of(&keys)).unwrap();
+        }
+        let reader = SnapshotReader::new(vec![writer.finish_in_pieces(7).unwrap()], 0, 1);
+        let mut table = KeyTable::new(&fields()[..1].to_vec().into()).unwrap();
+        let mut given = 0;
+        let give = |_: &KeyTable, _: &[u32], rows: RecordBatch| {
+            given += rows.num_rows();
+            Ok::<_, SnapshotError>(())
+        };
+        reader.intern("t", 1, &mut table, give).unwrap();
+        assert_eq!((given, table.len()), (30, 10));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Runs whose processes are killed go on from their last checkpoint: what they have put out in all is what an undisturbed run puts out.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -74,6 +75,74 @@ fn a_killed_run_goes_on_from_its_last_checkpoint() {
 #[test]
 fn so_does_one_of_several_threads_and_processes() {
     goes_on("spread", "SET 'parallelism' = '2'; SET 'processes' = '2';");
+}
+
+/// Rows in order of time, a second of it for every thousand: as they are counted by key, by window, and by session.
+fn script_of_much_state(directory: &Path, view: &str, more: &str) -> String {
+    let sink = |name: &str| {
+        format!("'connector' = 'filesystem', 'path' = '{}', 'format' = 'json'", directory.join(name).display())
+    };
+    format!(
+        "SET 'epoch.interval' = '50ms'; SET 'checkpoint.interval' = '200ms'; SET 'restart.delay' = '20ms';{more}
+         CREATE TABLE ticks (n BIGINT, ts TIMESTAMP(3), WATERMARK FOR ts AS ts)
+           WITH ('connector' = 'datagen', 'rows-per-second' = '{}', 'number-of-rows' = '{MUCH}', 'fields.n.kind' = 'sequence');
+         CREATE TABLE {view} (k BIGINT, n BIGINT, s BIGINT, PRIMARY KEY (k) NOT ENFORCED) WITH ('connector' = 'view');
+         CREATE TABLE hops (k BIGINT, window_start TIMESTAMP(3), n BIGINT, s BIGINT) WITH ({});
+         CREATE TABLE visits (k BIGINT, window_start TIMESTAMP(3), n BIGINT, s BIGINT) WITH ({});
+         INSERT INTO {view} SELECT n % 20000, COUNT(*), SUM(n) FROM ticks GROUP BY n % 20000;
+         INSERT INTO hops SELECT n % 40000, window_start, COUNT(*), SUM(n)
+           FROM TABLE(HOP(TABLE ticks, DESCRIPTOR(ts), INTERVAL '20' SECOND, INTERVAL '40' SECOND))
+           GROUP BY n % 40000, window_start, window_end;
+         INSERT INTO visits SELECT n % 30000, window_start, COUNT(*), SUM(n)
+           FROM TABLE(SESSION(TABLE ticks PARTITION BY n % 30000, DESCRIPTOR(ts), INTERVAL '35' SECOND))
+           GROUP BY n % 30000, window_start, window_end;",
+        MUCH / 6,
+        sink("hops"),
+        sink("visits"),
+    )
+}
+
+const MUCH: i64 = 120_000;
+
+#[test]
+fn so_does_one_with_state_on_disk() {
+    let server = shared();
+    // 16 MiB, in shares of three operators on two threads.
+    let on_disk = "SET 'state.backend' = 'rocksdb'; SET 'state.memory' = '16 MiB'; SET 'parallelism' = '2';";
+    let [disturbed, undisturbed] = [on_disk, ""].map(|more| {
+        let view = fresh("much");
+        let directory = server.files().join(&view);
+        let (_, run) = server.submit(&fresh("much"), &script_of_much_state(&directory, &view, more));
+        (view, directory, run)
+    });
+    for kill in 1..=3 {
+        let before = server.wait_for_run(&disturbed.2, "a running attempt with state on disk", |run| {
+            let rows = run["progress"]["rows_in"].as_u64();
+            run["state"] == "running" && run["attempts"] == kill && rows > Some(kill * MUCH as u64 / 5)
+        });
+        send(server.process_of(&before), 9);
+    }
+    // EPOCH-GENERATION-WORKER-OPERATOR-...
+    let operators: BTreeSet<String> = checkpoint_files(&server, &disturbed.2, "state")
+        .iter()
+        .map(|file| file.file_name().unwrap().to_str().unwrap())
+        .filter(|name| name.ends_with(".sst"))
+        .map(|name| name.split('-').nth(3).unwrap().to_owned())
+        .collect();
+    assert_eq!(operators.len(), 3, "all of them had tables on disk: {operators:?}");
+    let ended = server.wait_for_end(&disturbed.2);
+    assert_eq!((&ended["state"], &ended["attempts"]), (&json!("finished"), &json!(4)), "{ended}");
+    assert_eq!(server.wait_for_end(&undisturbed.2)["state"], "finished");
+    assert_eq!(rows(&server, &disturbed.0), rows(&server, &undisturbed.0));
+    for sink in ["hops", "visits"] {
+        let [found, wanted] = [&disturbed.1, &undisturbed.1].map(|directory| {
+            let mut lines = super::faults::lines(&directory.join(sink));
+            lines.sort_unstable();
+            lines
+        });
+        assert!(wanted.len() >= MUCH as usize / 4, "{} rows in {sink}", wanted.len());
+        assert!(found == wanted, "{sink}: {} rows, undisturbed {}", found.len(), wanted.len());
+    }
 }
 
 #[test]

@@ -6,14 +6,14 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch};
-use arrow::compute::{concat, filter_record_batch};
+use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, FieldRef, Int64Type, Schema, SchemaRef};
-use state::{Chain, DirtySet, KeyTable, Marks, SlotVec, SnapshotReader, SnapshotWriter};
+use state::{Chain, KeyTable, Marks, SlotVec, SnapshotReader, SnapshotWriter};
 
 use super::groups::{Accumulators, Groups, Layout, Pool};
-use super::results::{BATCH_ROWS, Changes, Results, differs, record_batch};
+use super::results::{BATCH_ROWS, Results, record_batch};
 use super::saved::{SAVE_ROWS, change, load_watermark, save, save_changes, save_removal, save_watermark};
+use super::touched::{Touched, by_kind};
 use super::window_partial::GROUPS_MAX;
 use crate::batch::Batch;
 use crate::error::{Result, RunError};
@@ -29,11 +29,7 @@ pub struct Aggregate {
     accumulators: Accumulators,
     /// Rows per key; only where rows may be taken back.
     counts: SlotVec<i64>,
-    /// Whether the key's row has been sent.
-    sent: SlotVec<bool>,
-    /// Keys touched in this epoch, and their results before it, in the same order.
-    dirty: DirtySet,
-    before: Vec<Vec<ArrayRef>>,
+    touched: Touched,
     /// What the next checkpoint has to copy of the slots, and the chain of parts that it is added to.
     marks: Marks,
     chain: Chain,
@@ -63,9 +59,7 @@ impl Aggregate {
             spec,
             layout,
             counts: SlotVec::default(),
-            sent: SlotVec::default(),
-            dirty: DirtySet::new(),
-            before: Vec::new(),
+            touched: Touched::default(),
             marks: Marks::default(),
             chain: Chain::default(),
             early: Vec::new(),
@@ -81,8 +75,7 @@ impl Aggregate {
         let slots = self.keys.slots_capacity();
         self.accumulators.resize(slots);
         self.counts.grow(slots);
-        self.sent.grow(slots);
-        self.dirty.grow(slots);
+        self.touched.grow(slots);
     }
 
     /// The one row of an aggregate without keys exists from the start.
@@ -92,19 +85,8 @@ impl Aggregate {
             self.keys.intern(&[], 1, &mut slots);
             self.grow();
             if !self.spec.bounded {
-                self.mark(&slots)?;
+                self.touched.mark(&slots, &self.accumulators)?;
             }
-        }
-        Ok(())
-    }
-
-    /// Notes that the keys of these slots change, and what their results were.
-    fn mark(&mut self, slots: &[u32]) -> Result<()> {
-        let known = self.dirty.len();
-        self.dirty.mark_all(slots);
-        let fresh = &self.dirty.slots()[known..];
-        if !fresh.is_empty() {
-            self.before.push(self.accumulators.values(fresh)?);
         }
         Ok(())
     }
@@ -117,52 +99,10 @@ impl Aggregate {
         if adds { self.accumulators.add(slots, rows) } else { self.accumulators.retract(slots, rows) }
     }
 
-    fn apply_changes(&mut self, slots: &[u32], batch: &Batch) -> Result<()> {
-        assert!(self.spec.retracts, "planning says where rows may be taken back");
-        let adds: BooleanArray = (0..slots.len()).map(|row| Some(batch.kind(row).adds())).collect();
-        // Rows are added first: one that is taken back in the same batch is there then.
-        for (mask, adding) in [(adds.clone(), true), (arrow::compute::not(&adds).map_err(failed)?, false)] {
-            if mask.true_count() > 0 {
-                let rows = filter_record_batch(&batch.rows, &mask).map_err(failed)?;
-                let slots: Vec<u32> = mask.values().set_indices().map(|row| slots[row]).collect();
-                self.apply(&slots, &rows, adding)?;
-            }
-        }
-        Ok(())
-    }
-
     fn send_changes(&mut self, out: &mut Output) -> Result<()> {
-        let slots = self.dirty.drain();
-        if slots.is_empty() {
-            return Ok(());
-        }
-        let mut before = Vec::new();
-        for column in 0..self.spec.calls.len() {
-            let parts: Vec<&dyn arrow::array::Array> = self.before.iter().map(|part| part[column].as_ref()).collect();
-            before.push(concat(&parts).map_err(failed)?);
-        }
-        self.before.clear();
-        let after = self.accumulators.values(&slots)?;
-        let keys = self.keys.keys(&slots);
-        let changed = differs(&before, &after, slots.len())?;
-        let before = record_batch(&self.schema, [keys.clone(), before].concat(), slots.len())?;
-        let after = record_batch(&self.schema, [keys, after].concat(), slots.len())?;
-        let mut changes = Changes::new(&before, &after);
-        let mut gone = Vec::new();
-        for (row, &slot) in slots.iter().enumerate() {
-            let exists = self.spec.keys == 0 || !self.spec.retracts || self.counts[slot] != 0;
-            match (self.sent[slot], exists) {
-                (false, true) => changes.insert(row),
-                (true, true) if changed[row] => changes.update(row, row),
-                (true, false) => changes.delete(row),
-                _ => {}
-            }
-            self.sent[slot] = exists;
-            if !exists {
-                gone.push(slot);
-            }
-        }
-        changes.send(out)?;
+        let counted = self.spec.retracts && self.spec.keys > 0;
+        let exists = |slot| !counted || self.counts[slot] != 0;
+        let gone = self.touched.send(&self.schema, &self.keys, &self.accumulators, exists, out)?;
         if self.marks.tracks() && !gone.is_empty() {
             self.removed.push((self.keys.keys(&gone), gone.len()));
         }
@@ -225,12 +165,10 @@ impl Operator for Aggregate {
         let early = change(&mut self.marks, &slots, self.keys.slots_capacity());
         self.copy(&early)?;
         if !self.spec.bounded {
-            self.mark(&slots)?;
+            self.touched.mark(&slots, &self.accumulators)?;
         }
-        match &batch.kinds {
-            None => self.apply(&slots, &batch.rows, true)?,
-            Some(_) => self.apply_changes(&slots, &batch)?,
-        }
+        assert!(batch.kinds.is_none() || self.spec.retracts, "planning says where rows may be taken back");
+        by_kind(&slots, &batch, |slots, rows, adds| self.apply(slots, rows, adds))?;
         self.slots = slots;
         Ok(())
     }
@@ -252,7 +190,7 @@ impl Operator for Aggregate {
     }
 
     fn snapshot(&mut self, _epoch: u64, writer: &mut SnapshotWriter) -> Result<()> {
-        assert!(self.dirty.is_empty(), "an epoch ends before its snapshot");
+        assert!(self.touched.is_empty(), "an epoch ends before its snapshot");
         save_watermark(writer, self.wm)?;
         let removed = std::mem::take(&mut self.removed);
         let changed = self.marks.changed() + removed.iter().map(|(_, rows)| rows).sum::<usize>();
@@ -278,19 +216,21 @@ impl Operator for Aggregate {
 
     fn restore(&mut self, reader: &SnapshotReader) -> Result<()> {
         self.wm = load_watermark(reader)?;
-        let Aggregate { spec, keys, accumulators, counts, sent, .. } = self;
+        let Aggregate { spec, keys, accumulators, counts, touched, .. } = self;
         let mut room = reader.room(TABLE);
         reader.intern(TABLE, spec.keys, keys, |keys, slots, rows| {
             room = room.max(keys.slots_capacity());
             accumulators.resize(room);
             counts.grow(room);
-            sent.grow(room);
+            touched.grow(room);
             accumulators.merge(slots, &rows.columns()[spec.keys..])?;
             let saved = rows.column(rows.num_columns() - 1).as_primitive::<Int64Type>();
             for (row, &slot) in slots.iter().enumerate() {
                 counts[slot] = saved.value(row);
                 // A snapshot follows the end of an epoch, so whatever it holds has been sent.
-                sent[slot] = !spec.bounded;
+                if !spec.bounded {
+                    touched.is_sent(slot);
+                }
             }
             Ok::<_, RunError>(())
         })?;
@@ -303,12 +243,7 @@ impl Operator for Aggregate {
     }
 
     fn state_bytes(&self) -> usize {
-        self.keys.bytes()
-            + self.accumulators.bytes()
-            + self.counts.bytes()
-            + self.sent.bytes()
-            + self.dirty.bytes()
-            + self.marks.bytes()
+        self.keys.bytes() + self.accumulators.bytes() + self.counts.bytes() + self.touched.bytes() + self.marks.bytes()
     }
 }
 
@@ -380,8 +315,4 @@ impl Operator for AggregatePartial {
     fn state_bytes(&self) -> usize {
         self.table.as_ref().map_or(0, Groups::bytes) + self.pool.bytes()
     }
-}
-
-fn failed(error: arrow::error::ArrowError) -> RunError {
-    RunError::internal(format!("cannot build the rows of an aggregate: {error}"))
 }

@@ -7,16 +7,16 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, UInt32Array};
-use arrow::compute::{concat, filter_record_batch};
+use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, UInt32Array};
 use arrow::datatypes::{DataType, Field, FieldRef, Int64Type, Schema, SchemaRef};
 use state::table::{Cursor, HotTable, TableSchema, Values};
-use state::{DirtySet, KEY_GROUPS, SlotVec, SnapshotReader, SnapshotWriter};
+use state::{KEY_GROUPS, SlotVec, SnapshotReader, SnapshotWriter};
 
 use super::disk::{Disk, loaded_rows, save_table};
 use super::groups::{Accumulators, Layout};
-use super::results::{BATCH_ROWS, Changes, Results, differs, record_batch};
+use super::results::{BATCH_ROWS, Results, record_batch};
 use super::saved::{load_watermark, save_watermark};
+use super::touched::{Touched, by_kind};
 use crate::batch::Batch;
 use crate::error::{Result, RunError};
 use crate::operator::{Operator, Output};
@@ -30,9 +30,6 @@ pub struct DiskAggregate {
     disk: Arc<Disk>,
     hot: HotTable,
     rows: Rows,
-    /// Keys touched in this epoch, and their results before it, in the same order.
-    dirty: DirtySet,
-    before: Vec<Vec<ArrayRef>>,
     /// `i64::MAX` once the final rows of a bounded input are leaving.
     wm: i64,
     /// Up to where the final rows have left.
@@ -49,8 +46,7 @@ struct Rows {
     states: usize,
     /// Rows of the key; only where rows may be taken back.
     counts: SlotVec<i64>,
-    /// Whether the key's row has been sent.
-    sent: SlotVec<bool>,
+    touched: Touched,
 }
 
 impl Values for Rows {
@@ -59,7 +55,7 @@ impl Values for Rows {
     fn resize(&mut self, slots: usize) {
         self.accumulators.resize(slots);
         self.counts.grow(slots);
-        self.sent.grow(slots);
+        self.touched.grow(slots);
     }
 
     fn rows(&self, slots: &[u32]) -> Result<Vec<ArrayRef>> {
@@ -72,7 +68,7 @@ impl Values for Rows {
         let counts = rows[self.states].as_primitive::<Int64Type>();
         for (row, &slot) in slots.iter().enumerate() {
             self.counts[slot] = counts.value(row);
-            self.sent[slot] = true;
+            self.touched.is_sent(slot);
         }
         Ok(())
     }
@@ -81,12 +77,12 @@ impl Values for Rows {
         self.accumulators.clear(slots);
         for &slot in slots {
             self.counts.reset(slot);
-            self.sent.reset(slot);
+            self.touched.reset(slot);
         }
     }
 
     fn bytes(&self) -> usize {
-        self.accumulators.bytes() + self.counts.bytes() + self.sent.bytes()
+        self.accumulators.bytes() + self.counts.bytes() + self.touched.bytes()
     }
 }
 
@@ -106,13 +102,11 @@ impl DiskAggregate {
                 accumulators: layout.accumulators()?,
                 states: layout.state_fields().len(),
                 counts: SlotVec::default(),
-                sent: SlotVec::default(),
+                touched: Touched::default(),
             },
             spec,
             layout,
             disk,
-            dirty: DirtySet::new(),
-            before: Vec::new(),
             wm: i64::MIN,
             leaving: None,
             schema,
@@ -120,18 +114,6 @@ impl DiskAggregate {
             table,
             slots: Vec::new(),
         })
-    }
-
-    /// Notes that the keys of these slots change, and what their results were.
-    fn mark(&mut self, slots: &[u32]) -> Result<()> {
-        let known = self.dirty.len();
-        self.dirty.grow(self.hot.keys().slots_capacity());
-        self.dirty.mark_all(slots);
-        let fresh = &self.dirty.slots()[known..];
-        if !fresh.is_empty() {
-            self.before.push(self.rows.accumulators.values(fresh)?);
-        }
-        Ok(())
     }
 
     fn apply(&mut self, slots: &[u32], rows: &RecordBatch, adds: bool) -> Result<()> {
@@ -143,61 +125,18 @@ impl DiskAggregate {
         if adds { accumulators.add(slots, rows) } else { accumulators.retract(slots, rows) }
     }
 
-    fn apply_changes(&mut self, slots: &[u32], batch: &Batch) -> Result<()> {
-        assert!(self.spec.retracts, "planning says where rows may be taken back");
-        let adds: BooleanArray = (0..slots.len()).map(|row| Some(batch.kind(row).adds())).collect();
-        // Rows are added first: one that is taken back in the same batch is there then.
-        for (mask, adding) in [(adds.clone(), true), (arrow::compute::not(&adds)?, false)] {
-            if mask.true_count() > 0 {
-                let rows = filter_record_batch(&batch.rows, &mask)?;
-                let slots: Vec<u32> = mask.values().set_indices().map(|row| slots[row]).collect();
-                self.apply(&slots, &rows, adding)?;
-            }
-        }
-        Ok(())
-    }
-
     fn make_room(&mut self, out: &mut Output) -> Result<()> {
-        let dirty = &self.dirty;
-        if !self.hot.make_room(&mut self.rows, |slot| dirty.contains(slot))? {
+        if !self.hot.make_room(&mut self.rows, |rows, slot| rows.touched.contains(slot))? {
             self.send_changes(out)?;
-            self.hot.make_room(&mut self.rows, |_| false)?;
+            self.hot.make_room(&mut self.rows, |_, _| false)?;
         }
         Ok(())
     }
 
     fn send_changes(&mut self, out: &mut Output) -> Result<()> {
-        let slots = self.dirty.drain();
-        if slots.is_empty() {
-            return Ok(());
-        }
-        let mut before = Vec::new();
-        for column in 0..self.spec.calls.len() {
-            let parts: Vec<&dyn arrow::array::Array> = self.before.iter().map(|part| part[column].as_ref()).collect();
-            before.push(concat(&parts)?);
-        }
-        self.before.clear();
-        let after = self.rows.accumulators.values(&slots)?;
-        let keys = self.hot.keys().keys(&slots);
-        let changed = differs(&before, &after, slots.len())?;
-        let before = record_batch(&self.schema, [keys.clone(), before].concat(), slots.len())?;
-        let after = record_batch(&self.schema, [keys, after].concat(), slots.len())?;
-        let mut changes = Changes::new(&before, &after);
-        let mut gone = Vec::new();
-        for (row, &slot) in slots.iter().enumerate() {
-            let exists = !self.spec.retracts || self.rows.counts[slot] != 0;
-            match (self.rows.sent[slot], exists) {
-                (false, true) => changes.insert(row),
-                (true, true) if changed[row] => changes.update(row, row),
-                (true, false) => changes.delete(row),
-                _ => {}
-            }
-            self.rows.sent[slot] = exists;
-            if !exists {
-                gone.push(slot);
-            }
-        }
-        changes.send(out)?;
+        let Rows { accumulators, counts, touched, .. } = &mut self.rows;
+        let exists = |slot| !self.spec.retracts || counts[slot] != 0;
+        let gone = touched.send(&self.schema, self.hot.keys(), accumulators, exists, out)?;
         self.hot.remove(&mut self.rows, &gone)
     }
 
@@ -238,12 +177,10 @@ impl Operator for DiskAggregate {
         let keys = &batch.rows.columns()[..self.spec.keys];
         self.hot.touch(&mut self.rows, keys, batch.num_rows(), &mut slots)?;
         if !self.spec.bounded {
-            self.mark(&slots)?;
+            self.rows.touched.mark(&slots, &self.rows.accumulators)?;
         }
-        match &batch.kinds {
-            None => self.apply(&slots, &batch.rows, true)?,
-            Some(_) => self.apply_changes(&slots, &batch)?,
-        }
+        assert!(batch.kinds.is_none() || self.spec.retracts, "planning says where rows may be taken back");
+        by_kind(&slots, &batch, |slots, rows, adds| self.apply(slots, rows, adds))?;
         self.slots = slots;
         self.make_room(out)
     }
@@ -272,7 +209,7 @@ impl Operator for DiskAggregate {
     }
 
     fn snapshot(&mut self, _epoch: u64, writer: &mut SnapshotWriter) -> Result<()> {
-        assert!(self.dirty.is_empty() && self.leaving.is_none(), "an epoch ends before its snapshot");
+        assert!(self.rows.touched.is_empty() && self.leaving.is_none(), "an epoch ends before its snapshot");
         save_watermark(writer, self.wm)?;
         self.hot.write_changes(&self.rows)?;
         save_table(writer, TABLE, self.hot.table(), RecordBatch::new_empty(self.saved.clone()))
@@ -293,6 +230,6 @@ impl Operator for DiskAggregate {
 
     fn state_bytes(&self) -> usize {
         // What is on disk is not held: RocksDB has a budget of its own.
-        self.hot.bytes(&self.rows) + self.dirty.bytes()
+        self.hot.bytes(&self.rows)
     }
 }

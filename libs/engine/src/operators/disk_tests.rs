@@ -3,16 +3,14 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use graph::AggregateFunction::{Count, Max, Sum};
-use state::{Files, KEY_GROUPS, MemoryFiles, MemoryStore, SnapshotWriter, key_groups, key_hashes, owner};
-use tokio::runtime::Runtime;
+use state::{KEY_GROUPS, MemoryStore, SnapshotWriter, key_groups, key_hashes, owner};
 
 use super::aggregate::{Aggregate, AggregatePartial};
-use super::disk::Disk;
 use super::disk_aggregate::DiskAggregate;
 use super::disk_fold::DiskFold;
+use super::disk_testing::*;
 use super::testing::*;
 use crate::batch::Batch;
 use crate::operator::{Operator, Output};
@@ -20,73 +18,13 @@ use crate::plan::{AggregateSpec, Call};
 
 const ROWS: &str = "k STRING, v BIGINT";
 
-/// Files of checkpoints, and operators that use them.
-struct Around {
-    runtime: Runtime,
-    files: Arc<MemoryFiles>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Kind {
-    Memory,
-    /// Bytes in slots.
-    Disk(usize),
-}
-
-impl Around {
-    fn new() -> Around {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
-        Around { runtime, files: Arc::default() }
-    }
-
-    fn disk(&self, slots_bytes: usize) -> Arc<Disk> {
-        let files: Arc<dyn Files> = self.files.clone();
-        Arc::new(Disk::new(1 << 20, slots_bytes, Some(files), self.runtime.handle().clone()).unwrap())
-    }
-
-    fn make(&self, spec: &AggregateSpec, kind: Kind) -> Box<dyn Operator> {
-        match kind {
-            Kind::Memory => Box::new(Aggregate::new(spec.clone(), false).unwrap()),
-            Kind::Disk(slots) if spec.bounded && !spec.retracts => {
-                Box::new(DiskFold::new(spec, self.disk(slots)).unwrap())
-            }
-            Kind::Disk(slots) => Box::new(DiskAggregate::new(spec.clone(), self.disk(slots)).unwrap()),
+fn make(around: &Around, spec: &AggregateSpec, kind: Kind) -> Box<dyn Operator> {
+    match kind {
+        Kind::Memory => Box::new(Aggregate::new(spec.clone(), false).unwrap()),
+        Kind::Disk(slots) if spec.bounded && !spec.retracts => {
+            Box::new(DiskFold::new(spec, around.disk(slots)).unwrap())
         }
-    }
-
-    /// As a checkpoint has it; `store` is what the workers went on from, whose chains it may go on with.
-    fn saved(&self, workers: &mut [Box<dyn Operator>], mut store: MemoryStore) -> MemoryStore {
-        for (worker, operator) in workers.iter_mut().enumerate() {
-            let mut writer = SnapshotWriter::new();
-            operator.snapshot(1, &mut writer).unwrap();
-            while operator.snapshot_more(&mut writer).unwrap() {}
-            let frozen = writer.take_frozen();
-            let unique = uuid::Uuid::new_v4();
-            let name = |file: &str| format!("{unique}/{file}");
-            let stored = frozen
-                .into_iter()
-                .map(|(table, frozen)| (table, self.runtime.block_on(frozen.save(&*self.files, &name)).unwrap().part));
-            let stored = stored.collect();
-            store.put("it", worker, writer.finish().unwrap().with_stored(stored));
-        }
-        store
-    }
-
-    fn restored(&self, store: MemoryStore, spec: &AggregateSpec, kind: Kind, workers: usize) -> Vec<Box<dyn Operator>> {
-        let store = match kind {
-            Kind::Disk(_) => store,
-            Kind::Memory => {
-                let disk = self.disk(0);
-                self.runtime.block_on(store.as_rows(&*self.files, &disk.scratch(), disk.memory())).unwrap()
-            }
-        };
-        (0..workers)
-            .map(|worker| {
-                let mut operator = self.make(spec, kind);
-                operator.restore(&store.reader("it", worker, workers)).unwrap();
-                operator
-            })
-            .collect()
+        Kind::Disk(slots) => Box::new(DiskAggregate::new(spec.clone(), around.disk(slots)).unwrap()),
     }
 }
 
@@ -122,7 +60,7 @@ fn agrees(seed: u64, retracts: bool, bounded: bool, kinds: &[Kind]) {
     let last = AggregateSpec { partial_input: partial, ..spec.clone() };
     let mut before = partial.then(|| AggregatePartial::new(&spec).unwrap());
     let pick = |random: &mut Random| kinds[random.below(kinds.len() as u64) as usize];
-    let mut workers: Vec<Box<dyn Operator>> = vec![around.make(&last, pick(&mut random))];
+    let mut workers: Vec<Box<dyn Operator>> = vec![make(&around, &last, pick(&mut random))];
     let (mut store, mut wrote) = (MemoryStore::new(), 0);
     let mut there: Vec<(u64, i64)> = Vec::new();
     let mut all: Vec<Batch> = Vec::new();
@@ -176,7 +114,7 @@ fn agrees(seed: u64, retracts: bool, bounded: bool, kinds: &[Kind]) {
             store = around.saved(&mut workers, from);
             wrote = workers.len();
             let (count, kind) = (1 + random.below(3) as usize, pick(&mut random));
-            workers = around.restored(store.clone(), &last, kind, count);
+            workers = around.restored(store.clone(), kind, count, |kind| make(&around, &last, kind));
         }
     }
     if bounded {
@@ -188,7 +126,7 @@ fn agrees(seed: u64, retracts: bool, bounded: bool, kinds: &[Kind]) {
         assert_eq!(relation(&out.take()), sums(&there), "seed {seed}, {kinds:?}");
         let from = if wrote == workers.len() { store } else { MemoryStore::new() };
         let store = around.saved(&mut workers, from);
-        let mut again = around.restored(store, &last, pick(&mut random), 1);
+        let mut again = around.restored(store, pick(&mut random), 1, |kind| make(&around, &last, kind));
         while again[0].advance(i64::MAX, &mut out).unwrap() {}
         assert_eq!(text(&out.take()), "", "the last rows leave once");
     }
@@ -218,7 +156,7 @@ fn what_is_held_in_memory_is_bounded() {
     let around = Around::new();
     for (retracts, bounded) in [(false, false), (true, false), (false, true)] {
         let budget = 400_000;
-        let mut operator = around.make(&spec(retracts, bounded), Kind::Disk(budget));
+        let mut operator = make(&around, &spec(retracts, bounded), Kind::Disk(budget));
         let mut most = 0;
         let (mut out, mut sent) = (Output::new(), 0);
         let mark = if retracts { "+I " } else { "" };
@@ -240,7 +178,7 @@ fn what_is_held_in_memory_is_bounded() {
 #[test]
 fn an_epoch_may_change_more_keys_than_fit() {
     let around = Around::new();
-    let mut operator = around.make(&spec(true, false), Kind::Disk(20_000));
+    let mut operator = make(&around, &spec(true, false), Kind::Disk(20_000));
     let (mut all, mut there, mut early) = (Vec::new(), Vec::new(), 0);
     for round in 0..3 {
         let mut out = Output::new();
@@ -257,4 +195,64 @@ fn an_epoch_may_change_more_keys_than_fit() {
     assert!(early > 0, "some left before the end of the epoch");
     let there: Vec<(u64, i64)> = there;
     assert_eq!(relation(&all), sums(&there));
+}
+
+/// For how long checkpoints hold up an operator: the cut, and the longest step of copying.
+#[test]
+#[ignore = "a measurement: cargo test -p engine --lib -- --ignored --nocapture pause"]
+fn pause_of_a_checkpoint_with_a_million_keys() {
+    use std::time::{Duration, Instant};
+
+    let around = Around::new();
+    let day = crate::plan::Windows::Hop { size: 86_400_000_000, slide: 86_400_000_000, offset: 0 };
+    let window = super::window_tests::Job::new(day, 1, 0);
+    let sessions = super::session_tests::spec(0);
+    for slots in [1usize << 30, 64 << 20] {
+        let disk = || Some(around.disk(slots));
+        let aggregate = make(&around, &spec(false, false), Kind::Disk(slots));
+        let windows = super::window_aggregate::WindowAggregate::new(&window.window, disk()).unwrap();
+        let sessions = super::session::SessionAggregate::new(&sessions, names(), disk()).unwrap();
+        let operators: [(&str, Box<dyn Operator>); 3] =
+            [("aggregate", aggregate), ("windows", Box::new(windows)), ("sessions", Box::new(sessions))];
+        for (name, mut operator) in operators {
+            let process = |operator: &mut dyn Operator, keys: std::ops::Range<u64>| {
+                let mut out = Output::new();
+                for start in keys.clone().step_by(8192) {
+                    let lines: Vec<String> =
+                        (start..(start + 8192).min(keys.end)).map(|n| format!("k{n} 1 00:00:01")).collect();
+                    let columns = match name {
+                        "windows" => "k STRING, v BIGINT, pane BIGINT",
+                        "sessions" => "k STRING, v BIGINT, ts TIMESTAMP(3)",
+                        _ => "k STRING, v BIGINT, unused STRING",
+                    };
+                    let lines = lines.join("\n");
+                    let lines = if name == "windows" { lines.replace("00:00:01", "0") } else { lines };
+                    operator.process(0, batch(columns, &lines), 0, &mut out).unwrap();
+                }
+                operator.epoch_end(1, &mut out).unwrap();
+            };
+            for keys in [0..1_000_000, 450_000..550_000, 0..0] {
+                process(&mut *operator, keys.clone());
+                let mut writer = SnapshotWriter::new();
+                let begun = Instant::now();
+                operator.snapshot(1, &mut writer).unwrap();
+                let cut = begun.elapsed();
+                let mut step = Duration::ZERO;
+                loop {
+                    let begun = Instant::now();
+                    let more = operator.snapshot_more(&mut writer).unwrap();
+                    step = step.max(begun.elapsed());
+                    if !more {
+                        break;
+                    }
+                }
+                let rows = around.finished(writer).rows();
+                let changed = keys.end - keys.start;
+                eprintln!(
+                    "{name}, {} MiB of slots, {changed} changed: cut {cut:?}, step {step:?}, {rows} rows copied",
+                    slots >> 20
+                );
+            }
+        }
+    }
 }

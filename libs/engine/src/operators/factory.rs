@@ -47,6 +47,7 @@ impl Place {
 /// The operator of a stage; `input` has the columns of its (first) input.
 pub fn make(stage: &Stage, input: &graph::Schema, env: &Env, place: &Place, names: &SplitNames) -> Result<Made> {
     let schema = || expr::arrow_schema(&stage.schema);
+    let disk = || place.disk.clone().filter(|_| stage.kind.may_be_on_disk());
     let operator = &stage.operator;
     let made: Box<dyn Operator> = match &stage.kind {
         StageKind::Steps(parts) => return Ok(Made::Stateless(steps(parts, input, env, operator, names)?)),
@@ -57,9 +58,11 @@ pub fn make(stage: &Stage, input: &graph::Schema, env: &Env, place: &Place, name
             return Ok(Made::Stateless(Box::new(WindowAssign::new(spec.clone(), schema(), names.clone()))));
         }
         StageKind::WindowPartial(spec) => Box::new(WindowPartial::new(spec).map_err(|e| e.operator(operator))?),
-        StageKind::WindowAggregate(spec) => Box::new(WindowAggregate::new(spec).map_err(|e| e.operator(operator))?),
+        StageKind::WindowAggregate(spec) => {
+            Box::new(WindowAggregate::new(spec, disk()).map_err(|e| e.operator(operator))?)
+        }
         StageKind::SessionAggregate(spec) => {
-            Box::new(SessionAggregate::new(spec, names.clone()).map_err(|e| e.operator(operator))?)
+            Box::new(SessionAggregate::new(spec, names.clone(), disk()).map_err(|e| e.operator(operator))?)
         }
         StageKind::Partial(spec) => Box::new(AggregatePartial::new(spec).map_err(|e| e.operator(operator))?),
         StageKind::Aggregate(spec) => aggregate(spec, place).map_err(|e| e.operator(operator))?,

@@ -9,7 +9,7 @@ use arrow::array::{ArrayRef, AsArray, RecordBatch, UInt32Array};
 use arrow::buffer::ScalarBuffer;
 use arrow::compute::take_arrays;
 use arrow::datatypes::{Field, FieldRef, Fields};
-use state::{KeyTable, Marks};
+use state::{KeyTable, Marks, NO_SLOT};
 
 use super::saved::change;
 use super::times::micros;
@@ -176,6 +176,14 @@ pub struct Layer {
     pub rows: usize,
 }
 
+impl Layer {
+    fn take(&self, rows: Vec<u32>) -> Result<Layer> {
+        let rows = UInt32Array::from(rows);
+        let (keys, states) = (take_arrays(&self.keys, &rows, None)?, take_arrays(&self.states, &rows, None)?);
+        Ok(Layer { keys, states, rows: rows.len() })
+    }
+}
+
 /// A layer of which checkpoints have copied some, or all.
 pub struct Sealed {
     pub layer: Layer,
@@ -228,6 +236,21 @@ impl Groups {
     /// All keys and partial states.
     pub fn layer(&self) -> Layer {
         self.columns(&(0..self.len() as u32).collect::<Vec<u32>>())
+    }
+
+    /// Partial states of those of the keys that are here.
+    pub fn of_keys(&mut self, keys: &[ArrayRef], rows: usize) -> Layer {
+        let mut slots = Vec::new();
+        self.keys.lookup(keys, rows, &mut slots);
+        slots.retain(|&slot| slot != NO_SLOT);
+        self.columns(&slots)
+    }
+
+    /// Those rows of a layer whose keys are here.
+    pub fn shared(&mut self, layer: &Layer) -> Result<Layer> {
+        let mut slots = Vec::new();
+        self.keys.lookup(&layer.keys, layer.rows, &mut slots);
+        layer.take((0..).zip(slots).filter(|(_, slot)| *slot != NO_SLOT).map(|(row, _)| row).collect())
     }
 
     fn columns(&self, slots: &[u32]) -> Layer {
@@ -316,14 +339,8 @@ impl Sealed {
 
     /// See [`Groups::save`].
     pub fn save(&mut self, max: usize) -> Result<Vec<Layer>> {
-        let rows = UInt32Array::from(self.marks.next(max));
-        if rows.is_empty() {
-            return Ok(Vec::new());
-        }
-        let take = |columns: &[ArrayRef]| take_arrays(columns, &rows, None);
-        let taken = take(&self.layer.keys).and_then(|keys| Ok((keys, take(&self.layer.states)?)));
-        let (keys, states) = taken.map_err(|error| RunError::internal(format!("cannot copy groups: {error}")))?;
-        Ok(vec![Layer { keys, states, rows: rows.len() }])
+        let rows = self.marks.next(max);
+        if rows.is_empty() { Ok(Vec::new()) } else { Ok(vec![self.layer.take(rows)?]) }
     }
 }
 
@@ -369,6 +386,11 @@ impl Pool {
             table.clear();
             self.spare.push(table);
         }
+    }
+
+    /// Gives the memory of emptied tables back.
+    pub fn shrink(&mut self) {
+        self.spare.clear();
     }
 
     pub fn bytes(&self) -> usize {

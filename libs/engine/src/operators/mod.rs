@@ -6,13 +6,23 @@ mod aggregate_tests;
 pub mod disk;
 mod disk_aggregate;
 mod disk_fold;
+mod disk_session;
+#[cfg(test)]
+mod disk_session_tests;
+#[cfg(test)]
+mod disk_testing;
 #[cfg(test)]
 mod disk_tests;
+mod disk_window;
+#[cfg(test)]
+mod disk_window_tests;
 pub mod factory;
 pub mod groups;
 pub mod ledger;
+mod pane_copies;
 pub mod panes;
 mod parts;
+mod places;
 mod results;
 #[cfg(test)]
 mod row_tests;
@@ -25,6 +35,7 @@ pub mod steps;
 #[cfg(test)]
 mod testing;
 pub(crate) mod times;
+mod touched;
 pub mod window_aggregate;
 pub mod window_assign;
 pub mod window_expand;

@@ -7,6 +7,8 @@
 //! Lateness is decided here, row by row in the order of arrival, because the session that a row would join may still be open: then the row
 //! is in time. Else it would be a session by itself, and is late if that one is over.
 //!
+//! Where keys may lie on disk ([`super::disk_session`]), those that were not touched lately do when there are too many sessions.
+//!
 //! With allowed lateness fired sessions stay until it is over. A row may change them; at the end of the epoch what was sent before is taken
 //! back: as -U/+U if the session is still due, as -D if it was widened beyond the watermark (it fires again later) or joined to another.
 
@@ -21,6 +23,8 @@ use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field, FieldRef, Int64Type, Schema, SchemaRef};
 use state::{Chain, KeyTable, Marks, NO_SLOT, SlotVec, SnapshotReader, SnapshotWriter};
 
+use super::disk::{Disk, loaded_rows};
+use super::disk_session::{Back, DiskSessions, SESSIONS, behind};
 use super::groups::{Accumulators, Layout};
 use super::ledger::{Late, Ledger, SplitNames};
 use super::panes::{LENGTH_MAX, Rule};
@@ -33,6 +37,8 @@ use crate::operator::{Operator, Output};
 use crate::plan::SessionSpec;
 
 const TABLE: &str = "sessions";
+/// Sessions written to disk at once.
+const WRITE_ROWS: usize = 64 * 1024;
 
 pub struct SessionAggregate {
     rule: Rule,
@@ -61,6 +67,10 @@ pub struct SessionAggregate {
     /// Rows of the checkpoint that is being copied, from before they changed; and what went of earlier ones: keys and starts.
     early: Vec<RecordBatch>,
     removed: Vec<(Vec<ArrayRef>, ArrayRef)>,
+    disk: Option<DiskSessions>,
+    /// By key, where some may lie on disk: touched since the hand passed. Where the search for keys to leave goes on.
+    touched: SlotVec<bool>,
+    hand: u32,
     wm: i64,
     schema: SchemaRef,
     saved: SchemaRef,
@@ -121,7 +131,8 @@ struct Moves {
 }
 
 impl SessionAggregate {
-    pub fn new(spec: &SessionSpec, names: SplitNames) -> Result<SessionAggregate> {
+    /// With `disk`, what does not fit in memory lies there.
+    pub fn new(spec: &SessionSpec, names: SplitNames, disk: Option<Arc<Disk>>) -> Result<SessionAggregate> {
         assert!((1..=LENGTH_MAX).contains(&spec.gap), "planning refuses gaps of 0 or of thousands of years");
         let schema = expr::arrow_schema(&spec.output);
         let layout = Layout::new(spec.keys, schema.fields(), &spec.calls, false)?;
@@ -146,6 +157,9 @@ impl SessionAggregate {
             chain: Chain::default(),
             early: Vec::new(),
             removed: Vec::new(),
+            disk: disk.map(|disk| DiskSessions::new(&layout, disk)).transpose()?,
+            touched: SlotVec::default(),
+            hand: 0,
             wm: i64::MIN,
             schema,
             saved: Arc::new(Schema::new(saved)),
@@ -468,6 +482,195 @@ impl SessionAggregate {
         self.drop_sessions(gone)
     }
 
+    /// Puts sessions that came back from disk into slots.
+    fn open_back(&mut self, back: Vec<Back>) -> Result<()> {
+        for back in back {
+            let mut keys = Vec::with_capacity(back.rows);
+            self.keys.intern(&back.keys, back.rows, &mut keys);
+            self.grow_keys();
+            let mut slots = Vec::with_capacity(keys.len());
+            for (row, &key) in keys.iter().enumerate() {
+                let state = if back.fired().value(row) { State::Fired } else { State::Open };
+                let (start, last) = (back.starts()[row], back.lasts()[row]);
+                slots.push(self.open(Session { key, start, last, state, saved: false }));
+                self.touch(key);
+            }
+            self.accumulators.resize(self.sessions.len());
+            self.accumulators.merge(&slots, &back.values)?;
+            self.mark(&slots);
+        }
+        Ok(())
+    }
+
+    fn intern(&mut self, batch: &Batch, keys: &mut Vec<u32>) {
+        self.keys.intern(&batch.rows.columns()[..self.layout.keys()], batch.num_rows(), keys);
+        self.grow_keys();
+    }
+
+    fn grow_keys(&mut self) {
+        self.of_key.grow(self.keys.slots_capacity());
+        if self.disk.is_some() {
+            self.touched.grow(self.keys.slots_capacity());
+        }
+    }
+
+    fn touch(&mut self, key: u32) {
+        if self.disk.is_some() {
+            self.touched[key] = true;
+        }
+    }
+
+    /// Fetches those of the keys that have no sessions in memory but some on disk.
+    fn fetch(&mut self, keys: &[u32]) -> Result<()> {
+        let Some(disk) = self.disk.as_mut().filter(|disk| disk.is_used()) else { return Ok(()) };
+        let mut absent: Vec<u32> = keys.iter().copied().filter(|&key| self.of_key[key].sessions == 0).collect();
+        absent.sort_unstable();
+        absent.dedup();
+        let back = disk.take(&self.keys.keys(&absent), absent.len(), None)?;
+        self.open_back(back)
+    }
+
+    /// Whether sessions may be due that have yet to be brought back and fire.
+    fn is_waking(&self) -> bool {
+        self.disk.as_ref().is_some_and(DiskSessions::is_waking)
+    }
+
+    /// The sessions of a key, in the order of their starts.
+    fn sessions_of(&self, key: u32) -> impl Iterator<Item = u32> {
+        self.by_start.range((key, i64::MIN)..=(key, i64::MAX)).map(|(_, slot)| *slot)
+    }
+
+    /// When something is to be done about the key: a session fires, or its lateness ends. `None` if it has to stay in memory.
+    fn due_of(&self, key: u32) -> Option<i64> {
+        let mut due = i64::MAX;
+        for slot in self.sessions_of(key) {
+            let session = &self.sessions[slot as usize];
+            due = due.min(match session.state {
+                State::Open => self.end(session),
+                State::Fired => self.end(session).saturating_add(self.rule.lateness),
+                State::Gone | State::Changed => return None,
+            });
+        }
+        // What is due already is looked for no more.
+        (due > self.wm).then_some(due)
+    }
+
+    /// How many sessions have to leave memory.
+    fn excess(&mut self) -> usize {
+        let bytes = self.state_bytes();
+        self.disk.as_mut().map_or(0, |disk| disk.excess(self.by_start.len(), bytes))
+    }
+
+    /// Lets keys go to disk if there are too many sessions.
+    fn make_room(&mut self, out: &mut Output) -> Result<()> {
+        let excess = self.excess();
+        if self.write_out(excess)? < excess && self.rule.lateness > 0 {
+            // Sessions that changed in this epoch stay until they are corrected.
+            self.settle(out)?;
+            self.write_out(excess)?;
+        }
+        Ok(())
+    }
+
+    /// Writes about so many sessions to disk, of keys that were not touched lately; returns how many.
+    fn write_out(&mut self, count: usize) -> Result<usize> {
+        if count == 0 {
+            return Ok(0);
+        }
+        let slots = self.keys.slots_capacity() as u32;
+        // Slots by the number of the session; of the first of each key, when something is due.
+        let (mut numbers, mut dues): (Vec<Vec<u32>>, Vec<i64>) = (Vec::new(), Vec::new());
+        let (mut sessions_of, mut chosen) = (Vec::new(), 0);
+        let mut is_chosen = vec![false; slots as usize];
+        // The hand goes around twice, because the first time it takes marks away.
+        for _ in 0..2 * u64::from(slots) {
+            if chosen >= count {
+                break;
+            }
+            self.hand = (self.hand + 1) % slots;
+            let key = self.hand;
+            if self.of_key[key].sessions == 0 || mem::take(&mut self.touched[key]) || is_chosen[key as usize] {
+                continue;
+            }
+            let Some(due) = self.due_of(key) else { continue };
+            is_chosen[key as usize] = true;
+            let of_key: Vec<u32> = self.sessions_of(key).collect();
+            chosen += of_key.len();
+            for (number, &slot) in of_key.iter().enumerate() {
+                if number == numbers.len() {
+                    numbers.push(Vec::new());
+                }
+                numbers[number].push(slot);
+            }
+            sessions_of.push((key, of_key.len() as i64));
+            dues.push(due);
+        }
+        let known: BTreeMap<u32, (i64, i64)> =
+            sessions_of.into_iter().zip(dues).map(|((key, sessions), due)| (key, (sessions, due))).collect();
+        for (number, slots) in numbers.iter().enumerate() {
+            for slots in slots.chunks(WRITE_ROWS) {
+                let sessions: Vec<Session> = slots.iter().map(|&slot| self.sessions[slot as usize]).collect();
+                let column = |of: &dyn Fn(&Session) -> i64| sessions.iter().map(of).collect::<Vec<i64>>();
+                let behind = behind(
+                    column(&|session| session.start),
+                    column(&|session| session.last),
+                    column(&|session| known[&session.key].0),
+                    column(&|session| known[&session.key].1),
+                    sessions.iter().map(|session| session.state == State::Fired).collect(),
+                );
+                let keys = self.keys.keys(&sessions.iter().map(|session| session.key).collect::<Vec<u32>>());
+                let values = [self.accumulators.states(slots), behind].concat();
+                let disk = self.disk.as_mut().expect("only with a disk is there too much");
+                disk.put(number as i64, &keys, &values, slots.len())?;
+            }
+        }
+        self.drop_sessions(numbers.concat())?;
+        self.forget_stale_times();
+        Ok(chosen)
+    }
+
+    /// Entries of sessions that left stay until their time; not if they are more than those of sessions that are here.
+    fn forget_stale_times(&mut self) {
+        if self.due.len() + self.fired.len() <= 2 * self.by_start.len() + BATCH_ROWS {
+            return;
+        }
+        (self.due, self.fired) = (BinaryHeap::new(), BinaryHeap::new());
+        for &slot in self.by_start.values() {
+            let session = &self.sessions[slot as usize];
+            let due = Reverse((self.closes(session), slot));
+            match session.state {
+                State::Open => self.due.push(due),
+                State::Fired => self.fired.push(due),
+                // Entered again at the end of the epoch.
+                State::Changed | State::Gone => {}
+            }
+        }
+    }
+
+    /// Brings back and fires some of the sessions on disk that are due; returns whether there may be more.
+    fn wake(&mut self, out: &mut Output) -> Result<bool> {
+        let Some(disk) = &mut self.disk else { return Ok(false) };
+        let Some(back) = disk.next_due(self.wm)? else { return Ok(false) };
+        self.open_back(back)?;
+        self.fire(self.wm, out)?;
+        if self.rule.lateness > 0 {
+            self.retire()?;
+        }
+        self.make_room(out)?;
+        Ok(true)
+    }
+
+    /// Brings what was sent in line with what is there.
+    fn settle(&mut self, out: &mut Output) -> Result<()> {
+        if self.rule.lateness > 0 {
+            self.send_corrections(out)?;
+            // Sessions of late rows may be due already.
+            self.fire(self.wm, out)?;
+            self.retire()?;
+        }
+        Ok(())
+    }
+
     fn write_ledger(&self, batch: &Batch, times: &Times, late: &[u32], stamp: i64, out: &mut Output) -> Result<()> {
         let event_times = late.iter().map(|&row| times.micros[row as usize]).collect();
         self.ledger.write(batch, Late { rows: late.to_vec(), event_times, missed: vec![1; late.len()] }, stamp, out)
@@ -522,10 +725,17 @@ impl Operator for SessionAggregate {
         assert!(batch.kinds.is_none(), "planning refuses windows over an updating input");
         let times = Times::read(batch.rows.column(self.time))?;
         let mut keys = Vec::with_capacity(batch.num_rows());
-        self.keys.intern(&batch.rows.columns()[..self.layout.keys()], batch.num_rows(), &mut keys);
-        self.of_key.grow(self.keys.slots_capacity());
+        self.intern(&batch, &mut keys);
+        self.fetch(&keys)?;
+        if self.is_waking() {
+            // Before rows look for sessions those that are due have fired, as if they had never left. Keys may have gone then.
+            self.fire(self.wm, out)?;
+            keys.clear();
+            self.intern(&batch, &mut keys);
+        }
         let mut moves = Moves { slots: Vec::with_capacity(keys.len()), ..Moves::default() };
         for (row, (&key, &time)) in keys.iter().zip(times.micros.iter()).enumerate() {
+            self.touch(key);
             let slot = self.place(key, time, stamp, &mut moves);
             if slot == NO_SLOT {
                 moves.late.push(row as u32);
@@ -539,16 +749,22 @@ impl Operator for SessionAggregate {
         let late_keys = moves.late.iter().map(|&row| keys[row as usize]).collect();
         self.apply(&batch.rows, moves)?;
         self.remove_keys(late_keys);
-        Ok(())
+        self.make_room(out)
     }
 
     fn watermark(&mut self, wm: i64, out: &mut Output) -> Result<()> {
+        while self.advance(wm, out)? {}
+        Ok(())
+    }
+
+    fn advance(&mut self, wm: i64, out: &mut Output) -> Result<bool> {
         // After a restore the watermark may rise up to where it was: those sessions have fired.
-        if wm <= self.wm {
-            return Ok(());
+        if wm > self.wm {
+            self.wm = wm;
+            self.fire(wm, out)?;
+            self.disk.iter_mut().for_each(|disk| disk.wake(wm));
         }
-        self.wm = wm;
-        self.fire(wm, out)
+        self.wake(out)
     }
 
     fn behind(&self) -> i64 {
@@ -556,17 +772,11 @@ impl Operator for SessionAggregate {
     }
 
     fn epoch_end(&mut self, _epoch: u64, out: &mut Output) -> Result<()> {
-        if self.rule.lateness > 0 {
-            self.send_corrections(out)?;
-            // Sessions of late rows may be due already.
-            self.fire(self.wm, out)?;
-            self.retire()?;
-        }
-        Ok(())
+        self.settle(out)
     }
 
     fn snapshot(&mut self, _epoch: u64, writer: &mut SnapshotWriter) -> Result<()> {
-        assert!(self.stale.is_empty(), "an epoch ends before its snapshot");
+        assert!(self.stale.is_empty() && !self.is_waking(), "an epoch ends before its snapshot");
         save_watermark(writer, self.wm)?;
         let removed = mem::take(&mut self.removed);
         let changed = self.marks.changed() + removed.iter().map(|(_, starts)| starts.len()).sum::<usize>();
@@ -581,7 +791,7 @@ impl Operator for SessionAggregate {
             }
         }
         self.marks.begin(self.sessions.len(), whole);
-        Ok(())
+        self.disk.iter_mut().try_for_each(|disk| disk.save(writer))
     }
 
     fn snapshot_more(&mut self, writer: &mut SnapshotWriter) -> Result<bool> {
@@ -602,26 +812,42 @@ impl Operator for SessionAggregate {
 
     fn restore(&mut self, reader: &SnapshotReader) -> Result<()> {
         self.wm = load_watermark(reader)?;
-        let chain = reader.chain(TABLE);
-        for rows in load(reader, TABLE)? {
-            let width = rows.num_columns();
-            let mut keys = Vec::new();
-            self.keys.intern(&rows.columns()[..self.layout.keys()], rows.num_rows(), &mut keys);
-            self.of_key.grow(self.keys.slots_capacity());
-            let number = |column: usize| rows.column(column).as_primitive::<Int64Type>().values();
-            let (starts, lasts) = (number(width - 2), number(width - 1));
-            let mut slots = Vec::with_capacity(keys.len());
-            for (row, &key) in keys.iter().enumerate() {
-                let mut session =
-                    Session { key, start: starts[row], last: lasts[row], state: State::Open, saved: chain.is_some() };
+        let mut chain = reader.chain(TABLE);
+        if let Some(disk) = &mut self.disk {
+            disk.restore(reader)?;
+        }
+        // Of an operator that had them on disk, and now has not, or of a savepoint.
+        let others = loaded_rows(reader, SESSIONS)?;
+        if !others.is_empty() {
+            chain = None;
+        }
+        let (keys, states) = (self.layout.keys(), self.layout.state_fields().len());
+        for rows in load(reader, TABLE)?.into_iter().chain(others) {
+            let mut slots = Vec::new();
+            self.keys.intern(&rows.columns()[..keys], rows.num_rows(), &mut slots);
+            self.grow_keys();
+            // Others of a key may have been written out.
+            self.fetch(&slots)?;
+            let number = |column: usize| rows.column(keys + states + column).as_primitive::<Int64Type>().values();
+            let (starts, lasts) = (number(0), number(1));
+            for (row, slot) in slots.iter_mut().enumerate() {
+                let mut session = Session {
+                    key: *slot,
+                    start: starts[row],
+                    last: lasts[row],
+                    state: State::Open,
+                    saved: chain.is_some(),
+                };
                 // A snapshot follows the end of an epoch, so whatever is due at its watermark has fired.
                 if self.rule.fires(self.closes(&session), self.wm) {
                     session.state = State::Fired;
                 }
-                slots.push(self.open(session));
+                *slot = self.open(session);
             }
             self.accumulators.resize(self.sessions.len());
-            self.accumulators.merge(&slots, &rows.columns()[self.layout.keys()..])?;
+            self.accumulators.merge(&slots, &rows.columns()[keys..])?;
+            let excess = self.excess();
+            self.write_out(excess)?;
         }
         if let Some(chain) = chain {
             self.chain = chain;
@@ -633,6 +859,7 @@ impl Operator for SessionAggregate {
     fn state_bytes(&self) -> usize {
         self.keys.bytes()
             + self.of_key.bytes()
+            + self.touched.bytes()
             + self.accumulators.bytes()
             + self.sessions.capacity() * size_of::<Session>()
             + self.by_start.len() * size_of::<((u32, i64), u32)>() * 3 / 2

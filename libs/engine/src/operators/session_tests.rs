@@ -14,10 +14,10 @@ use crate::batch::{Batch, Origin};
 use crate::operator::{Operator, Output};
 use crate::plan::SessionSpec;
 
-const MINUTE: i64 = 60_000_000;
+pub const MINUTE: i64 = 60_000_000;
 const ROWS: &str = "k STRING, v BIGINT, ts TIMESTAMP(3)";
 
-fn spec(lateness: i64) -> SessionSpec {
+pub fn spec(lateness: i64) -> SessionSpec {
     SessionSpec {
         gap: 5 * MINUTE,
         unit: 1_000,
@@ -35,7 +35,7 @@ fn spec(lateness: i64) -> SessionSpec {
 }
 
 fn sessions(lateness: i64) -> SessionAggregate {
-    SessionAggregate::new(&spec(lateness), names()).unwrap()
+    SessionAggregate::new(&spec(lateness), names(), None).unwrap()
 }
 
 fn at(minute: i64) -> i64 {
@@ -133,7 +133,7 @@ fn late_rows_correct_fired_sessions() {
     assert_eq!((operator.open_sessions(), operator.known_keys()), (0, 0));
 }
 
-type Rows = Vec<(u64, i64, i64)>;
+pub type Rows = Vec<(u64, i64, i64)>;
 
 /// Sessions by definition: (key, value, ms).
 fn expected(rows: &Rows) -> Vec<String> {
@@ -163,7 +163,7 @@ fn time(ms: i64) -> String {
     format!("{:02}:{:02}:{:02}.{:03}", s / 3600, s / 60 % 60, s % 60, ms % 1000)
 }
 
-fn as_batch(rows: &[(u64, i64, i64)]) -> Batch {
+pub fn as_batch(rows: &[(u64, i64, i64)]) -> Batch {
     let lines: Vec<String> = rows.iter().map(|(key, value, ms)| format!("k{key} {value} {}", time(*ms))).collect();
     batch(ROWS, &lines.join("\n"))
 }

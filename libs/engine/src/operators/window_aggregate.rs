@@ -5,29 +5,37 @@
 //! panes are merged and its rows leave, in the order of window ends and then of the groups' arrival. Cumulating windows merge a pane once,
 //! into the growing window. A pane goes when its last window has fired.
 //!
-//! With allowed lateness panes stay until their last window's lateness is over. A row for a fired window marks it; at the end of the epoch
-//! the window's results are computed again and what changed leaves as -U/+U or +I. What was sent before is not kept: it is computed
-//! from the panes just before the row is added.
+//! Where panes may lie on disk ([`super::disk_window`]), the largest do when there are too many groups. A window that counts some of these
+//! fires some key groups at a time, and its rows leave in their order.
 //!
-//! A checkpoint names groups by their keys, the pane and, since a sealed table and the one after it may both have a key, by the number of the
-//! layer. It has those that changed since the one before, and a list of the panes that there are: a pane goes without naming its groups.
+//! With allowed lateness panes stay until their last window's lateness is over. Rows for fired windows are kept apart. At the end of the
+//! epoch, or before the next window fires that counts them, the results of their keys are computed without and with them; what changed leaves
+//! as -U/+U or +I, and the rows are added to their panes.
+//!
+//! A checkpoint has the groups in memory that changed since the one before ([`super::pane_copies`]), and a list of the panes that there are: a
+//! pane goes without naming its groups. What is on disk has files of its own.
 //!
 //! Rows late for all their windows never arrive here: the stage that assigned the panes took them out. The result does not depend on how
 //! rows are cut into batches, nor on whether a partial stage aggregated some of them before.
 
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::mem;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, UInt32Array};
 use arrow::compute::{concat_batches, take_record_batch};
 use arrow::datatypes::{DataType, Field, FieldRef, Int64Type, Schema, SchemaRef};
-use state::{Chain, KeyTable, NO_SLOT, SnapshotReader, SnapshotWriter};
+use state::table::runs::Reader;
+use state::{Chain, SnapshotReader, SnapshotWriter};
 
-use super::groups::{Groups, Layer, Layout, Pool, Sealed};
-use super::panes::{Panes, Rule};
+use super::disk::{Disk, loaded_rows};
+use super::disk_window::{DiskPanes, RUNS};
+use super::groups::{Groups, Layer, Layout, Pool};
+use super::pane_copies::{Name, Pane, PaneCopies};
+use super::panes::Rule;
 use super::parts::parts;
+use super::places::{Place, Places, Window};
 use super::results::{Changes, Results, chunks, differs, record_batch};
 use super::saved::{SAVE_ROWS, load, load_watermark, save, save_changes, save_kept, save_watermark};
 use super::times::timestamps;
@@ -40,123 +48,76 @@ use crate::plan::WindowSpec;
 const TABLE: &str = "panes";
 
 pub struct WindowAggregate {
-    rule: Rule,
-    /// `None`: windows are attached, each is a pane.
-    grid: Option<Panes>,
+    places: Places,
     tumble: bool,
     pool: Pool,
-    /// In the order in which panes are needed no longer. See [`WindowAggregate::place`].
+    /// In the order in which panes are needed no longer.
     panes: BTreeMap<Place, Pane>,
-    /// Windows have fired up to here.
+    /// Rows of this epoch that fired windows count too.
+    late: BTreeMap<Place, Groups>,
+    disk: Option<DiskPanes>,
+    /// Bytes of panes and late rows in memory, or more.
+    bytes: usize,
+    /// Windows have fired, or are firing, up to here.
     wm: i64,
-    /// Fired windows that got rows since the last end of an epoch, and what was sent of them.
-    touched: BTreeMap<Window, RecordBatch>,
+    firing: Option<Firing>,
     chain: Chain,
-    copying: Copying,
+    copies: PaneCopies,
     schema: SchemaRef,
     saved: SchemaRef,
 }
 
-/// (pane, from), or (end, start) of an attached window.
-type Place = (i64, i64);
-
-/// Ordered by end.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Window {
+/// Windows with one end whose rows are leaving.
+struct Firing {
     end: i64,
-    start: i64,
-}
-
-#[derive(Default)]
-struct Pane {
-    /// Groups as columns, made when the first of several windows that share the pane fires.
-    layers: Vec<Sealed>,
-    /// Groups that came since.
-    table: Option<Groups>,
-}
-
-impl Pane {
-    fn rows(&self) -> usize {
-        self.layers.iter().map(|layer| layer.layer.rows).sum::<usize>() + self.table.as_ref().map_or(0, Groups::len)
-    }
-
-    fn unsaved(&self) -> usize {
-        self.layers.iter().map(Sealed::unsaved).sum::<usize>() + self.table.as_ref().map_or(0, Groups::unsaved)
-    }
-}
-
-/// Groups that belong together in a checkpoint: a place and the number of a layer.
-type Name = (Place, i64);
-
-/// What is left to copy of a checkpoint.
-#[derive(Default)]
-struct Copying {
-    /// Panes to look at, in the order of their places when it was cut.
-    places: VecDeque<Place>,
-    /// Panes that have gone since.
-    gone: VecDeque<(Name, Gone)>,
-    /// What is copied and not handed over.
-    copied: Vec<(Name, Layer)>,
-}
-
-enum Gone {
-    Table(Groups),
-    Layer(Sealed),
+    windows: VecDeque<Window>,
+    /// How far the first of them has been read from disk.
+    reader: Option<Reader>,
 }
 
 impl WindowAggregate {
-    pub fn new(spec: &WindowSpec) -> Result<WindowAggregate> {
+    /// With `disk`, what does not fit in memory lies there.
+    pub fn new(spec: &WindowSpec, disk: Option<Arc<Disk>>) -> Result<WindowAggregate> {
         let schema = expr::arrow_schema(&spec.output);
         let layout = Layout::new(spec.keys, schema.fields(), &spec.calls, spec.partial_input)?;
         let rule = Rule { unit: spec.unit, lateness: spec.lateness };
+        let saved: SchemaRef = Arc::new(with_layers(&saved_schema(&layout)));
         Ok(WindowAggregate {
-            rule,
-            grid: Panes::new(spec.windows, rule),
+            places: Places::new(spec.windows, rule),
             tumble: spec.windows.is_tumble(),
-            saved: Arc::new(with_layers(&saved_schema(&layout))),
             pool: Pool::new(layout),
             panes: BTreeMap::new(),
+            late: BTreeMap::new(),
+            disk: disk.map(|disk| DiskPanes::new(spec.keys, &saved, disk)).transpose()?,
+            bytes: 0,
             wm: i64::MIN,
-            touched: BTreeMap::new(),
+            firing: None,
             chain: Chain::default(),
-            copying: Copying::default(),
+            copies: PaneCopies::default(),
             schema,
+            saved,
         })
+    }
+
+    fn rule(&self) -> Rule {
+        self.places.rule
     }
 
     fn keys(&self) -> usize {
         self.pool.layout().keys()
     }
 
-    /// The inverse of [`WindowAggregate::place`].
-    fn pane_of(&self, place: Place) -> (i64, i64) {
-        if self.grid.is_some() { place } else { (place.1, place.0) }
-    }
-
-    /// Where the rows of a pane are kept.
-    fn place(&self, (pane, from): (i64, i64)) -> Place {
-        if self.grid.is_some() { (pane, from) } else { (from, pane) }
-    }
-
-    /// End of the last window that needs the pane.
-    fn last_end(&self, place: Place) -> i64 {
-        self.grid.map_or(place.0, |grid| grid.last_end(place.0))
-    }
-
     /// Fires windows that the watermark closes, in the order of their ends; returns whether there are more.
     fn fire(&mut self, wm: i64, out: &mut Output) -> Result<bool> {
         let mut results = Results::new(&self.schema);
-        while let Some(windows) = self.next_windows(wm) {
-            let end = windows[0].end;
-            for window in windows {
-                if self.rule.lateness == 0 && self.grid.is_some_and(|grid| grid.grows()) {
-                    self.grow(window)?;
-                }
-                self.rows_of(window, |rows| results.push(rows, out))?;
+        while let Some(mut firing) = self.next_firing(wm, out)? {
+            let fired = self.fire_some(&mut firing, &mut results, out)?;
+            if fired {
+                self.retire_fired(firing.end)?;
+            } else {
+                self.firing = Some(firing);
             }
-            self.wm = end - self.rule.unit;
-            self.retire_fired(end);
-            if results.are_many() {
+            if !fired || results.are_many() {
                 results.flush(out)?;
                 return Ok(true);
             }
@@ -166,71 +127,87 @@ impl WindowAggregate {
         Ok(false)
     }
 
-    /// The windows with the next end that have rows and that the watermark closes; never none.
-    fn next_windows(&self, wm: i64) -> Option<Vec<Window>> {
-        let Some(grid) = self.grid else {
-            let (&(end, _), _) = self.panes.range((self.wm.saturating_add(self.rule.unit + 1), i64::MIN)..).next()?;
-            let windows = self.panes.range((end, i64::MIN)..=(end, i64::MAX));
-            return self.rule.fires(end, wm).then(|| windows.map(|(&(end, start), _)| Window { end, start }).collect());
-        };
-        let (&(first, _), _) = self.panes.first_key_value()?;
-        let mut end = match self.wm {
-            i64::MIN => grid.first_end(first),
-            fired => grid.next_end(fired + self.rule.unit).max(grid.first_end(first)),
-        };
-        // Windows without rows are skipped: the next one worth a look covers the next pane there is.
-        let (&(pane, _), _) = self.panes.range((grid.start(end), i64::MIN)..).next()?;
-        if pane >= end {
-            end = grid.first_end(pane);
+    /// What is firing, or the windows that fire next.
+    fn next_firing(&mut self, wm: i64, out: &mut Output) -> Result<Option<Firing>> {
+        if self.firing.is_some() {
+            return Ok(self.firing.take());
         }
-        self.rule.fires(end, wm).then(|| vec![Window { end, start: grid.start(end) }])
+        let Some(windows) = self.places.next(self.wm, wm, &self.panes) else { return Ok(None) };
+        if windows.iter().any(|window| self.late.keys().any(|place| self.places.reads(*window, *place))) {
+            self.correct(out)?;
+        }
+        let end = windows[0].end;
+        self.wm = end - self.rule().unit;
+        Ok(Some(Firing { end, windows: windows.into(), reader: None }))
     }
 
-    /// The places that a window reads.
-    fn places_of(&self, window: Window) -> Vec<Place> {
-        if self.grid.is_none() {
-            return vec![(window.end, window.start)];
+    /// Gives rows of windows until there are many; returns whether these were all.
+    fn fire_some(&mut self, firing: &mut Firing, results: &mut Results, out: &mut Output) -> Result<bool> {
+        while let Some(&window) = firing.windows.front() {
+            if firing.reader.is_none() {
+                let places = self.places.read_by(window, &self.panes);
+                if !places.iter().any(|place| self.panes[place].is_on_disk) {
+                    if self.places.grow() {
+                        self.grow(window)?;
+                    }
+                    self.rows_of(window, |rows| results.push(rows, out))?;
+                    firing.windows.pop_front();
+                    continue;
+                }
+                places.into_iter().try_for_each(|place| self.write(place))?;
+            }
+            let disk = self.disk.as_mut().expect("what is on disk was written there");
+            let reader = firing.reader.get_or_insert_with(|| disk.reader(&self.places, window));
+            while let Some(layers) = disk.read(reader, window)? {
+                let mut merged = Groups::new(self.pool.layout())?;
+                layers.iter().try_for_each(|layer| merged.merge(layer))?;
+                rows_of_table(&self.schema, self.places.rule, &merged, window, |rows| results.push(rows, out))?;
+                // In tests there are few, and what comes in between matters.
+                if results.are_many() || cfg!(test) {
+                    return Ok(false);
+                }
+            }
+            firing.reader = None;
+            firing.windows.pop_front();
         }
-        let panes = self.panes.range((window.start, i64::MIN)..(window.end, i64::MIN));
-        panes.map(|(place, _)| *place).filter(|(_, from)| *from <= window.end).collect()
+        Ok(true)
     }
 
     /// Merges the panes of a cumulating window into its first: the later windows with this start need them together only.
     fn grow(&mut self, window: Window) -> Result<()> {
         let mut whole: Option<Groups> = None;
-        for place in self.places_of(window) {
+        for place in self.places.read_by(window, &self.panes) {
             let pane = self.panes.remove(&place).expect("a window reads panes that exist");
             assert!(pane.layers.is_empty(), "panes of cumulating windows are never sealed");
             let Some(mut table) = pane.table else { continue };
             match &mut whole {
                 Some(whole) => {
                     whole.merge(&table.layer())?;
-                    self.let_go((place, 0), table);
+                    self.copies.let_go((place, 0), table, &mut self.pool);
                 }
                 None => {
                     if place != (window.start, ALL) {
-                        // It gets another name: the checkpoint at hand knows it by the old one, the next by the new one.
-                        self.copying.copied.extend(table.save(usize::MAX).into_iter().map(|layer| ((place, 0), layer)));
-                        table.is_new();
+                        self.copies.rename((place, 0), &mut table);
                     }
                     whole = Some(table);
                 }
             }
         }
         if whole.is_some() {
-            self.panes.insert((window.start, ALL), Pane { layers: Vec::new(), table: whole });
+            self.panes.insert((window.start, ALL), Pane { table: whole, ..Pane::default() });
         }
         Ok(())
     }
 
-    /// Gives the result rows of a window as of now.
-    fn rows_of(&mut self, window: Window, mut give: impl FnMut(RecordBatch) -> Result<()>) -> Result<()> {
-        let places = self.places_of(window);
+    /// Gives the result rows of a window all of whose panes are in memory.
+    fn rows_of(&mut self, window: Window, give: impl FnMut(RecordBatch) -> Result<()>) -> Result<()> {
+        let places = self.places.read_by(window, &self.panes);
+        let (schema, rule) = (self.schema.clone(), self.rule());
         if let [place] = places.as_slice()
-            && let Some(Pane { layers, table }) = self.panes.get(place)
+            && let Some(Pane { layers, table, .. }) = self.panes.get(place)
             && layers.is_empty()
         {
-            return table.iter().try_for_each(|table| self.rows_of_table(table, window, &mut give));
+            return table.as_ref().map_or(Ok(()), |table| rows_of_table(&schema, rule, table, window, give));
         }
         if places.is_empty() {
             return Ok(());
@@ -239,34 +216,14 @@ impl WindowAggregate {
         for place in places {
             let Some(pane) = self.panes.get_mut(&place) else { continue };
             if let Some(mut table) = pane.table.take() {
-                let name = (place, pane.layers.len() as i64);
-                // Of what waits only that which was copied early is handed over here; the rest waits as a layer.
-                self.copying.copied.extend(table.save(0).into_iter().map(|layer| (name, layer)));
+                self.copies.seal((place, pane.layers.len() as i64), &mut table);
                 pane.layers.push(table.seal());
                 self.pool.recycle(table);
             }
             pane.layers.iter().try_for_each(|layer| merged.merge(&layer.layer))?;
         }
-        self.rows_of_table(&merged, window, &mut give)?;
+        rows_of_table(&schema, rule, &merged, window, give)?;
         self.pool.recycle(merged);
-        Ok(())
-    }
-
-    fn rows_of_table(
-        &self,
-        table: &Groups,
-        window: Window,
-        give: &mut impl FnMut(RecordBatch) -> Result<()>,
-    ) -> Result<()> {
-        let fields = self.schema.fields();
-        for slots in chunks(table.len()) {
-            let (mut columns, values) = table.results(&slots)?;
-            for bound in [window.start, window.end, window.end - self.rule.unit] {
-                columns.push(timestamps(vec![bound; slots.len()], fields[columns.len()].data_type()));
-            }
-            columns.extend(values);
-            give(record_batch(&self.schema, columns, slots.len())?)?;
-        }
         Ok(())
     }
 
@@ -276,155 +233,177 @@ impl WindowAggregate {
         self.panes.values().map(Pane::rows).sum()
     }
 
-    fn window_rows(&mut self, window: Window) -> Result<RecordBatch> {
+    /// Corrects the fired windows that late rows belong to, and adds these rows to their panes.
+    fn correct(&mut self, out: &mut Output) -> Result<()> {
+        let late = mem::take(&mut self.late);
+        let windows: BTreeSet<Window> = late.keys().flat_map(|place| self.places.fired(*place, self.wm)).collect();
+        for window in windows {
+            self.correct_window(window, &late, out)?;
+        }
+        for (place, groups) in late {
+            let pane = self.panes.entry(place).or_default();
+            match &mut pane.table {
+                Some(table) => {
+                    table.merge(&groups.layer())?;
+                    self.pool.recycle(groups);
+                }
+                none => *none = Some(groups),
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends what late rows change in a fired window.
+    fn correct_window(&mut self, window: Window, late: &BTreeMap<Place, Groups>, out: &mut Output) -> Result<()> {
+        let mut fresh = self.pool.table()?;
+        for (_, groups) in late.iter().filter(|(place, _)| self.places.reads(window, **place)) {
+            fresh.merge(&groups.layer())?;
+        }
+        let added = fresh.layer();
+        let mut whole = self.pool.table()?;
+        let mut is_on_disk = false;
+        for place in self.places.read_by(window, &self.panes) {
+            let Some(pane) = self.panes.get_mut(&place) else { continue };
+            is_on_disk |= pane.is_on_disk;
+            pane.layers.iter().try_for_each(|layer| whole.merge(&fresh.shared(&layer.layer)?))?;
+            if let Some(table) = &mut pane.table {
+                whole.merge(&table.of_keys(&added.keys, added.rows))?;
+            }
+        }
+        if let Some(disk) = self.disk.as_mut().filter(|_| is_on_disk) {
+            disk.read_near(&self.places, window, &added.keys, added.rows, |layer| whole.merge(&fresh.shared(&layer)?))?;
+        }
+        // Slots stay what they are: those that were sent come first.
+        let sent = whole.len();
+        let before = self.window_rows(&whole, window)?;
+        whole.merge(&added)?;
+        let after = self.window_rows(&whole, window)?;
+        let first = self.keys() + BOUNDS;
+        let values_after: Vec<ArrayRef> = after.columns()[first..].iter().map(|column| column.slice(0, sent)).collect();
+        let changed = differs(&before.columns()[first..], &values_after, sent)?;
+        let mut changes = Changes::new(&before, &after);
+        (0..sent).filter(|&row| changed[row]).for_each(|row| changes.update(row, row));
+        (sent..whole.len()).for_each(|row| changes.insert(row));
+        changes.send(out)?;
+        self.pool.recycle(fresh);
+        self.pool.recycle(whole);
+        Ok(())
+    }
+
+    fn window_rows(&self, table: &Groups, window: Window) -> Result<RecordBatch> {
         let mut batches = Vec::new();
-        self.rows_of(window, |rows| {
+        rows_of_table(&self.schema, self.places.rule, table, window, |rows| {
             batches.push(rows);
             Ok(())
         })?;
         concat_batches(&self.schema, &batches).map_err(failed)
     }
 
-    /// Keeps what was sent of the fired windows that rows of this pane now change.
-    fn touch(&mut self, (pane, from): (i64, i64)) -> Result<()> {
-        let windows: Vec<Window> = match self.grid {
-            None => vec![Window { end: from, start: pane }],
-            Some(grid) => (0..grid.windows_of(pane))
-                .map(|n| grid.first_end(pane) + n * grid.end_step())
-                .filter(|end| *end >= from)
-                .map(|end| Window { end, start: grid.start(end) })
-                .collect(),
-        };
-        for window in windows {
-            if self.rule.fires(window.end, self.wm) && !self.touched.contains_key(&window) {
-                let sent = self.window_rows(window)?;
-                self.touched.insert(window, sent);
-            }
-        }
-        Ok(())
-    }
-
-    /// Sends what changed in a fired window.
-    fn send_changes(&mut self, window: Window, before: &RecordBatch, out: &mut Output) -> Result<()> {
-        let after = self.window_rows(window)?;
-        let keys = self.keys();
-        let mut known: KeyTable = self.pool.layout().key_table()?;
-        let mut slots = Vec::new();
-        known.intern(&before.columns()[..keys], before.num_rows(), &mut slots);
-        slots.clear();
-        known.lookup(&after.columns()[..keys], after.num_rows(), &mut slots);
-        // Rows are in the order of slots, on both sides; keys never go, because rows are only added.
-        let same: Vec<u32> = (0..slots.len() as u32).filter(|&row| slots[row as usize] != NO_SLOT).collect();
-        let before_rows = same.iter().map(|&row| slots[row as usize]).collect();
-        let (values_before, values_after) = (taken(before, keys + 3, before_rows)?, taken(&after, keys + 3, same)?);
-        let changed = differs(&values_before, &values_after, slots.iter().filter(|slot| **slot != NO_SLOT).count())?;
-        let mut changed = changed.into_iter();
-        let mut changes = Changes::new(before, &after);
-        for (row, &slot) in slots.iter().enumerate() {
-            match slot {
-                NO_SLOT => changes.insert(row),
-                slot if changed.next() == Some(true) => changes.update(slot as usize, row),
-                _ => {}
-            }
-        }
-        changes.send(out)
-    }
-
     /// Drops panes all of whose windows have fired, as soon as they have, unless late rows may come.
-    fn retire_fired(&mut self, end: i64) {
-        if self.rule.lateness == 0 {
-            self.retire(end);
-        }
+    fn retire_fired(&mut self, end: i64) -> Result<()> {
+        if self.rule().lateness == 0 { self.retire(end) } else { Ok(()) }
     }
 
     /// Drops the panes whose last window ends up to `end`: they come first in their order.
-    fn retire(&mut self, end: i64) {
+    fn retire(&mut self, end: i64) -> Result<()> {
+        let mut was_on_disk = false;
         while let Some((&place, _)) = self.panes.first_key_value()
-            && self.last_end(place) <= end
+            && self.places.last_end(place) <= end
         {
             let (_, pane) = self.panes.pop_first().expect("there is a first pane");
-            let number = pane.layers.len() as i64;
-            for (number, layer) in pane.layers.into_iter().enumerate() {
-                if layer.waits() {
-                    self.copying.gone.push_back(((place, number as i64), Gone::Layer(layer)));
-                }
+            if let Some(disk) = self.disk.as_mut().filter(|_| pane.is_on_disk) {
+                disk.remove(self.places.pane_of(place))?;
+                was_on_disk = true;
             }
-            if let Some(table) = pane.table {
-                self.let_go((place, number), table);
-            }
+            self.copies.let_pane_go(place, pane, &mut self.pool);
         }
-    }
-
-    /// A table is no longer needed, but for a checkpoint that has yet to copy it.
-    fn let_go(&mut self, name: Name, table: Groups) {
-        if table.waits() {
-            self.copying.gone.push_back((name, Gone::Table(table)));
-        } else {
-            self.pool.recycle(table);
-        }
-    }
-
-    /// Copies about as many groups of the checkpoint at hand.
-    fn copy(&mut self, mut room: usize) -> Result<()> {
-        let Copying { places, gone, copied } = &mut self.copying;
-        let mut keep = |name: Name, layers: Vec<Layer>, room: &mut usize| {
-            *room = room.saturating_sub(layers.iter().map(|layer| layer.rows).sum());
-            copied.extend(layers.into_iter().map(|layer| (name, layer)));
-        };
-        while let Some((name, what)) = gone.front_mut().filter(|_| room > 0) {
-            let (layers, waits) = match what {
-                Gone::Table(table) => (table.save(room), table.waits()),
-                Gone::Layer(layer) => (layer.save(room)?, layer.waits()),
-            };
-            keep(*name, layers, &mut room);
-            if !waits && let Some((_, Gone::Table(table))) = gone.pop_front() {
-                self.pool.recycle(table);
-            }
-        }
-        while let Some(&place) = places.front().filter(|_| room > 0) {
-            let mut waits = false;
-            // One that is not there any more went with all that waited.
-            if let Some(pane) = self.panes.get_mut(&place) {
-                for (number, layer) in pane.layers.iter_mut().enumerate() {
-                    keep((place, number as i64), layer.save(room)?, &mut room);
-                    waits |= layer.waits();
-                }
-                if let Some(table) = &mut pane.table {
-                    keep((place, pane.layers.len() as i64), table.save(room), &mut room);
-                    waits |= table.waits();
-                }
-            }
-            if !waits {
-                places.pop_front();
-            }
+        if let Some(disk) = self.disk.as_mut().filter(|_| was_on_disk)
+            && !self.panes.values().any(|pane| pane.is_on_disk)
+        {
+            disk.clear();
         }
         Ok(())
+    }
+
+    /// Writes the groups of a pane to disk.
+    fn write(&mut self, place: Place) -> Result<()> {
+        let (Some(pane), Some(disk)) = (self.panes.get_mut(&place), &mut self.disk) else { return Ok(()) };
+        for layer in self.copies.take_out(place, pane)? {
+            disk.write(self.places.pane_of(place), layer)?;
+            pane.is_on_disk = true;
+            // A checkpoint that has these groups does not go on: whatever is in this pane from now on is other groups.
+            self.chain = Chain::default();
+        }
+        Ok(())
+    }
+
+    /// Writes the largest panes to disk if there is too much in memory.
+    fn make_room(&mut self, out: &mut Output) -> Result<()> {
+        let Some(bytes_max) = self.disk.as_ref().map(DiskPanes::bytes_max).filter(|max| self.bytes > *max) else {
+            return Ok(());
+        };
+        self.bytes = self.memory();
+        if self.bytes <= bytes_max {
+            return Ok(());
+        }
+        self.pool.shrink();
+        // While a window fires it is not corrected.
+        if self.firing.is_none() {
+            self.correct(out)?;
+        }
+        let mut panes: Vec<(usize, Place)> = self.panes.iter().map(|(place, pane)| (pane.bytes(), *place)).collect();
+        panes.sort_unstable();
+        let mut left: usize = panes.iter().map(|(bytes, _)| bytes).sum();
+        while let Some((bytes, place)) = panes.pop().filter(|_| left > bytes_max / 4) {
+            self.write(place)?;
+            left -= bytes;
+        }
+        self.bytes = self.memory();
+        Ok(())
+    }
+
+    /// Bytes of panes and late rows in memory.
+    fn memory(&self) -> usize {
+        let panes = self.panes.values().map(Pane::bytes).sum::<usize>();
+        panes + self.late.values().map(Groups::bytes).sum::<usize>() + self.pool.bytes()
     }
 }
 
 impl Operator for WindowAggregate {
-    fn process(&mut self, _port: usize, batch: Batch, _wm: i64, _out: &mut Output) -> Result<()> {
+    fn process(&mut self, _port: usize, batch: Batch, _wm: i64, out: &mut Output) -> Result<()> {
         assert!(batch.kinds.is_none(), "planning refuses windows over an updating input");
         for (key, rows) in parts(&batch.rows, self.tumble)? {
-            let place = self.place(key);
+            let place = self.places.place(key);
             assert!(
-                !self.rule.late(self.last_end(place), self.wm),
+                !self.rule().late(self.places.last_end(place), self.wm),
                 "a row late for all its windows passed the lateness stage: the last one of its pane {} ends at {}, the watermark is {}",
                 key.0,
-                self.last_end(place),
+                self.places.last_end(place),
                 self.wm
             );
-            if self.rule.lateness > 0 && self.wm > i64::MIN {
-                self.touch(key)?;
-            }
+            // There is a pane even of late rows alone: whatever fires next finds it.
             let pane = self.panes.entry(place).or_default();
-            let table = match &mut pane.table {
-                Some(table) => table,
-                none => none.insert(self.pool.table()?),
+            let is_late = self.places.rule.lateness > 0 && self.places.has_fired(place, self.wm);
+            let mut fresh = || -> Result<Groups> {
+                let table = self.pool.table()?;
+                self.bytes += table.bytes();
+                Ok(table)
             };
+            let table = match is_late {
+                true => match self.late.entry(place) {
+                    Entry::Occupied(table) => table.into_mut(),
+                    Entry::Vacant(none) => none.insert(fresh()?),
+                },
+                false => match &mut pane.table {
+                    Some(table) => table,
+                    none => none.insert(fresh()?),
+                },
+            };
+            let before = table.bytes();
             table.add(&rows)?;
+            self.bytes += table.bytes().saturating_sub(before);
         }
-        Ok(())
+        self.make_room(out)
     }
 
     fn watermark(&mut self, wm: i64, out: &mut Output) -> Result<()> {
@@ -434,29 +413,27 @@ impl Operator for WindowAggregate {
 
     fn advance(&mut self, wm: i64, out: &mut Output) -> Result<bool> {
         // After a restore the watermark may rise up to where it was: those windows have fired.
-        if wm <= self.wm {
+        if wm <= self.wm && self.firing.is_none() {
             return Ok(false);
         }
         let more = self.fire(wm, out)?;
-        if !more && self.rule.lateness == 0 {
-            self.retire(self.rule.last_late_end(wm));
+        if !more {
+            self.retire_fired(self.rule().last_late_end(wm))?;
         }
         Ok(more)
     }
 
     fn epoch_end(&mut self, _epoch: u64, out: &mut Output) -> Result<()> {
-        for (window, before) in mem::take(&mut self.touched) {
-            self.send_changes(window, &before, out)?;
-        }
-        // Not before: a window that was touched in this epoch is read once more, even if its lateness ended meanwhile.
-        if self.rule.lateness > 0 {
-            self.retire(self.rule.last_late_end(self.wm));
+        self.correct(out)?;
+        // Not before: a window that got rows in this epoch is read once more, even if its lateness ended meanwhile.
+        if self.rule().lateness > 0 {
+            self.retire(self.rule().last_late_end(self.wm))?;
         }
         Ok(())
     }
 
     fn snapshot(&mut self, _epoch: u64, writer: &mut SnapshotWriter) -> Result<()> {
-        assert!(self.touched.is_empty(), "an epoch ends before its snapshot");
+        assert!(self.late.is_empty() && self.firing.is_none(), "an epoch ends before its snapshot");
         save_watermark(writer, self.wm)?;
         let rows = self.panes.values().map(Pane::rows).sum();
         let unsaved = self.panes.values().map(Pane::unsaved).sum();
@@ -465,50 +442,50 @@ impl Operator for WindowAggregate {
             let [layer, pane, from] = [3, 2, 1].map(|back| self.saved.fields().len() - back);
             let identity: Vec<usize> = (0..self.keys()).chain([layer, pane, from]).collect();
             save_changes(writer, TABLE, &self.saved, &identity)?;
-            let names: Vec<(i64, i64)> = self.panes.keys().map(|place| self.pane_of(*place)).collect();
+            let names: Vec<(i64, i64)> = self.panes.keys().map(|place| self.places.pane_of(*place)).collect();
             let column =
                 |of: fn(&(i64, i64)) -> i64| Arc::new(Int64Array::from_iter_values(names.iter().map(of))) as ArrayRef;
             save_kept(writer, TABLE, &[pane, from], vec![column(|name| name.0), column(|name| name.1)])?;
         }
-        for pane in self.panes.values_mut() {
-            pane.layers.iter_mut().for_each(|layer| layer.begin_save(whole));
-            pane.table.iter_mut().for_each(|table| table.begin_save(whole));
+        self.panes.values_mut().for_each(|pane| pane.begin_save(whole));
+        self.copies.begin(self.panes.keys().copied());
+        if let Some(disk) = &mut self.disk {
+            let there = self.panes.iter().filter(|(_, pane)| pane.is_on_disk);
+            let there: Vec<(i64, i64)> = there.map(|(place, _)| self.places.pane_of(*place)).collect();
+            disk.save(writer, &there)?;
         }
-        self.copying.places = self.panes.keys().copied().collect();
         Ok(())
     }
 
     fn snapshot_more(&mut self, writer: &mut SnapshotWriter) -> Result<bool> {
-        self.copy(SAVE_ROWS)?;
-        for ((place, number), layer) in mem::take(&mut self.copying.copied) {
-            let (pane, from) = self.pane_of(place);
+        self.copies.copy(SAVE_ROWS, &mut self.panes, &mut self.pool)?;
+        for ((place, number), layer) in self.copies.take() {
+            let (pane, from) = self.places.pane_of(place);
             let constant = |value| Arc::new(Int64Array::from(vec![value; layer.rows])) as ArrayRef;
             let rest = [constant(number), constant(pane), constant(from)];
             let columns = [&layer.keys[..], &layer.states, &rest].concat();
             save(writer, TABLE, &layer.keys, record_batch(&self.saved, columns, layer.rows)?)?;
         }
-        Ok(!self.copying.places.is_empty() || !self.copying.gone.is_empty())
+        Ok(self.copies.wait())
     }
 
     fn restore(&mut self, reader: &SnapshotReader) -> Result<()> {
         self.wm = load_watermark(reader)?;
-        let keys = self.keys();
-        let states = self.pool.layout().state_fields().len();
-        let mut named: BTreeMap<Name, Groups> = BTreeMap::new();
-        for rows in load(reader, TABLE)? {
-            for (key, rows) in parts(&rows, false)? {
-                for (number, rows) in layers(&rows, keys + states)? {
-                    let columns = rows.columns();
-                    let (keys, states) = (columns[..keys].to_vec(), columns[keys..keys + states].to_vec());
-                    let table = match named.entry((self.place(key), number)) {
-                        Entry::Occupied(table) => table.into_mut(),
-                        Entry::Vacant(none) => none.insert(self.pool.table()?),
-                    };
-                    table.merge(&Layer { keys, states, rows: rows.num_rows() })?;
-                }
+        let mut chain = reader.chain(TABLE);
+        if let Some(disk) = &mut self.disk {
+            for place in disk.restore(reader)? {
+                self.panes.entry(self.places.place(place)).or_default().is_on_disk = true;
             }
         }
-        let chain = reader.chain(TABLE);
+        let mut named: BTreeMap<Name, Groups> = BTreeMap::new();
+        for rows in load(reader, TABLE)? {
+            self.merge_named(&mut named, &rows, &mut chain)?;
+        }
+        // Of an operator that had them on disk, and now has not, or of a savepoint.
+        for rows in loaded_rows(reader, RUNS)? {
+            chain = None;
+            self.merge_named(&mut named, &rows, &mut chain)?;
+        }
         for ((place, number), mut table) in named {
             if chain.is_some() {
                 table.is_saved();
@@ -523,16 +500,71 @@ impl Operator for WindowAggregate {
             assert!(chain.is_none() || number == pane.layers.len() as i64, "a worker numbers layers without gaps");
         }
         self.chain = chain.unwrap_or_default();
+        self.bytes = self.memory();
         Ok(())
     }
 
     fn state_bytes(&self) -> usize {
-        let columns = |columns: &[ArrayRef]| columns.iter().map(|c| c.get_array_memory_size()).sum::<usize>();
-        let layer = |Sealed { layer, .. }: &Sealed| columns(&layer.keys) + columns(&layer.states);
-        let pane =
-            |pane: &Pane| pane.layers.iter().map(layer).sum::<usize>() + pane.table.as_ref().map_or(0, Groups::bytes);
-        self.panes.values().map(pane).sum::<usize>() + self.pool.bytes()
+        // What is on disk is not held: RocksDB has a budget of its own.
+        self.memory()
     }
+}
+
+impl WindowAggregate {
+    /// Adds rows of a checkpoint to groups by their names. What does not fit goes to disk; then no chain goes on.
+    fn merge_named(
+        &mut self,
+        named: &mut BTreeMap<Name, Groups>,
+        rows: &RecordBatch,
+        chain: &mut Option<Chain>,
+    ) -> Result<()> {
+        let keys = self.keys();
+        let states = self.pool.layout().state_fields().len();
+        for (key, rows) in parts(rows, false)? {
+            for (number, rows) in layers(&rows, keys + states)? {
+                let columns = rows.columns();
+                let (keys, states) = (columns[..keys].to_vec(), columns[keys..keys + states].to_vec());
+                let table = match named.entry((self.places.place(key), number)) {
+                    Entry::Occupied(table) => table.into_mut(),
+                    Entry::Vacant(none) => none.insert(self.pool.table()?),
+                };
+                table.merge(&Layer { keys, states, rows: rows.num_rows() })?;
+            }
+        }
+        let Some(disk) = self.disk.as_mut() else { return Ok(()) };
+        if named.values().map(Groups::bytes).sum::<usize>() > disk.bytes_max() {
+            for ((place, _), table) in mem::take(named) {
+                disk.write(self.places.pane_of(place), table.layer())?;
+                self.panes.entry(place).or_default().is_on_disk = true;
+            }
+            *chain = None;
+        }
+        Ok(())
+    }
+}
+
+/// Columns of a result between keys and values: start, end and time of the window.
+const BOUNDS: usize = 3;
+
+/// Gives the result rows of a window from the states of all of its groups, or of some.
+fn rows_of_table(
+    schema: &SchemaRef,
+    rule: Rule,
+    table: &Groups,
+    window: Window,
+    mut give: impl FnMut(RecordBatch) -> Result<()>,
+) -> Result<()> {
+    let fields = schema.fields();
+    for slots in chunks(table.len()) {
+        let (mut columns, values) = table.results(&slots)?;
+        let bounds: [i64; BOUNDS] = [window.start, window.end, window.end - rule.unit];
+        for bound in bounds {
+            columns.push(timestamps(vec![bound; slots.len()], fields[columns.len()].data_type()));
+        }
+        columns.extend(values);
+        give(record_batch(schema, columns, slots.len())?)?;
+    }
+    Ok(())
 }
 
 /// The columns of a table of panes: keys, states, `pane`, `from`; as a partial stage sends them.
@@ -561,10 +593,6 @@ fn layers(rows: &RecordBatch, column: usize) -> Result<Vec<(i64, RecordBatch)>> 
     }
     let take = |(number, list)| Ok((number, take_record_batch(rows, &UInt32Array::from(list)).map_err(failed)?));
     lists.into_iter().map(take).collect()
-}
-
-fn taken(rows: &RecordBatch, first: usize, at: Vec<u32>) -> Result<Vec<ArrayRef>> {
-    arrow::compute::take_arrays(&rows.columns()[first..], &UInt32Array::from(at), None).map_err(failed)
 }
 
 fn failed(error: arrow::error::ArrowError) -> RunError {

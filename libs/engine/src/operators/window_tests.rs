@@ -17,13 +17,13 @@ use crate::batch::{Batch, Origin};
 use crate::operator::{Operator, Output, Stateless};
 use crate::plan::{AssignSpec, WindowSpec, Windows};
 
-const MINUTE: i64 = 60_000_000;
-const UNIT: i64 = 1_000;
+pub const MINUTE: i64 = 60_000_000;
+pub const UNIT: i64 = 1_000;
 /// Rows: key, value, time.
-const ROWS: &str = "k STRING, v BIGINT, ts TIMESTAMP(3)";
+pub const ROWS: &str = "k STRING, v BIGINT, ts TIMESTAMP(3)";
 const WINDOW: &str = "window_start TIMESTAMP(3), window_end TIMESTAMP(3), window_time TIMESTAMP(3)";
 
-fn minutes(size: i64, slide: i64) -> Windows {
+pub fn minutes(size: i64, slide: i64) -> Windows {
     Windows::Hop { size: size * MINUTE, slide: slide * MINUTE, offset: 0 }
 }
 
@@ -33,13 +33,13 @@ fn at(text: &str) -> i64 {
 }
 
 /// A windowed aggregate of `keys` columns: lateness stage, perhaps a partial stage, final stage.
-struct Job {
-    assign: AssignSpec,
-    window: WindowSpec,
+pub struct Job {
+    pub assign: AssignSpec,
+    pub window: WindowSpec,
 }
 
 impl Job {
-    fn new(windows: Windows, keys: usize, lateness: i64) -> Job {
+    pub fn new(windows: Windows, keys: usize, lateness: i64) -> Job {
         let columns = ["k STRING, "][..keys].concat();
         let calls = vec![call(Count, None), call(Sum, Some(keys))];
         let assign = AssignSpec {
@@ -57,7 +57,7 @@ impl Job {
         Job { assign, window }
     }
 
-    fn assign(&self) -> WindowAssign {
+    pub fn assign(&self) -> WindowAssign {
         let mut kept = if self.window.keys == 1 { "k STRING, v BIGINT" } else { "v BIGINT" }.to_string();
         kept.push_str(if self.assign.windows.is_tumble() { ", pane BIGINT" } else { ", pane BIGINT, from BIGINT" });
         let nullable = arrow(&schema(&kept));
@@ -65,11 +65,11 @@ impl Job {
     }
 
     fn aggregate(&self) -> WindowAggregate {
-        WindowAggregate::new(&self.window).unwrap()
+        WindowAggregate::new(&self.window, None).unwrap()
     }
 
     fn after_partial(&self) -> WindowAggregate {
-        WindowAggregate::new(&WindowSpec { partial_input: true, ..self.window.clone() }).unwrap()
+        WindowAggregate::new(&WindowSpec { partial_input: true, ..self.window.clone() }, None).unwrap()
     }
 
     /// The rows in one batch, bounded: only the final watermark.
@@ -88,7 +88,7 @@ impl Job {
     }
 }
 
-fn assigned(assign: &mut WindowAssign, batch: Batch, stamp: i64) -> Vec<Batch> {
+pub fn assigned(assign: &mut WindowAssign, batch: Batch, stamp: i64) -> Vec<Batch> {
     sent(|out| assign.map(batch, stamp, out))
 }
 
@@ -257,7 +257,7 @@ fn windows_over_windows() {
         partial_input: false,
         output: schema(&format!("{WINDOW}, n BIGINT, total BIGINT")),
     };
-    let mut aggregate = WindowAggregate::new(&window).unwrap();
+    let mut aggregate = WindowAggregate::new(&window, None).unwrap();
     let mut out = Output::new();
     let rows = "08:00 08:10 1\n08:05 08:15 2\n08:00 08:10 4\n08:00 08:05 8";
     let columns = "window_start TIMESTAMP(3), window_end TIMESTAMP(3), v BIGINT";
@@ -319,13 +319,13 @@ fn a_fired_window_is_corrected_at_the_end_of_the_epoch() {
 
 /// A row of a generated input.
 #[derive(Clone, Copy)]
-struct Row {
-    key: u64,
-    value: i64,
-    minute_tenths: i64,
+pub struct Row {
+    pub key: u64,
+    pub value: i64,
+    pub minute_tenths: i64,
 }
 
-fn rows(random: &mut Random, count: usize) -> Vec<Row> {
+pub fn rows(random: &mut Random, count: usize) -> Vec<Row> {
     // Roughly in order, with some disorder, from before 1970 on.
     let row = |at: usize, random: &mut Random| Row {
         key: random.below(5),
@@ -335,7 +335,7 @@ fn rows(random: &mut Random, count: usize) -> Vec<Row> {
     (0..count).map(|at| row(at, random)).collect()
 }
 
-fn as_batch(rows: &[Row]) -> Batch {
+pub fn as_batch(rows: &[Row]) -> Batch {
     let line = |row: &Row| {
         let ms = row.minute_tenths * 6_000;
         let key = if row.key == 4 { "NULL".to_string() } else { format!("k{}", row.key) };
@@ -353,7 +353,7 @@ fn spelled(ms: i64) -> String {
 }
 
 /// What windows hold by definition.
-fn expected(windows: Windows, rows: &[Row]) -> Vec<String> {
+pub fn expected(windows: Windows, rows: &[Row]) -> Vec<String> {
     let mut all: std::collections::BTreeMap<(i64, i64, u64), (i64, i64)> = Default::default();
     for row in rows {
         let time = row.minute_tenths * 6_000_000;
@@ -385,7 +385,7 @@ fn expected(windows: Windows, rows: &[Row]) -> Vec<String> {
     lines
 }
 
-fn shapes() -> Vec<Windows> {
+pub fn shapes() -> Vec<Windows> {
     vec![
         minutes(10, 10),
         Windows::Hop { size: 10 * MINUTE, slide: 4 * MINUTE, offset: -MINUTE },
@@ -492,7 +492,7 @@ fn a_checkpoint_is_copied_while_rows_arrive() {
     assert!(compared > 1_000, "{compared} checkpoints had changes");
 }
 
-fn exchanged(batch: &Batch, workers: usize) -> Vec<(usize, Batch)> {
+pub fn exchanged(batch: &Batch, workers: usize) -> Vec<(usize, Batch)> {
     let groups = key_groups(&key_hashes(&batch.rows.columns()[..1], batch.num_rows()), KEY_GROUPS);
     (0..workers)
         .map(|worker| {
@@ -603,7 +603,7 @@ fn bounds_have_the_precision_and_type_of_the_time_attribute() {
         let mut assign = WindowAssign::new(spec, arrow(&schema("v BIGINT, pane BIGINT")), names());
         let bounds = format!("window_start {data_type}, window_end {data_type}, window_time {data_type}");
         let output = schema(&format!("{bounds}, n BIGINT, total BIGINT"));
-        let mut aggregate = WindowAggregate::new(&WindowSpec { unit, output, ..job.window }).unwrap();
+        let mut aggregate = WindowAggregate::new(&WindowSpec { unit, output, ..job.window }, None).unwrap();
         let mut out = Output::new();
         for rows in assigned(&mut assign, batch(&columns, "A 1 08:05:00"), i64::MIN) {
             aggregate.process(0, rows, i64::MIN, &mut out).unwrap();

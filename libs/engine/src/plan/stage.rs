@@ -47,7 +47,12 @@ impl Plan {
 impl StageKind {
     /// Whether the operator can keep its state on disk (`state.backend`).
     pub fn may_be_on_disk(&self) -> bool {
-        matches!(self, StageKind::Aggregate(spec) if spec.keys > 0)
+        match self {
+            StageKind::Aggregate(spec) => spec.keys > 0,
+            StageKind::WindowAggregate(spec) => spec.keys > 0,
+            StageKind::SessionAggregate(spec) => spec.keys > 0,
+            _ => false,
+        }
     }
 
     /// Whether the stage is an operator with state, snapshot at checkpoints.

@@ -598,6 +598,8 @@ impl Manifests {
                     chain.clear();
                 }
                 assert!(whole || !chain.is_empty(), "changes are added to what a manifest names");
+                // Tables with files of their own are whole in each part.
+                chain.iter_mut().for_each(|earlier| earlier.tables.clear());
                 chain.push(part);
             }
             costs.push(cost);

@@ -7,8 +7,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int64Array, RecordBatch, RecordBatchOptions};
-use arrow::datatypes::Fields;
+use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, RecordBatchOptions};
+use arrow::datatypes::{Fields, Int64Type};
 use arrow::row::{RowConverter, Rows, SortField};
 
 use super::{Result, TableError, TableSchema};
@@ -112,15 +112,29 @@ impl Codec {
     }
 
     pub fn keys(&self, namespace: &[i64], columns: &[ArrayRef], rows: usize) -> Keys {
-        assert_eq!(columns.len(), self.schema.key.len(), "a batch has exactly the declared key columns");
         let prefix = self.prefix(namespace);
+        self.keys_behind(|_, bytes| bytes.extend_from_slice(&prefix), columns, rows)
+    }
+
+    /// With a namespace for each row.
+    pub fn keys_of(&self, namespaces: &[ArrayRef], columns: &[ArrayRef], rows: usize) -> Keys {
+        assert_eq!(namespaces.len(), self.schema.namespace.len(), "a namespace has the numbers that the schema names");
+        let numbers: Vec<&[i64]> = namespaces.iter().map(|c| &c.as_primitive::<Int64Type>().values()[..]).collect();
+        let prefix = |row: usize, bytes: &mut Vec<u8>| {
+            numbers.iter().for_each(|numbers| bytes.extend_from_slice(&prefix(&[numbers[row]])));
+        };
+        self.keys_behind(prefix, columns, rows)
+    }
+
+    fn keys_behind(&self, prefix: impl Fn(usize, &mut Vec<u8>), columns: &[ArrayRef], rows: usize) -> Keys {
+        assert_eq!(columns.len(), self.schema.key.len(), "a batch has exactly the declared key columns");
         let columns: Vec<ArrayRef> = columns.iter().map(logical).collect();
         let groups = key_groups(&key_hashes(&columns, rows), KEY_GROUPS);
         let columns: Vec<ArrayRef> = columns.iter().map(canonical_floats).collect();
         let encoded = self.keys.encode(&columns);
         let (mut bytes, mut ends) = (Vec::new(), Vec::with_capacity(rows));
         for (row, group) in groups.into_iter().enumerate() {
-            bytes.extend_from_slice(&prefix);
+            prefix(row, &mut bytes);
             bytes.extend_from_slice(&group.to_be_bytes());
             bytes.extend_from_slice(encoded.row(row));
             ends.push(bytes.len());

@@ -126,7 +126,7 @@ impl HotTable {
 
     /// Lets keys go that were not touched lately, if there are too many; those that `pinned` names stay. Returns whether there is room
     /// now: not if almost all are pinned.
-    pub fn make_room<V: Values>(&mut self, values: &mut V, pinned: impl Fn(u32) -> bool) -> Result<bool, V::Error> {
+    pub fn make_room<V: Values>(&mut self, values: &mut V, pinned: impl Fn(&V, u32) -> bool) -> Result<bool, V::Error> {
         let bytes = self.bytes(values);
         if self.keys_max.is_none() && bytes > self.budget / 2 {
             // Vectors by slot double together. Up to then there is room, for one batch too.
@@ -139,7 +139,7 @@ impl HotTable {
         }
         let Some(keys_max) = self.keys_max.filter(|&max| self.keys.len() > max) else { return Ok(true) };
         // A quarter at once, so that what is written is large and sorted.
-        let leaving = self.choose(self.keys.len() - keys_max * 3 / 4, pinned);
+        let leaving = self.choose(self.keys.len() - keys_max * 3 / 4, |slot| pinned(values, slot));
         self.leave(values, leaving)?;
         Ok(self.keys.len() <= keys_max)
     }
@@ -358,7 +358,7 @@ mod tests {
             // Slots that are pinned keep their keys.
             let pinned: Vec<u32> = slots.iter().copied().filter(|&slot| hot.marks[slot] & HELD != 0).take(20).collect();
             let before = hot.keys().keys(&pinned);
-            hot.make_room(&mut sums, |slot| pinned.contains(&slot)).unwrap();
+            hot.make_room(&mut sums, |_, slot| pinned.contains(&slot)).unwrap();
             assert!(pinned.iter().all(|&slot| hot.marks[slot] & HELD != 0));
             assert_eq!(&hot.keys().keys(&pinned)[0], &before[0]);
             most = most.max(hot.bytes(&sums));
@@ -415,7 +415,7 @@ mod tests {
         for round in 0..200 {
             let keys = [often.clone(), (0..100).map(|n| 1_000 + round * 100 + n).collect()].concat();
             hot.touch(&mut sums, &column(&keys), keys.len(), &mut Vec::new()).unwrap();
-            hot.make_room(&mut sums, |_| false).unwrap();
+            hot.make_room(&mut sums, |_, _| false).unwrap();
         }
         let mut slots = Vec::new();
         hot.keys.lookup(&column(&often), often.len(), &mut slots);
@@ -433,11 +433,11 @@ mod tests {
             hot.touch(sums, &column(&keys), keys.len(), &mut Vec::new()).unwrap();
         };
         add(0..100, &mut hot, &mut sums);
-        hot.make_room(&mut sums, |_| true).unwrap();
+        hot.make_room(&mut sums, |_, _| true).unwrap();
         add(100..200, &mut hot, &mut sums);
-        assert!(!hot.make_room(&mut sums, |_| true).unwrap());
+        assert!(!hot.make_room(&mut sums, |_, _| true).unwrap());
         assert_eq!(hot.keys().len(), 200);
-        assert!(hot.make_room(&mut sums, |_| false).unwrap());
+        assert!(hot.make_room(&mut sums, |_, _| false).unwrap());
         assert!(hot.keys().len() < 200);
     }
 
@@ -472,7 +472,7 @@ mod tests {
                 slots.clear();
                 hot.touch(&mut sums, &column(&keys), keys.len(), &mut slots).unwrap();
                 slots.iter().for_each(|&slot| sums.counts[slot] += 1);
-                hot.make_room(&mut sums, |_| false).unwrap();
+                hot.make_room(&mut sums, |_, _| false).unwrap();
                 done += keys.len() as u64;
                 batches += 1;
                 if batches % 64 == 0 {

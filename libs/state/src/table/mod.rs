@@ -178,6 +178,17 @@ pub trait Table: Send {
     /// Puts rows in the place of what their keys had. Of several rows with one key the last is kept.
     fn put(&mut self, namespace: &[i64], keys: &[ArrayRef], values: &[ArrayRef], rows: usize) -> Result<()>;
 
+    /// As [`Table::put`], with a namespace for each row: a column per number.
+    fn put_all(&mut self, namespaces: &[ArrayRef], keys: &[ArrayRef], values: &[ArrayRef], rows: usize) -> Result<()> {
+        for (namespace, range) in cursor::namespaces(namespaces, rows) {
+            let cut = |columns: &[ArrayRef]| -> Vec<ArrayRef> {
+                columns.iter().map(|column| column.slice(range.start, range.len())).collect()
+            };
+            self.put(&namespace, &cut(keys), &cut(values), range.len())?;
+        }
+        Ok(())
+    }
+
     /// Removes the rows of keys; a key without a row is removed.
     fn remove(&mut self, namespace: &[i64], keys: &[ArrayRef], rows: usize) -> Result<()>;
 
@@ -191,7 +202,7 @@ pub trait Table: Send {
     /// Bytes of the rows, as far as they are known without looking: an estimate, for metrics.
     fn bytes(&self) -> usize;
 
-    /// The table as of now, to be written while it goes on changing. Quick: nothing is copied.
+    /// The table as of now, to be written while it goes on changing. Quick: nothing is copied. The next write may wait for it to be done.
     fn freeze(&mut self) -> Result<Box<dyn Freeze>>;
 }
 
@@ -209,13 +220,7 @@ pub fn copy(from: &mut dyn Table, cursor: &mut Cursor, to: &mut dyn Table) -> Re
 fn put_rows(schema: &TableSchema, rows: &RecordBatch, to: &mut dyn Table) -> Result<()> {
     let (first, rest) = rows.columns().split_at(schema.namespace.len());
     let (keys, values) = rest.split_at(schema.key.len());
-    for (namespace, range) in cursor::namespaces(first, rows.num_rows()) {
-        let cut = |columns: &[ArrayRef]| -> Vec<ArrayRef> {
-            columns.iter().map(|column| column.slice(range.start, range.len())).collect()
-        };
-        to.put(&namespace, &cut(keys), &cut(values), range.len())?;
-    }
-    Ok(())
+    to.put_all(first, keys, values, rows.num_rows())
 }
 
 pub(crate) const COPY_ROWS: usize = 16 * 1024;

@@ -10,6 +10,7 @@ use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use arrow::array::{ArrayRef, RecordBatch};
@@ -89,7 +90,9 @@ pub struct RocksTable {
     codec: Codec,
     options: Options,
     // Before the directory, which goes when it is dropped.
-    db: DB,
+    db: Arc<DB>,
+    /// What was frozen last, perhaps still being made: nothing is written before it is.
+    freezing: Option<Arc<Freezing>>,
     scratch: Arc<Scratch>,
     /// Batches of at least this many bytes become files of their own.
     pub(super) ingest_bytes: usize,
@@ -147,7 +150,8 @@ impl RocksTable {
             reason: error.into_string(),
         })?;
         let (made, written) = (0, Arc::new(Mutex::new(written)));
-        Ok(RocksTable { codec, options, db, scratch, ingest_bytes: INGEST_BYTES, made, written })
+        let db = Arc::new(db);
+        Ok(RocksTable { codec, options, db, freezing: None, scratch, ingest_bytes: INGEST_BYTES, made, written })
     }
 
     fn rows(&self) -> &ColumnFamily {
@@ -163,9 +167,31 @@ impl RocksTable {
         TableError::Damaged { place: self.scratch.0.display().to_string(), reason }
     }
 
+    /// Waits for what was frozen: it has what is in the table up to now.
+    fn settle(&mut self) -> Result<()> {
+        match self.freezing.take() {
+            Some(freezing) => freezing.wait(&self.scratch.0),
+            None => Ok(()),
+        }
+    }
+
     fn new_path(&mut self, kind: &str) -> PathBuf {
         self.made += 1;
         self.scratch.0.join(format!("{kind}-{}", self.made))
+    }
+
+    fn put_keys(&mut self, keys: &Keys, values: &[ArrayRef], rows: usize) -> Result<()> {
+        if rows == 0 {
+            return Ok(());
+        }
+        self.settle()?;
+        let values = self.codec.values(values);
+        let order = keys.sorted_last();
+        if keys.bytes() + values.bytes() < self.ingest_bytes {
+            self.put_small(&order, keys, &values)
+        } else {
+            self.put_large(&order, keys, &values)
+        }
     }
 
     fn put_small(&self, order: &[u32], keys: &Keys, values: &Encoded) -> Result<()> {
@@ -221,6 +247,8 @@ impl RocksTable {
 
 impl Drop for RocksTable {
     fn drop(&mut self) {
+        // Whoever waits for it is told of its failure.
+        let _ = self.settle();
         // A merge that nobody needs any more need not be finished.
         self.db.cancel_all_background_work(true);
     }
@@ -290,19 +318,20 @@ impl Table for RocksTable {
     }
 
     fn put(&mut self, namespace: &[i64], keys: &[ArrayRef], values: &[ArrayRef], rows: usize) -> Result<()> {
-        if rows == 0 {
-            return Ok(());
-        }
-        let (keys, values) = (self.codec.keys(namespace, keys, rows), self.codec.values(values));
-        let order = keys.sorted_last();
-        if keys.bytes() + values.bytes() < self.ingest_bytes {
-            self.put_small(&order, &keys, &values)
-        } else {
-            self.put_large(&order, &keys, &values)
-        }
+        let keys = self.codec.keys(namespace, keys, rows);
+        self.put_keys(&keys, values, rows)
+    }
+
+    fn put_all(&mut self, namespaces: &[ArrayRef], keys: &[ArrayRef], values: &[ArrayRef], rows: usize) -> Result<()> {
+        let keys = self.codec.keys_of(namespaces, keys, rows);
+        self.put_keys(&keys, values, rows)
     }
 
     fn remove(&mut self, namespace: &[i64], keys: &[ArrayRef], rows: usize) -> Result<()> {
+        if rows == 0 {
+            return Ok(());
+        }
+        self.settle()?;
         let keys = self.codec.keys(namespace, keys, rows);
         let mut batch = WriteBatch::default();
         keys.sorted_last().into_iter().for_each(|row| batch.delete_cf(self.rows(), keys.get(row)));
@@ -310,6 +339,7 @@ impl Table for RocksTable {
     }
 
     fn remove_namespaces(&mut self, first: &[i64], last: &[i64]) -> Result<()> {
+        self.settle()?;
         let span = span(first, last);
         let (failed, unlogged) = (self.failed("writing"), unlogged());
         self.db.delete_range_cf_opt(self.rows(), &span.start, &span.end, &unlogged).map_err(&failed)?;
@@ -356,13 +386,45 @@ impl Table for RocksTable {
     }
 
     fn freeze(&mut self) -> Result<Box<dyn Freeze>> {
+        self.settle()?;
         let directory = self.new_path("frozen");
-        let failed = self.failed("freezing");
-        // It writes what is in memory first, and then makes links.
-        let checkpoint = Checkpoint::new(&self.db).map_err(&failed)?;
-        checkpoint.create_checkpoint(&directory).map_err(&failed)?;
+        let made = Freezing::begin(self.db.clone(), directory.clone());
+        self.freezing = Some(made.clone());
         let schema = self.codec.schema.clone();
-        Ok(Box::new(Frozen { schema, directory, written: self.written.clone(), _scratch: self.scratch.clone() }))
+        Ok(Box::new(Frozen { schema, directory, made, written: self.written.clone(), _scratch: self.scratch.clone() }))
+    }
+}
+
+/// A checkpoint of RocksDB that is made by a thread of its own: it writes what is in memory first, waits for the disk, and then makes links.
+struct Freezing(Mutex<Making>);
+
+enum Making {
+    Running(Option<JoinHandle<std::result::Result<(), String>>>),
+    Done(std::result::Result<(), String>),
+}
+
+impl Freezing {
+    fn begin(db: Arc<DB>, directory: PathBuf) -> Arc<Freezing> {
+        let make = move || {
+            let made = Checkpoint::new(&db).and_then(|checkpoint| checkpoint.create_checkpoint(&directory));
+            made.map_err(rocksdb::Error::into_string)
+        };
+        Arc::new(Freezing(Mutex::new(Making::Running(Some(std::thread::spawn(make))))))
+    }
+
+    fn wait(&self, place: &Path) -> Result<()> {
+        let mut making = self.0.lock().expect("nothing panics while it waits");
+        if let Making::Running(thread) = &mut *making {
+            let thread = thread.take().expect("whoever took it has left what it gave");
+            *making = Making::Done(thread.join().unwrap_or_else(|_| Err("it panicked".to_owned())));
+        }
+        let Making::Done(made) = &*making else { unreachable!("it was just waited for") };
+        let failed = |reason: &String| TableError::Failed {
+            action: "freezing",
+            place: place.display().to_string(),
+            reason: reason.clone(),
+        };
+        made.as_ref().copied().map_err(failed)
     }
 }
 
@@ -370,12 +432,14 @@ impl Table for RocksTable {
 struct Frozen {
     schema: TableSchema,
     directory: PathBuf,
+    made: Arc<Freezing>,
     written: Written,
     _scratch: Arc<Scratch>,
 }
 
 impl Drop for Frozen {
     fn drop(&mut self) {
+        let _ = self.made.wait(&self.directory);
         // The links go with the table's directory at the latest.
         let _ = fs::remove_dir_all(&self.directory);
     }
@@ -403,6 +467,9 @@ impl Frozen {
 impl Freeze for Frozen {
     fn save<'a>(self: Box<Self>, to: &'a dyn Files, name: Namer<'a>) -> BoxFuture<'a, Result<Saved>> {
         Box::pin(async move {
+            let (made, directory) = (self.made.clone(), self.directory.clone());
+            let made = tokio::task::spawn_blocking(move || made.wait(&directory)).await;
+            made.unwrap_or_else(|error| Err(io_failed("freezing", &self.directory, std::io::Error::other(error))))?;
             let failed = |error| io_failed("reading", &self.directory, error);
             let (mut part, mut written_bytes) = (Vec::new(), 0);
             for own in self.names().map_err(failed)? {

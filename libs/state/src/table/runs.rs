@@ -1,9 +1,9 @@
 //! Rows that are only ever added up: written when there are too many, without a look at what is there, and put together when they are read.
 //!
 //! Whoever folds rows into partial states ([`crate::KeyTable`] and a vector per column) and needs a key's whole state only at the end may
-//! write all of its states as a *run* and begin with none. A key then has a row in each run that it was in. They are read group by group:
-//! all rows of a key group, of all runs, are together a small part of the whole ([`crate::KEY_GROUPS`]), and no key is in two groups. So
-//! what is written is written once, in order, and read once; nothing is looked up.
+//! write all of its states as a *run* and begin with none. A key then has a row in each run that it was in. They are read some groups at a
+//! time: all rows of a key group, of all runs, are together a small part of the whole ([`crate::KEY_GROUPS`]), and no key is in two groups.
+//! So what is written is written once, in order, and read once; nothing is looked up.
 //!
 //! A run is the last number of the table's namespace; the numbers before it are the caller's.
 
@@ -20,18 +20,22 @@ pub struct Runs {
     next: i64,
 }
 
-/// Reads runs group by group.
+/// Reads runs some key groups at a time.
 #[derive(Clone, Debug)]
 pub struct Reader {
     first: Vec<i64>,
     last: Vec<i64>,
     group: u16,
+    /// How many groups are read next.
+    groups: u16,
 }
 
 /// Rows that become one file.
 const ROWS: usize = 128 * 1024;
 /// Rows read at once.
 const READ_ROWS: usize = 8 * 1024;
+/// Groups with fewer rows than this are read together with more: each stretch of rows that is looked for costs as much as many rows.
+const FEW_ROWS: usize = 16 * 1024;
 
 impl Runs {
     /// `next`: above the numbers of all runs that the table has; 0 for an empty one.
@@ -63,24 +67,38 @@ impl Runs {
 
     /// Reads all runs of the namespaces from the first to the last, both included, which are the caller's numbers.
     pub fn reader(&self, first: &[i64], last: &[i64]) -> Reader {
-        Reader { first: [first, &[i64::MIN]].concat(), last: [last, &[i64::MAX]].concat(), group: 0 }
+        Reader { first: [first, &[i64::MIN]].concat(), last: [last, &[i64::MAX]].concat(), group: 0, groups: 1 }
     }
 
-    /// The rows of the next key group that has some, with the columns of [`super::TableSchema::rows`]; `None` after the last. A key may
-    /// have a row in each run.
+    /// The rows of the next key groups that have some, with the columns of [`super::TableSchema::rows`]; `None` after the last. All rows of
+    /// these groups; a key may have a row in each run.
     pub fn read(&mut self, reader: &mut Reader) -> Result<Option<Vec<RecordBatch>>> {
         while reader.group < KEY_GROUPS {
-            let mut cursor = Cursor::namespaces(reader.group..reader.group + 1, &reader.first, &reader.last);
-            reader.group += 1;
-            let mut batches = Vec::new();
-            while let Some(rows) = self.table.scan(&mut cursor, READ_ROWS)? {
-                batches.push(rows);
+            let end = reader.group.saturating_add(reader.groups).min(KEY_GROUPS);
+            let batches = self.read_groups(reader, reader.group..end)?;
+            reader.group = end;
+            let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
+            // Groups are about as large as one another, so twice as many are still few rows.
+            match rows {
+                few if few < FEW_ROWS / 2 => reader.groups = (reader.groups * 2).min(KEY_GROUPS),
+                many if many > FEW_ROWS * 2 => reader.groups = (reader.groups / 2).max(1),
+                _ => {}
             }
-            if !batches.is_empty() {
+            if rows > 0 {
                 return Ok(Some(batches));
             }
         }
         Ok(None)
+    }
+
+    /// All rows of these key groups, wherever the reader is.
+    pub fn read_groups(&mut self, reader: &Reader, groups: std::ops::Range<u16>) -> Result<Vec<RecordBatch>> {
+        let mut cursor = Cursor::namespaces(groups, &reader.first, &reader.last);
+        let mut batches = Vec::new();
+        while let Some(rows) = self.table.scan(&mut cursor, READ_ROWS)? {
+            batches.push(rows);
+        }
+        Ok(batches)
     }
 
     /// Removes all runs of the namespaces from the first to the last, both included.

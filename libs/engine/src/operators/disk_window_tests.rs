@@ -1,0 +1,271 @@
+//! Windows whose panes do not fit in memory: what they send adds up to what windows in memory send, through restarts, with other workers and
+//! other backends.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::VecDeque;
+
+use state::{MemoryStore, SnapshotWriter};
+
+use super::disk_testing::*;
+use super::testing::*;
+use super::window_aggregate::WindowAggregate;
+use super::window_assign::WindowAssign;
+use super::window_partial::WindowPartial;
+use super::window_tests::*;
+use crate::batch::Batch;
+use crate::operator::{Operator, Output, Stateless};
+use crate::plan::{WindowSpec, Windows};
+
+fn make(around: &Around, spec: &WindowSpec, kind: Kind) -> Box<dyn Operator> {
+    Box::new(WindowAggregate::new(spec, around.disk_of(kind)).unwrap())
+}
+
+/// Rows of many keys, roughly in order, some far behind.
+fn input(random: &mut Random, count: usize) -> Vec<Row> {
+    let row = |at: usize, random: &mut Random, behind: u64| Row {
+        key: 5 + random.below(60),
+        value: random.below(100) as i64,
+        minute_tenths: at as i64 - 300 - random.below(behind) as i64,
+    };
+    (0..count).map(|at| if at % 9 == 0 { row(at, random, 150) } else { row(at, random, 40) }).collect()
+}
+
+/// Sends what workers do with a batch.
+fn deliver(workers: &mut [Box<dyn Operator>], batch: &Batch, stamp: i64, out: &mut Output) {
+    for (worker, part) in exchanged(batch, workers.len()) {
+        workers[worker].process(0, part, stamp, out).unwrap();
+    }
+}
+
+/// Random rows, late ones among them, watermarks and restarts. The same goes to one operator in memory, which is never restarted.
+fn agrees(seed: u64, windows: Windows, lateness: i64, kinds: &[Kind]) -> usize {
+    let around = Around::new();
+    let mut random = Random(seed);
+    let attached = matches!(windows, Windows::Attached { .. });
+    let mut job = Job::new(if attached { minutes(10, 5) } else { windows }, 1, lateness);
+    let partial = !attached && random.below(2) == 0;
+    let mut assign = job.assign();
+    if attached {
+        // The windows that rows come with are those of an aggregate before.
+        job.window.windows = windows;
+    }
+    let last = WindowSpec { partial_input: partial, ..job.window.clone() };
+    let mut before = partial.then(|| WindowPartial::new(&job.window).unwrap());
+    let pick = |random: &mut Random| kinds[random.below(kinds.len() as u64) as usize];
+    let mut workers = vec![make(&around, &last, pick(&mut random))];
+    let mut memory: Vec<Box<dyn Operator>> = vec![make(&around, &last, Kind::Memory)];
+    let (mut store, mut wrote, mut wm, mut on_disk) = (MemoryStore::new(), 0, i64::MIN, 0);
+    let (mut found, mut wanted) = (Vec::new(), Vec::new());
+    let (mut out, mut out_of_memory) = (Output::new(), Output::new());
+    let rows = input(&mut random, 900);
+    let mut left: VecDeque<&[Row]> = rows.chunks(30).collect();
+    while let Some(piece) = left.pop_front() {
+        let mut batches = VecDeque::from(assigned_to(&mut assign, attached, piece, wm, lateness));
+        if let Some(before) = &mut before {
+            let partial = sent(|out| {
+                batches.drain(..).try_for_each(|batch| before.process(0, batch, wm, out))?;
+                before.epoch_end(0, out)
+            });
+            batches.extend(partial);
+        }
+        batches.iter().for_each(|batch| deliver(&mut memory, batch, wm, &mut out_of_memory));
+        batches.iter().for_each(|batch| deliver(&mut workers, batch, wm, &mut out));
+        if random.below(2) == 0 || left.is_empty() {
+            let newest = piece.iter().map(|row| row.minute_tenths).max().unwrap() * 6_000_000;
+            wm = wm.max(newest - random.below(4 * MINUTE as u64) as i64);
+            if left.is_empty() {
+                wm = i64::MAX;
+            }
+            memory[0].watermark(wm, &mut out_of_memory).unwrap();
+            loop {
+                let more = workers.iter_mut().fold(false, |more, worker| worker.advance(wm, &mut out).unwrap() | more);
+                if !more {
+                    break;
+                }
+                // Rows may come while windows fire in steps: stamped with the watermark.
+                if !partial
+                    && random.below(4) == 0
+                    && left.len() > 1
+                    && let Some(piece) = left.pop_front()
+                {
+                    for batch in assigned_to(&mut assign, attached, piece, wm, lateness) {
+                        deliver(&mut memory, &batch, wm, &mut out_of_memory);
+                        deliver(&mut workers, &batch, wm, &mut out);
+                    }
+                }
+            }
+        }
+        if random.below(3) == 0 || left.is_empty() {
+            memory[0].epoch_end(0, &mut out_of_memory).unwrap();
+            workers.iter_mut().for_each(|worker| worker.epoch_end(0, &mut out).unwrap());
+            updates_are_paired(&out.main);
+            found.extend(out.take());
+            wanted.extend(out_of_memory.take());
+            assert_eq!(relation(&found), relation(&wanted), "{windows:?}, lateness {lateness}, seed {seed}, {kinds:?}");
+            let choice = random.below(4);
+            if choice > 0 {
+                let from = if wrote == workers.len() { std::mem::take(&mut store) } else { MemoryStore::new() };
+                store = around.saved(&mut workers, from);
+                wrote = workers.len();
+                on_disk += usize::from(store.has_stored());
+            }
+            if choice > 1 {
+                let (count, kind) = (1 + random.below(3) as usize, pick(&mut random));
+                // Often the chains go on.
+                let count = if choice == 2 { wrote } else { count };
+                workers = around.restored(store.clone(), kind, count, |kind| make(&around, &last, kind));
+            }
+        }
+    }
+    let mut writer = SnapshotWriter::new();
+    workers[0].snapshot(1, &mut writer).unwrap();
+    while workers[0].snapshot_more(&mut writer).unwrap() {}
+    assert_eq!(around.finished(writer).rows(), 1, "nothing but the watermark is left");
+    on_disk
+}
+
+/// Rows with their panes; for attached windows, with windows that they are given.
+fn assigned_to(assign: &mut WindowAssign, attached: bool, piece: &[Row], stamp: i64, lateness: i64) -> Vec<Batch> {
+    let rows = sent(|out| assign.map(as_batch(piece), stamp, out));
+    if !attached {
+        return rows;
+    }
+    // `from` of a row that is late for nothing says nothing: its first window is given instead.
+    rows.into_iter().map(|rows| with_windows(&rows, stamp.saturating_sub(lateness))).collect()
+}
+
+fn with_windows(rows: &Batch, closed: i64) -> Batch {
+    use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch};
+    let columns = rows.rows.columns();
+    let panes = columns[columns.len() - 2].as_primitive::<arrow::datatypes::Int64Type>();
+    // Each with an end that no row may be late for.
+    let ends =
+        panes.values().iter().map(|pane| (pane + 10 * MINUTE).max(closed.saturating_add(UNIT + 1).min(i64::MAX / 4)));
+    let ends: ArrayRef = std::sync::Arc::new(Int64Array::from_iter_values(ends));
+    let mut columns = columns.to_vec();
+    let last = columns.len() - 1;
+    columns[last] = ends;
+    Batch::inserts(RecordBatch::try_new(rows.rows.schema(), columns).unwrap())
+}
+
+fn all_shapes() -> Vec<Windows> {
+    [shapes(), vec![Windows::Attached { start: 0 }]].concat()
+}
+
+#[test]
+fn windows_over_few_groups_in_memory_agree_with_windows_in_memory() {
+    let mut on_disk = 0;
+    for seed in 0..3 {
+        for windows in all_shapes() {
+            for lateness in [0, 6 * MINUTE] {
+                on_disk += agrees(seed, windows, lateness, &[Kind::Disk(2_000)]);
+            }
+        }
+    }
+    assert!(on_disk > 50, "{on_disk} checkpoints had files");
+}
+
+#[test]
+fn windows_move_between_memory_and_disk() {
+    for seed in 10..14 {
+        for windows in all_shapes() {
+            for lateness in [0, 6 * MINUTE] {
+                agrees(
+                    seed,
+                    windows,
+                    lateness,
+                    &[Kind::Memory, Kind::Disk(2_000), Kind::Disk(60_000), Kind::Disk(1 << 20)],
+                );
+            }
+        }
+    }
+}
+
+/// Far more groups than the budget, and what is held stays within it.
+#[test]
+fn what_windows_hold_in_memory_is_bounded() {
+    let around = Around::new();
+    for windows in
+        [minutes(10, 10), minutes(10, 5), Windows::Cumulate { size: 12 * MINUTE, step: 3 * MINUTE, offset: 0 }]
+    {
+        for lateness in [0, 30 * MINUTE] {
+            let job = Job::new(windows, 1, lateness);
+            let budget = 800_000;
+            let mut operator = make(&around, &job.window, Kind::Disk(budget));
+            let (mut assign, mut out) = (job.assign(), Output::new());
+            let (mut most, mut sent) = (0, 0);
+            for round in 0..60u64 {
+                let rows: Vec<Row> =
+                    (0..1_000).map(|n| Row { key: round * 1_000 + n, value: 1, minute_tenths: 1 }).collect();
+                for rows in assigned(&mut assign, as_batch(&rows), i64::MIN) {
+                    operator.process(0, rows, i64::MIN, &mut out).unwrap();
+                }
+                most = most.max(operator.state_bytes());
+            }
+            while operator.advance(i64::MAX - 1, &mut out).unwrap() {
+                sent += out.take().iter().map(Batch::num_rows).sum::<usize>();
+                most = most.max(operator.state_bytes());
+            }
+            sent += out.take().iter().map(Batch::num_rows).sum::<usize>();
+            let each = 60_000
+                * if windows == minutes(10, 5) {
+                    2
+                } else if windows == minutes(10, 10) {
+                    1
+                } else {
+                    4
+                };
+            assert_eq!(sent, each, "{windows:?}");
+            assert!(most <= budget, "{most} bytes held, {budget} allowed: {windows:?}");
+        }
+    }
+}
+
+/// A checkpoint of what is in memory and on disk is copied while rows arrive, and panes are written, fire and go: it is as it was cut.
+#[test]
+fn a_checkpoint_is_copied_while_panes_go_to_disk() {
+    let around = Around::new();
+    let mut compared = 0;
+    for seed in 0..2 {
+        let mut random = Random(seed);
+        for windows in shapes() {
+            let job = Job::new(windows, 1, [0, 6 * MINUTE][random.below(2) as usize]);
+            let (mut assign, mut out) = (job.assign(), Output::new());
+            let kind = Kind::Disk([2_000, 30_000][random.below(2) as usize]);
+            let mut twins = [make(&around, &job.window, kind), make(&around, &job.window, kind)];
+            let mut wm = i64::MIN;
+            let (mut stores, mut open) = ([MemoryStore::new(), MemoryStore::new()], None::<SnapshotWriter>);
+            for piece in input(&mut random, 400).chunks(10) {
+                for rows in assigned(&mut assign, as_batch(piece), wm) {
+                    twins.iter_mut().for_each(|twin| twin.process(0, rows.clone(), wm, &mut out).unwrap());
+                }
+                if random.below(2) == 0 {
+                    let newest = piece.iter().map(|row| row.minute_tenths).max().unwrap() * 6_000_000;
+                    wm = wm.max(newest - random.below(4 * MINUTE as u64) as i64);
+                    twins.iter_mut().for_each(|twin| twin.watermark(wm, &mut out).unwrap());
+                }
+                if let Some(writer) = &mut open
+                    && (random.below(3) == 0 || !twins[1].snapshot_more(writer).unwrap())
+                {
+                    while twins[1].snapshot_more(writer).unwrap() {}
+                    let snapshot = around.finished(open.take().unwrap());
+                    stores[1].put("it", 0, snapshot);
+                    let rows = stores.each_ref().map(|store| around.rows(store));
+                    assert_eq!(rows[1], rows[0], "{windows:?}, seed {seed}");
+                    compared += 1;
+                }
+                if random.below(2) == 0 && open.is_none() {
+                    twins.iter_mut().for_each(|twin| twin.epoch_end(0, &mut out).unwrap());
+                    let [at_once, stepped] = &mut twins;
+                    stores[0] = around.saved(std::slice::from_mut(at_once), std::mem::take(&mut stores[0]));
+                    let mut writer = SnapshotWriter::new();
+                    stepped.snapshot(1, &mut writer).unwrap();
+                    open = Some(writer);
+                }
+                out.take();
+            }
+        }
+    }
+    assert!(compared > 60, "{compared} checkpoints were compared");
+}
