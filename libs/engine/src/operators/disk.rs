@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::array::RecordBatch;
+use futures::future::BoxFuture;
 use graph::StateBackend;
-use state::table::part::restore;
+use state::table::part::{Freeze, Namer, Saved, restore};
 use state::table::{RocksMemory, RocksTable, Table, TableError, TableSchema};
 use state::{Files, SnapshotReader, SnapshotWriter};
 
@@ -19,9 +20,7 @@ use crate::error::{Result, RunError};
 
 /// What the tables of a process share.
 pub struct Disk {
-    directory: PathBuf,
-    /// Held as long as the process lives, however it ends: who comes later sweeps what nobody holds.
-    _lock: File,
+    directory: Arc<Directory>,
     memory: RocksMemory,
     /// Bytes that an operator on a worker may hold in slots.
     slots_bytes: usize,
@@ -29,6 +28,42 @@ pub struct Disk {
     files: Option<Arc<dyn Files>>,
     tokio: tokio::runtime::Handle,
     next: AtomicU64,
+}
+
+/// Where the tables of a process are. It goes with the last who needs it: of operators that are gone a checkpoint may yet be written.
+struct Directory {
+    path: PathBuf,
+    /// Held as long as the process lives, however it ends: who comes later sweeps what nobody holds.
+    _lock: File,
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        // Tables remove their own directories; what is left is in the way of nobody.
+        let _ = std::fs::remove_dir_all(&self.path);
+    }
+}
+
+/// A frozen table, and the directory that its files are in.
+struct Kept {
+    // Before the directory, which goes when it is dropped.
+    frozen: Box<dyn Freeze>,
+    directory: Arc<Directory>,
+}
+
+impl Freeze for Kept {
+    fn save<'a>(
+        self: Box<Self>,
+        files: &'a dyn Files,
+        name: Namer<'a>,
+    ) -> BoxFuture<'a, std::result::Result<Saved, TableError>> {
+        Box::pin(async move {
+            let Kept { frozen, directory } = *self;
+            let saved = frozen.save(files, name).await;
+            drop(directory);
+            saved
+        })
+    }
 }
 
 /// How directories of state begin.
@@ -88,7 +123,8 @@ impl Disk {
             RunError::external("state_directory", message).hint("set TMPDIR to a directory that can be written")
         })?;
         let memory = RocksMemory::new(cache_bytes);
-        Ok(Disk { directory, _lock: lock, memory, slots_bytes, files, tokio, next: AtomicU64::new(0) })
+        let directory = Arc::new(Directory { path: directory, _lock: lock });
+        Ok(Disk { directory, memory, slots_bytes, files, tokio, next: AtomicU64::new(0) })
     }
 
     pub fn slots_bytes(&self) -> usize {
@@ -101,7 +137,7 @@ impl Disk {
 
     /// A directory for one table.
     pub fn scratch(&self) -> PathBuf {
-        self.directory.join(self.next.fetch_add(1, Ordering::Relaxed).to_string())
+        self.directory.path.join(self.next.fetch_add(1, Ordering::Relaxed).to_string())
     }
 
     /// An empty table.
@@ -133,20 +169,19 @@ impl Disk {
         };
         Ok(Some(Box::new(restored?)))
     }
-}
 
-impl Drop for Disk {
-    fn drop(&mut self) {
-        // Tables remove their own directories; what is left is in the way of nobody.
-        let _ = std::fs::remove_dir_all(&self.directory);
+    /// Adds a table that has files of its own; `rows` has the columns that it would have in memory, and no rows.
+    pub fn save_table(
+        &self,
+        writer: &mut SnapshotWriter,
+        name: &str,
+        table: &mut dyn Table,
+        rows: RecordBatch,
+    ) -> Result<()> {
+        writer.keyed(name, rows, &[])?;
+        writer.frozen(name, Box::new(Kept { frozen: table.freeze()?, directory: self.directory.clone() }));
+        Ok(())
     }
-}
-
-/// Adds a table that has files of its own; `rows` has the columns that it would have in memory, and no rows.
-pub fn save_table(writer: &mut SnapshotWriter, name: &str, table: &mut dyn Table, rows: RecordBatch) -> Result<()> {
-    writer.keyed(name, rows, &[])?;
-    writer.frozen(name, table.freeze()?);
-    Ok(())
 }
 
 /// The rows of a table that this worker owns and that lie in the snapshot itself: an operator with its state in memory wrote them.
