@@ -7,8 +7,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
+use futures::future::BoxFuture;
 use graph::StateBackend;
-use state::table::part::restore;
+use state::table::part::{Freeze, Namer, Saved, restore};
 use state::table::{RocksMemory, RocksTable, Scratch, Table, TableError, TableSchema};
 use state::{Files, SnapshotReader, SnapshotWriter};
 
@@ -17,13 +18,36 @@ use crate::error::{Result, RunError};
 
 /// What the tables of a process share.
 pub struct Disk {
-    scratch: Scratch,
+    /// It goes with the last who needs it: of operators that are gone a checkpoint may yet be written.
+    scratch: Arc<Scratch>,
     memory: RocksMemory,
     /// Bytes that an operator on a worker may hold in slots.
     slots_bytes: usize,
     /// Where checkpoints are, if they are kept.
     files: Option<Arc<dyn Files>>,
     tokio: tokio::runtime::Handle,
+}
+
+/// A frozen table, and the directory that its files are in.
+struct Kept {
+    // Before the directory, which goes when it is dropped.
+    frozen: Box<dyn Freeze>,
+    scratch: Arc<Scratch>,
+}
+
+impl Freeze for Kept {
+    fn save<'a>(
+        self: Box<Self>,
+        files: &'a dyn Files,
+        name: Namer<'a>,
+    ) -> BoxFuture<'a, std::result::Result<Saved, TableError>> {
+        Box::pin(async move {
+            let Kept { frozen, scratch } = *self;
+            let saved = frozen.save(files, name).await;
+            drop(scratch);
+            saved
+        })
+    }
 }
 
 impl Disk {
@@ -55,7 +79,7 @@ impl Disk {
             RunError::external("state_directory", message).hint("set TMPDIR to a directory that can be written")
         })?;
         let memory = RocksMemory::new(cache_bytes);
-        Ok(Disk { scratch, memory, slots_bytes, files, tokio })
+        Ok(Disk { scratch: Arc::new(scratch), memory, slots_bytes, files, tokio })
     }
 
     pub fn slots_bytes(&self) -> usize {
@@ -100,13 +124,19 @@ impl Disk {
         };
         Ok(Some(Box::new(restored?)))
     }
-}
 
-/// Adds a table that has files of its own; `rows` has the columns that it would have in memory, and no rows.
-pub fn save_table(writer: &mut SnapshotWriter, name: &str, table: &mut dyn Table, rows: RecordBatch) -> Result<()> {
-    writer.keyed(name, rows, &[])?;
-    writer.frozen(name, table.freeze()?);
-    Ok(())
+    /// Adds a table that has files of its own; `rows` has the columns that it would have in memory, and no rows.
+    pub fn save_table(
+        &self,
+        writer: &mut SnapshotWriter,
+        name: &str,
+        table: &mut dyn Table,
+        rows: RecordBatch,
+    ) -> Result<()> {
+        writer.keyed(name, rows, &[])?;
+        writer.frozen(name, Box::new(Kept { frozen: table.freeze()?, scratch: self.scratch.clone() }));
+        Ok(())
+    }
 }
 
 /// The rows of a table that this worker owns and that lie in the snapshot itself: an operator with its state in memory wrote them.
