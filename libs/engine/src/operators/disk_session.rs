@@ -34,14 +34,32 @@ pub struct DiskSessions {
     /// Sessions and when they are due, once something was written.
     tables: Option<(Box<dyn Table>, Box<dyn Table>)>,
     limit: Limit,
-    /// Where the search for what is due goes on.
-    waking: Option<Cursor>,
+    /// Where the search for what is due goes on, and whether it found something.
+    waking: Option<(Cursor, bool)>,
 }
 
-/// How many sessions there may be in memory. Vectors by slot double and do not shrink, so it is known when half of the room is taken.
+/// How many sessions there may be in memory. It follows from the bytes that they take, so it rises again when they take fewer.
 struct Limit {
     bytes_max: usize,
+    /// Slots there were when half of that was taken: vectors by slot double together and do not shrink, so there must not be more.
+    slots_max: Option<usize>,
     sessions_max: Option<usize>,
+}
+
+impl Limit {
+    fn new(bytes_max: usize) -> Limit {
+        Limit { bytes_max, slots_max: None, sessions_max: None }
+    }
+
+    /// How many of the sessions have to go. `slots` is how many there ever were at once, `bytes` what all of these take.
+    fn excess(&mut self, sessions: usize, slots: usize, bytes: usize) -> usize {
+        self.slots_max = if bytes > self.bytes_max / 2 { self.slots_max.or(Some(slots)) } else { None };
+        // What a session holds may grow too. Slots count, not sessions: else there would be fewer each time that some have gone.
+        let fit = slots as u128 * self.bytes_max as u128 / bytes.max(1) as u128;
+        self.sessions_max = self.slots_max.map(|max| max.min(fit as usize).max(1));
+        // A quarter at once, so that what is written is large and sorted.
+        self.sessions_max.filter(|max| sessions > *max).map_or(0, |max| sessions - (max - max / 4))
+    }
 }
 
 /// Sessions that came back: one of each key.
@@ -112,25 +130,16 @@ impl DiskSessions {
             saved_wakes,
             tables: None,
             // What a checkpoint copies takes as much again.
-            limit: Limit { bytes_max: disk.slots_bytes() / 2, sessions_max: None },
+            limit: Limit::new(disk.slots_bytes() / 2),
             waking: None,
             disk,
         })
     }
 
-    /// How many of the sessions in memory, which take so many bytes, have to go: some, if there is no room.
-    pub fn excess(&mut self, sessions: usize, bytes: usize) -> usize {
-        let Limit { bytes_max, sessions_max } = &mut self.limit;
-        if bytes > *bytes_max / 2 {
-            sessions_max.get_or_insert(sessions);
-        }
-        if bytes > *bytes_max {
-            // What a session holds may grow too.
-            *sessions_max = Some(sessions / 4 * 3);
-            *bytes_max = bytes;
-        }
-        // A quarter at once, so that what is written is large and sorted.
-        sessions_max.filter(|max| sessions > *max).map_or(0, |max| sessions - max / 4 * 3)
+    /// How many of the sessions in memory have to go: some, if there is no room. `slots` as many as were ever there at once, which take so
+    /// many bytes.
+    pub fn excess(&mut self, sessions: usize, slots: usize, bytes: usize) -> usize {
+        self.limit.excess(sessions, slots, bytes)
     }
 
     /// Whether there may be any.
@@ -182,7 +191,7 @@ impl DiskSessions {
 
     /// Begins the search for what is due up to this time.
     pub fn wake(&mut self, wm: i64) {
-        self.waking = self.tables.as_ref().map(|_| Cursor::namespaces(0..KEY_GROUPS, &[i64::MIN], &[wm]));
+        self.waking = self.tables.as_ref().map(|_| (Cursor::namespaces(0..KEY_GROUPS, &[i64::MIN], &[wm]), false));
     }
 
     /// Whether something due may be on disk.
@@ -192,14 +201,19 @@ impl DiskSessions {
 
     /// Takes back some keys of which something is due up to `wm`; `None` after the last.
     pub fn next_due(&mut self, wm: i64) -> Result<Option<Vec<Back>>> {
-        let (Some(mut cursor), Some((_, wakes))) = (self.waking.take(), &mut self.tables) else { return Ok(None) };
+        let (Some((mut cursor, found)), Some((_, wakes))) = (self.waking.take(), &mut self.tables) else {
+            return Ok(None);
+        };
         // They need room beside those that are there.
         let room = self.limit.sessions_max.map_or(WAKE_KEYS, |max| (max / 4).clamp(1, WAKE_KEYS));
         let Some(rows) = wakes.scan(&mut cursor, room)? else {
-            wakes.remove_namespaces(&[i64::MIN], &[wm])?;
+            // Else nothing is written: a write may wait for a checkpoint.
+            if found {
+                wakes.remove_namespaces(&[i64::MIN], &[wm])?;
+            }
             return Ok(None);
         };
-        self.waking = Some(cursor);
+        self.waking = Some((cursor, true));
         let due = rows.column(0).as_primitive::<Int64Type>().values().to_vec();
         self.take(&rows.columns()[1..][..self.keys], rows.num_rows(), Some(&due)).map(Some)
     }
@@ -222,4 +236,37 @@ impl DiskSessions {
 pub fn behind(starts: Vec<i64>, lasts: Vec<i64>, sessions: Vec<i64>, due: Vec<i64>, fired: Vec<bool>) -> Vec<ArrayRef> {
     let number = |numbers: Vec<i64>| Arc::new(Int64Array::from(numbers)) as ArrayRef;
     vec![number(starts), number(lasts), number(sessions), number(due), Arc::new(BooleanArray::from(fired))]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_sessions_stay_as_have_room() {
+        let mut limit = Limit::new(1_000);
+        assert_eq!(limit.excess(40, 40, 500), 0, "half is left");
+        assert_eq!(limit.excess(60, 60, 900), 0, "so many as there are");
+        assert_eq!(limit.excess(70, 70, 900), 70 - 45, "and no more: a quarter of those goes");
+        // They take more and more, and some go each time.
+        let left: Vec<usize> = [1_100, 2_000, 2_200, 8_000, 100_000, 200_000]
+            .into_iter()
+            .map(|bytes| 70 - limit.excess(70, 70, bytes))
+            .collect();
+        assert_eq!(left, [45, 27, 24, 6, 1, 1], "never all of them");
+        assert_eq!(limit.excess(1, 70, 200_000), 0);
+        assert_eq!(limit.excess(60, 70, 900), 0, "they take less: there is room for as many as at first");
+        assert_eq!(limit.excess(1_000, 1_000, 500), 0, "and for more once half is left again");
+    }
+
+    /// However often it is asked, with vectors that do not shrink, it gives the same.
+    #[test]
+    fn the_limit_does_not_creep() {
+        let mut limit = Limit::new(1_000);
+        let mut sessions = 100;
+        for bytes in 2_000..2_100 {
+            sessions -= limit.excess(sessions, 100, bytes);
+            assert!(sessions >= 35, "{sessions} left at {bytes}");
+        }
+    }
 }

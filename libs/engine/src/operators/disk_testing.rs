@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use state::{Files, MemoryFiles, MemoryStore, SnapshotWriter};
 use tokio::runtime::Runtime;
@@ -56,14 +58,20 @@ impl Around {
     }
 
     /// A snapshot with its files.
-    pub fn finished(&self, mut writer: SnapshotWriter) -> state::Snapshot {
+    pub fn finished(&self, writer: SnapshotWriter) -> state::Snapshot {
+        self.finished_and_held(writer).0
+    }
+
+    /// Also for how long its tables held up whoever wrote to them.
+    pub fn finished_and_held(&self, mut writer: SnapshotWriter) -> (state::Snapshot, Duration) {
         let name = |file: &str| format!("{}/{file}", uuid::Uuid::new_v4());
-        let stored = writer
-            .take_frozen()
-            .into_iter()
-            .map(|(table, frozen)| (table, self.runtime.block_on(frozen.save(&*self.files, &name)).unwrap().part));
-        let stored = stored.collect();
-        writer.finish().unwrap().with_stored(stored)
+        let (mut stored, mut held) = (BTreeMap::new(), Duration::ZERO);
+        for (table, frozen) in writer.take_frozen() {
+            let saved = self.runtime.block_on(frozen.save(&*self.files, &name)).unwrap();
+            held += saved.held;
+            stored.insert(table, saved.part);
+        }
+        (writer.finish().unwrap().with_stored(stored), held)
     }
 
     /// All rows of all tables as text, ordered.

@@ -213,7 +213,7 @@ fn a_checkpoint_is_written_of_operators_that_are_gone() {
     assert_eq!(around.rows(&store).len(), 4, "the rows, and the watermark");
 }
 
-/// For how long checkpoints hold up an operator: the cut, and the longest step of copying.
+/// For how long checkpoints hold up an operator: the cut, the longest step of copying, and how long a write right after the cut waits.
 #[test]
 #[ignore = "a measurement: cargo test -p engine --lib -- --ignored --nocapture pause"]
 fn pause_of_a_checkpoint_with_a_million_keys() {
@@ -253,6 +253,8 @@ fn pause_of_a_checkpoint_with_a_million_keys() {
                 let begun = Instant::now();
                 operator.snapshot(1, &mut writer).unwrap();
                 let cut = begun.elapsed();
+                // Much comes back from disk, and leaves.
+                process(&mut *operator, 0..50_000);
                 let mut step = Duration::ZERO;
                 loop {
                     let begun = Instant::now();
@@ -262,10 +264,11 @@ fn pause_of_a_checkpoint_with_a_million_keys() {
                         break;
                     }
                 }
-                let rows = around.finished(writer).rows();
+                let (part, held) = around.finished_and_held(writer);
+                let rows = part.rows();
                 let changed = keys.end - keys.start;
                 eprintln!(
-                    "{name}, {} MiB of slots, {changed} changed: cut {cut:?}, step {step:?}, {rows} rows copied",
+                    "{name}, {} MiB of slots, {changed} changed: cut {cut:?}, step {step:?}, writes waited {held:?}, {rows} rows copied",
                     slots >> 20
                 );
             }

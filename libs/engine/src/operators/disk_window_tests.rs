@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use state::{MemoryStore, SnapshotWriter};
 
 use super::disk_testing::*;
+use super::results::STEP_ROWS;
 use super::testing::*;
 use super::window_aggregate::WindowAggregate;
 use super::window_assign::WindowAssign;
@@ -18,7 +19,11 @@ use crate::operator::{Operator, Output, Stateless};
 use crate::plan::{WindowSpec, Windows};
 
 fn make(around: &Around, spec: &WindowSpec, kind: Kind) -> Box<dyn Operator> {
-    Box::new(WindowAggregate::new(spec, around.disk_of(kind)).unwrap())
+    make_with_steps(around, spec, kind, STEP_ROWS)
+}
+
+fn make_with_steps(around: &Around, spec: &WindowSpec, kind: Kind, step_rows: usize) -> Box<dyn Operator> {
+    Box::new(WindowAggregate::new(spec, around.disk_of(kind)).unwrap().with_steps(step_rows))
 }
 
 /// Rows of many keys, roughly in order, some far behind.
@@ -53,7 +58,10 @@ fn agrees(seed: u64, windows: Windows, lateness: i64, kinds: &[Kind]) -> usize {
     let last = WindowSpec { partial_input: partial, ..job.window.clone() };
     let mut before = partial.then(|| WindowPartial::new(&job.window).unwrap());
     let pick = |random: &mut Random| kinds[random.below(kinds.len() as u64) as usize];
-    let mut workers = vec![make(&around, &last, pick(&mut random))];
+    // A read of some key groups, several, or all of them.
+    let step_rows = [1, 20, STEP_ROWS][seed as usize % 3];
+    let make_stepped = |kind| make_with_steps(&around, &last, kind, step_rows);
+    let mut workers = vec![make_stepped(pick(&mut random))];
     let mut memory: Vec<Box<dyn Operator>> = vec![make(&around, &last, Kind::Memory)];
     let (mut store, mut wrote, mut wm, mut on_disk) = (MemoryStore::new(), 0, i64::MIN, 0);
     let (mut found, mut wanted) = (Vec::new(), Vec::new());
@@ -114,7 +122,7 @@ fn agrees(seed: u64, windows: Windows, lateness: i64, kinds: &[Kind]) -> usize {
                 let (count, kind) = (1 + random.below(3) as usize, pick(&mut random));
                 // Often the chains go on.
                 let count = if choice == 2 { wrote } else { count };
-                workers = around.restored(store.clone(), kind, count, |kind| make(&around, &last, kind));
+                workers = around.restored(store.clone(), kind, count, make_stepped);
             }
         }
     }

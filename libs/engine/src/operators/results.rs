@@ -46,6 +46,11 @@ impl Results {
         Results { schema: schema.clone(), small: Vec::new(), rows: 0, total: 0 }
     }
 
+    /// Rows that were made.
+    pub fn rows(&self) -> usize {
+        self.total
+    }
+
     /// Whether enough was made for one step.
     pub fn are_many(&self) -> bool {
         self.total >= STEP_ROWS

@@ -558,7 +558,7 @@ impl SessionAggregate {
     /// How many sessions have to leave memory.
     fn excess(&mut self) -> usize {
         let bytes = self.state_bytes();
-        self.disk.as_mut().map_or(0, |disk| disk.excess(self.by_start.len(), bytes))
+        self.disk.as_mut().map_or(0, |disk| disk.excess(self.by_start.len(), self.sessions.len(), bytes))
     }
 
     /// Lets keys go to disk if there are too many sessions.
@@ -567,6 +567,7 @@ impl SessionAggregate {
         if self.write_out(excess)? < excess && self.rule.lateness > 0 {
             // Sessions that changed in this epoch stay until they are corrected.
             self.settle(out)?;
+            let excess = self.excess();
             self.write_out(excess)?;
         }
         Ok(())

@@ -132,14 +132,21 @@ impl Place {
 }
 
 impl Place {
-    /// Writes tables that have files of their own; `path` is the name of what they belong to.
-    async fn save(&self, frozen: BTreeMap<String, Box<dyn Freeze>>, path: &str) -> Result<BTreeMap<String, TablePart>> {
-        let mut tables = BTreeMap::new();
+    /// Writes tables that have files of their own; `path` is the name of what they belong to. Returns also for how long they held up their
+    /// operator, which works on all of them.
+    async fn save(
+        &self,
+        frozen: BTreeMap<String, Box<dyn Freeze>>,
+        path: &str,
+    ) -> Result<(BTreeMap<String, TablePart>, Duration)> {
+        let (mut tables, mut held) = (BTreeMap::new(), Duration::ZERO);
         for (number, (table, frozen)) in frozen.into_iter().enumerate() {
             let name = |file: &str| format!("{path}-{number}-{file}");
-            tables.insert(table, frozen.save(&*self.files, &name).await?.part);
+            let saved = frozen.save(&*self.files, &name).await?;
+            held += saved.held;
+            tables.insert(table, saved.part);
         }
-        Ok(tables)
+        Ok((tables, held))
     }
 }
 
@@ -152,7 +159,7 @@ pub struct Uploads {
 }
 
 impl Uploads {
-    pub fn write(&self, epoch: u64, operator: String, worker: usize, mut snapshot: SnapshotWriter, held: Held) {
+    pub fn write(&self, epoch: u64, operator: String, worker: usize, mut snapshot: SnapshotWriter, mut held: Held) {
         let Uploads { place, leader, .. } = self.clone();
         self.tokio.spawn(async move {
             let path = place.name("state", epoch, &operator, worker);
@@ -170,7 +177,8 @@ impl Uploads {
                 let (rows, whole, bytes) = made?;
                 faults::reach("snapshot.half").await?;
                 let file = files::put(&*place.files, &path, bytes.into()).await?;
-                let tables = place.save(frozen, &path).await?;
+                let (tables, waited) = place.save(frozen, &path).await?;
+                held.pause_us = held.pause_us.max(waited.as_micros() as u64);
                 faults::reach("snapshot.uploaded").await?;
                 Ok::<_, RunError>((rows, whole, file, tables))
             };

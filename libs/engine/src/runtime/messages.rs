@@ -37,7 +37,7 @@ pub struct Cut {
 pub struct Held {
     /// From the first batch of a later epoch until the epoch was complete.
     pub alignment_us: u64,
-    /// The longest step of the snapshot.
+    /// The longest step of the snapshot, or how long writes to state on disk waited for it.
     pub pause_us: u64,
 }
 

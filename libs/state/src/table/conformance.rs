@@ -407,6 +407,29 @@ fn the_scratch_directory_goes_with_the_table_and_what_was_frozen() {
     assert_eq!(all(&mut around.restore(&schema, &[part], 0..KEY_GROUPS, &files)).len(), 10);
 }
 
+/// A write waits until what was frozen before it is made, and that is told.
+#[test]
+fn how_long_a_write_waited_is_told() {
+    let around = Around::new();
+    let schema = schema(&[], &[DataType::Int64], &[DataType::Int64]);
+    let files = MemoryFiles::default();
+    let mut table = around.rocks("table", &schema);
+    let mut held = Vec::new();
+    for _ in 0..10 {
+        table.put(&[], &numbers(0..100), &numbers(0..100), 100).unwrap();
+        let frozen = table.freeze().unwrap();
+        let begun = std::time::Instant::now();
+        table.put(&[], &numbers(0..1), &numbers(0..1), 1).unwrap();
+        let waited = begun.elapsed();
+        let saved = around.save(frozen, &files);
+        assert!(saved.held <= waited, "{:?} of {waited:?}", saved.held);
+        held.push(saved.held);
+    }
+    // Once or more it may have been made before anything was asked.
+    assert!(held.iter().any(|held| !held.is_zero()), "{held:?}");
+    assert!(around.save(table.freeze().unwrap(), &files).held.is_zero(), "nobody waited");
+}
+
 /// Part of the format of checkpoints: a failure here means that those of older versions could not be read.
 #[test]
 fn bytes_of_rows() {

@@ -6,6 +6,7 @@
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
@@ -87,6 +88,8 @@ pub struct Saved {
     pub part: TablePart,
     /// Bytes that were written for it; its other files were there.
     pub written_bytes: u64,
+    /// For how long a write to the table had to wait until it was frozen.
+    pub held: Duration,
 }
 
 /// A table as of one moment, not yet written.
@@ -192,7 +195,7 @@ pub(super) async fn save_rows(
     name: Namer<'_>,
 ) -> Result<Saved> {
     if batches.is_empty() {
-        return Ok(Saved { part: TablePart::new(ROWS, schema, Vec::new()), written_bytes: 0 });
+        return Ok(Saved { part: TablePart::new(ROWS, schema, Vec::new()), written_bytes: 0, held: Duration::ZERO });
     }
     let rows = concat_batches(schema.rows(), &batches).expect("all batches of a scan have the columns of the table");
     let keys = &rows.columns()[schema.namespace.len()..][..schema.key.len()];
@@ -203,7 +206,7 @@ pub(super) async fn save_rows(
     let file = files::put(to, &name(ROWS), bytes.into()).await?;
     let written_bytes = file.bytes;
     let files = vec![PartFile { name: TABLE.to_owned(), file }];
-    Ok(Saved { part: TablePart::new(ROWS, schema, files), written_bytes })
+    Ok(Saved { part: TablePart::new(ROWS, schema, files), written_bytes, held: Duration::ZERO })
 }
 
 /// Puts the files of a part into a directory, each verified.

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -170,7 +170,10 @@ impl RocksTable {
     /// Waits for what was frozen: it has what is in the table up to now.
     fn settle(&mut self) -> Result<()> {
         match self.freezing.take() {
-            Some(freezing) => freezing.wait(&self.scratch.0),
+            Some(freezing) => {
+                let _ = freezing.asked.set(Instant::now());
+                freezing.wait(&self.scratch.0).map(drop)
+            }
             None => Ok(()),
         }
     }
@@ -396,24 +399,33 @@ impl Table for RocksTable {
 }
 
 /// A checkpoint of RocksDB that is made by a thread of its own: it writes what is in memory first, waits for the disk, and then makes links.
-struct Freezing(Mutex<Making>);
+struct Freezing {
+    making: Mutex<Making>,
+    /// When a write to the table first had to wait for it, if one had.
+    asked: OnceLock<Instant>,
+}
+
+/// When it was made.
+type Made = std::result::Result<Instant, String>;
 
 enum Making {
-    Running(Option<JoinHandle<std::result::Result<(), String>>>),
-    Done(std::result::Result<(), String>),
+    Running(Option<JoinHandle<Made>>),
+    Done(Made),
 }
 
 impl Freezing {
     fn begin(db: Arc<DB>, directory: PathBuf) -> Arc<Freezing> {
         let make = move || {
             let made = Checkpoint::new(&db).and_then(|checkpoint| checkpoint.create_checkpoint(&directory));
-            made.map_err(rocksdb::Error::into_string)
+            made.map(|()| Instant::now()).map_err(rocksdb::Error::into_string)
         };
-        Arc::new(Freezing(Mutex::new(Making::Running(Some(std::thread::spawn(make))))))
+        let making = Mutex::new(Making::Running(Some(std::thread::spawn(make))));
+        Arc::new(Freezing { making, asked: OnceLock::new() })
     }
 
-    fn wait(&self, place: &Path) -> Result<()> {
-        let mut making = self.0.lock().expect("nothing panics while it waits");
+    /// Returns when it was made.
+    fn wait(&self, place: &Path) -> Result<Instant> {
+        let mut making = self.making.lock().expect("nothing panics while it waits");
         if let Making::Running(thread) = &mut *making {
             let thread = thread.take().expect("whoever took it has left what it gave");
             *making = Making::Done(thread.join().unwrap_or_else(|_| Err("it panicked".to_owned())));
@@ -469,7 +481,10 @@ impl Freeze for Frozen {
         Box::pin(async move {
             let (made, directory) = (self.made.clone(), self.directory.clone());
             let made = tokio::task::spawn_blocking(move || made.wait(&directory)).await;
-            made.unwrap_or_else(|error| Err(io_failed("freezing", &self.directory, std::io::Error::other(error))))?;
+            let made =
+                made.unwrap_or_else(|error| Err(io_failed("freezing", &self.directory, std::io::Error::other(error))))?;
+            // Whoever asks from now on does not wait.
+            let held = self.made.asked.get().map_or(Duration::ZERO, |asked| made.saturating_duration_since(*asked));
             let failed = |error| io_failed("reading", &self.directory, error);
             let (mut part, mut written_bytes) = (Vec::new(), 0);
             for own in self.names().map_err(failed)? {
@@ -488,7 +503,7 @@ impl Freeze for Frozen {
             // Those that are gone from the table are not asked for again.
             *self.written.lock().expect("nothing panics while it holds the list") =
                 rows.map(|file| (file.name.clone(), file.file.clone())).collect();
-            Ok(Saved { part: TablePart::new(ROCKS, &self.schema, part), written_bytes })
+            Ok(Saved { part: TablePart::new(ROCKS, &self.schema, part), written_bytes, held })
         })
     }
 }
