@@ -336,7 +336,7 @@ impl WindowAggregate {
     }
 
     /// Writes the groups of a pane to disk.
-    fn write(&mut self, place: Place) -> Result<()> {
+    pub(super) fn write(&mut self, place: Place) -> Result<()> {
         let (Some(pane), Some(disk)) = (self.panes.get_mut(&place), &mut self.disk) else { return Ok(()) };
         for layer in self.copies.take_out(place, pane)? {
             disk.write(self.places.pane_of(place), layer)?;

@@ -317,6 +317,26 @@ fn a_fired_window_is_corrected_at_the_end_of_the_epoch() {
     assert_eq!(aggregate.state_rows(), 1, "the window is gone with its lateness, the next one is there");
 }
 
+#[test]
+fn a_row_that_is_late_for_one_window_is_in_time_for_the_next() {
+    let job = Job::new(minutes(10, 5), 1, 20 * MINUTE);
+    let (mut assign, mut aggregate) = (job.assign(), job.aggregate());
+    let mut add = |aggregate: &mut WindowAggregate, rows: &str, stamp: i64| {
+        for rows in assigned(&mut assign, batch(ROWS, rows), stamp) {
+            aggregate.process(0, rows, stamp, &mut Output::new()).unwrap();
+        }
+    };
+    add(&mut aggregate, "A 1 08:07", i64::MIN);
+    assert_eq!(text(&sent(|out| aggregate.watermark(at("08:10:00"), out))), "A 08:00 08:10 08:09:59.999 1 1");
+    add(&mut aggregate, "A 2 08:08", at("08:10:00"));
+    assert_eq!(
+        sorted(&text(&sent(|out| aggregate.watermark(at("08:15:00"), out)))),
+        ["+U A 08:00 08:10 08:09:59.999 2 3", "-U A 08:00 08:10 08:09:59.999 1 1", "A 08:05 08:15 08:14:59.999 2 3"],
+        "the second window has it from the start, and the first one is corrected before"
+    );
+    assert_eq!(text(&sent(|out| aggregate.epoch_end(1, out))), "");
+}
+
 /// A row of a generated input.
 #[derive(Clone, Copy)]
 pub struct Row {
