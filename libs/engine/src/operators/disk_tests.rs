@@ -231,9 +231,8 @@ fn pause_of_a_checkpoint_with_a_million_keys() {
         let operators: [(&str, Box<dyn Operator>); 3] =
             [("aggregate", aggregate), ("windows", Box::new(windows)), ("sessions", Box::new(sessions))];
         for (name, mut operator) in operators {
-            let process = |operator: &mut dyn Operator, keys: std::ops::Range<u64>| {
-                let mut out = Output::new();
-                for start in keys.clone().step_by(8192) {
+            let rows_of = |keys: std::ops::Range<u64>| {
+                keys.clone().step_by(8192).map(move |start| {
                     let lines: Vec<String> =
                         (start..(start + 8192).min(keys.end)).map(|n| format!("k{n} 1 00:00:01")).collect();
                     let columns = match name {
@@ -243,18 +242,21 @@ fn pause_of_a_checkpoint_with_a_million_keys() {
                     };
                     let lines = lines.join("\n");
                     let lines = if name == "windows" { lines.replace("00:00:01", "0") } else { lines };
-                    operator.process(0, batch(columns, &lines), 0, &mut out).unwrap();
-                }
-                operator.epoch_end(1, &mut out).unwrap();
+                    batch(columns, &lines)
+                })
             };
+            let mut out = Output::new();
+            // Much of this comes back from disk, and makes others leave.
+            let others: Vec<Batch> = rows_of(0..50_000).collect();
             for keys in [0..1_000_000, 450_000..550_000, 0..0] {
-                process(&mut *operator, keys.clone());
+                rows_of(keys.clone()).for_each(|rows| operator.process(0, rows, 0, &mut out).unwrap());
+                operator.epoch_end(1, &mut out).unwrap();
                 let mut writer = SnapshotWriter::new();
                 let begun = Instant::now();
                 operator.snapshot(1, &mut writer).unwrap();
                 let cut = begun.elapsed();
-                // Much comes back from disk, and leaves.
-                process(&mut *operator, 0..50_000);
+                others.iter().for_each(|rows| operator.process(0, rows.clone(), 0, &mut out).unwrap());
+                operator.epoch_end(2, &mut out).unwrap();
                 let mut step = Duration::ZERO;
                 loop {
                     let begun = Instant::now();

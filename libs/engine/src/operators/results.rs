@@ -46,8 +46,8 @@ impl Results {
         Results { schema: schema.clone(), small: Vec::new(), rows: 0, total: 0 }
     }
 
-    /// Rows that were made.
-    pub fn rows(&self) -> usize {
+    /// How many rows there were.
+    pub fn made(&self) -> usize {
         self.total
     }
 

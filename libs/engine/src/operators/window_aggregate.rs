@@ -126,7 +126,7 @@ impl WindowAggregate {
             } else {
                 self.firing = Some(firing);
             }
-            if !fired || results.rows() >= self.step_rows {
+            if !fired || results.made() >= self.step_rows {
                 results.flush(out)?;
                 return Ok(true);
             }
@@ -173,7 +173,7 @@ impl WindowAggregate {
                 let mut merged = Groups::new(self.pool.layout())?;
                 layers.iter().try_for_each(|layer| merged.merge(layer))?;
                 rows_of_table(&self.schema, self.places.rule, &merged, window, |rows| results.push(rows, out))?;
-                if results.rows() >= self.step_rows {
+                if results.made() >= self.step_rows {
                     return Ok(false);
                 }
             }
