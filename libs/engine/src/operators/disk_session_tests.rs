@@ -120,6 +120,38 @@ fn sessions_move_between_memory_and_disk() {
     }
 }
 
+/// Sessions of a key lie in several parts of a chain, and there is little room while they are read: those that leave and come back meanwhile
+/// are in the checkpoints that follow.
+#[test]
+fn what_comes_back_during_a_restore_is_in_the_next_checkpoint() {
+    let mut changes = 0;
+    for room in [600_000, 700_000, 1_000_000] {
+        let around = Around::new();
+        let mut workers = vec![make(&around, 0, Kind::Disk(1 << 24))];
+        let (mut store, mut out) = (MemoryStore::new(), Output::new());
+        for (part, keys) in [2_000, 100, 100].into_iter().enumerate() {
+            let rows: Rows = (0..keys).map(|key| (key * 17 % 2_000, 1, 20_000_000 + part as i64 * 1_000_000)).collect();
+            workers[0].process(0, as_batch(&rows), i64::MIN, &mut out).unwrap();
+            workers[0].epoch_end(0, &mut out).unwrap();
+            store = around.saved(&mut workers, store);
+        }
+        for _ in 0..2 {
+            workers = around.restored(store.clone(), Kind::Disk(room), 1, |kind| make(&around, 0, kind));
+            let mut writer = SnapshotWriter::new();
+            workers[0].snapshot(1, &mut writer).unwrap();
+            while workers[0].snapshot_more(&mut writer).unwrap() {}
+            let part = around.finished(writer);
+            changes += usize::from(!part.is_whole());
+            store.put("it", 0, part);
+        }
+        workers = around.restored(store, Kind::Disk(room), 1, |kind| make(&around, 0, kind));
+        workers[0].watermark(i64::MAX, &mut out).unwrap();
+        let sent: usize = out.take().iter().map(Batch::num_rows).sum();
+        assert_eq!(sent, 2_200, "{room} bytes of room");
+    }
+    assert!(changes > 1, "{changes} checkpoints were of changes");
+}
+
 /// Far more sessions than the budget, and what is held stays within it.
 #[test]
 fn what_sessions_hold_in_memory_is_bounded() {

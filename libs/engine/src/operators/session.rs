@@ -821,6 +821,10 @@ impl Operator for SessionAggregate {
         if !others.is_empty() {
             chain = None;
         }
+        if chain.is_some() {
+            // Before any is read: one that leaves below, and comes back with others of its key, has changed for the checkpoints to come.
+            self.marks.track();
+        }
         let (keys, states) = (self.layout.keys(), self.layout.state_fields().len());
         for rows in load(reader, TABLE)?.into_iter().chain(others) {
             let mut slots = Vec::new();
@@ -849,10 +853,7 @@ impl Operator for SessionAggregate {
             let excess = self.excess();
             self.write_out(excess)?;
         }
-        if let Some(chain) = chain {
-            self.chain = chain;
-            self.marks.track();
-        }
+        self.chain = chain.unwrap_or_default();
         Ok(())
     }
 
