@@ -235,8 +235,9 @@ pub struct Checkpoint {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct CheckpointOperator {
     pub operator: String,
-    /// Rows and bytes that were written of its state.
+    /// Rows that were written of its state, without those of tables on disk, which are known by their bytes.
     pub rows: i64,
+    /// Bytes that were written of it.
     pub bytes: i64,
     /// For how long it held back rows from behind the cut until the cut had come on all of its inputs; at most, on one worker.
     pub alignment_us: i64,

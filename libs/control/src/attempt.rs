@@ -119,7 +119,7 @@ pub struct Decision {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct OperatorCost {
     pub operator: String,
-    /// Rows and bytes that were written.
+    /// Rows that were written, without those of tables on disk, which are known by their bytes; and bytes.
     pub rows: u64,
     pub bytes: u64,
     /// For how long it held back what came after the cut on one input, until the cut had come on all; on one worker, at most.

@@ -54,7 +54,11 @@ pub fn open(place: &str, options: &BTreeMap<String, String>) -> std::result::Res
     if bucket.is_empty() {
         return Err("it names no bucket; write s3://bucket/prefix".to_string());
     }
-    let prefix = Key::parse(prefix.trim_matches('/')).map_err(|error| error.to_string())?;
+    // It would be another text for the same place.
+    if prefix.starts_with('/') {
+        return Err("its prefix begins with a slash; write s3://bucket/prefix".to_string());
+    }
+    let prefix = Key::parse(prefix.trim_end_matches('/')).map_err(|error| error.to_string())?;
     let objects = s3(bucket, options).map_err(|error| reason(&error))?;
     Ok(Arc::new(ObjectFiles { objects, prefix, shown: place.trim_end_matches('/').to_string() }))
 }

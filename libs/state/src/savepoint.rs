@@ -27,7 +27,7 @@ use crate::key_group::{KEY_GROUPS, owned};
 use crate::manifest::{self, Manifest, ManifestError, OperatorPart, SinkPart, SourcePart, StatePart};
 use crate::pieces::{PIECE_ROWS, Pieces, pieces_of};
 use crate::snapshot::{SnapshotError, SnapshotWriter};
-use crate::table::RocksMemory;
+use crate::table::{RocksMemory, Scratch, TableError};
 
 /// The format that is written here, and the only one that is read.
 pub const FORMAT: &str = "highwater-savepoint/1";
@@ -235,11 +235,13 @@ async fn export_tables(
     let cannot = |error: &dyn std::fmt::Display| failed(operator, error);
     let state = checkpoint.load(from).await?;
     let memory = RocksMemory::new(EXPORT_CACHE_BYTES);
-    let pieces = Pieces::open(&state, operator, from, scratch, &memory, piece_rows).await;
-    let mut pieces = pieces.map_err(|error| cannot(&error))?;
+    let scratch = Scratch::new().map_err(|(_, error)| cannot(&format!("no directory for temporary files: {error}")))?;
+    let read = |error| of_table(operator, error);
+    let pieces = Pieces::open(&state, operator, from, || scratch.table(), &memory, piece_rows).await;
+    let mut pieces = pieces.map_err(read)?;
     let mut tables: BTreeMap<String, (String, Table)> = BTreeMap::new();
     for piece in 0..pieces.count() {
-        let snapshot = pieces.piece(piece).map_err(|error| cannot(&error))?;
+        let snapshot = pieces.piece(piece).map_err(read)?;
         for (name, rows, groups) in snapshot.tables() {
             let (directory, table) = tables.entry(name.to_owned()).or_insert_with(|| {
                 let column =
@@ -284,11 +286,15 @@ fn hash_line(sha256: &str) -> String {
 /// For blocks of tables that are read once.
 const EXPORT_CACHE_BYTES: usize = 32 << 20;
 
-/// A directory for the tables that are read.
-fn scratch() -> std::path::PathBuf {
-    static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
-    let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-    std::env::temp_dir().join(format!("highwater-savepoint-{}-{number}", std::process::id()))
+/// Of a table that is read: what is wrong with a file of it, or else what did not work, without the directory that it is read in.
+fn of_table(operator: &str, error: TableError) -> SavepointError {
+    match error {
+        TableError::File(error) => error.into(),
+        TableError::Manifest(error) => error.into(),
+        TableError::Failed { action, reason, .. } => failed(operator, &format!("{action} a table failed: {reason}")),
+        TableError::Damaged { reason, .. } => failed(operator, &format!("a table is damaged: {reason}")),
+        other => failed(operator, &other),
+    }
 }
 
 /// Reads the description of a savepoint; its files are read by [`check`] and [`import`].

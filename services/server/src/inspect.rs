@@ -142,11 +142,11 @@ pub async fn judge(app: &App, from: SavepointPlace, into: IntoGraph, seconds: u6
     let question = Question::Judge { from, options, into: Box::new(into), seconds };
     let _permit = permit(app).await?;
     let patience = CHECK_TIMEOUT + Duration::from_secs(seconds);
-    let Ok(answer) = tokio::time::timeout(patience, copy(app, &question)).await else {
+    let Ok(answer) = tokio::time::timeout(patience, run(app, &question)).await else {
         let detail = format!("{name} cannot be reached: its manifest could not be read within {patience:?}");
         return Err(ApiError::new("savepoint_storage", detail));
     };
-    match answer? {
+    match answer.map_err(|why| died("looks at the savepoint", why))? {
         Answer::Judged(judged) => judged.map_err(not_done),
         _ => Err(another()),
     }
@@ -207,16 +207,19 @@ fn not_done(refused: Refused) -> ApiError {
     ApiError::new(code, told(code, &message, None).0)
 }
 
-/// A copy of state or of a savepoint may need much memory: it is told that its process died.
 async fn copy(app: &App, question: &Question) -> ApiResult<Answer> {
-    let answer = run(app, question).await;
-    answer.map_err(|error| match error {
+    run(app, question).await.map_err(|why| died("copies the state", why))
+}
+
+/// To read state or a savepoint may need much memory: it is told that the process that does it died.
+fn died(does: &str, why: NoAnswer) -> ApiError {
+    match why {
         NoAnswer::Died(status) => {
-            let detail = format!("the process that copies the state ended with {status} before it was done");
+            let detail = format!("the process that {does} ended with {status} before it was done");
             ApiError::new("savepoint_storage", detail).hint("if the machine was out of memory, it needs more of it")
         }
         other => other.into(),
-    })
+    }
 }
 
 /// Why a process did not answer.

@@ -52,7 +52,7 @@ pub const KINDS: &[Kind] = &[
     ("invalid_graph", 422, "The script or graph cannot run", "Everything that is wrong is listed under `errors`, with its place in the script or graph."),
     ("savepoint_format", 422, "The savepoint has another format", "It was written by another version of Highwater: restore it with one that knows its format."),
     ("savepoint_corrupt", 422, "The savepoint is not what was written", "A file of it is missing or was changed; the detail names it. Copy it again, whole."),
-    ("savepoint_storage", 422, "The savepoint cannot be written or read", "The detail says why: make room, or give the server access to its directory or bucket. Nothing is lost: the checkpoint that it was to be a copy of is still there."),
+    ("savepoint_storage", 422, "The savepoint cannot be written or read", "The detail says why: make room, or give the server access to its directory or bucket. Nothing is lost: what it was to be a copy of, or is, was not changed."),
     ("idempotency_mismatch", 422, "The idempotency key was used with another body", "Use a new key for a new request."),
     ("guarantee_not_available", 422, "The sink cannot guarantee that", "The detail says what is possible."),
     ("inline_secret", 422, "A secret stands in the job", "Put it into a connection (`POST /api/v1/connections`) and name that: `'connection' = 'name'`."),

@@ -176,7 +176,7 @@ fn held(savepoint: &Savepoint) -> BTreeMap<String, Held> {
 fn parts(graph: &Graph, settings: &graph::Settings) -> Result<Vec<Part>, Refused> {
     let workers = (settings.parallelism * settings.processes) as usize;
     let plan = engine::plan::plan(graph, settings, workers).map_err(not_planned)?;
-    let meaning = Meaning { graph };
+    let (meaning, mut lineages) = (Meaning { graph }, BTreeMap::new());
     let part = |node: &Node| {
         let stage = stage_of(&plan, node);
         let (role, needs) = match &node.operator {
@@ -210,16 +210,13 @@ fn parts(graph: &Graph, settings: &graph::Settings) -> Result<Vec<Part>, Refused
             _ => return None,
         };
         let needs = needs.into_iter().map(|(name, text)| (name.to_string(), text)).collect();
-        let mut sources = BTreeSet::new();
-        if role != Role::Source {
-            meaning.sources(node, &mut sources);
-        }
+        let sources = if role == Role::Source { BTreeSet::new() } else { meaning.sources(node) };
         let is_copied = match &node.operator {
             // What others have of the outside is theirs: files that wait, marks, positions.
             Operator::Sink(sink) => matches!(sink.connector, SinkConnector::View(_)),
             _ => role == Role::Operator,
         };
-        let lineage = is_copied.then(|| meaning.lineage(node).to_string());
+        let lineage = is_copied.then(|| meaning.lineage(node, &mut lineages));
         Some(Part { id: node.id.clone(), role, needs, sources, lineage })
     };
     Ok(graph.nodes.iter().filter_map(part).collect())
@@ -288,19 +285,36 @@ struct Meaning<'a> {
 
 impl Meaning<'_> {
     /// The ids of the sources that a node's rows come from.
-    fn sources(&self, node: &Node, found: &mut BTreeSet<String>) {
-        if matches!(node.operator, Operator::Source(_)) {
-            found.insert(node.id.clone());
+    fn sources(&self, node: &Node) -> BTreeSet<String> {
+        let (mut seen, mut left, mut found) = (BTreeSet::new(), vec![node], BTreeSet::new());
+        while let Some(node) = left.pop() {
+            if !seen.insert(node.id.clone()) {
+                continue;
+            }
+            if matches!(node.operator, Operator::Source(_)) {
+                found.insert(node.id.clone());
+            }
+            left.extend(node.inputs.iter().filter_map(|id| self.graph.node(id)));
         }
-        node.inputs.iter().filter_map(|id| self.graph.node(id)).for_each(|input| self.sources(input, found));
+        found
     }
 
     /// Everything that is done from the sources to a node, filters too, and nothing of how nodes are called. Sources are called by their
-    /// names, because positions are theirs.
-    fn lineage(&self, node: &Node) -> Value {
-        if let Operator::Source(source) = &node.operator {
-            return json!({"source": node.id, "reads": reads(&source.connector), "is": source});
+    /// names, because positions are theirs. It stands for that, short: nodes share inputs, and what is written out would double at each.
+    fn lineage(&self, node: &Node, known: &mut BTreeMap<String, String>) -> String {
+        if let Some(known) = known.get(&node.id) {
+            return known.clone();
         }
+        let does = match &node.operator {
+            Operator::Source(source) => json!({"source": node.id, "reads": reads(&source.connector), "is": source}),
+            _ => self.does(node, known),
+        };
+        let lineage = state::files::sha256(does.to_string().as_bytes());
+        known.insert(node.id.clone(), lineage.clone());
+        lineage
+    }
+
+    fn does(&self, node: &Node, known: &mut BTreeMap<String, String>) -> Value {
         let mut does = serde_json::to_value(&node.operator).unwrap_or_default();
         if let (Operator::Sink(_), Some(sink)) = (&node.operator, does.as_object_mut()) {
             sink.remove("table");
@@ -308,8 +322,8 @@ impl Meaning<'_> {
                 connector.remove("view.name");
             }
         }
-        let inputs: Vec<Value> =
-            node.inputs.iter().filter_map(|id| self.graph.node(id)).map(|input| self.lineage(input)).collect();
+        let inputs = node.inputs.iter().filter_map(|id| self.graph.node(id));
+        let inputs: Vec<String> = inputs.map(|input| self.lineage(input, known)).collect();
         json!({"does": does, "with": inputs})
     }
 

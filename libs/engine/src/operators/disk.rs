@@ -3,15 +3,14 @@
 //! A process has one budget. Half of it is RocksDB's, for blocks and buffers of all tables together; the other half is for what operators
 //! hold in slots, in equal shares. The directory is scratch: checkpoints are what survives.
 
-use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::array::RecordBatch;
+use futures::future::BoxFuture;
 use graph::StateBackend;
-use state::table::part::restore;
-use state::table::{RocksMemory, RocksTable, Table, TableError, TableSchema};
+use state::table::part::{Freeze, Namer, Saved, restore};
+use state::table::{RocksMemory, RocksTable, Scratch, Table, TableError, TableSchema};
 use state::{Files, SnapshotReader, SnapshotWriter};
 
 use super::saved::load;
@@ -19,41 +18,35 @@ use crate::error::{Result, RunError};
 
 /// What the tables of a process share.
 pub struct Disk {
-    directory: PathBuf,
-    /// Held as long as the process lives, however it ends: who comes later sweeps what nobody holds.
-    _lock: File,
+    /// It goes with the last who needs it: of operators that are gone a checkpoint may yet be written.
+    scratch: Arc<Scratch>,
     memory: RocksMemory,
     /// Bytes that an operator on a worker may hold in slots.
     slots_bytes: usize,
     /// Where checkpoints are, if they are kept.
     files: Option<Arc<dyn Files>>,
     tokio: tokio::runtime::Handle,
-    next: AtomicU64,
 }
 
-/// How directories of state begin.
-const PREFIX: &str = "highwater-state-";
-/// In each of them, locked by its process.
-const LOCK: &str = "lock";
-
-/// Makes the directory, and its lock.
-fn hold(directory: &Path) -> std::io::Result<File> {
-    std::fs::create_dir_all(directory)?;
-    let lock = File::create(directory.join(LOCK))?;
-    lock.lock()?;
-    Ok(lock)
+/// A frozen table, and the directory that its files are in.
+struct Kept {
+    // Before the directory, which goes when it is dropped.
+    frozen: Box<dyn Freeze>,
+    scratch: Arc<Scratch>,
 }
 
-/// Removes the state of processes that were killed. What cannot be looked at is left to its owner.
-fn sweep(parent: &Path) {
-    let is_state = |entry: &std::fs::DirEntry| entry.file_name().to_string_lossy().starts_with(PREFIX);
-    for entry in std::fs::read_dir(parent).into_iter().flatten().flatten().filter(is_state) {
-        if let Ok(lock) = File::open(entry.path().join(LOCK))
-            && lock.try_lock().is_ok()
-            && let Err(error) = std::fs::remove_dir_all(entry.path())
-        {
-            tracing::warn!(%error, directory = %entry.path().display(), "state that a killed process has left was not removed");
-        }
+impl Freeze for Kept {
+    fn save<'a>(
+        self: Box<Self>,
+        files: &'a dyn Files,
+        name: Namer<'a>,
+    ) -> BoxFuture<'a, std::result::Result<Saved, TableError>> {
+        Box::pin(async move {
+            let Kept { frozen, scratch } = *self;
+            let saved = frozen.save(files, name).await;
+            drop(scratch);
+            saved
+        })
     }
 }
 
@@ -81,14 +74,12 @@ impl Disk {
         files: Option<Arc<dyn Files>>,
         tokio: tokio::runtime::Handle,
     ) -> Result<Disk> {
-        sweep(&std::env::temp_dir());
-        let directory = std::env::temp_dir().join(format!("{PREFIX}{}", uuid::Uuid::new_v4().simple()));
-        let lock = hold(&directory).map_err(|error| {
+        let scratch = Scratch::new().map_err(|(directory, error)| {
             let message = format!("making {} for state on disk failed: {error}", directory.display());
             RunError::external("state_directory", message).hint("set TMPDIR to a directory that can be written")
         })?;
         let memory = RocksMemory::new(cache_bytes);
-        Ok(Disk { directory, _lock: lock, memory, slots_bytes, files, tokio, next: AtomicU64::new(0) })
+        Ok(Disk { scratch: Arc::new(scratch), memory, slots_bytes, files, tokio })
     }
 
     pub fn slots_bytes(&self) -> usize {
@@ -101,7 +92,7 @@ impl Disk {
 
     /// A directory for one table.
     pub fn scratch(&self) -> PathBuf {
-        self.directory.join(self.next.fetch_add(1, Ordering::Relaxed).to_string())
+        self.scratch.table()
     }
 
     /// An empty table.
@@ -133,20 +124,19 @@ impl Disk {
         };
         Ok(Some(Box::new(restored?)))
     }
-}
 
-impl Drop for Disk {
-    fn drop(&mut self) {
-        // Tables remove their own directories; what is left is in the way of nobody.
-        let _ = std::fs::remove_dir_all(&self.directory);
+    /// Adds a table that has files of its own; `rows` has the columns that it would have in memory, and no rows.
+    pub fn save_table(
+        &self,
+        writer: &mut SnapshotWriter,
+        name: &str,
+        table: &mut dyn Table,
+        rows: RecordBatch,
+    ) -> Result<()> {
+        writer.keyed(name, rows, &[])?;
+        writer.frozen(name, Box::new(Kept { frozen: table.freeze()?, scratch: self.scratch.clone() }));
+        Ok(())
     }
-}
-
-/// Adds a table that has files of its own; `rows` has the columns that it would have in memory, and no rows.
-pub fn save_table(writer: &mut SnapshotWriter, name: &str, table: &mut dyn Table, rows: RecordBatch) -> Result<()> {
-    writer.keyed(name, rows, &[])?;
-    writer.frozen(name, table.freeze()?);
-    Ok(())
 }
 
 /// The rows of a table that this worker owns and that lie in the snapshot itself: an operator with its state in memory wrote them.

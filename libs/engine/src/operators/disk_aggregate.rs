@@ -12,7 +12,7 @@ use arrow::datatypes::{DataType, Field, FieldRef, Int64Type, Schema, SchemaRef};
 use state::table::{Cursor, HotTable, TableSchema, Values};
 use state::{KEY_GROUPS, SlotVec, SnapshotReader, SnapshotWriter};
 
-use super::disk::{Disk, loaded_rows, save_table};
+use super::disk::{Disk, loaded_rows};
 use super::groups::{Accumulators, Layout};
 use super::results::{BATCH_ROWS, Results, record_batch};
 use super::saved::{load_watermark, save_watermark};
@@ -212,7 +212,7 @@ impl Operator for DiskAggregate {
         assert!(self.rows.touched.is_empty() && self.leaving.is_none(), "an epoch ends before its snapshot");
         save_watermark(writer, self.wm)?;
         self.hot.write_changes(&self.rows)?;
-        save_table(writer, TABLE, self.hot.table(), RecordBatch::new_empty(self.saved.clone()))
+        self.disk.save_table(writer, TABLE, self.hot.table(), RecordBatch::new_empty(self.saved.clone()))
     }
 
     fn restore(&mut self, reader: &SnapshotReader) -> Result<()> {

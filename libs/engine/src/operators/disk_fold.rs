@@ -12,7 +12,7 @@ use state::table::runs::Reader;
 use state::table::{Runs, TableSchema};
 use state::{SnapshotReader, SnapshotWriter};
 
-use super::disk::{Disk, loaded_rows, save_table};
+use super::disk::{Disk, loaded_rows};
 use super::groups::{Groups, Layer, Layout};
 use super::results::{Results, chunks, record_batch};
 use super::saved::{load_all, load_watermark, save_all, save_watermark};
@@ -173,7 +173,7 @@ impl Operator for DiskFold {
         self.write()?;
         let number: ArrayRef = Arc::new(Int64Array::from(vec![self.runs.next()]));
         save_all(writer, RUNS, RecordBatch::try_from_iter([("next", number)])?)?;
-        save_table(writer, TABLE, self.runs.table(), RecordBatch::new_empty(self.saved.clone()))
+        self.disk.save_table(writer, TABLE, self.runs.table(), RecordBatch::new_empty(self.saved.clone()))
     }
 
     fn restore(&mut self, reader: &SnapshotReader) -> Result<()> {

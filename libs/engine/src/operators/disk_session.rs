@@ -12,7 +12,7 @@ use arrow::datatypes::{DataType, Field, FieldRef, Int64Type, Schema, SchemaRef};
 use state::table::{Cursor, Table, TableSchema};
 use state::{KEY_GROUPS, SnapshotReader, SnapshotWriter};
 
-use super::disk::{Disk, save_table};
+use super::disk::Disk;
 use super::groups::Layout;
 use crate::error::Result;
 
@@ -220,8 +220,8 @@ impl DiskSessions {
 
     pub fn save(&mut self, writer: &mut SnapshotWriter) -> Result<()> {
         let Some((sessions, wakes)) = &mut self.tables else { return Ok(()) };
-        save_table(writer, SESSIONS, &mut **sessions, RecordBatch::new_empty(self.saved.clone()))?;
-        save_table(writer, WAKES, &mut **wakes, RecordBatch::new_empty(self.saved_wakes.clone()))
+        self.disk.save_table(writer, SESSIONS, &mut **sessions, RecordBatch::new_empty(self.saved.clone()))?;
+        self.disk.save_table(writer, WAKES, &mut **wakes, RecordBatch::new_empty(self.saved_wakes.clone()))
     }
 
     pub fn restore(&mut self, reader: &SnapshotReader) -> Result<()> {

@@ -197,6 +197,22 @@ fn an_epoch_may_change_more_keys_than_fit() {
     assert_eq!(relation(&all), sums(&there));
 }
 
+/// At the end of a run operators go before their last checkpoint is written.
+#[test]
+fn a_checkpoint_is_written_of_operators_that_are_gone() {
+    let around = Around::new();
+    let (spec, mut store) = (spec(false, false), MemoryStore::new());
+    let mut operator = make(&around, &spec, Kind::Disk(1_000));
+    let mut out = Output::new();
+    operator.process(0, batch(ROWS, "k1 1\nk2 2\nk3 3"), 0, &mut out).unwrap();
+    operator.epoch_end(0, &mut out).unwrap();
+    let mut writer = SnapshotWriter::new();
+    operator.snapshot(1, &mut writer).unwrap();
+    drop(operator);
+    store.put("it", 0, around.finished(writer));
+    assert_eq!(around.rows(&store).len(), 4, "the rows, and the watermark");
+}
+
 /// For how long checkpoints hold up an operator: the cut, the longest step of copying, and how long a write right after the cut waits.
 #[test]
 #[ignore = "a measurement: cargo test -p engine --lib -- --ignored --nocapture pause"]

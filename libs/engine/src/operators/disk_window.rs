@@ -13,7 +13,7 @@ use state::table::runs::Reader;
 use state::table::{Runs, TableSchema};
 use state::{KEY_GROUPS, SnapshotReader, SnapshotWriter, key_groups, key_hashes};
 
-use super::disk::{Disk, save_table};
+use super::disk::Disk;
 use super::groups::Layer;
 use super::places::{Places, Window};
 use super::saved::{load_all, save_all};
@@ -130,7 +130,7 @@ impl DiskPanes {
         let columns =
             [("pane", number(&|place| place.0)), ("from", number(&|place| place.1)), ("next", number(&|_| next))];
         save_all(writer, PLACES, RecordBatch::try_from_iter(columns)?)?;
-        save_table(writer, RUNS, runs.table(), RecordBatch::new_empty(self.saved.clone()))
+        self.disk.save_table(writer, RUNS, runs.table(), RecordBatch::new_empty(self.saved.clone()))
     }
 
     /// Returns the panes and `from`s that have runs, of this worker or another.

@@ -588,9 +588,13 @@ impl Manifests {
         for (operator, workers) in snapshots {
             let mut cost = OperatorCost { operator: operator.clone(), ..OperatorCost::default() };
             let chains = self.chains.entry(operator).or_default();
+            // A table on disk names again what it has written before.
+            let there: BTreeSet<String> =
+                chains.values().flatten().flat_map(StatePart::files).map(|file| file.path.clone()).collect();
             for (worker, Written { part, whole, held }) in workers {
                 cost.rows += part.rows;
-                cost.bytes += part.files().map(|file| file.bytes).sum::<u64>();
+                let new = part.files().filter(|file| !there.contains(&file.path));
+                cost.bytes += new.map(|file| file.bytes).sum::<u64>();
                 cost.alignment_us = cost.alignment_us.max(held.alignment_us);
                 cost.pause_us = cost.pause_us.max(held.pause_us);
                 let chain = chains.entry(worker).or_default();

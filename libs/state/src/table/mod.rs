@@ -20,6 +20,7 @@ mod memory;
 pub mod part;
 mod rocks;
 pub mod runs;
+mod scratch;
 
 pub use cursor::Cursor;
 pub use hot::{HotTable, Values};
@@ -27,6 +28,7 @@ pub use memory::MemoryTable;
 pub use part::{PartFile, TablePart};
 pub use rocks::{RocksMemory, RocksTable};
 pub use runs::Runs;
+pub use scratch::Scratch;
 
 use std::path::Path;
 use std::sync::Arc;

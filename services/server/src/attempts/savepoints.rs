@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 use std::path::PathBuf;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use api::IdKind;
@@ -30,8 +30,8 @@ const TAKEN_UP: i64 = 10_000;
 /// The savepoints that this server makes.
 pub struct Savepoints {
     followed: Mutex<HashSet<Uuid>>,
-    /// Held from the look for one that stops a run to the storing of the next: a run is stopped with one savepoint.
-    pub stopping: tokio::sync::Mutex<()>,
+    /// Held from the look at how a run is being stopped to the storing of another way: a run stops in one.
+    pub stopping: Arc<tokio::sync::Mutex<()>>,
     changes: watch::Sender<u64>,
 }
 

@@ -379,16 +379,16 @@ async fn apply_job(
         after.version += 1;
         kept = new;
     }
+    let state_verdict = match newest(&app, before.job_id, &kept.graph).await? {
+        Newest::Open(_) => StateVerdict::Reuse,
+        Newest::None | Newest::Ended { .. } | Newest::OtherGraph { .. } => StateVerdict::Fresh,
+    };
     if !dry_run && outcome != ApplyOutcome::Unchanged {
         let object = IdKind::Job.text(before.job_id);
         let change = caller.change("job.apply", &object, json!({"version": after.version, "hash": kept.hash}));
         let added = (outcome == ApplyOutcome::NewVersion).then_some(&kept);
         after = app.store.update_job(&after, added, &change).await?;
     }
-    let state_verdict = match newest(&app, before.job_id, &kept.graph).await? {
-        Newest::Open(_) => StateVerdict::Reuse,
-        Newest::None | Newest::Ended { .. } | Newest::OtherGraph { .. } => StateVerdict::Fresh,
-    };
     let applied =
         AppliedJob { outcome, applied: !dry_run, changes, state_verdict, job: Some(detail(&after, &kept)), warnings };
     Ok(([(header::ETAG, etag(after.revision))], Json(applied)).into_response())

@@ -183,7 +183,11 @@ async fn stop_run(
         let detail = "name and location are those of a savepoint: give them with mode savepoint";
         return Err(ApiError::new("validation_failed", detail));
     }
+    // A run stops once: what is decided here is stored before the next one looks.
+    let _only = app.savepoints.stopping.clone().lock_owned().await;
+    let stopping = stopping_savepoint(&app, &run).await?;
     let asked = app.attempts.get(run.run_id).and_then(|live| live.asked_to_stop());
+    let asked = if stopping.is_some() { Some(attempt::StopMode::Savepoint) } else { asked };
     let (kind, mode) = match (mode, asked) {
         (StopMode::Now, _) => ("stop_now", attempt::StopMode::Now),
         (StopMode::Drain, Some(attempt::StopMode::Savepoint)) => {
@@ -192,8 +196,11 @@ async fn stop_run(
         }
         (StopMode::Drain, _) => ("stop_drain", attempt::StopMode::Drain),
         (StopMode::Savepoint, asked) => {
-            let asked = asked.is_some_and(|asked| asked != attempt::StopMode::Savepoint);
-            return stop_with_savepoint(&app, &caller, &creation, &body.hash, &run, asked, (name, location)).await;
+            if asked.is_some_and(|asked| asked != attempt::StopMode::Savepoint) {
+                let detail = format!("{subject} is being stopped in another way, and leaves nothing to go on from");
+                return Err(ApiError::new("invalid_state", detail).hint("allowed now: stop now"));
+            }
+            return stop_with_savepoint(&app, &caller, &creation, &body.hash, &run, stopping, (name, location)).await;
         }
     };
     let operation = metadata::Operation {
@@ -220,6 +227,15 @@ async fn stop_run(
     creation.finish(stored.await?, answer, &body.hash)
 }
 
+/// The savepoint with which the run is being stopped.
+async fn stopping_savepoint(app: &App, run: &metadata::Run) -> ApiResult<Option<metadata::Savepoint>> {
+    let filter = SavepointFilter { job_id: Some(run.job_id), name: None, states: vec!["running".into()] };
+    let running = app.store.savepoints(&filter, Page { after: None, limit: 1_000 }).await?;
+    let stops =
+        |savepoint: &metadata::Savepoint| savepoint.run_id == run.run_id && SavepointFacts::of(savepoint).stops_run;
+    Ok(running.into_iter().find(stops))
+}
+
 /// The savepoint is the operation: it stops the run when it is stored.
 async fn stop_with_savepoint(
     app: &App,
@@ -227,22 +243,12 @@ async fn stop_with_savepoint(
     creation: &Creation,
     body_hash: &[u8],
     run: &metadata::Run,
-    asked_otherwise: bool,
+    stopping: Option<metadata::Savepoint>,
     (name, location): (Option<String>, Option<String>),
 ) -> ApiResult<Response> {
-    let subject = IdKind::Run.text(run.run_id);
-    if asked_otherwise {
-        let detail = format!("{subject} is being stopped in another way, and leaves nothing to go on from");
-        return Err(ApiError::new("invalid_state", detail).hint("allowed now: stop now"));
-    }
     let job = app.store.job(run.job_id).await?;
-    // A run stops once.
-    let _only = app.savepoints.stopping.lock().await;
-    let filter = SavepointFilter { job_id: Some(job.job_id), name: None, states: vec!["running".into()] };
-    let running = app.store.savepoints(&filter, Page { after: None, limit: 1_000 }).await?;
-    let stops =
-        |savepoint: &metadata::Savepoint| savepoint.run_id == run.run_id && SavepointFacts::of(savepoint).stops_run;
-    if let Some(there) = running.into_iter().find(stops) {
+    if let Some(there) = stopping {
+        let subject = IdKind::Run.text(run.run_id);
         if name.as_ref().is_some_and(|name| *name != there.name) {
             let detail = format!("{subject} is being stopped with savepoint '{}' already", there.name);
             return Err(ApiError::new("invalid_state", detail).hint("wait for it; allowed now: stop now"));
