@@ -228,7 +228,8 @@ fn a_live_stream_is_not_held_back_by_partitions_without_records() {
     let folder = tempfile::tempdir().unwrap();
     let (topic, out) = (shared().topic("live", 3), shared().topic("live-counts", 1));
     let columns = "ts TIMESTAMP(3), WATERMARK FOR ts AS ts";
-    let script = table("events", columns, &topic, "'scan.watermark.idle-timeout' = '1s'")
+    // Longer than it takes to read what is there, on a busy machine too.
+    let script = table("events", columns, &topic, "'scan.watermark.idle-timeout' = '4s'")
         + &table("counts", "start_at TIMESTAMP(3), n BIGINT", &out, "'sink.partitioner' = 'default'")
         + "INSERT INTO counts SELECT window_start, COUNT(*) FROM TABLE(TUMBLE(TABLE events, DESCRIPTOR(ts), INTERVAL '10' SECOND)) GROUP BY window_start, window_end;";
     let at =
