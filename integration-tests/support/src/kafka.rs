@@ -239,6 +239,12 @@ transaction.abort.timed.out.transaction.cleanup.interval.ms=1000
         }
     }
 
+    /// The lines of its log in which this stands.
+    pub fn said(&self, what: &str) -> Vec<String> {
+        let log = fs::read_to_string(self.path("broker.log")).unwrap_or_default();
+        log.lines().filter(|line| line.contains(what)).map(str::to_string).collect()
+    }
+
     /// `host:port` without a login.
     pub fn servers(&self) -> String {
         format!("127.0.0.1:{}", self.plain)

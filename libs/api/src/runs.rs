@@ -89,7 +89,7 @@ pub struct Run {
     /// Where each split began, once that is resolved: operator, split, position.
     pub start_positions: BTreeMap<String, BTreeMap<String, String>>,
     pub progress: RunProgress,
-    /// What keeps an active run from beginning or from reading on: `topic 'bids' at localhost:9092 (...)`.
+    /// What keeps an active run from beginning, from reading on or from publishing: `topic 'bids' at localhost:9092 (...)`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting_for: Option<String>,
     /// What does not fail the run, and makes its results other than one might expect.

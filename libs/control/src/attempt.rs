@@ -217,7 +217,7 @@ pub struct CheckpointAsked {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Status {
     pub phase: Phase,
-    /// What keeps the attempt from beginning or from reading on: `topic 'bids' at localhost:9092 (refused)`.
+    /// What keeps the attempt from beginning, from reading on or from publishing: `topic 'bids' at localhost:9092 (refused)`.
     pub waiting_for: Option<String>,
     /// The newest complete epoch, and the newest one that was published.
     pub epoch: u64,

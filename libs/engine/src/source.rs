@@ -5,6 +5,7 @@
 //! A cut of an epoch falls between two events, so the `next` position of the last event of a split is its position in the cut.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::{Array, Int64Array, RecordBatch};
 use arrow::datatypes::SchemaRef;
@@ -73,7 +74,24 @@ impl Waiting {
     pub fn over(&self) {
         (self.0)(None);
     }
+
+    /// Does `work`, and says that `what` is waited for as soon as that takes long.
+    pub async fn during<T>(&self, what: impl FnOnce() -> String, work: impl Future<Output = T>) -> T {
+        let mut work = std::pin::pin!(work);
+        match tokio::time::timeout(LONG, &mut work).await {
+            Ok(done) => done,
+            Err(_) => {
+                self.on(what());
+                let done = work.await;
+                self.over();
+                done
+            }
+        }
+    }
 }
+
+/// What takes longer is worth being told of.
+const LONG: Duration = Duration::from_secs(2);
 
 /// A unit of input with a position of its own. What it is is the connector's business.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -180,7 +180,9 @@ impl<D: Database> MetadataStore for Store<D> {
     async fn abandon_epoch(&self, statement: &EpochStatement) -> Result<()> {
         let mut session = self.database.write().await?;
         epochs::abandon(&mut session, statement).await?;
-        self.database.commit(session).await
+        faults::reach("abandon.transaction.before").await?;
+        self.database.commit(session).await?;
+        Ok(faults::reach("abandon.transaction.after").await?)
     }
 
     async fn epoch(&self, job_id: Uuid, epoch: i64) -> Result<Epoch> {

@@ -54,6 +54,13 @@ const POINTS: &[Point] = &[
     Point("kafka.send.half", "K", By::Kafka, "kse", OFTEN),
     Point("staged.end.before", "K", By::Kafka, "kse", OFTEN),
     Point("staged.end.after", "K", By::Kafka, "ksl", OFTEN),
+    Point("staged.log.after", "P", By::Postgres, "kel", OFTEN),
+    Point("staged.open.after", "K", By::Postgres, "ksel", OFTEN),
+    Point("staged.send.before", "K", By::Postgres, "ke", OFTEN),
+    Point("postgres.copy.half", "K", By::Postgres, "ksed", OFTEN),
+    Point("postgres.copied", "K", By::Postgres, "ksed", OFTEN),
+    Point("staged.end.before", "K", By::Postgres, "kse", OFTEN),
+    Point("staged.end.after", "K", By::Postgres, "ksl", OFTEN),
     Point("sink.manifest.before", "K", By::Stream, "kse", OFTEN),
     Point("sink.manifest.linked", "K", By::Stream, "ksel", OFTEN),
     Point("sink.manifest.after", "K", By::Stream, "ksl", OFTEN),
@@ -75,6 +82,8 @@ const POINTS: &[Point] = &[
     Point("restore.half", "restore", By::Restore, "kse", &[1, 2]),
     Point("restore.loaded", "restore", By::Restore, "ksed", ONCE),
     Point("restore.sinks", "restore", By::Restore, "ksed", &[1, 2]),
+    Point("abandon.transaction.before", "restore", By::Abandon, "ksed", ONCE),
+    Point("abandon.transaction.after", "restore", By::Abandon, "ksdl", ONCE),
     Point("restore.committed", "restore", By::Restore, "ksdl", &[1, 2]),
     Point("restore.ready", "restore", By::Restore, "ksed", ONCE),
     Point("last.begun", "last", By::Bounded, "ksed", ONCE),
@@ -122,11 +131,12 @@ fn cases() -> Vec<Case> {
     cases
 }
 
-/// What `make test` plays: each point once, now in one way, now in another.
+/// What `make test` plays: each point once in each job that reaches it, now in one way, now in another.
 fn selection() -> Vec<Case> {
-    let mut by_point: BTreeMap<String, Vec<Case>> = BTreeMap::new();
+    let mut by_point: BTreeMap<(String, By), Vec<Case>> = BTreeMap::new();
     for case in cases() {
-        by_point.entry(case.fault.split('=').next().unwrap().to_string()).or_default().push(case);
+        let point = case.fault.split('=').next().unwrap().to_string();
+        by_point.entry((point, case.by)).or_default().push(case);
     }
     let chosen = by_point.into_values().enumerate();
     chosen.map(|(number, mut of_point)| of_point.swap_remove(number % of_point.len())).collect()
@@ -171,7 +181,8 @@ pub fn named(before: &[&str]) -> BTreeSet<String> {
 fn every_point_has_its_cases() {
     let points = named(&["faults::hit(\"", "faults::reach(\"", "faults::pass(\""]);
     let known: BTreeSet<String> = POINTS.iter().map(|Point(point, ..)| point.to_string()).collect();
-    assert!(points.len() > 50 && known.len() == POINTS.len(), "{} points, {} rows", points.len(), POINTS.len());
+    let rows: BTreeSet<(&str, By)> = POINTS.iter().map(|Point(point, _, by, ..)| (*point, *by)).collect();
+    assert!(points.len() > 50 && rows.len() == POINTS.len(), "{} points, {} rows", points.len(), POINTS.len());
     assert_eq!(points, known, "the points in the sources, and those of the table");
     // Every letter of the protocol has a point.
     let steps: BTreeSet<&str> = POINTS.iter().flat_map(|Point(_, steps, ..)| steps.split(", ")).collect();

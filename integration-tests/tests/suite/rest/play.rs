@@ -1,5 +1,5 @@
 //! A small job that is kept going while a fault happens in it, and whose output is compared with what its input says: each number once in
-//! files, in a view and in a topic, and their sums per key in another view.
+//! files, in a view, in a topic and in a table of a database, and their sums per key in another view.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -17,12 +17,16 @@ use test_support::process::send;
 use super::faults::lines;
 
 /// What the job is, and how the point of a fault is reached in it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum By {
     /// A stream into files and views.
     Stream,
     /// The same, and exactly once into a topic.
     Kafka,
+    /// The same, and exactly once into a table of PostgreSQL.
+    Postgres,
+    /// A bounded run into files alone, whose newest checkpoint is damaged before its second attempt.
+    Abandon,
     /// A bounded run, which publishes at its end.
     Bounded,
     /// A stream, in its second attempt.
@@ -54,6 +58,7 @@ impl Case {
         let before = match by {
             By::Restore => "decide.told=kill@2",
             By::Collection => "confirm.told=kill@7",
+            By::Abandon => "confirm.told=kill@4",
             _ => "",
         };
         Case { by, before: before.into(), fault: fault.into(), broken: "" }
@@ -70,14 +75,64 @@ fn time(n: i64) -> String {
     format!("2020-09-13 12:{:02}:{:02}.{:03}", ms / 60_000, ms / 1000 % 60, ms % 1000)
 }
 
-fn script(server: &Highwater, case: &Case, topic: Option<&str>) -> String {
+/// What the job writes to beside files and views.
+#[derive(Default)]
+struct Beside {
+    topic: Option<String>,
+    database: Option<String>,
+}
+
+impl Beside {
+    fn of(by: By) -> Beside {
+        match by {
+            By::Kafka => Beside { topic: Some(kafka::shared().topic("failpoint", 2)), ..Beside::default() },
+            By::Postgres => Beside { database: Some(Postgres::shared().database()), ..Beside::default() },
+            _ => Beside::default(),
+        }
+    }
+
+    fn script(&self, server: &Highwater) -> String {
+        let into = |with: String| {
+            format!(
+                "CREATE TABLE beside (n BIGINT) WITH ({with}, 'delivery' = 'exactly_once'); INSERT INTO beside SELECT n FROM rows;"
+            )
+        };
+        if let Some(topic) = &self.topic {
+            let servers = kafka::shared().servers();
+            return into(format!(
+                "'connector' = 'kafka', 'topic' = '{topic}', 'format' = 'json', 'properties.bootstrap.servers' = '{servers}'"
+            ));
+        }
+        let Some(database) = &self.database else { return String::new() };
+        let postgres = Postgres::shared();
+        let connection = json!({"name": "beside", "kind": "postgres",
+            "options": {"host": "127.0.0.1", "port": postgres.port().to_string(), "user": "app",
+                "database": database.rsplit('/').next().unwrap()},
+            "secrets": {"password": postgres.password()}});
+        server.post("/api/v1/connections", &connection).expect(201);
+        into("'connector' = 'postgres', 'connection' = 'beside', 'table' = 'numbers', 'create' = 'true'".into())
+    }
+
+    /// The numbers there, if there is anything.
+    fn numbers(&self) -> Option<Vec<i64>> {
+        if let Some(topic) = &self.topic {
+            let records = kafka::shared().records(topic);
+            let records = records.iter().map(|record| serde_json::from_str(record.value.as_ref().unwrap()).unwrap());
+            return Some(numbers(records));
+        }
+        let rows = Postgres::shared().sql(self.database.as_ref()?, "SELECT n FROM numbers ORDER BY n");
+        Some(rows.lines().map(|n| n.parse().unwrap()).collect())
+    }
+}
+
+fn script(server: &Highwater, case: &Case, beside: &Beside) -> String {
     let by = case.by;
     // A later occurrence is one of several processes.
     let processes = if case.fault.ends_with("@3") { 2 } else { 1 };
     let input: String = (0..ROWS).map(|n| format!("{{\"n\":{n},\"ts\":\"{}\"}}\n", time(n))).collect();
     let path = server.file("input.jsonl", input);
     let source = match by {
-        By::Bounded => format!(
+        By::Bounded | By::Abandon => format!(
             "'connector' = 'datagen', 'rows-per-second' = '{RATE}', 'number-of-rows' = '{ROWS}', 'fields.n.kind' = 'sequence'"
         ),
         _ => format!(
@@ -85,28 +140,25 @@ fn script(server: &Highwater, case: &Case, topic: Option<&str>) -> String {
             if by == By::Drain { "idle" } else { "end" }
         ),
     };
-    let into_topic = topic.map(|topic| {
-        format!(
-            "CREATE TABLE topic (n BIGINT) WITH ('connector' = 'kafka', 'topic' = '{topic}', 'format' = 'json',
-               'delivery' = 'exactly_once', 'properties.bootstrap.servers' = '{}');
-             INSERT INTO topic SELECT n FROM rows;",
-            kafka::shared().servers()
-        )
-    });
+    // Views publish something with each checkpoint.
+    let views = format!(
+        "CREATE TABLE sums (k BIGINT, c BIGINT, s BIGINT, PRIMARY KEY (k) NOT ENFORCED) WITH ('connector' = 'view');
+         CREATE TABLE shown (n BIGINT) WITH ('connector' = 'view');
+         INSERT INTO sums SELECT n % {KEYS}, COUNT(*), SUM(n) FROM rows GROUP BY n % {KEYS};
+         INSERT INTO shown SELECT n FROM rows;"
+    );
+    let (views, delay) = if by == By::Abandon { (String::new(), "1s") } else { (views, "10ms") };
     format!(
-        "SET 'epoch.interval' = '50ms'; SET 'checkpoint.interval' = '100ms'; SET 'restart.delay' = '10ms';
+        "SET 'epoch.interval' = '50ms'; SET 'checkpoint.interval' = '100ms'; SET 'restart.delay' = '{delay}';
          SET 'restart.attempts' = '20'; SET 'process.heartbeat-timeout' = '1s'; SET 'parallelism' = '2';
          SET 'processes' = '{processes}';
          CREATE TABLE rows (n BIGINT, ts TIMESTAMP(3), WATERMARK FOR ts AS ts) WITH ({source});
-         CREATE TABLE sums (k BIGINT, c BIGINT, s BIGINT, PRIMARY KEY (k) NOT ENFORCED) WITH ('connector' = 'view');
          CREATE TABLE numbers (n BIGINT) WITH ('connector' = 'filesystem', 'path' = '{}', 'format' = 'json');
-         CREATE TABLE shown (n BIGINT) WITH ('connector' = 'view');
-         INSERT INTO sums SELECT n % {KEYS}, COUNT(*), SUM(n) FROM rows GROUP BY n % {KEYS};
          INSERT INTO numbers SELECT n FROM rows;
-         INSERT INTO shown SELECT n FROM rows;
+         {views}
          {}",
         server.files().join("numbers").display(),
-        into_topic.unwrap_or_default()
+        beside.script(server)
     )
 }
 
@@ -120,9 +172,9 @@ pub fn play(case: &Case) {
     let postgres = fault.contains(".transaction.") && fault.ends_with("@3");
     let database = postgres.then(|| Postgres::shared().database());
     let arguments: Vec<&str> = database.iter().flat_map(|url| ["--database", url.as_str()]).collect();
-    let topic = (*by == By::Kafka).then(|| kafka::shared().topic("failpoint", 2));
+    let beside = Beside::of(*by);
     let mut server = Highwater::with_faults(&format!("{before}; {fault}"), broken, &arguments);
-    let (_, run) = server.submit("failpoint", &script(&server, case, topic.as_deref()));
+    let (_, run) = server.submit("failpoint", &script(&server, case, &beside));
     let thaw = Thaw::of(&server, fault);
     let run = live(&mut server, *by, &run);
     let ended = match by {
@@ -162,12 +214,12 @@ pub fn play(case: &Case) {
     let all: Vec<i64> = (0..rows).collect();
     assert_eq!(written, all, "each number once in files");
     assert_eq!(rows_of_manifests(&files), rows as u64, "each file once in manifests");
-    assert_eq!(sums(&server), sums_of(rows), "sums in a view");
-    assert_eq!(numbers(server.rows("shown").into_iter()), all, "each number once in a view");
-    if let Some(topic) = topic {
-        let records = kafka::shared().records(&topic);
-        let records = records.iter().map(|record| serde_json::from_str(record.value.as_ref().unwrap()).unwrap());
-        assert_eq!(numbers(records), all, "each number once in a topic");
+    if *by != By::Abandon {
+        assert_eq!(sums(&server), sums_of(rows), "sums in a view");
+        assert_eq!(numbers(server.rows("shown").into_iter()), all, "each number once in a view");
+    }
+    if let Some(there) = beside.numbers() {
+        assert_eq!(there, all, "each number once in the topic or table");
     }
     checkpoints_are_whole(&server, &ended);
 }
@@ -251,7 +303,7 @@ fn each_file(value: &Value, with: &mut impl FnMut(&str)) {
 fn live(server: &mut Highwater, by: By, run: &Value) -> Value {
     let path = format!("/api/v1/runs/{}", run["id"].as_str().unwrap());
     let deadline = Instant::now() + PATIENCE;
-    let mut asked = false;
+    let (mut asked, mut damaged) = (false, false);
     loop {
         assert!(Instant::now() < deadline, "the run does not end: {}", server.log());
         std::thread::sleep(Duration::from_millis(60));
@@ -270,6 +322,9 @@ fn live(server: &mut Highwater, by: By, run: &Value) -> Value {
         let run = answer.json();
         if !is_active(&run) {
             return run;
+        }
+        if by == By::Abandon && run["state"] == "restarting" && !std::mem::replace(&mut damaged, true) {
+            damage_newest(&server.data().join("checkpoints").join(run["job_id"].as_str().unwrap()).join("epochs"));
         }
         let mode = match by {
             By::Drain => "drain",
@@ -370,6 +425,15 @@ impl Drop for Thaw {
 fn is_stopped(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('T'))
+}
+
+/// Spoils the newest two manifests, of which at least one is of a decided epoch.
+fn damage_newest(epochs: &Path) {
+    let mut manifests: Vec<_> = std::fs::read_dir(epochs).unwrap().map(|entry| entry.unwrap().path()).collect();
+    manifests.sort();
+    for manifest in &manifests[manifests.len() - 2..] {
+        std::fs::write(manifest, "{}").unwrap();
+    }
 }
 
 /// Nothing is collected that is young.

@@ -546,6 +546,9 @@ impl Reader {
             if one.next < low || one.next > high {
                 return Err(source.lost(one, (low, high)));
             }
+            // Before it is read to there, it is not idle.
+            let end = one.spec.end.unwrap_or(high);
+            out.borrow_mut().out.lag(one.number, (end - one.next).max(0) as u64)?;
         }
         Ok(())
     }
@@ -599,6 +602,7 @@ impl Reader {
             Some(Code::PartitionEOF) => {
                 let one = &mut self.partitions[at];
                 one.next = one.next.max(record.offset());
+                self.out.out.lag(one.number, 0)?;
                 return self.finish_at_end(at);
             }
             Some(code) => {

@@ -128,6 +128,7 @@ impl System for Output {
         let mut logs = Logs::Staged { place: place.clone(), left: logs.iter().cloned().collect() };
         let Open { connection, way, job, .. } = &mut open;
         self.table.write(connection, way, &mut logs).await?;
+        faults::reach("postgres.copied").await?;
         let sql = AssertSqlSafe(self.table.target.write_epoch());
         let asked = sqlx::query(sql).bind(&*job).bind(&self.operator).bind(epoch as i64).execute(connection);
         let done = self.table.server.answer("write the marker", ANSWER, asked).await?;

@@ -236,6 +236,7 @@ impl Table {
                 })?;
                 server.answer(COPY, WORK, copy.send(&tuples[..])).await?;
                 tuples.clear();
+                faults::reach("postgres.copy.half").await?;
             }
             if records != expected {
                 let message = format!("{shown} is damaged: it has {records} records, written were {expected}");

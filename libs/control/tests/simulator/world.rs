@@ -10,6 +10,7 @@
 mod attempts;
 mod collectors;
 mod committers;
+mod normal;
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -698,7 +699,7 @@ impl World {
             }
         }
         if self.config.plain_cuts {
-            self.sort();
+            self.normalize();
         }
     }
 
@@ -725,12 +726,6 @@ impl World {
             (_, false) => 0,
         };
         self.ops.push(Op { who, request, term, attached: true, answer: None });
-    }
-
-    /// In order, so that worlds that differ in nothing else are equal.
-    fn sort(&mut self) {
-        let key = |op: &Op| (op.who, op.term, op.attached, op.answer.is_some());
-        self.ops.sort_by(|a, b| key(a).cmp(&key(b)).then_with(|| a.request.cmp(&b.request)));
     }
 
     fn kill(&mut self, at: usize) {

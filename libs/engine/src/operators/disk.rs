@@ -133,8 +133,19 @@ impl Disk {
         table: &mut dyn Table,
         rows: RecordBatch,
     ) -> Result<()> {
+        self.save_frozen(writer, name, table.freeze()?, rows)
+    }
+
+    /// As [`Disk::save_table`], of a table that is frozen already.
+    pub fn save_frozen(
+        &self,
+        writer: &mut SnapshotWriter,
+        name: &str,
+        frozen: Box<dyn Freeze>,
+        rows: RecordBatch,
+    ) -> Result<()> {
         writer.keyed(name, rows, &[])?;
-        writer.frozen(name, Box::new(Kept { frozen: table.freeze()?, scratch: self.scratch.clone() }));
+        writer.frozen(name, Box::new(Kept { frozen, scratch: self.scratch.clone() }));
         Ok(())
     }
 }

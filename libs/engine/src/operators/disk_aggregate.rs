@@ -2,13 +2,14 @@
 //!
 //! State: a row per key with the states of its aggregates and how many rows it has, in slots while it is worked on and else in the table.
 //! A batch fetches those of its keys that are not in slots together. Whatever is in the table has been sent: keys that changed in this epoch
-//! stay in slots until it ends. Where they are too many, their changes leave before: a key may then change more than once in an epoch, and
+//! stay in slots until it ends, and until a checkpoint that was cut before is copied. Where they are too many, their changes leave before: a key may then change more than once in an epoch, and
 //! what its changes add up to is the same. The rows of a bounded input leave group of rows by group of rows, in the order of the table.
 
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, UInt32Array};
 use arrow::datatypes::{DataType, Field, FieldRef, Int64Type, Schema, SchemaRef};
+use state::table::part::Freeze;
 use state::table::{Cursor, HotTable, TableSchema, Values};
 use state::{KEY_GROUPS, SlotVec, SnapshotReader, SnapshotWriter};
 
@@ -23,6 +24,8 @@ use crate::operator::{Operator, Output};
 use crate::plan::AggregateSpec;
 
 const TABLE: &str = "groups";
+/// Rows that are written at once for a checkpoint: some milliseconds.
+const COPY_ROWS: usize = if cfg!(test) { 3 } else { 4 << 10 };
 
 pub struct DiskAggregate {
     spec: AggregateSpec,
@@ -30,6 +33,8 @@ pub struct DiskAggregate {
     disk: Arc<Disk>,
     hot: HotTable,
     rows: Rows,
+    /// The table as of the last cut, where it had to be frozen before it was asked for.
+    frozen: Option<Box<dyn Freeze>>,
     /// `i64::MAX` once the final rows of a bounded input are leaving.
     wm: i64,
     /// Up to where the final rows have left.
@@ -104,6 +109,7 @@ impl DiskAggregate {
                 counts: SlotVec::default(),
                 touched: Touched::default(),
             },
+            frozen: None,
             spec,
             layout,
             disk,
@@ -128,7 +134,16 @@ impl DiskAggregate {
     fn make_room(&mut self, out: &mut Output) -> Result<()> {
         if !self.hot.make_room(&mut self.rows, |rows, slot| rows.touched.contains(slot))? {
             self.send_changes(out)?;
+            self.settle()?;
             self.hot.make_room(&mut self.rows, |_, _| false)?;
+        }
+        Ok(())
+    }
+
+    /// Copies all that is left of a checkpoint: the table may be written again.
+    fn settle(&mut self) -> Result<()> {
+        if self.hot.copies() {
+            self.frozen = Some(self.hot.freeze(&mut self.rows)?);
         }
         Ok(())
     }
@@ -194,6 +209,7 @@ impl Operator for DiskAggregate {
         if wm > self.wm {
             self.wm = wm;
             if self.spec.bounded && wm == i64::MAX {
+                self.settle()?;
                 self.hot.take_all(&mut self.rows)?;
                 self.leaving = Some(Cursor::all(&self.table, 0..KEY_GROUPS));
             }
@@ -211,8 +227,19 @@ impl Operator for DiskAggregate {
     fn snapshot(&mut self, _epoch: u64, writer: &mut SnapshotWriter) -> Result<()> {
         assert!(self.rows.touched.is_empty() && self.leaving.is_none(), "an epoch ends before its snapshot");
         save_watermark(writer, self.wm)?;
-        self.hot.write_changes(&self.rows)?;
-        self.disk.save_table(writer, TABLE, self.hot.table(), RecordBatch::new_empty(self.saved.clone()))
+        self.hot.cut();
+        Ok(())
+    }
+
+    fn snapshot_more(&mut self, writer: &mut SnapshotWriter) -> Result<bool> {
+        if self.hot.copy_some(&self.rows, COPY_ROWS)? {
+            return Ok(true);
+        }
+        self.settle()?;
+        if let Some(frozen) = self.frozen.take() {
+            self.disk.save_frozen(writer, TABLE, frozen, RecordBatch::new_empty(self.saved.clone()))?;
+        }
+        Ok(false)
     }
 
     fn restore(&mut self, reader: &SnapshotReader) -> Result<()> {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, UInt32Array};
 use arrow::compute::take_arrays;
 use arrow::datatypes::{DataType, Field, FieldRef, Int64Type, Schema, SchemaRef};
-use state::table::{Cursor, Table, TableSchema};
+use state::table::{Cursor, Limit, Table, TableSchema};
 use state::{KEY_GROUPS, SnapshotReader, SnapshotWriter};
 
 use super::disk::Disk;
@@ -36,30 +36,6 @@ pub struct DiskSessions {
     limit: Limit,
     /// Where the search for what is due goes on, and whether it found something.
     waking: Option<(Cursor, bool)>,
-}
-
-/// How many sessions there may be in memory. It follows from the bytes that they take, so it rises again when they take fewer.
-struct Limit {
-    bytes_max: usize,
-    /// Slots there were when half of that was taken: vectors by slot double together and do not shrink, so there must not be more.
-    slots_max: Option<usize>,
-    sessions_max: Option<usize>,
-}
-
-impl Limit {
-    fn new(bytes_max: usize) -> Limit {
-        Limit { bytes_max, slots_max: None, sessions_max: None }
-    }
-
-    /// How many of the sessions have to go. `slots` is how many there ever were at once, `bytes` what all of these take.
-    fn excess(&mut self, sessions: usize, slots: usize, bytes: usize) -> usize {
-        self.slots_max = if bytes > self.bytes_max / 2 { self.slots_max.or(Some(slots)) } else { None };
-        // What a session holds may grow too. Slots count, not sessions: else there would be fewer each time that some have gone.
-        let fit = slots as u128 * self.bytes_max as u128 / bytes.max(1) as u128;
-        self.sessions_max = self.slots_max.map(|max| max.min(fit as usize).max(1));
-        // A quarter at once, so that what is written is large and sorted.
-        self.sessions_max.filter(|max| sessions > *max).map_or(0, |max| sessions - (max - max / 4))
-    }
 }
 
 /// Sessions that came back: one of each key.
@@ -205,7 +181,7 @@ impl DiskSessions {
             return Ok(None);
         };
         // They need room beside those that are there.
-        let room = self.limit.sessions_max.map_or(WAKE_KEYS, |max| (max / 4).clamp(1, WAKE_KEYS));
+        let room = self.limit.rows_max().map_or(WAKE_KEYS, |max| (max / 4).clamp(1, WAKE_KEYS));
         let Some(rows) = wakes.scan(&mut cursor, room)? else {
             // Else nothing is written: a write may wait for a checkpoint.
             if found {
@@ -236,37 +212,4 @@ impl DiskSessions {
 pub fn behind(starts: Vec<i64>, lasts: Vec<i64>, sessions: Vec<i64>, due: Vec<i64>, fired: Vec<bool>) -> Vec<ArrayRef> {
     let number = |numbers: Vec<i64>| Arc::new(Int64Array::from(numbers)) as ArrayRef;
     vec![number(starts), number(lasts), number(sessions), number(due), Arc::new(BooleanArray::from(fired))]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn as_many_sessions_stay_as_have_room() {
-        let mut limit = Limit::new(1_000);
-        assert_eq!(limit.excess(40, 40, 500), 0, "half is left");
-        assert_eq!(limit.excess(60, 60, 900), 0, "so many as there are");
-        assert_eq!(limit.excess(70, 70, 900), 70 - 45, "and no more: a quarter of those goes");
-        // They take more and more, and some go each time.
-        let left: Vec<usize> = [1_100, 2_000, 2_200, 8_000, 100_000, 200_000]
-            .into_iter()
-            .map(|bytes| 70 - limit.excess(70, 70, bytes))
-            .collect();
-        assert_eq!(left, [45, 27, 24, 6, 1, 1], "never all of them");
-        assert_eq!(limit.excess(1, 70, 200_000), 0);
-        assert_eq!(limit.excess(60, 70, 900), 0, "they take less: there is room for as many as at first");
-        assert_eq!(limit.excess(1_000, 1_000, 500), 0, "and for more once half is left again");
-    }
-
-    /// However often it is asked, with vectors that do not shrink, it gives the same.
-    #[test]
-    fn the_limit_does_not_creep() {
-        let mut limit = Limit::new(1_000);
-        let mut sessions = 100;
-        for bytes in 2_000..2_100 {
-            sessions -= limit.excess(sessions, 100, bytes);
-            assert!(sessions >= 35, "{sessions} left at {bytes}");
-        }
-    }
 }

@@ -197,6 +197,55 @@ fn an_epoch_may_change_more_keys_than_fit() {
     assert_eq!(relation(&all), sums(&there));
 }
 
+/// A checkpoint is copied while rows arrive, are taken back, and leave memory: it is as it was cut.
+#[test]
+fn a_checkpoint_is_copied_while_rows_change() {
+    let around = Around::new();
+    let mut compared = 0;
+    for (seed, retracts, slots) in
+        (0..2).flat_map(|seed| [(seed, false, 1_500), (seed, true, 20_000), (seed, true, 1 << 20)])
+    {
+        let (mut random, spec) = (Random(seed), spec(retracts, false));
+        let mut twins = [make(&around, &spec, Kind::Disk(slots)), make(&around, &spec, Kind::Disk(slots))];
+        let (mut there, mut out, mut open) = (Vec::<(u64, i64)>::new(), Output::new(), None);
+        for _ in 0..60 {
+            let lines = (0..random.below(30)).map(|_| {
+                if retracts && random.below(2) == 0 && !there.is_empty() {
+                    let (key, value) = there.swap_remove(random.below(there.len() as u64) as usize);
+                    return format!("-D k{key} {value}");
+                }
+                let row = (random.below(60), random.below(50) as i64);
+                there.push(row);
+                format!("{}k{} {}", if retracts { "+I " } else { "" }, row.0, row.1)
+            });
+            let rows = batch(ROWS, &lines.collect::<Vec<_>>().join("\n"));
+            twins.iter_mut().for_each(|twin| twin.process(0, rows.clone(), 0, &mut out).unwrap());
+            if let Some((writer, wanted)) = &mut open
+                && !twins[1].snapshot_more(writer).unwrap()
+            {
+                let mut store = MemoryStore::new();
+                let (writer, wanted): (SnapshotWriter, Vec<String>) = (std::mem::take(writer), std::mem::take(wanted));
+                store.put("it", 0, around.finished(writer));
+                assert_eq!(around.rows(&store), wanted, "seed {seed}, {retracts}, {slots}");
+                open = None;
+                compared += 1;
+            }
+            if random.below(3) == 0 {
+                twins.iter_mut().for_each(|twin| twin.epoch_end(0, &mut out).unwrap());
+                if open.is_none() {
+                    let [at_once, stepped] = &mut twins;
+                    let wanted = around.saved(std::slice::from_mut(at_once), MemoryStore::new());
+                    let mut writer = SnapshotWriter::new();
+                    stepped.snapshot(1, &mut writer).unwrap();
+                    open = Some((writer, around.rows(&wanted)));
+                }
+            }
+            out.take();
+        }
+    }
+    assert!(compared > 10, "{compared} checkpoints were compared");
+}
+
 /// At the end of a run operators go before their last checkpoint is written.
 #[test]
 fn a_checkpoint_is_written_of_operators_that_are_gone() {
@@ -208,6 +257,7 @@ fn a_checkpoint_is_written_of_operators_that_are_gone() {
     operator.epoch_end(0, &mut out).unwrap();
     let mut writer = SnapshotWriter::new();
     operator.snapshot(1, &mut writer).unwrap();
+    while operator.snapshot_more(&mut writer).unwrap() {}
     drop(operator);
     store.put("it", 0, around.finished(writer));
     assert_eq!(around.rows(&store).len(), 4, "the rows, and the watermark");

@@ -18,6 +18,11 @@ impl Plan {
         stage.stateless_before
     }
 
+    /// The sinks, each with its position among the stages.
+    pub fn sinks(&self) -> impl Iterator<Item = (usize, &Stage)> {
+        self.stages.iter().enumerate().filter(|(_, stage)| matches!(stage.kind, StageKind::Sink(_)))
+    }
+
     /// For each sink, in the order of the plan, the sources whose rows may reach it, by their positions among the sources.
     pub fn sources_of_sinks(&self) -> Vec<Vec<usize>> {
         let mut of_stages: Vec<BTreeSet<usize>> = Vec::new();

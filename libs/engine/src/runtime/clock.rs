@@ -166,7 +166,7 @@ impl SourceClock {
         self.splits.values().all(|split| split.state.ended())
     }
 
-    /// Marks splits idle that were silent for the timeout. Returns when to look again, microseconds from now.
+    /// Marks splits idle that were silent for the timeout, and of which nothing is known to be left to read. Returns when to look again, microseconds from now.
     ///
     /// What the splits have come to together is kept first: the last one to fall idle takes its part of the minimum with it.
     pub fn look(&mut self, now_us: i64) -> Option<i64> {
@@ -174,6 +174,9 @@ impl SourceClock {
         self.watermark();
         let mut next = None;
         for split in self.splits.values_mut().filter(|split| !split.state.ended() && !split.state.idle) {
+            if split.state.lag.is_some_and(|records| records > 0) {
+                split.last_event_us = now_us;
+            }
             let left = split.last_event_us.saturating_add(timeout) - now_us;
             if left <= 0 {
                 split.state.idle = true;
@@ -298,6 +301,19 @@ mod tests {
         assert_eq!(clock.watermark(), 94_000, "all idle: the floor, never final");
         clock.set_floor(120_000);
         assert_eq!(clock.watermark(), 120_000);
+    }
+
+    #[test]
+    fn a_split_with_records_left_is_not_idle_however_long_they_take() {
+        let mut clock = clock(false, Some(10), &[None, None]);
+        clock.rows(0, Some(100_000), 1, at("1"), 5);
+        clock.lag(1, 2);
+        clock.lag(0, 0);
+        assert_eq!(clock.look(40), Some(10), "the other one is idle");
+        assert_eq!(clock.watermark(), WM_MIN, "older rows may come of those that are left");
+        clock.rows(1, Some(20_000), 2, at("2"), 45);
+        assert_eq!((clock.look(50), clock.watermark()), (Some(5), 14_000));
+        assert_eq!(clock.look(55), None, "all of it was read, and then it was silent");
     }
 
     #[test]

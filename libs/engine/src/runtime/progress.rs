@@ -19,7 +19,7 @@ pub type Positions = BTreeMap<String, BTreeMap<String, String>>;
 pub struct Progress {
     /// All processes have met and work; else the run is starting.
     pub running: bool,
-    /// What a source waits for before the run can begin or while it reads, or a sink while it opens.
+    /// What keeps the run from beginning, a source from reading, or a sink from opening or committing.
     pub waiting_for: Option<String>,
     /// The epoch that is open.
     pub epoch: u64,

@@ -19,6 +19,7 @@ use super::run::parts_of;
 use crate::error::{Result, RunError};
 use crate::plan::Plan;
 use crate::sink::{CommitKind, SinkCommitter};
+use crate::source::Waiting;
 
 /// A decided epoch that an attempt may go on from.
 #[derive(Clone, Debug, PartialEq)]
@@ -59,6 +60,7 @@ struct Recovering<'a> {
     points: &'a [RestorePoint],
     committers: &'a mut [Box<dyn SinkCommitter>],
     plan: &'a Plan,
+    waiting: &'a Waiting,
     generation: u64,
     read: Option<Recovered>,
     /// What is told of a halt, better than the machine can.
@@ -66,6 +68,7 @@ struct Recovering<'a> {
 }
 
 /// `points` are the decided epochs that are not given up, newest first; none begins afresh. `first` is the first number of the attempt.
+/// What takes long is said to be waited for.
 ///
 /// # Errors
 /// `checkpoint_corrupt`, `fenced`, `metadata_regressed`, and the failure of a sink.
@@ -75,6 +78,7 @@ pub async fn recover(
     (generation, first): (u64, u64),
     committers: &mut [Box<dyn SinkCommitter>],
     plan: &Plan,
+    waiting: &Waiting,
 ) -> Result<Option<Recovered>> {
     let sinks = committers.len();
     let known = Known {
@@ -86,7 +90,7 @@ pub async fn recover(
     };
     let (mut machine, effects) = Recovery::new(known, sinks);
     let mut effects = VecDeque::from(effects);
-    let mut recovering = Recovering { durable, points, committers, plan, generation, read: None, why: None };
+    let mut recovering = Recovering { durable, points, committers, plan, waiting, generation, read: None, why: None };
     let pauses = Policy { first_us: 20_000, longest_us: 2_000_000, ..Policy::default() };
     while let Some(effect) = effects.pop_front() {
         let event = match effect {
@@ -135,7 +139,8 @@ fn row(point: &RestorePoint, sinks: usize) -> EpochRow {
 impl Recovering<'_> {
     async fn verify(&mut self, epoch: u64) -> Result<Event> {
         let point = self.points.iter().find(|point| point.epoch == epoch).expect("a known epoch is verified");
-        match read(self.durable, point).await {
+        let what = || format!("checkpoint {epoch} to be read");
+        match self.waiting.during(what, read(self.durable, point)).await {
             Ok(read) => {
                 (self.read, self.why) = (Some(read), None);
                 Ok(Event::Verified { epoch })
@@ -154,7 +159,10 @@ impl Recovering<'_> {
 
     /// Brings a sink to the checkpoint: whatever older attempts left open ends, and the epoch is proved or committed again.
     async fn sink(&mut self, sink: usize) -> Event {
-        let reply = match self.restore_sink(sink).await {
+        let (waiting, plan) = (self.waiting, self.plan);
+        let name = plan.sinks().nth(sink).map_or("", |(_, stage)| &stage.operator);
+        let what = || format!("sink '{name}' to end what an earlier attempt left open, and to show what was decided");
+        let reply = match waiting.during(what, self.restore_sink(sink)).await {
             Ok(()) => SinkReply::Committed,
             Err(error) => {
                 self.why = Some(error);
@@ -189,7 +197,8 @@ impl Recovering<'_> {
     }
 
     async fn ask(&mut self, question: BoxFuture<'_, Verdict>) -> GuardedReply {
-        match question.await {
+        let what = || "the server to say that this attempt may go on".to_string();
+        match self.waiting.during(what, question).await {
             Verdict::Done => GuardedReply::Done,
             Verdict::Fenced(by) => {
                 self.why = Some(fenced(by));

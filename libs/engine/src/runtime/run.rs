@@ -160,6 +160,11 @@ pub(super) enum Input {
         process: usize,
         error: RunError,
     },
+    /// What the commit of a sink waits for, or no longer does.
+    Waiting {
+        stage: usize,
+        what: Option<String>,
+    },
     /// With the checkpoint, if it is one.
     Committed {
         epoch: u64,
@@ -177,13 +182,17 @@ pub async fn run(request: RunRequest, around: Surroundings) -> Result<Outcome> {
     let mut committers = opened.sinks.iter().map(|sink| sink.committer()).collect::<Result<Vec<_>>>()?;
     let stages = progress::stages(&plan, &request.graph);
     around.progress.send_modify(|progress| progress.stages = stages.clone());
+    let waiting = {
+        let progress = around.progress.clone();
+        Waiting::new(move |what| progress.send_modify(|progress| progress.waiting_for = what))
+    };
     let recovered = match &around.durable {
         None if request.restore.is_empty() => None,
         None => return Err(RunError::internal("a checkpoint is to be restored, and there is no place for any")),
         Some(durable) => {
             let attempt = (request.generation, request.first_epoch);
             tokio::select! {
-                recovered = recover(durable, &request.restore, attempt, &mut committers, &plan) => recovered?,
+                recovered = recover(durable, &request.restore, attempt, &mut committers, &plan, &waiting) => recovered?,
                 () = wanted(around.verb.clone(), &[Verb::Cancel]) => return Err(cancelled()),
             }
         }
@@ -194,7 +203,7 @@ pub async fn run(request: RunRequest, around: Surroundings) -> Result<Outcome> {
         let epoch = checkpoint.epoch;
         return Ok(Outcome { finished: true, epoch, counts: Vec::new(), checkpoint: Some(checkpoint) });
     }
-    let frozen = freeze(&plan, &opened.sources, &request, checkpoint.as_ref(), &around.progress);
+    let frozen = freeze(&plan, &opened.sources, &request, checkpoint.as_ref(), &waiting);
     let assignment = tokio::select! {
         frozen = frozen => frozen?,
         () = wanted(around.verb.clone(), &[Verb::Cancel]) => return Err(cancelled()),
@@ -304,7 +313,7 @@ pub async fn run(request: RunRequest, around: Surroundings) -> Result<Outcome> {
         leader: Leader::new(facts, now_us()),
         early: std::mem::take(&mut attempt.early),
         attempt,
-        commits: start_committers(committers, checkpoints, inputs),
+        commits: start_committers(committers, &plan, checkpoints, inputs),
         counts: BTreeMap::new(),
         progress: Progress { running: true, ..begun },
         waiting: BTreeMap::new(),
@@ -397,7 +406,7 @@ async fn freeze(
     sources: &[Arc<dyn Source>],
     request: &RunRequest,
     checkpoint: Option<&Manifest>,
-    progress: &watch::Sender<Progress>,
+    waiting: &Waiting,
 ) -> Result<Assignment> {
     let sources_of_plan = || plan.stages.iter().filter(|stage| matches!(stage.kind, StageKind::Source(_)));
     let names: Vec<&str> = sources_of_plan().map(|stage| stage.operator.as_str()).collect();
@@ -405,8 +414,6 @@ async fn freeze(
         let message = format!("start positions are given for '{operator}', which is no source of the graph");
         return Err(RunError::user("unknown_split", message).hint(format!("its sources are: {}", names.join(", "))));
     }
-    let progress = progress.clone();
-    let waiting = Waiting::new(move |what| progress.send_modify(|progress| progress.waiting_for = what));
     let mut assignment = Assignment::default();
     let mut next = 0;
     let stages = plan
@@ -421,7 +428,7 @@ async fn freeze(
             Some(restored) => serde_json::from_value(restored.splits.clone())
                 .map_err(|error| RunError::internal(format!("the splits of the checkpoint cannot be read: {error}")))?,
             None => {
-                let listed = opened.list(&waiting).await.map_err(|error| error.operator(&operator))?;
+                let listed = opened.list(waiting).await.map_err(|error| error.operator(&operator))?;
                 waiting.over();
                 let is_nothing = |split: &str, position: &str| opened.is_nothing(split, position);
                 let begun = begin_at(listed, request.start.get(&operator), &table, is_nothing);
@@ -669,6 +676,7 @@ struct CommitTask {
 
 fn start_committers(
     mut committers: Vec<Box<dyn SinkCommitter>>,
+    plan: &Plan,
     mut checkpoints: Option<Checkpoints>,
     inputs: UnboundedSender<Input>,
 ) -> CommitTask {
@@ -677,10 +685,17 @@ fn start_committers(
     if let Some(checkpoints) = &mut checkpoints {
         checkpoints.until(given_up);
     }
+    let waits = plan.sinks().map(|(stage, sink)| {
+        let inputs = inputs.clone();
+        // The leader is gone only when the run is over.
+        let waiting = Waiting::new(move |what| drop(inputs.send(Input::Waiting { stage, what })));
+        (sink.operator.clone(), waiting)
+    });
+    let waits: Vec<(String, Waiting)> = waits.collect();
     let task = tokio::spawn(async move {
         while let Some(order) = order.recv().await {
             let epoch = order.epoch;
-            let result = commit(&mut committers, checkpoints.as_mut(), order).await;
+            let result = commit(&mut committers, &waits, checkpoints.as_mut(), order).await;
             let failed = result.is_err();
             if inputs.send(Input::Committed { epoch, result }).is_err() || failed {
                 break;
@@ -694,6 +709,7 @@ fn start_committers(
 /// Decides a checkpoint, lets every sink commit, and has that recorded.
 async fn commit(
     committers: &mut [Box<dyn SinkCommitter>],
+    waits: &[(String, Waiting)],
     checkpoints: Option<&mut Checkpoints>,
     order: CommitOrder,
 ) -> Result<Option<Box<Manifest>>> {
@@ -716,7 +732,7 @@ async fn commit(
     let is_something = |staged: &Committable| !staged.payload.is_empty() || !staged.files.is_empty();
     let publishes = |sink: usize| sinks.get(&sink).is_some_and(|commit| commit.committables.iter().any(is_something));
     let published = (0..committers.len()).map(publishes).collect();
-    let mut commits = Commits { committers, epoch, kind, sinks };
+    let mut commits = Commits { committers, waits, epoch, kind, sinks };
     match checkpoints.zip(manifest) {
         Some((checkpoints, (manifest, _, operators))) => {
             let committed = checkpoints.commit(manifest, published, operators, &mut commits).await;
@@ -732,6 +748,8 @@ async fn commit(
 /// What is left to be committed of an epoch.
 struct Commits<'a> {
     committers: &'a mut [Box<dyn SinkCommitter>],
+    /// By sink: its name, and through what it is told that its commit takes long.
+    waits: &'a [(String, Waiting)],
     epoch: u64,
     kind: CommitKind,
     sinks: BTreeMap<usize, SinkCommit>,
@@ -743,7 +761,9 @@ impl CommitSinks for Commits<'_> {
         let Some(commit) = self.sinks.remove(&sink) else { return Box::pin(std::future::ready(Ok(()))) };
         let committer = &mut self.committers[sink];
         committer.watermark(self.epoch, commit.watermark);
-        committer.commit(self.epoch, self.kind, commit.committables)
+        let ((name, waiting), epoch) = (&self.waits[sink], self.epoch);
+        let committed = committer.commit(epoch, self.kind, commit.committables);
+        Box::pin(waiting.during(move || format!("sink '{name}' to commit epoch {epoch}"), committed))
     }
 
     fn commit_all(&mut self) -> BoxFuture<'_, Result<()>> {
@@ -768,8 +788,7 @@ pub(super) fn parts_of<'a>(
     plan: &'a Plan,
     manifest: &'a Manifest,
 ) -> impl Iterator<Item = Option<Result<SinkState<'a>>>> {
-    let sinks = plan.stages.iter().filter(|stage| matches!(stage.kind, StageKind::Sink(_)));
-    sinks.map(|stage| {
+    plan.sinks().map(|(_, stage)| {
         let part = manifest.sinks.iter().find(|part| part.operator == stage.operator)?;
         let staged = serde_json::from_value(part.committables.clone())
             .map_err(|error| RunError::internal(format!("the committables of the checkpoint cannot be read: {error}")));
@@ -853,10 +872,10 @@ struct Published {
 
 impl Published {
     fn new(plan: &Plan, workers: usize, totals: &Totals) -> Published {
-        let sinks = plan.stages.iter().enumerate().filter(|(_, stage)| matches!(stage.kind, StageKind::Sink(_)));
         Published {
             bounded: plan.bounded,
-            sinks: sinks
+            sinks: plan
+                .sinks()
                 .map(|(stage, _)| PublishedRows {
                     stage,
                     before: totals.before(stage).rows_out,
@@ -920,8 +939,8 @@ struct Led {
     checkpoint_ordered: bool,
     counts: BTreeMap<usize, ProcessCounts>,
     progress: Progress,
-    /// By stage and worker, what its reader or writer waits for.
-    waiting: BTreeMap<(usize, usize), String>,
+    /// By stage and worker, what its reader or writer waits for; without a worker, its commit.
+    waiting: BTreeMap<(usize, Option<usize>), String>,
     published: Published,
     totals: Totals,
     metrics: Arc<Metrics>,
@@ -1053,6 +1072,10 @@ impl Led {
                 self.lost = Some(process);
                 return Err(error);
             }
+            Input::Waiting { stage, what } => {
+                self.waits((stage, None), what);
+                return Ok(None);
+            }
             Input::Committed { epoch, result } => {
                 if let Some(manifest) = result? {
                     self.last_checkpoint = Some(*manifest);
@@ -1081,11 +1104,7 @@ impl Led {
                     Event::Snapshot { epoch }
                 }
                 FromWorker::Waiting { stage, worker, what } => {
-                    match what {
-                        Some(what) => drop(self.waiting.insert((stage, worker), what)),
-                        None => drop(self.waiting.remove(&(stage, worker))),
-                    }
-                    self.progress.waiting_for = self.waiting.values().next().cloned();
+                    self.waits((stage, Some(worker)), what);
                     return Ok(None);
                 }
                 FromWorker::Failed(error) => return Err(error),
@@ -1096,6 +1115,14 @@ impl Led {
                 }
             },
         }))
+    }
+
+    fn waits(&mut self, who: (usize, Option<usize>), what: Option<String>) {
+        match what {
+            Some(what) => drop(self.waiting.insert(who, what)),
+            None => drop(self.waiting.remove(&who)),
+        }
+        self.progress.waiting_for = self.waiting.values().next().cloned();
     }
 
     /// Lets the workers leave, and gets the last counters of the other processes.

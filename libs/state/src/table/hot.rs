@@ -5,12 +5,16 @@
 //! ([`HotTable::touch`]); when there are too many, those that were not touched lately leave together ([`HotTable::make_room`]), and of
 //! these only changed rows are written. Whoever keeps the values is asked for them as columns and gets them back as columns ([`Values`]).
 //!
-//! The table alone is what a checkpoint keeps: [`HotTable::write_changes`] writes what changed, and the rows stay where they are.
+//! The table alone is what a checkpoint keeps. At its cut ([`HotTable::cut`]) is noted which rows the table does not have yet; they are
+//! written some at a time, each as it was at the cut ([`HotTable::copy_some`]), and then the table is frozen ([`HotTable::freeze`]). Until
+//! then it gets nothing else: what changes or is removed after the cut stays in its slot.
+//!
 //! A slot is valid until the next call of [`HotTable::make_room`], [`HotTable::remove`] or [`HotTable::take_all`].
 
 use arrow::array::{ArrayRef, RecordBatch};
 
-use super::{Cursor, Table, TableError};
+use super::part::Freeze;
+use super::{Cursor, Limit, Table, TableError};
 use crate::key_group::{KEY_GROUPS, key_groups, key_hashes};
 use crate::{KeyTable, SlotVec};
 
@@ -40,16 +44,22 @@ pub struct HotTable {
     table: Box<dyn Table>,
     namespace: Vec<i64>,
     marks: SlotVec<u8>,
-    /// Bytes that keys and values in slots may take.
-    budget: usize,
-    /// Keys in slots from which on some leave. Vectors by slot do not shrink, so this is set as soon as they may not double any more.
-    keys_max: Option<usize>,
-    /// Above this there are fewer keys from then on: what a slot holds may grow too.
-    bytes_max: usize,
+    limit: Limit,
+    /// The checkpoint that is being copied.
+    copying: Option<Copying>,
     /// Where the search for keys to leave goes on.
     hand: u32,
     /// Whether the table may have rows: until then nothing is looked up.
     may_have_rows: bool,
+}
+
+/// What is left to do of a checkpoint.
+struct Copying {
+    /// Slots whose rows the table did not have at the cut, from `next` on those that are marked still.
+    slots: Vec<u32>,
+    next: usize,
+    /// Slots that were removed since, perhaps more than once, and of which the table has a row.
+    gone: Vec<u32>,
 }
 
 /// The slot has a key.
@@ -60,6 +70,10 @@ const TOUCHED: u8 = 2;
 const CHANGED: u8 = 4;
 /// The table has a row of the key.
 const STORED: u8 = 8;
+/// The row is as it was at the cut of the checkpoint, which does not have it yet.
+const WAITS: u8 = 16;
+/// The key was removed after the cut; it has an empty slot until the table may know.
+const GONE: u8 = 32;
 
 /// Rows read or written at once: many, so that each write is one sorted file; few enough that their columns are small beside the budget.
 const ROWS: usize = 64 * 1024;
@@ -79,9 +93,8 @@ impl HotTable {
             table,
             namespace: namespace.to_vec(),
             marks: SlotVec::default(),
-            budget,
-            keys_max: None,
-            bytes_max: budget,
+            limit: Limit::new(budget),
+            copying: None,
             hand: 0,
             may_have_rows,
         })
@@ -104,13 +117,20 @@ impl HotTable {
         self.keys.intern(columns, rows, slots);
         self.marks.grow(self.keys.slots_capacity());
         values.resize(self.keys.slots_capacity());
-        let mut fresh = Vec::new();
+        let (mut fresh, mut waiting) = (Vec::new(), Vec::new());
         for &slot in &slots[first..] {
             let marks = &mut self.marks[slot];
             if *marks & HELD == 0 {
                 fresh.push(slot);
             }
-            *marks |= HELD | TOUCHED | CHANGED;
+            if *marks & WAITS != 0 {
+                waiting.push(slot);
+            }
+            *marks = *marks & !(WAITS | GONE) | HELD | TOUCHED | CHANGED;
+        }
+        if !waiting.is_empty() {
+            self.write(values, waiting.clone())?;
+            waiting.iter().for_each(|&slot| self.marks[slot] |= CHANGED);
         }
         if !self.may_have_rows {
             return Ok(());
@@ -124,30 +144,27 @@ impl HotTable {
         Ok(())
     }
 
-    /// Lets keys go that were not touched lately, if there are too many; those that `pinned` names stay. Returns whether there is room
-    /// now: not if almost all are pinned.
+    /// Lets keys go that were not touched lately, if there are too many; those that `pinned` names stay, and those that changed after the
+    /// cut of a checkpoint that is not frozen. Returns whether there is room now: not if almost all stay.
     pub fn make_room<V: Values>(&mut self, values: &mut V, pinned: impl Fn(&V, u32) -> bool) -> Result<bool, V::Error> {
-        let bytes = self.bytes(values);
-        if self.keys_max.is_none() && bytes > self.budget / 2 {
-            // Vectors by slot double together. Up to then there is room, for one batch too.
-            let room = self.marks.bytes() / size_of::<u8>() / 8 * 7;
-            self.keys_max = Some(self.keys.len().max(room).max(1));
+        // Vectors by slot double together. Up to then there is room, for one batch too.
+        let room = self.marks.bytes() / size_of::<u8>() / 8 * 7;
+        let (keys, slots, bytes) = (self.keys.len(), self.keys.slots_capacity().max(room), self.bytes(values));
+        let excess = self.limit.excess(keys, slots, bytes);
+        if excess == 0 {
+            return Ok(true);
         }
-        if bytes > self.bytes_max {
-            self.keys_max = Some((self.keys.len() / 4 * 3).max(1));
-            self.bytes_max = bytes;
-        }
-        let Some(keys_max) = self.keys_max.filter(|&max| self.keys.len() > max) else { return Ok(true) };
-        // A quarter at once, so that what is written is large and sorted.
-        let leaving = self.choose(self.keys.len() - keys_max * 3 / 4, |slot| pinned(values, slot));
+        let leaving = self.choose(excess, |slot| pinned(values, slot));
         self.leave(values, leaving)?;
-        Ok(self.keys.len() <= keys_max)
+        Ok(self.limit.rows_max().is_none_or(|max| self.keys.len() <= max))
     }
 
     /// At most `count` slots; the hand goes around twice, because the first time it takes marks away.
     fn choose(&mut self, count: usize, pinned: impl Fn(u32) -> bool) -> Vec<u32> {
         let slots = self.keys.slots_capacity() as u32;
         let mut chosen = Vec::with_capacity(count);
+        let copies = self.copying.is_some();
+        let is_after_the_cut = |marks: u8| copies && (marks & GONE != 0 || marks & (CHANGED | WAITS) == CHANGED);
         for _ in 0..2 * u64::from(slots) {
             if chosen.len() == count {
                 break;
@@ -155,7 +172,7 @@ impl HotTable {
             self.hand = (self.hand + 1) % slots;
             let marks = &mut self.marks[self.hand];
             match *marks {
-                held if held & HELD == 0 || pinned(self.hand) => {}
+                held if held & HELD == 0 || is_after_the_cut(held) || pinned(self.hand) => {}
                 touched if touched & TOUCHED != 0 => *marks &= !TOUCHED,
                 _ => {
                     chosen.push(self.hand);
@@ -196,38 +213,82 @@ impl HotTable {
             self.table.put(&self.namespace, &self.keys.keys(slots), &rows, slots.len())?;
         }
         for slot in slots {
-            self.marks[slot] = self.marks[slot] & !CHANGED | STORED;
+            self.marks[slot] = self.marks[slot] & !(CHANGED | WAITS) | STORED;
         }
         self.may_have_rows = true;
         Ok(())
     }
 
-    /// Writes what the table does not have yet; the rows stay in their slots. Returns how many rows were written.
-    pub fn write_changes<V: Values>(&mut self, values: &V) -> Result<usize, V::Error> {
-        let changed: Vec<u32> =
-            (0..).zip(self.marks.values()).filter(|(_, m)| **m & CHANGED != 0).map(|(s, _)| s).collect();
-        let count = changed.len();
-        self.write(values, changed)?;
-        Ok(count)
+    /// Cuts a checkpoint: of the rows as they are now.
+    pub fn cut(&mut self) {
+        assert!(!self.copies(), "a checkpoint is copied before the next one is cut");
+        let changed = |marks: &u8| *marks & CHANGED != 0;
+        let slots: Vec<u32> =
+            (0..).zip(self.marks.values()).filter(|(_, marks)| changed(marks)).map(|(slot, _)| slot).collect();
+        slots.iter().for_each(|&slot| self.marks[slot] |= WAITS);
+        self.copying = Some(Copying { slots, next: 0, gone: Vec::new() });
+    }
+
+    /// Whether a checkpoint was cut, and is not frozen yet.
+    pub fn copies(&self) -> bool {
+        self.copying.is_some()
+    }
+
+    /// Writes about so many more rows of the checkpoint; returns whether there are more.
+    pub fn copy_some<V: Values>(&mut self, values: &V, rows_max: usize) -> Result<bool, V::Error> {
+        let Some(Copying { slots, next, .. }) = &mut self.copying else { return Ok(false) };
+        let mut some = Vec::new();
+        while *next < slots.len() && some.len() < rows_max {
+            let slot = slots[*next];
+            if self.marks[slot] & WAITS != 0 {
+                some.push(slot);
+            }
+            *next += 1;
+        }
+        let more = *next < slots.len();
+        self.write(values, some)?;
+        Ok(more)
+    }
+
+    /// The table as of the cut, with all that was left to write. From now on it gets what came after.
+    pub fn freeze<V: Values>(&mut self, values: &mut V) -> Result<Box<dyn Freeze>, V::Error> {
+        self.copy_some(values, usize::MAX)?;
+        let copying = self.copying.take().expect("a checkpoint is cut before it is frozen");
+        let frozen = self.table.freeze()?;
+        let mut gone = copying.gone;
+        gone.sort_unstable();
+        gone.dedup();
+        gone.retain(|&slot| self.marks[slot] & GONE != 0);
+        self.remove(values, &gone)?;
+        Ok(frozen)
     }
 
     /// Removes keys and their rows, wherever they are. Each slot is named once.
     pub fn remove<V: Values>(&mut self, values: &mut V, slots: &[u32]) -> Result<(), V::Error> {
-        let stored: Vec<u32> = slots.iter().copied().filter(|&slot| self.marks[slot] & STORED != 0).collect();
+        let waiting: Vec<u32> = slots.iter().copied().filter(|&slot| self.marks[slot] & WAITS != 0).collect();
+        self.write(values, waiting)?;
+        let (stored, others): (Vec<u32>, Vec<u32>) = slots.iter().partition(|&&slot| self.marks[slot] & STORED != 0);
+        values.clear(slots);
+        self.forget(&others);
+        if let Some(copying) = &mut self.copying {
+            stored.iter().for_each(|&slot| self.marks[slot] = HELD | STORED | GONE);
+            copying.gone.extend(stored);
+            return Ok(());
+        }
         if !stored.is_empty() {
             self.table.remove(&self.namespace, &self.keys.keys(&stored), stored.len())?;
         }
-        values.clear(slots);
-        self.forget(slots);
+        self.forget(&stored);
         Ok(())
     }
 
-    /// All keys leave their slots, and all rows are in the table.
+    /// All keys leave their slots, and all rows are in the table. Not while a checkpoint is copied.
     pub fn take_all<V: Values>(&mut self, values: &mut V) -> Result<(), V::Error> {
+        assert!(!self.copies(), "the table gets nothing but rows of the checkpoint until it is frozen");
         self.leave(values, self.keys.live_slots())
     }
 
-    /// The next rows of the table: all there are after [`HotTable::write_changes`], see [`Table::scan`].
+    /// The next rows of the table: all there are after [`HotTable::take_all`] or a checkpoint, see [`Table::scan`].
     pub fn scan(&mut self, cursor: &mut Cursor, rows_max: usize) -> Result<Option<RecordBatch>, TableError> {
         self.table.scan(cursor, rows_max)
     }
@@ -323,12 +384,19 @@ mod tests {
         model
     }
 
-    /// Random adding, removing, writing and leaving against a map. `distinct` keys, of which some are asked for more often.
+    /// Ends the checkpoint at hand: the table is as the map was at the cut.
+    fn freeze(hot: &mut HotTable, sums: &mut Sums, cut: &mut Option<Model>) {
+        while hot.copy_some(sums, 100).unwrap() {}
+        assert_eq!(Some(scanned(hot)), cut.take());
+        hot.freeze(sums).unwrap();
+    }
+
+    /// Random adding, removing, leaving and checkpoints against a map. `distinct` keys, of which some are asked for more often.
     fn agrees_with_a_map(table: Box<dyn Table>, budget: usize, distinct: u64, seed: u64) {
         let mut random = Random(seed);
         let mut hot = HotTable::new(table, &[7], budget, false).unwrap();
         let (mut sums, mut model) = (Sums::default(), Model::new());
-        let mut most = 0;
+        let (mut most, mut compared, mut cut) = (0, 0, None::<Model>);
         for round in 0..150 {
             let rows = random.below(300) as usize;
             let mut key = || {
@@ -356,19 +424,26 @@ mod tests {
                 hot.remove(&mut sums, &gone).unwrap();
             }
             // Slots that are pinned keep their keys.
-            let pinned: Vec<u32> = slots.iter().copied().filter(|&slot| hot.marks[slot] & HELD != 0).take(20).collect();
+            let pinned: Vec<u32> =
+                slots.iter().copied().filter(|&slot| hot.marks[slot] & (HELD | GONE) == HELD).take(20).collect();
             let before = hot.keys().keys(&pinned);
-            hot.make_room(&mut sums, |_, slot| pinned.contains(&slot)).unwrap();
+            if !hot.make_room(&mut sums, |_, slot| pinned.contains(&slot)).unwrap() && cut.is_some() {
+                freeze(&mut hot, &mut sums, &mut cut);
+                hot.make_room(&mut sums, |_, slot| pinned.contains(&slot)).unwrap();
+            }
             assert!(pinned.iter().all(|&slot| hot.marks[slot] & HELD != 0));
             assert_eq!(&hot.keys().keys(&pinned)[0], &before[0]);
             most = most.max(hot.bytes(&sums));
-            match random.below(12) {
-                0 => {
-                    hot.write_changes(&sums).unwrap();
-                    assert_eq!(scanned(&mut hot), model, "round {round}");
-                    assert_eq!(hot.write_changes(&sums).unwrap(), 0, "nothing changed since");
+            if cut.is_some() && random.below(3) == 0 && !hot.copy_some(&sums, 1 + random.below(200) as usize).unwrap() {
+                freeze(&mut hot, &mut sums, &mut cut);
+            }
+            match random.below(8) {
+                0 if cut.is_none() => {
+                    hot.cut();
+                    cut = Some(model.clone());
+                    compared += 1;
                 }
-                1 => {
+                1 if cut.is_none() => {
                     hot.take_all(&mut sums).unwrap();
                     assert!(hot.keys().is_empty());
                     assert_eq!(scanned(&mut hot), model, "round {round}");
@@ -376,10 +451,14 @@ mod tests {
                 _ => {}
             }
         }
+        if cut.is_some() {
+            freeze(&mut hot, &mut sums, &mut cut);
+        }
+        assert!(compared > 3, "{compared} checkpoints");
         hot.take_all(&mut sums).unwrap();
         assert_eq!(scanned(&mut hot), model);
         if distinct >= 5_000 && (100_000..1 << 30).contains(&budget) {
-            assert!(hot.keys_max.is_some(), "there were more keys than room for them");
+            assert!(hot.limit.rows_max().is_some(), "there were more keys than room for them");
             assert!(most <= budget + budget / 4, "{most} bytes in slots, {budget} allowed");
         }
     }

@@ -16,6 +16,7 @@ mod codec;
 mod conformance;
 mod cursor;
 pub mod hot;
+mod limit;
 mod memory;
 pub mod part;
 mod rocks;
@@ -24,6 +25,7 @@ mod scratch;
 
 pub use cursor::Cursor;
 pub use hot::{HotTable, Values};
+pub use limit::Limit;
 pub use memory::MemoryTable;
 pub use part::{PartFile, TablePart};
 pub use rocks::{RocksMemory, RocksTable};
