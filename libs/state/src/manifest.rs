@@ -185,15 +185,19 @@ impl Manifest {
     /// Reads every file of the checkpoint, checks it against its hash, and gives the state back. Nothing is started before.
     pub async fn load(&self, from: &dyn Files) -> Result<MemoryStore, ManifestError> {
         let parts = self.operators.iter().flat_map(|operator| operator.parts.iter().map(move |part| (operator, part)));
-        let read = |(operator, part): (&OperatorPart, &StatePart)| {
-            let (operator, worker, read) = (operator.operator.clone(), part.worker as usize, part.clone());
-            async move { (operator, worker, read.read(from).await) }
-        };
-        let mut read = stream::iter(parts.map(read)).buffered(LOADED_AT_ONCE);
-        let mut store = MemoryStore::new();
-        while let Some((operator, worker, snapshot)) = read.next().await {
-            store.put(&operator, worker, snapshot?);
+        let mut order: Vec<(usize, StatePart)> = parts.clone().map(|(_, part)| part.clone()).enumerate().collect();
+        // The largest first, so that none is left when all others are done.
+        order.sort_by_key(|(_, part)| std::cmp::Reverse(part.files().map(|file| file.bytes).sum::<u64>()));
+        let read = |(at, part): (usize, StatePart)| async move { (at, part.read(from).await) };
+        let mut reading = stream::iter(order.into_iter().map(read)).buffer_unordered(LOADED_AT_ONCE);
+        let mut read = BTreeMap::new();
+        while let Some((at, snapshot)) = reading.next().await {
+            read.insert(at, snapshot?);
             faults::hit("restore.half").map_err(FileError::from)?;
+        }
+        let mut store = MemoryStore::new();
+        for ((operator, part), snapshot) in parts.zip(read.into_values()) {
+            store.put(&operator.operator, part.worker as usize, snapshot);
         }
         for file in self.sinks.iter().flat_map(|sink| &sink.files) {
             if !faults::broken("skip_verification_of_sinks") {

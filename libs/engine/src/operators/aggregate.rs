@@ -74,8 +74,15 @@ impl Aggregate {
     fn grow(&mut self) {
         let slots = self.keys.slots_capacity();
         self.accumulators.resize(slots);
-        self.counts.grow(slots);
         self.touched.grow(slots);
+        if self.counts_rows() {
+            self.counts.grow(slots);
+        }
+    }
+
+    /// Whether a key goes when its last row is taken back.
+    fn counts_rows(&self) -> bool {
+        self.spec.retracts && self.spec.keys > 0
     }
 
     /// The one row of an aggregate without keys exists from the start.
@@ -92,7 +99,7 @@ impl Aggregate {
     }
 
     fn apply(&mut self, slots: &[u32], rows: &RecordBatch, adds: bool) -> Result<()> {
-        if self.spec.retracts {
+        if self.counts_rows() {
             let sign = if adds { 1 } else { -1 };
             slots.iter().for_each(|&slot| self.counts[slot] += sign);
         }
@@ -100,7 +107,7 @@ impl Aggregate {
     }
 
     fn send_changes(&mut self, out: &mut Output) -> Result<()> {
-        let counted = self.spec.retracts && self.spec.keys > 0;
+        let counted = self.counts_rows();
         let exists = |slot| !counted || self.counts[slot] != 0;
         let gone = self.touched.send(&self.schema, &self.keys, &self.accumulators, exists, out)?;
         if self.marks.tracks() && !gone.is_empty() {
@@ -135,10 +142,11 @@ impl Aggregate {
 
     /// Copies the rows of those of the slots that hold keys, for the checkpoint at hand.
     fn copy(&mut self, slots: &[u32]) -> Result<()> {
-        let counted = self.spec.retracts && self.spec.keys > 0;
+        let counted = self.counts_rows();
         let slots: Vec<u32> = slots.iter().copied().filter(|&slot| !counted || self.counts[slot] != 0).collect();
         if !slots.is_empty() {
-            let counts: ArrayRef = Arc::new(Int64Array::from_iter_values(slots.iter().map(|&slot| self.counts[slot])));
+            let count = |&slot: &u32| if counted { self.counts[slot] } else { 0 };
+            let counts: ArrayRef = Arc::new(Int64Array::from_iter_values(slots.iter().map(count)));
             let columns = [self.keys.keys(&slots), self.accumulators.states(&slots), vec![counts]].concat();
             self.early.push(record_batch(&self.saved, columns, slots.len())?);
         }
@@ -148,7 +156,7 @@ impl Aggregate {
     /// Slots of keys that have rows.
     fn live(&self) -> Vec<u32> {
         let mut slots = self.keys.live_slots();
-        if self.spec.retracts && self.spec.keys > 0 {
+        if self.counts_rows() {
             slots.retain(|&slot| self.counts[slot] != 0);
         }
         slots
@@ -216,21 +224,22 @@ impl Operator for Aggregate {
 
     fn restore(&mut self, reader: &SnapshotReader) -> Result<()> {
         self.wm = load_watermark(reader)?;
+        let counted = self.counts_rows();
         let Aggregate { spec, keys, accumulators, counts, touched, .. } = self;
         let mut room = reader.room(TABLE);
         reader.intern(TABLE, spec.keys, keys, |keys, slots, rows| {
             room = room.max(keys.slots_capacity());
             accumulators.resize(room);
-            counts.grow(room);
             touched.grow(room);
             accumulators.merge(slots, &rows.columns()[spec.keys..])?;
-            let saved = rows.column(rows.num_columns() - 1).as_primitive::<Int64Type>();
-            for (row, &slot) in slots.iter().enumerate() {
-                counts[slot] = saved.value(row);
-                // A snapshot follows the end of an epoch, so whatever it holds has been sent.
-                if !spec.bounded {
-                    touched.is_sent(slot);
-                }
+            // A snapshot follows the end of an epoch, so whatever it holds has been sent.
+            if !spec.bounded {
+                slots.iter().for_each(|&slot| touched.is_sent(slot));
+            }
+            if counted {
+                counts.grow(room);
+                let saved = rows.column(rows.num_columns() - 1).as_primitive::<Int64Type>();
+                slots.iter().zip(saved.values()).for_each(|(&slot, &rows)| counts[slot] = rows);
             }
             Ok::<_, RunError>(())
         })?;

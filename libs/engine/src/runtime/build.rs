@@ -3,10 +3,10 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use futures::future::BoxFuture;
 use state::MemoryStore;
 use timely::dataflow::Scope;
 use tokio::sync::mpsc::unbounded_channel;
-use tokio::task::AbortHandle;
 
 use super::clock::{SourceClock, SplitState};
 use super::driver::{self, Context, Edge};
@@ -30,13 +30,17 @@ struct Outputs<'scope> {
     side: Option<Edge<'scope>>,
 }
 
-/// Builds the dataflow of the plan; returns the readers that were started.
+/// A reader at work, until its splits have ended.
+pub type Reading = BoxFuture<'static, ()>;
+
+/// Builds the dataflow of the plan, with the state that its operators go on from; returns the readers, which are still to be started: what
+/// they read before the state is there would only be in its way.
 pub fn build<'scope>(
     scope: Scope<'scope, Time>,
     shared: &Arc<Shared>,
     state: &Rc<WorkerState>,
     restore: Option<&MemoryStore>,
-) -> Result<Vec<AbortHandle>> {
+) -> Result<Vec<Reading>> {
     let plan = shared.plan.clone();
     let names = split_names(shared);
     let env = expr::Env { now_us: state.now_us.clone(), overflow_wrap: shared.settings.overflow_wrap };
@@ -171,12 +175,12 @@ struct InstanceOf<'a> {
     env: &'a expr::Env,
 }
 
-/// A source instance: its reader as a task, its operator in the dataflow.
+/// A source instance: its reader, its operator in the dataflow.
 fn instance<'scope>(
     scope: Scope<'scope, Time>,
     shared: &Arc<Shared>,
     of: InstanceOf<'_>,
-    readers: &mut Vec<AbortHandle>,
+    readers: &mut Vec<Reading>,
 ) -> Result<(Edge<'scope>, Option<Edge<'scope>>)> {
     let state = of.context.state.clone();
     let assigned = &shared.assignment.sources[of.position];
@@ -247,7 +251,7 @@ fn instance<'scope>(
     let most = shared.settings.epoch_every_rows.unwrap_or(u64::MAX).max(1);
     let batch_rows = shared.settings.batch_rows.min(most) as usize;
     let context = SourceContext { splits: open, batch_rows, waiting: waits(shared, of.stage, state.worker) };
-    let task = shared.tokio.spawn(async move {
+    readers.push(Box::pin(async move {
         let result = source.read(context, output).await;
         // Still holding `events_sender`, so that the cause is known before the channel closes. A closed receiver means that nobody wants more.
         if let Err(error) = result
@@ -255,7 +259,6 @@ fn instance<'scope>(
         {
             let _ = leader.send(FromWorker::Failed(error.operator(&name)));
         }
-    });
-    readers.push(task.abort_handle());
+    }));
     Ok(edges)
 }

@@ -164,6 +164,7 @@ fn run(worker: &mut Worker, shared: &Arc<Shared>, orders: &Receiver<ToWorker>) -
     let readers =
         worker.dataflow_core("run", None, Box::new(()), |_, scope| build(scope, shared, &state, restore.as_deref()))?;
     drop(restore);
+    let readers: Vec<_> = readers.into_iter().map(|reader| shared.tokio.spawn(reader).abort_handle()).collect();
     let mut leave = false;
     loop {
         while let Ok(order) = orders.try_recv() {
