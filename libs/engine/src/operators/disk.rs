@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use futures::future::BoxFuture;
@@ -32,6 +33,8 @@ pub struct Disk {
 struct Kept {
     // Before the directory, which goes when it is dropped.
     frozen: Box<dyn Freeze>,
+    /// For how long freezing it has held up the operator already.
+    held: Duration,
     scratch: Arc<Scratch>,
 }
 
@@ -42,10 +45,10 @@ impl Freeze for Kept {
         name: Namer<'a>,
     ) -> BoxFuture<'a, std::result::Result<Saved, TableError>> {
         Box::pin(async move {
-            let Kept { frozen, scratch } = *self;
+            let Kept { frozen, held, scratch } = *self;
             let saved = frozen.save(files, name).await;
             drop(scratch);
-            saved
+            saved.map(|saved| Saved { held: saved.held.max(held), ..saved })
         })
     }
 }
@@ -133,19 +136,20 @@ impl Disk {
         table: &mut dyn Table,
         rows: RecordBatch,
     ) -> Result<()> {
-        self.save_frozen(writer, name, table.freeze()?, rows)
+        self.save_frozen(writer, name, table.freeze()?, Duration::ZERO, rows)
     }
 
-    /// As [`Disk::save_table`], of a table that is frozen already.
+    /// As [`Disk::save_table`], of a table that is frozen already, which has held up its operator for so long.
     pub fn save_frozen(
         &self,
         writer: &mut SnapshotWriter,
         name: &str,
         frozen: Box<dyn Freeze>,
+        held: Duration,
         rows: RecordBatch,
     ) -> Result<()> {
         writer.keyed(name, rows, &[])?;
-        writer.frozen(name, Box::new(Kept { frozen, scratch: self.scratch.clone() }));
+        writer.frozen(name, Box::new(Kept { frozen, held, scratch: self.scratch.clone() }));
         Ok(())
     }
 }

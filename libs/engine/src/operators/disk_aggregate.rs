@@ -6,6 +6,7 @@
 //! what its changes add up to is the same. The rows of a bounded input leave group of rows by group of rows, in the order of the table.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, UInt32Array};
 use arrow::datatypes::{DataType, Field, FieldRef, Int64Type, Schema, SchemaRef};
@@ -33,8 +34,8 @@ pub struct DiskAggregate {
     disk: Arc<Disk>,
     hot: HotTable,
     rows: Rows,
-    /// The table as of the last cut, where it had to be frozen before it was asked for.
-    frozen: Option<Box<dyn Freeze>>,
+    /// The table as of the last cut, and for how long all that was left to copy held up the operator.
+    frozen: Option<(Box<dyn Freeze>, Duration)>,
     /// `i64::MAX` once the final rows of a bounded input are leaving.
     wm: i64,
     /// Up to where the final rows have left.
@@ -143,7 +144,8 @@ impl DiskAggregate {
     /// Copies all that is left of a checkpoint: the table may be written again.
     fn settle(&mut self) -> Result<()> {
         if self.hot.copies() {
-            self.frozen = Some(self.hot.freeze(&mut self.rows)?);
+            let begun = Instant::now();
+            self.frozen = Some((self.hot.freeze(&self.rows)?, begun.elapsed()));
         }
         Ok(())
     }
@@ -227,8 +229,7 @@ impl Operator for DiskAggregate {
     fn snapshot(&mut self, _epoch: u64, writer: &mut SnapshotWriter) -> Result<()> {
         assert!(self.rows.touched.is_empty() && self.leaving.is_none(), "an epoch ends before its snapshot");
         save_watermark(writer, self.wm)?;
-        self.hot.cut();
-        Ok(())
+        Ok(self.hot.cut()?)
     }
 
     fn snapshot_more(&mut self, writer: &mut SnapshotWriter) -> Result<bool> {
@@ -236,8 +237,8 @@ impl Operator for DiskAggregate {
             return Ok(true);
         }
         self.settle()?;
-        if let Some(frozen) = self.frozen.take() {
-            self.disk.save_frozen(writer, TABLE, frozen, RecordBatch::new_empty(self.saved.clone()))?;
+        if let Some((frozen, held)) = self.frozen.take() {
+            self.disk.save_frozen(writer, TABLE, frozen, held, RecordBatch::new_empty(self.saved.clone()))?;
         }
         Ok(false)
     }

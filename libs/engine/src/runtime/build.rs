@@ -10,7 +10,7 @@ use tokio::sync::mpsc::unbounded_channel;
 
 use super::clock::{SourceClock, SplitState};
 use super::driver::{self, Context, Edge};
-use super::ingest::{Flow, Ingest, Limits, now_us};
+use super::ingest::{Flow, Ingest, Limits};
 use super::messages::FromWorker;
 use super::outlet::Outlet;
 use super::time::Time;
@@ -190,7 +190,7 @@ fn instance<'scope>(
             (SplitStart { number, split: split.clone(), position: split_state.position.clone() }, split_state.clone())
         })
         .collect();
-    let clock = SourceClock::new(of.source.time.as_ref(), shared.plan.bounded, &splits, assigned.watermark, now_us());
+    let clock = SourceClock::new(of.source.time.as_ref(), shared.plan.bounded, &splits, assigned.watermark);
     let prelude = match of.source.prelude.is_empty() {
         true => None,
         false => Some(factory::steps(&of.source.prelude, &of.source.read, of.env, &of.context.name, of.names)?),

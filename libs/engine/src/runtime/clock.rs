@@ -65,7 +65,8 @@ struct Split {
     state: SplitState,
     /// Proved lower bound of its event times.
     min_time_us: Option<i64>,
-    last_event_us: i64,
+    /// Since when it is silent; before the first look nobody could have heard it.
+    last_event_us: Option<i64>,
 }
 
 /// Where watermarks come from.
@@ -86,7 +87,6 @@ impl SourceClock {
         bounded: bool,
         splits: &[(SplitStart, SplitState)],
         begin: i64,
-        now_us: i64,
     ) -> SourceClock {
         let rule = match time {
             None => Rule::None,
@@ -96,10 +96,9 @@ impl SourceClock {
         let splits = splits
             .iter()
             .map(|(start, state)| {
-                (
-                    start.number,
-                    Split { state: state.clone(), min_time_us: start.split.min_time_us, last_event_us: now_us },
-                )
+                // What was silent may have got records since.
+                let state = SplitState { idle: state.idle && state.absent, ..state.clone() };
+                (start.number, Split { state, min_time_us: start.split.min_time_us, last_event_us: None })
             })
             .collect();
         // In a bounded run a split that waits for its turn is no idle split.
@@ -111,7 +110,7 @@ impl SourceClock {
     pub fn rows(&mut self, number: u32, max_time_us: Option<i64>, records: u64, next: Position, now_us: i64) {
         let rule = self.rule;
         let split = self.split(number);
-        split.last_event_us = now_us;
+        split.last_event_us = Some(now_us);
         split.state.idle = false;
         split.state.absent = false;
         split.state.position = Some(next);
@@ -137,7 +136,9 @@ impl SourceClock {
 
     /// The reader knows how many records are left.
     pub fn lag(&mut self, number: u32, records: u64) {
-        self.split(number).state.lag = Some(records);
+        let state = &mut self.split(number).state;
+        state.lag = Some(records);
+        state.idle &= records == 0 || state.absent;
     }
 
     pub fn ended(&mut self, number: u32) {
@@ -175,9 +176,9 @@ impl SourceClock {
         let mut next = None;
         for split in self.splits.values_mut().filter(|split| !split.state.ended() && !split.state.idle) {
             if split.state.lag.is_some_and(|records| records > 0) {
-                split.last_event_us = now_us;
+                split.last_event_us = Some(now_us);
             }
-            let left = split.last_event_us.saturating_add(timeout) - now_us;
+            let left = split.last_event_us.get_or_insert(now_us).saturating_add(timeout) - now_us;
             if left <= 0 {
                 split.state.idle = true;
             } else {
@@ -266,7 +267,7 @@ mod tests {
             };
             (SplitStart { number: number as u32, split, position: None }, SplitState::default())
         };
-        SourceClock::new(Some(&time), bounded, &mins.iter().enumerate().map(split).collect::<Vec<_>>(), WM_MIN, 0)
+        SourceClock::new(Some(&time), bounded, &mins.iter().enumerate().map(split).collect::<Vec<_>>(), WM_MIN)
     }
 
     fn at(text: &str) -> Position {
@@ -291,6 +292,7 @@ mod tests {
     #[test]
     fn an_idle_split_leaves_the_minimum_and_returns() {
         let mut clock = clock(false, Some(10), &[None, None]);
+        assert_eq!(clock.look(0), Some(10));
         clock.rows(0, Some(100_000), 1, at("1"), 5);
         assert_eq!(clock.look(10), Some(5));
         assert_eq!(clock.watermark(), 94_000, "split 1 is idle since 10");
@@ -307,9 +309,11 @@ mod tests {
     fn a_split_with_records_left_is_not_idle_however_long_they_take() {
         let mut clock = clock(false, Some(10), &[None, None]);
         clock.rows(0, Some(100_000), 1, at("1"), 5);
+        clock.look(7);
+        assert_eq!(clock.look(20), None, "both are idle");
         clock.lag(1, 2);
         clock.lag(0, 0);
-        assert_eq!(clock.look(40), Some(10), "the other one is idle");
+        assert_eq!(clock.look(40), Some(10), "the other one still is");
         assert_eq!(clock.watermark(), WM_MIN, "older rows may come of those that are left");
         clock.rows(1, Some(20_000), 2, at("2"), 45);
         assert_eq!((clock.look(50), clock.watermark()), (Some(5), 14_000));

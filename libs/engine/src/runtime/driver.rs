@@ -253,13 +253,22 @@ struct Saving {
     alignment: Duration,
     /// The longest step so far.
     pause: Duration,
+    /// When the last one ended.
+    stepped: Instant,
 }
 
 /// How long a step of copying may take, beyond the rows that an operator copies at once: a share of the work of the activation before it, so
 /// that the copy gets on also where that is long.
 const STEP_SHARE: u32 = 3;
+/// Work after which there is a step within an activation too: one may have to do with as much as is in flight.
+const WORK_MAX: Duration = Duration::from_millis(24);
 const STEP_MIN: Duration = Duration::from_millis(1);
 const STEP_MAX: Duration = Duration::from_millis(8);
+
+/// For how long to copy after so much work.
+fn step_after(work: Duration) -> Duration {
+    (work / STEP_SHARE).clamp(STEP_MIN, STEP_MAX)
+}
 
 impl Driven {
     fn activate(&mut self, frontiers: &[MutableAntichain<Time>], queue: &mut VecDeque<(Time, Batch)>) {
@@ -269,7 +278,7 @@ impl Driven {
         let begun = Instant::now();
         let worked = self.work(frontiers, queue).and_then(|()| {
             self.ports.flush();
-            self.save_some((begun.elapsed() / STEP_SHARE).clamp(STEP_MIN, STEP_MAX))
+            self.save_some(step_after(begun.elapsed()))
         });
         match worked {
             Ok(()) => {}
@@ -337,7 +346,11 @@ impl Driven {
         let mut out = Output::new();
         self.operator.process(port, batch, wm, &mut out)?;
         self.ports.send(&mut out, &self.context);
-        Ok(())
+        let worked = self.saving.as_ref().map(|saving| saving.stepped.elapsed());
+        match worked.filter(|worked| *worked > WORK_MAX) {
+            Some(worked) => self.save_some(step_after(worked)),
+            None => Ok(()),
+        }
     }
 
     /// Ends the epoch that is complete: its closing watermark has been applied.
@@ -355,7 +368,10 @@ impl Driven {
                 let mut writer = SnapshotWriter::new();
                 let begun = Instant::now();
                 self.operator.snapshot(self.epoch, &mut writer)?;
-                self.saving = Some(Saving { epoch: self.epoch, writer, alignment, pause: begun.elapsed() });
+                let (pause, stepped) = (begun.elapsed(), Instant::now());
+                self.saving = Some(Saving { epoch: self.epoch, writer, alignment, pause, stepped });
+                // What is small is handed over before anything else is done.
+                self.save_some(STEP_MIN)?;
             }
         }
         self.context.metrics.state_bytes(self.operator.state_bytes());
@@ -383,11 +399,12 @@ impl Driven {
             more = self.operator.snapshot_more(&mut saving.writer)?;
         }
         saving.pause = saving.pause.max(begun.elapsed());
+        saving.stepped = Instant::now();
         if more {
             self.activator.activate();
             return Ok(());
         }
-        if let Some((Saving { epoch, writer, alignment, pause }, uploads)) =
+        if let Some((Saving { epoch, writer, alignment, pause, .. }, uploads)) =
             self.saving.take().zip(self.context.state.uploads.as_ref())
         {
             let held = Held { alignment_us: alignment.as_micros() as u64, pause_us: pause.as_micros() as u64 };

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use state::manifest::StatePart;
+use state::manifest::{Manifest, StatePart};
 
 use super::clock::SplitState;
-use super::metrics::RowCounts;
-use crate::error::RunError;
+use super::metrics::{ProcessCounts, RowCounts};
+use super::tail::Tails;
+use crate::error::{Result, RunError};
 use crate::sink::{CommitKind, Committable};
 use crate::source::Split;
 
@@ -39,6 +40,34 @@ pub struct Held {
     pub alignment_us: u64,
     /// The longest step of the snapshot, or how long writes to state on disk waited for it.
     pub pause_us: u64,
+}
+
+/// What the leader's loop waits for.
+pub enum Input {
+    Worker(FromWorker),
+    Counts {
+        process: usize,
+        counts: ProcessCounts,
+    },
+    Left {
+        process: usize,
+        counts: ProcessCounts,
+    },
+    Tails(Tails),
+    Lost {
+        process: usize,
+        error: RunError,
+    },
+    /// What the commit of a sink waits for, or no longer does.
+    Waiting {
+        stage: usize,
+        what: Option<String>,
+    },
+    /// With the checkpoint, if it is one.
+    Committed {
+        epoch: u64,
+        result: Result<Option<Box<Manifest>>>,
+    },
 }
 
 /// From workers to the leader.

@@ -15,7 +15,7 @@ use state::manifest::{Manifest, ManifestError};
 use state::{FileError, FileRef, MemoryStore};
 
 use super::durable::{Durable, Verdict, fenced, halted};
-use super::run::parts_of;
+use super::manifests::parts_of;
 use crate::error::{Result, RunError};
 use crate::plan::Plan;
 use crate::sink::{CommitKind, SinkCommitter};

@@ -144,34 +144,6 @@ pub(crate) enum FromProcess {
     Left(ProcessCounts),
 }
 
-/// What the leader's loop waits for.
-pub(super) enum Input {
-    Worker(FromWorker),
-    Counts {
-        process: usize,
-        counts: ProcessCounts,
-    },
-    Left {
-        process: usize,
-        counts: ProcessCounts,
-    },
-    Tails(Tails),
-    Lost {
-        process: usize,
-        error: RunError,
-    },
-    /// What the commit of a sink waits for, or no longer does.
-    Waiting {
-        stage: usize,
-        what: Option<String>,
-    },
-    /// With the checkpoint, if it is one.
-    Committed {
-        epoch: u64,
-        result: Result<Option<Box<Manifest>>>,
-    },
-}
-
 /// Runs an attempt to its end. Nothing is left running when this returns.
 pub async fn run(request: RunRequest, around: Surroundings) -> Result<Outcome> {
     let settings = &request.settings;
@@ -203,7 +175,7 @@ pub async fn run(request: RunRequest, around: Surroundings) -> Result<Outcome> {
         let epoch = checkpoint.epoch;
         return Ok(Outcome { finished: true, epoch, counts: Vec::new(), checkpoint: Some(checkpoint) });
     }
-    let frozen = freeze(&plan, &opened.sources, &request, checkpoint.as_ref(), &waiting);
+    let frozen = freeze(&plan, &opened.sources, &request.start, checkpoint.as_ref(), &waiting);
     let assignment = tokio::select! {
         frozen = frozen => frozen?,
         () = wanted(around.verb.clone(), &[Verb::Cancel]) => return Err(cancelled()),
@@ -302,7 +274,8 @@ pub async fn run(request: RunRequest, around: Surroundings) -> Result<Outcome> {
         let previous = checkpoint.as_ref().map(|checkpoint| checkpoint.epoch).filter(|epoch| !of_savepoint(*epoch));
         let mut checkpoints = Checkpoints::new(durable.clone(), request.generation, previous, committers.len());
         checkpoints.have(checkpoint.as_ref());
-        (checkpoints, Manifests::of(&request, &durable, &plan, checkpoint.as_ref(), workers))
+        let named = Named { job: &durable.job, run: &request.run_id, generation: request.generation };
+        (checkpoints, Manifests::of(named, &request.graph, &plan, checkpoint.as_ref(), workers))
     });
     let (checkpoints, manifests) = checkpoints.unzip();
     let totals = Totals::new(&plan, workers, first_epoch, checkpoint.as_ref(), around.durable.is_some());
@@ -400,91 +373,6 @@ pub(crate) fn open(plan: &Plan, connectors: &Arc<dyn Connectors>, run_id: &str, 
     Ok(opened)
 }
 
-/// Lists the splits of all sources, once; with a checkpoint, they are the ones it names.
-async fn freeze(
-    plan: &Plan,
-    sources: &[Arc<dyn Source>],
-    request: &RunRequest,
-    checkpoint: Option<&Manifest>,
-    waiting: &Waiting,
-) -> Result<Assignment> {
-    let sources_of_plan = || plan.stages.iter().filter(|stage| matches!(stage.kind, StageKind::Source(_)));
-    let names: Vec<&str> = sources_of_plan().map(|stage| stage.operator.as_str()).collect();
-    if let Some(operator) = request.start.keys().find(|operator| !names.contains(&operator.as_str())) {
-        let message = format!("start positions are given for '{operator}', which is no source of the graph");
-        return Err(RunError::user("unknown_split", message).hint(format!("its sources are: {}", names.join(", "))));
-    }
-    let mut assignment = Assignment::default();
-    let mut next = 0;
-    let stages = plan
-        .stages
-        .iter()
-        .filter_map(|stage| if let StageKind::Source(source) = &stage.kind { Some((stage, source)) } else { None });
-    for ((stage, source), opened) in stages.zip(sources) {
-        let (operator, table) = (stage.operator.clone(), source.node.table.clone());
-        let restored =
-            checkpoint.and_then(|checkpoint| checkpoint.sources.iter().find(|source| source.operator == operator));
-        let splits: Vec<_> = match restored {
-            Some(restored) => serde_json::from_value(restored.splits.clone())
-                .map_err(|error| RunError::internal(format!("the splits of the checkpoint cannot be read: {error}")))?,
-            None => {
-                let listed = opened.list(waiting).await.map_err(|error| error.operator(&operator))?;
-                waiting.over();
-                let is_nothing = |split: &str, position: &str| opened.is_nothing(split, position);
-                let begun = begin_at(listed, request.start.get(&operator), &table, is_nothing);
-                let mut begun = begun.map_err(|error| error.operator(&operator))?;
-                for (split, state) in &mut begun {
-                    // One that does not exist yet may be given its own beginning, as the start of an earlier run.
-                    let from_start = match &state.position {
-                        None => true,
-                        Some(Position::At(position)) => opened.start(split).as_ref() == Some(position),
-                        Some(Position::End) => false,
-                    };
-                    state.absent = from_start && !opened.exists(split);
-                }
-                begun
-            }
-        };
-        let watermark = restored.map_or(WM_MIN, |restored| restored.watermark_us);
-        let numbered: BTreeMap<u32, _> = (next..).zip(splits).collect();
-        next += numbered.len() as u32;
-        assignment.sources.push(SourceSplits { operator, table, splits: numbered, watermark });
-    }
-    Ok(assignment)
-}
-
-/// Splits that begin where `start` says, by id. An empty position is the split's own beginning, for which the split need not be there:
-/// a placeholder or a file of an earlier run may be gone. So may one of which `is_nothing` says that nothing is to be read.
-fn begin_at(
-    splits: Vec<Split>,
-    start: Option<&BTreeMap<String, String>>,
-    table: &str,
-    is_nothing: impl Fn(&str, &str) -> bool,
-) -> Result<Vec<(Split, SplitState)>> {
-    let Some(start) = start else {
-        return Ok(splits.into_iter().map(|split| (split, SplitState::default())).collect());
-    };
-    let ids: BTreeSet<&str> = splits.iter().map(|split| split.id.as_str()).collect();
-    let mut given = start.iter().filter(|(_, position)| !position.is_empty());
-    if let Some((unknown, _)) = given.find(|(id, position)| !ids.contains(id.as_str()) && !is_nothing(id, position)) {
-        let message = format!("a start position is given for split '{unknown}', which table {table} does not have");
-        let mut known: Vec<&str> = splits.iter().take(NAMED_SPLITS).map(|split| split.id.as_str()).collect();
-        if splits.len() > known.len() {
-            known.push("...");
-        }
-        return Err(RunError::user("unknown_split", message).hint(format!("its splits are: {}", known.join(", "))));
-    }
-    let begun = splits.into_iter().map(|split| {
-        let given = start.get(&split.id).filter(|position| !position.is_empty());
-        let position = given.map(|position| Position::At(position.clone()));
-        (split, SplitState { position, ..SplitState::default() })
-    });
-    Ok(begun.collect())
-}
-
-/// How many splits an error names.
-const NAMED_SPLITS: usize = 20;
-
 fn cancelled() -> RunError {
     RunError::user("cancelled", "the run was cancelled")
 }
@@ -510,143 +398,6 @@ async fn drained_in_vain(mut verb: watch::Receiver<Verb>, mut progress: watch::R
     drop(tokio::time::timeout(ABOUT_TO_BEGIN, waits).await);
 }
 
-/// Makes the manifests of an attempt's checkpoints.
-struct Manifests {
-    /// What does not change: its parts are empty.
-    template: Manifest,
-    /// The operators with state, in the order of the plan.
-    operators: Vec<String>,
-    sinks: Arc<[String]>,
-    /// What was handed over, by epoch, operator and worker.
-    snapshots: BTreeMap<u64, BTreeMap<String, BTreeMap<u64, Written>>>,
-    /// By operator and worker: the parts that the newest manifest names.
-    ///
-    /// A manifest is made when the one before is decided, and names every part that was written since that one; none is left out, because
-    /// an attempt decides its checkpoints in order and ends with the first that cannot be. What was written for one that was never decided
-    /// is in no chain: the next attempt goes on from a manifest.
-    chains: BTreeMap<String, BTreeMap<u64, Vec<StatePart>>>,
-}
-
-/// What a worker handed over of an operator.
-struct Written {
-    part: StatePart,
-    whole: bool,
-    held: Held,
-}
-
-impl Manifests {
-    /// `restored` is the manifest that the attempt goes on from, with so many workers.
-    fn of(
-        request: &RunRequest,
-        durable: &Durable,
-        plan: &Plan,
-        restored: Option<&Manifest>,
-        workers: usize,
-    ) -> Manifests {
-        let restored = restored.into_iter().flat_map(|manifest| &manifest.operators);
-        let chains = restored.filter_map(|operator| Some((operator.operator.clone(), operator.chains(workers)?)));
-        let graph = serde_json::to_vec(&request.graph).expect("a graph has text for keys, so it is JSON");
-        let named = |wanted: fn(&StageKind) -> bool| {
-            let stages = plan.stages.iter().filter(move |stage| wanted(&stage.kind));
-            stages.map(|stage| stage.operator.clone()).collect::<Vec<String>>()
-        };
-        Manifests {
-            template: Manifest {
-                format: FORMAT.into(),
-                job: durable.job.clone(),
-                run: request.run_id.clone(),
-                generation: request.generation,
-                epoch: 0,
-                previous: None,
-                nonce: String::new(),
-                last: false,
-                graph_sha256: state::files::sha256(&graph),
-                created_us: 0,
-                sources: Vec::new(),
-                operators: Vec::new(),
-                sinks: Vec::new(),
-                counters: Value::Null,
-            },
-            operators: named(|kind| kind.has_state()),
-            sinks: named(|kind| matches!(kind, StageKind::Sink(_))).into(),
-            snapshots: BTreeMap::new(),
-            chains: chains.collect(),
-        }
-    }
-
-    fn snapshot(&mut self, epoch: u64, operator: String, written: Written) {
-        self.snapshots.entry(epoch).or_default().entry(operator).or_default().insert(written.part.worker, written);
-    }
-
-    /// The manifest of an epoch that is complete everywhere, and what its snapshots cost.
-    fn make(
-        &mut self,
-        epoch: u64,
-        last: bool,
-        assignment: &Assignment,
-        cut: &SourcesCut,
-    ) -> (Manifest, Vec<OperatorCost>) {
-        let mut costs = Vec::new();
-        let snapshots = self.snapshots.remove(&epoch).unwrap_or_default();
-        assert!(
-            self.snapshots.first_key_value().is_none_or(|(next, _)| *next > epoch),
-            "what was written for an epoch is in its manifest"
-        );
-        for (operator, workers) in snapshots {
-            let mut cost = OperatorCost { operator: operator.clone(), ..OperatorCost::default() };
-            let chains = self.chains.entry(operator).or_default();
-            // A table on disk names again what it has written before.
-            let there: BTreeSet<String> =
-                chains.values().flatten().flat_map(StatePart::files).map(|file| file.path.clone()).collect();
-            for (worker, Written { part, whole, held }) in workers {
-                cost.rows += part.rows;
-                let new = part.files().filter(|file| !there.contains(&file.path));
-                cost.bytes += new.map(|file| file.bytes).sum::<u64>();
-                cost.alignment_us = cost.alignment_us.max(held.alignment_us);
-                cost.pause_us = cost.pause_us.max(held.pause_us);
-                let chain = chains.entry(worker).or_default();
-                if whole {
-                    chain.clear();
-                }
-                assert!(whole || !chain.is_empty(), "changes are added to what a manifest names");
-                // Tables with files of their own are whole in each part.
-                chain.iter_mut().for_each(|earlier| earlier.tables.clear());
-                chain.push(part);
-            }
-            costs.push(cost);
-        }
-        // After the last epoch no operator has state.
-        let parts = |operator| {
-            let chains = self.chains.get(operator).filter(|_| !last);
-            chains.into_iter().flat_map(BTreeMap::values).flatten().cloned().collect()
-        };
-        let sources = assignment.sources.iter().enumerate().map(|(position, source)| {
-            let splits =
-                source.splits.iter().map(|(number, (split, began))| (split, cut.splits.get(number).unwrap_or(began)));
-            SourcePart {
-                operator: source.operator.clone(),
-                table: source.table.clone(),
-                watermark_us: cut.closing.get(&position).copied().unwrap_or(source.watermark),
-                splits: serde_json::to_value(splits.collect::<Vec<_>>()).expect("splits are JSON"),
-            }
-        });
-        let operators = self
-            .operators
-            .iter()
-            .map(|operator| OperatorPart { operator: operator.clone(), parts: parts(operator) })
-            .collect();
-        let manifest = Manifest {
-            epoch,
-            last,
-            created_us: cut.cut_us,
-            sources: sources.collect(),
-            operators,
-            ..self.template.clone()
-        };
-        (manifest, costs)
-    }
-}
-
 fn forward(mut messages: UnboundedReceiver<FromWorker>, inputs: UnboundedSender<Input>) {
     tokio::spawn(async move {
         while let Some(message) = messages.recv().await {
@@ -655,145 +406,6 @@ fn forward(mut messages: UnboundedReceiver<FromWorker>, inputs: UnboundedSender<
             }
         }
     });
-}
-
-/// What is to be committed.
-struct CommitOrder {
-    epoch: u64,
-    kind: CommitKind,
-    sinks: BTreeMap<usize, SinkCommit>,
-    /// To be decided before, still without its sinks; their names; and for how long its snapshots held up an operator, microseconds.
-    manifest: Option<(Manifest, Arc<[String]>, Vec<OperatorCost>)>,
-}
-
-/// The task that commits: one epoch at a time, in order.
-struct CommitTask {
-    orders: UnboundedSender<CommitOrder>,
-    /// Nobody waits for a decision any more.
-    give_up: watch::Sender<bool>,
-    task: tokio::task::JoinHandle<Vec<Box<dyn SinkCommitter>>>,
-}
-
-fn start_committers(
-    mut committers: Vec<Box<dyn SinkCommitter>>,
-    plan: &Plan,
-    mut checkpoints: Option<Checkpoints>,
-    inputs: UnboundedSender<Input>,
-) -> CommitTask {
-    let (orders, mut order) = unbounded_channel::<CommitOrder>();
-    let (give_up, given_up) = watch::channel(false);
-    if let Some(checkpoints) = &mut checkpoints {
-        checkpoints.until(given_up);
-    }
-    let waits = plan.sinks().map(|(stage, sink)| {
-        let inputs = inputs.clone();
-        // The leader is gone only when the run is over.
-        let waiting = Waiting::new(move |what| drop(inputs.send(Input::Waiting { stage, what })));
-        (sink.operator.clone(), waiting)
-    });
-    let waits: Vec<(String, Waiting)> = waits.collect();
-    let task = tokio::spawn(async move {
-        while let Some(order) = order.recv().await {
-            let epoch = order.epoch;
-            let result = commit(&mut committers, &waits, checkpoints.as_mut(), order).await;
-            let failed = result.is_err();
-            if inputs.send(Input::Committed { epoch, result }).is_err() || failed {
-                break;
-            }
-        }
-        committers
-    });
-    CommitTask { orders, give_up, task }
-}
-
-/// Decides a checkpoint, lets every sink commit, and has that recorded.
-async fn commit(
-    committers: &mut [Box<dyn SinkCommitter>],
-    waits: &[(String, Waiting)],
-    checkpoints: Option<&mut Checkpoints>,
-    order: CommitOrder,
-) -> Result<Option<Box<Manifest>>> {
-    let CommitOrder { epoch, kind, mut sinks, mut manifest } = order;
-    if let Some((manifest, names, _)) = &mut manifest {
-        for (sink, commit) in &mut sinks {
-            faults::reach("stage.before").await?;
-            committers[*sink].watermark(epoch, commit.watermark);
-            commit.committables = committers[*sink].stage(epoch, std::mem::take(&mut commit.committables)).await?;
-            manifest.sinks.push(SinkPart {
-                operator: names[*sink].clone(),
-                watermark_us: commit.watermark,
-                committables: serde_json::to_value(&commit.committables).expect("committables are JSON"),
-                files: commit.committables.iter().flat_map(|committable| committable.files.iter().cloned()).collect(),
-            });
-        }
-        faults::reach("stage.after").await?;
-    }
-    // Whoever only flushes at an epoch's end stages nothing.
-    let is_something = |staged: &Committable| !staged.payload.is_empty() || !staged.files.is_empty();
-    let publishes = |sink: usize| sinks.get(&sink).is_some_and(|commit| commit.committables.iter().any(is_something));
-    let published = (0..committers.len()).map(publishes).collect();
-    let mut commits = Commits { committers, waits, epoch, kind, sinks };
-    match checkpoints.zip(manifest) {
-        Some((checkpoints, (manifest, _, operators))) => {
-            let committed = checkpoints.commit(manifest, published, operators, &mut commits).await;
-            committed.map(|manifest| Some(Box::new(manifest)))
-        }
-        None => {
-            commits.commit_all().await?;
-            Ok(None)
-        }
-    }
-}
-
-/// What is left to be committed of an epoch.
-struct Commits<'a> {
-    committers: &'a mut [Box<dyn SinkCommitter>],
-    /// By sink: its name, and through what it is told that its commit takes long.
-    waits: &'a [(String, Waiting)],
-    epoch: u64,
-    kind: CommitKind,
-    sinks: BTreeMap<usize, SinkCommit>,
-}
-
-impl CommitSinks for Commits<'_> {
-    fn commit(&mut self, sink: usize) -> BoxFuture<'_, Result<()>> {
-        // A sink that has nothing to commit in this epoch has committed it.
-        let Some(commit) = self.sinks.remove(&sink) else { return Box::pin(std::future::ready(Ok(()))) };
-        let committer = &mut self.committers[sink];
-        committer.watermark(self.epoch, commit.watermark);
-        let ((name, waiting), epoch) = (&self.waits[sink], self.epoch);
-        let committed = committer.commit(epoch, self.kind, commit.committables);
-        Box::pin(waiting.during(move || format!("sink '{name}' to commit epoch {epoch}"), committed))
-    }
-
-    fn commit_all(&mut self) -> BoxFuture<'_, Result<()>> {
-        Box::pin(async {
-            for sink in 0..self.committers.len() {
-                self.commit(sink).await?;
-            }
-            Ok(())
-        })
-    }
-}
-
-/// What a checkpoint says of a sink.
-pub(super) struct SinkState<'a> {
-    pub operator: &'a str,
-    pub watermark_us: i64,
-    pub staged: Vec<Committable>,
-}
-
-/// By sink of the plan; a sink that the checkpoint does not know has none.
-pub(super) fn parts_of<'a>(
-    plan: &'a Plan,
-    manifest: &'a Manifest,
-) -> impl Iterator<Item = Option<Result<SinkState<'a>>>> {
-    plan.sinks().map(|(_, stage)| {
-        let part = manifest.sinks.iter().find(|part| part.operator == stage.operator)?;
-        let staged = serde_json::from_value(part.committables.clone())
-            .map_err(|error| RunError::internal(format!("the committables of the checkpoint cannot be read: {error}")));
-        Some(staged.map(|staged| SinkState { operator: &stage.operator, watermark_us: part.watermark_us, staged }))
-    })
 }
 
 /// The state that a run goes on from: as rows where operators keep theirs in memory.
@@ -823,105 +435,10 @@ pub(super) fn disk(
     Disk::of(settings, instances, files, tokio::runtime::Handle::current())
 }
 
-impl CommitTask {
-    /// Of a run that has failed, `aborts` says that nothing which was staged is needed any more.
-    async fn end(self, failed: bool, aborts: bool) {
-        drop(self.orders);
-        self.give_up.send_replace(failed);
-        if let Ok(mut committers) = self.task.await
-            && failed
-            && aborts
-        {
-            abort(&mut committers).await;
-        }
-    }
-}
-
-async fn abort(committers: &mut [Box<dyn SinkCommitter>]) {
-    for committer in committers {
-        committer.abort().await;
-    }
-}
-
 /// How an attempt ended.
 struct Ended {
     finished: bool,
     epoch: u64,
-}
-
-/// The rows that a sink has published.
-struct PublishedRows {
-    /// Its position among the stages.
-    stage: usize,
-    /// Those of attempts before.
-    before: u64,
-    /// By worker, of all commits that were ordered, and of those that count.
-    ordered: Vec<u64>,
-    counted: Vec<u64>,
-}
-
-/// What can be seen of the run's output: whole epochs, of a bounded run all of them at its end.
-struct Published {
-    bounded: bool,
-    sinks: Vec<PublishedRows>,
-    /// The commit of the last epoch was ordered: there is no way back.
-    decided: bool,
-    /// The last epoch that counts.
-    epoch: u64,
-}
-
-impl Published {
-    fn new(plan: &Plan, workers: usize, totals: &Totals) -> Published {
-        Published {
-            bounded: plan.bounded,
-            sinks: plan
-                .sinks()
-                .map(|(stage, _)| PublishedRows {
-                    stage,
-                    before: totals.before(stage).rows_out,
-                    ordered: vec![0; workers],
-                    counted: vec![0; workers],
-                })
-                .collect(),
-            decided: false,
-            epoch: 0,
-        }
-    }
-
-    fn ordered(&mut self, kind: CommitKind, sinks: &BTreeMap<usize, SinkCommit>) {
-        self.decided |= kind.last;
-        for (sink, commit) in sinks {
-            for (rows, committable) in self.sinks[*sink].ordered.iter_mut().zip(&commit.committables) {
-                *rows += committable.rows;
-            }
-        }
-    }
-
-    /// By stage of a sink, the rows whose commit was ordered.
-    fn ordered_rows(&self) -> BTreeMap<usize, u64> {
-        self.sinks.iter().map(|sink| (sink.stage, sink.ordered.iter().sum())).collect()
-    }
-
-    /// The commit that was ordered last has been done.
-    fn committed(&mut self, epoch: u64) {
-        if self.decided || !self.bounded {
-            self.epoch = epoch;
-            self.sinks.iter_mut().for_each(|sink| sink.counted.clone_from(&sink.ordered));
-        }
-    }
-
-    fn show(&self, progress: &mut Progress) {
-        progress.committed = self.epoch;
-        for sink in &self.sinks {
-            for (counts, rows) in progress.subtasks[sink.stage].iter_mut().zip(&sink.counted) {
-                counts.rows_out = *rows;
-            }
-            if let Some(first) = progress.subtasks[sink.stage].first_mut() {
-                first.rows_out += sink.before;
-            }
-            progress.counts[sink.stage].rows_out = sink.before + sink.counted.iter().sum::<u64>();
-        }
-    }
 }
 
 /// The leader with its hands and ears.
@@ -1216,29 +733,4 @@ fn may_be_a_symptom(error: &RunError) -> bool {
 /// What workers panic with when timely's connection to a peer has broken.
 pub(super) fn met_broken_connection(error: &RunError) -> bool {
     error.fault == Fault::Internal && error.message.contains("MergeQueue")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_positions_that_say_something_need_their_split() {
-        let split = |id: &str| Split {
-            id: id.into(),
-            spec: serde_json::Value::Null,
-            min_time_us: None,
-            rows: None,
-            bytes: None,
-        };
-        let begin = |start: &[(&str, &str)]| {
-            let start = start.iter().map(|(id, position)| (id.to_string(), position.to_string())).collect();
-            let begun = begin_at(vec![split("a"), split("b")], Some(&start), "t", |_, position| position == "0")?;
-            Ok::<_, RunError>(begun.into_iter().map(|(_, state)| state.position).collect::<Vec<_>>())
-        };
-        let at = |position: &str| Some(Position::At(position.into()));
-        assert_eq!(begin(&[("a", "5"), ("b", ""), ("gone", ""), ("never", "0")]), Ok(vec![at("5"), None]));
-        let refused = begin(&[("a", "5"), ("gone", "7")]).expect_err("it would be read from the beginning");
-        assert_eq!((refused.code.as_str(), refused.hint.as_deref()), ("unknown_split", Some("its splits are: a, b")));
-    }
 }

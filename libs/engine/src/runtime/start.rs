@@ -15,9 +15,9 @@ use tokio::net::TcpStream;
 use tokio::process::Child;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use super::messages::{Assignment, FromWorker, ToWorker};
+use super::messages::{Assignment, FromWorker, Input, ToWorker};
 use super::net::{ControlReader, ControlWriter, HEARTBEAT, Heard, Identity, rendezvous};
-use super::run::{FromProcess, Input, Launch, RunRequest, Start, Surroundings, ToProcess, met_broken_connection};
+use super::run::{FromProcess, Launch, RunRequest, Start, Surroundings, ToProcess, met_broken_connection};
 use super::worker::{Shared, Workers};
 use crate::error::{Result, RunError};
 use crate::sink::Commits;

@@ -47,6 +47,9 @@ pub struct HotTable {
     limit: Limit,
     /// The checkpoint that is being copied.
     copying: Option<Copying>,
+    /// Slots that were removed while one was, perhaps more than once: the table has rows of those that are marked still. They go with the
+    /// next write, since a write waits until the table is frozen.
+    gone: Vec<u32>,
     /// Where the search for keys to leave goes on.
     hand: u32,
     /// Whether the table may have rows: until then nothing is looked up.
@@ -58,8 +61,6 @@ struct Copying {
     /// Slots whose rows the table did not have at the cut, from `next` on those that are marked still.
     slots: Vec<u32>,
     next: usize,
-    /// Slots that were removed since, perhaps more than once, and of which the table has a row.
-    gone: Vec<u32>,
 }
 
 /// The slot has a key.
@@ -77,6 +78,8 @@ const GONE: u8 = 32;
 
 /// Rows read or written at once: many, so that each write is one sorted file; few enough that their columns are small beside the budget.
 const ROWS: usize = 64 * 1024;
+/// Rows of a checkpoint that are written at once: so few that they go through RocksDB's memory, where they are sorted with others.
+const COPIED_ROWS: usize = 1024;
 
 impl HotTable {
     /// Keeps rows of one namespace of a table. `budget` in bytes is for what is in slots; the table has its own.
@@ -95,6 +98,7 @@ impl HotTable {
             marks: SlotVec::default(),
             limit: Limit::new(budget),
             copying: None,
+            gone: Vec::new(),
             hand: 0,
             may_have_rows,
         })
@@ -129,7 +133,7 @@ impl HotTable {
             *marks = *marks & !(WAITS | GONE) | HELD | TOUCHED | CHANGED;
         }
         if !waiting.is_empty() {
-            self.write(values, waiting.clone())?;
+            self.write_as_cut(values, &waiting)?;
             waiting.iter().for_each(|&slot| self.marks[slot] |= CHANGED);
         }
         if !self.may_have_rows {
@@ -164,7 +168,7 @@ impl HotTable {
         let slots = self.keys.slots_capacity() as u32;
         let mut chosen = Vec::with_capacity(count);
         let copies = self.copying.is_some();
-        let is_after_the_cut = |marks: u8| copies && (marks & GONE != 0 || marks & (CHANGED | WAITS) == CHANGED);
+        let must_stay = |marks: u8| marks & GONE != 0 || copies && marks & (CHANGED | WAITS) == CHANGED;
         for _ in 0..2 * u64::from(slots) {
             if chosen.len() == count {
                 break;
@@ -172,7 +176,7 @@ impl HotTable {
             self.hand = (self.hand + 1) % slots;
             let marks = &mut self.marks[self.hand];
             match *marks {
-                held if held & HELD == 0 || is_after_the_cut(held) || pinned(self.hand) => {}
+                held if held & HELD == 0 || must_stay(held) || pinned(self.hand) => {}
                 touched if touched & TOUCHED != 0 => *marks &= !TOUCHED,
                 _ => {
                     chosen.push(self.hand);
@@ -185,6 +189,7 @@ impl HotTable {
     }
 
     fn leave<V: Values>(&mut self, values: &mut V, slots: Vec<u32>) -> Result<(), V::Error> {
+        self.remove_gone()?;
         let changed = slots.iter().copied().filter(|&slot| self.marks[slot] & CHANGED != 0).collect();
         self.write(values, changed)?;
         values.clear(&slots);
@@ -219,14 +224,36 @@ impl HotTable {
         Ok(())
     }
 
+    fn write_as_cut<V: Values>(&mut self, values: &V, slots: &[u32]) -> Result<(), V::Error> {
+        slots.chunks(COPIED_ROWS).try_for_each(|some| self.write(values, some.to_vec()))
+    }
+
+    /// Tells the table of removed keys, if it may know.
+    fn remove_gone(&mut self) -> Result<(), TableError> {
+        if self.copies() || self.gone.is_empty() {
+            return Ok(());
+        }
+        let mut gone = std::mem::take(&mut self.gone);
+        gone.sort_unstable();
+        gone.dedup();
+        gone.retain(|&slot| self.marks[slot] & GONE != 0);
+        if !gone.is_empty() {
+            self.table.remove(&self.namespace, &self.keys.keys(&gone), gone.len())?;
+            self.forget(&gone);
+        }
+        Ok(())
+    }
+
     /// Cuts a checkpoint: of the rows as they are now.
-    pub fn cut(&mut self) {
+    pub fn cut(&mut self) -> Result<(), TableError> {
         assert!(!self.copies(), "a checkpoint is copied before the next one is cut");
+        self.remove_gone()?;
         let changed = |marks: &u8| *marks & CHANGED != 0;
         let slots: Vec<u32> =
             (0..).zip(self.marks.values()).filter(|(_, marks)| changed(marks)).map(|(slot, _)| slot).collect();
         slots.iter().for_each(|&slot| self.marks[slot] |= WAITS);
-        self.copying = Some(Copying { slots, next: 0, gone: Vec::new() });
+        self.copying = Some(Copying { slots, next: 0 });
+        Ok(())
     }
 
     /// Whether a checkpoint was cut, and is not frozen yet.
@@ -236,7 +263,7 @@ impl HotTable {
 
     /// Writes about so many more rows of the checkpoint; returns whether there are more.
     pub fn copy_some<V: Values>(&mut self, values: &V, rows_max: usize) -> Result<bool, V::Error> {
-        let Some(Copying { slots, next, .. }) = &mut self.copying else { return Ok(false) };
+        let Some(Copying { slots, next }) = &mut self.copying else { return Ok(false) };
         let mut some = Vec::new();
         while *next < slots.len() && some.len() < rows_max {
             let slot = slots[*next];
@@ -246,45 +273,34 @@ impl HotTable {
             *next += 1;
         }
         let more = *next < slots.len();
-        self.write(values, some)?;
+        self.write_as_cut(values, &some)?;
         Ok(more)
     }
 
-    /// The table as of the cut, with all that was left to write. From now on it gets what came after.
-    pub fn freeze<V: Values>(&mut self, values: &mut V) -> Result<Box<dyn Freeze>, V::Error> {
+    /// The table as of the cut, with all that was left to write. The next write gives it what came after.
+    pub fn freeze<V: Values>(&mut self, values: &V) -> Result<Box<dyn Freeze>, V::Error> {
         self.copy_some(values, usize::MAX)?;
-        let copying = self.copying.take().expect("a checkpoint is cut before it is frozen");
-        let frozen = self.table.freeze()?;
-        let mut gone = copying.gone;
-        gone.sort_unstable();
-        gone.dedup();
-        gone.retain(|&slot| self.marks[slot] & GONE != 0);
-        self.remove(values, &gone)?;
-        Ok(frozen)
+        let copied = self.copying.take();
+        assert!(copied.is_some(), "a checkpoint is cut before it is frozen");
+        Ok(self.table.freeze()?)
     }
 
     /// Removes keys and their rows, wherever they are. Each slot is named once.
     pub fn remove<V: Values>(&mut self, values: &mut V, slots: &[u32]) -> Result<(), V::Error> {
         let waiting: Vec<u32> = slots.iter().copied().filter(|&slot| self.marks[slot] & WAITS != 0).collect();
-        self.write(values, waiting)?;
+        self.write_as_cut(values, &waiting)?;
         let (stored, others): (Vec<u32>, Vec<u32>) = slots.iter().partition(|&&slot| self.marks[slot] & STORED != 0);
         values.clear(slots);
         self.forget(&others);
-        if let Some(copying) = &mut self.copying {
-            stored.iter().for_each(|&slot| self.marks[slot] = HELD | STORED | GONE);
-            copying.gone.extend(stored);
-            return Ok(());
-        }
-        if !stored.is_empty() {
-            self.table.remove(&self.namespace, &self.keys.keys(&stored), stored.len())?;
-        }
-        self.forget(&stored);
-        Ok(())
+        stored.iter().for_each(|&slot| self.marks[slot] = HELD | STORED | GONE);
+        self.gone.extend(stored);
+        Ok(self.remove_gone()?)
     }
 
     /// All keys leave their slots, and all rows are in the table. Not while a checkpoint is copied.
     pub fn take_all<V: Values>(&mut self, values: &mut V) -> Result<(), V::Error> {
         assert!(!self.copies(), "the table gets nothing but rows of the checkpoint until it is frozen");
+        self.remove_gone()?;
         self.leave(values, self.keys.live_slots())
     }
 
@@ -385,7 +401,7 @@ mod tests {
     }
 
     /// Ends the checkpoint at hand: the table is as the map was at the cut.
-    fn freeze(hot: &mut HotTable, sums: &mut Sums, cut: &mut Option<Model>) {
+    fn freeze(hot: &mut HotTable, sums: &Sums, cut: &mut Option<Model>) {
         while hot.copy_some(sums, 100).unwrap() {}
         assert_eq!(Some(scanned(hot)), cut.take());
         hot.freeze(sums).unwrap();
@@ -428,18 +444,18 @@ mod tests {
                 slots.iter().copied().filter(|&slot| hot.marks[slot] & (HELD | GONE) == HELD).take(20).collect();
             let before = hot.keys().keys(&pinned);
             if !hot.make_room(&mut sums, |_, slot| pinned.contains(&slot)).unwrap() && cut.is_some() {
-                freeze(&mut hot, &mut sums, &mut cut);
+                freeze(&mut hot, &sums, &mut cut);
                 hot.make_room(&mut sums, |_, slot| pinned.contains(&slot)).unwrap();
             }
             assert!(pinned.iter().all(|&slot| hot.marks[slot] & HELD != 0));
             assert_eq!(&hot.keys().keys(&pinned)[0], &before[0]);
             most = most.max(hot.bytes(&sums));
             if cut.is_some() && random.below(3) == 0 && !hot.copy_some(&sums, 1 + random.below(200) as usize).unwrap() {
-                freeze(&mut hot, &mut sums, &mut cut);
+                freeze(&mut hot, &sums, &mut cut);
             }
             match random.below(8) {
                 0 if cut.is_none() => {
-                    hot.cut();
+                    hot.cut().unwrap();
                     cut = Some(model.clone());
                     compared += 1;
                 }
@@ -452,7 +468,7 @@ mod tests {
             }
         }
         if cut.is_some() {
-            freeze(&mut hot, &mut sums, &mut cut);
+            freeze(&mut hot, &sums, &mut cut);
         }
         assert!(compared > 3, "{compared} checkpoints");
         hot.take_all(&mut sums).unwrap();

@@ -643,6 +643,8 @@ impl Follower {
         self.live.note_failure();
         // Whatever is left of the attempt would be fenced; it need not live so long.
         process::kill(&self.directory());
+        let over = Status { waiting_for: None, ..(*self.live.status()).clone() };
+        *self.live.status.write().expect("nothing panics while it holds the status") = Arc::new(over);
         self.child = None;
         self.answering = None;
         self.silent_since = None;

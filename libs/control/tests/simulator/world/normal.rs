@@ -1,6 +1,6 @@
 //! The normal form of a world that is explored: what can never make a difference is forgotten, so that worlds which differ in nothing else are one.
 //!
-//! Of producers only counts whether they are the newest of their sink: no other is ever let in again. A request of which nobody awaits the
+//! Of producers only counts whether they are the newest of their sink: no other is ever let in again. A request of which nobody hears the
 //! answer only counts while it may still have an effect.
 
 use super::{Answer, Op, Request, Sink, SinkRequest, Who, World, is_database};
@@ -15,7 +15,7 @@ impl World {
         // A database that goes back lets old generations in again.
         if self.config.sabotage.is_none() && allowed.lost_tails == 0 {
             let mut ops = std::mem::take(&mut self.ops);
-            ops.retain(|op| op.attached || op.answer.is_some() || self.may_have_an_effect(op));
+            ops.retain(|op| op.answer.is_some() || self.hears(op.who) || self.may_have_an_effect(op));
             self.ops = ops;
         }
         self.rename_producers();
