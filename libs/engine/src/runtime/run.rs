@@ -1,40 +1,39 @@
 //! One attempt of a run, led from this process: freezes the splits, starts the processes, lets the [`Leader`] open epochs, commits.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use control::attempt::OperatorCost;
-use futures::future::BoxFuture;
 use graph::StateBackend;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
-use state::manifest::{FORMAT, Manifest, OperatorPart, SinkPart, SourcePart, StatePart};
+use state::manifest::Manifest;
 use state::{Files, MemoryStore};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{Semaphore, oneshot, watch};
 
-use super::clock::SplitState;
-use super::durable::{Checkpoints, CommitSinks, Durable, Uploads};
+use super::commits::{CommitOrder, CommitTask, abort, start_committers};
+use super::durable::{Checkpoints, Durable, Uploads};
 use super::ingest::now_us;
-use super::leader::{Effect, Event, Facts, Leader, SinkCommit, SinkFacts, SourcesCut};
-use super::messages::{Assignment, FromWorker, Held, SourceSplits, ToWorker};
+use super::leader::{Effect, Event, Facts, Leader, SinkFacts};
+use super::manifests::{Manifests, Named, Written};
+use super::messages::{Assignment, FromWorker, Input, ToWorker};
 use super::metrics::{Metrics, OperatorCounts, ProcessCounts};
 use super::net::Identity;
 use super::progress::{self, Positions, Progress, SplitProgress};
+use super::published::Published;
 use super::recover::{Recovered, RestorePoint, recover};
+use super::splits::freeze;
 use super::start::{Attempt, Beginning, with_status};
 use super::tail::Tails;
-use super::time::WM_MIN;
 use super::totals::Totals;
 use super::worker::{Restore, Shared};
 use crate::Connectors;
 use crate::error::{Fault, Result, RunError};
 use crate::operators::disk::Disk;
 use crate::plan::{Plan, StageKind};
-use crate::sink::{CommitKind, Committable, Sink, SinkCommitter, SinkContext};
-use crate::source::{Position, Source, SourceHints, Split, Waiting};
+use crate::sink::{Sink, SinkContext};
+use crate::source::{Source, SourceHints, Waiting};
 
 /// What to run.
 #[derive(Clone)]
