@@ -55,11 +55,19 @@ const SWITCHES: &[Switch] = &[
     Switch("skip_commit_again", Played(By::Stream, "commit.sink.before=kill@4", "each number once in files"), true),
     Switch("confirm_before_sinks", Played(By::Stream, "commit.sink.before=kill@4", "each number once in files"), true),
     Switch("publish_again", Played(By::Stream, "sink.manifest.after=kill@2", "each file once in manifests"), true),
-    Switch("drop_log_replay", Played(By::Kafka, "staged.open.after=kill@3", "each number once in a topic"), true),
-    Switch("disbelieve_marker", Played(By::Kafka, "staged.end.after=kill@3", "each number once in a topic"), true),
+    Switch(
+        "drop_log_replay",
+        Played(By::Kafka, "staged.open.after=kill@3", "each number once in the topic or table"),
+        true,
+    ),
+    Switch(
+        "disbelieve_marker",
+        Played(By::Kafka, "staged.end.after=kill@3", "each number once in the topic or table"),
+        true,
+    ),
     Switch(
         "marker_outside_transaction",
-        Played(By::Kafka, "staged.end.before=kill@3", "each number once in a topic"),
+        Played(By::Kafka, "staged.end.before=kill@3", "each number once in the topic or table"),
         true,
     ),
     Switch("ignore_delivery_error", Tests("connectors", &["--lib"], "deliveries_that_fail_end_the_run"), false),

@@ -159,8 +159,11 @@ impl HotTable {
             return Ok(true);
         }
         let leaving = self.choose(excess, |slot| pinned(values, slot));
+        let left = leaving.len();
         self.leave(values, leaving)?;
-        Ok(self.limit.rows_max().is_none_or(|max| self.keys.len() <= max))
+        // More leave than must, where there were too many.
+        let few = |max: usize| keys > max && self.keys.len() <= max;
+        Ok(left == excess || self.limit.rows_max().is_some_and(few))
     }
 
     /// At most `count` slots; the hand goes around twice, because the first time it takes marks away.

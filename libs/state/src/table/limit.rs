@@ -33,7 +33,7 @@ impl Limit {
         };
         // A quarter at once, so that what is written is large and sorted.
         let too_many = self.rows_max.filter(|max| rows > *max).map_or(0, |max| rows - (max - max / 4));
-        if grows { too_many.max(rows.saturating_sub(1) / 4) } else { too_many }
+        if grows { too_many.max(rows.div_ceil(4).min(rows.saturating_sub(1))) } else { too_many }
     }
 
     /// The most rows that may be in memory now; `None` while there is room for twice as many.
@@ -68,7 +68,7 @@ mod tests {
     fn rows_that_take_more_and_more_leave() {
         let (mut limit, slots, mut rows, mut each) = (Limit::new(100_000), 1_000, 100, 100);
         let mut most = 0;
-        for _ in 0..200 {
+        for _ in 0..150 {
             let bytes = slots * 10 + rows * each;
             most = most.max(bytes);
             rows -= limit.excess(rows, slots, bytes);

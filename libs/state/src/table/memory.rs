@@ -7,7 +7,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, RecordBatch};
 use futures::future::BoxFuture;
 
-use super::codec::{Codec, span};
+use super::codec::{Codec, Taken, span};
 use super::cursor::{Cursor, Judgement};
 use super::part::{Freeze, Namer, Saved, save_rows};
 use super::{Found, Result, Table, TableError, TableSchema};
@@ -68,14 +68,14 @@ impl Table for MemoryTable {
     }
 
     fn scan(&mut self, cursor: &mut Cursor, rows_max: usize) -> Result<Option<RecordBatch>> {
-        let mut taken: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
+        let mut taken = Taken::default();
         let mut from = cursor.next().to_vec();
         'seek: while taken.len() < rows_max && from.as_slice() < cursor.end() {
             let range = (Bound::Included(from.as_slice()), Bound::Excluded(cursor.end()));
             for (key, values) in self.rows.range::<[u8], _>(range) {
                 match cursor.judge(key) {
                     Judgement::Take if taken.len() == rows_max => break 'seek,
-                    Judgement::Take => taken.push((key.clone(), values.clone())),
+                    Judgement::Take => taken.push(key, values),
                     Judgement::Seek(to) => {
                         from = to;
                         continue 'seek;
@@ -85,13 +85,11 @@ impl Table for MemoryTable {
             }
             break;
         }
-        match taken.last() {
-            Some((key, _)) => cursor.pass(key),
-            None => cursor.finish(),
-        }
-        if taken.is_empty() {
+        let Some(last) = taken.last_key() else {
+            cursor.finish();
             return Ok(None);
-        }
+        };
+        cursor.pass(last);
         self.codec.decode(&taken).map(Some).map_err(damaged)
     }
 

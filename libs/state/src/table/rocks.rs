@@ -21,7 +21,7 @@ use rocksdb::{
     ReadOptions, SstFileWriter, WriteBatch, WriteBufferManager, WriteOptions,
 };
 
-use super::codec::{Codec, Encoded, Keys, span};
+use super::codec::{Codec, Encoded, Keys, Taken, span};
 use super::cursor::{Cursor, Judgement};
 use super::part::{Freeze, Namer, PartFile, ROCKS, Saved, TablePart, fetch};
 use super::{Found, Result, Table, TableError, TableSchema, io_failed};
@@ -31,6 +31,8 @@ use crate::files::{self, FileRef, Files};
 const INGEST_BYTES: usize = 1 << 20;
 /// Keys looked up at once: the blocks of their values are held in memory meanwhile.
 const LOOK_UP_KEYS: usize = 256;
+/// So many files that are not merged yet are merged.
+const UNMERGED_WANTED: i32 = 8;
 /// More files than this that are not merged yet make look-ups slow: the writer waits.
 const UNMERGED_MAX: u64 = 24;
 /// For so long a table waits for its files to be merged, before it takes the disk for broken.
@@ -282,6 +284,8 @@ fn options(memory: &RocksMemory) -> Options {
     // Small enough to be read whole when a checkpoint writes one.
     options.set_target_file_size_base(16 << 20);
     options.set_max_bytes_for_level_base(128 << 20);
+    // Each merge with the next level writes most of it again, and then checkpoints do: it is to be worth it.
+    options.set_level_zero_file_num_compaction_trigger(UNMERGED_WANTED);
     options.set_max_open_files(512);
     options.set_max_background_jobs(2);
     options.set_keep_log_file_num(1);
@@ -358,7 +362,7 @@ impl Table for RocksTable {
         how.set_iterate_upper_bound(cursor.end().to_vec());
         // What is read once must not push out what is looked up again and again.
         how.fill_cache(false);
-        let mut taken: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
+        let mut taken = Taken::default();
         let mut rows = self.db.raw_iterator_cf_opt(self.rows(), how);
         rows.seek(cursor.next());
         while taken.len() < rows_max
@@ -366,7 +370,7 @@ impl Table for RocksTable {
         {
             match cursor.judge(key) {
                 Judgement::Take => {
-                    taken.push((key.to_vec(), values.to_vec()));
+                    taken.push(key, values);
                     rows.next();
                 }
                 Judgement::Seek(to) => rows.seek(to),
@@ -374,13 +378,11 @@ impl Table for RocksTable {
             }
         }
         rows.status().map_err(self.failed("reading"))?;
-        match taken.last() {
-            Some((key, _)) => cursor.pass(key),
-            None => cursor.finish(),
-        }
-        if taken.is_empty() {
+        let Some(last) = taken.last_key() else {
+            cursor.finish();
             return Ok(None);
-        }
+        };
+        cursor.pass(last);
         self.codec.decode(&taken).map(Some).map_err(|reason| self.damaged(reason))
     }
 
