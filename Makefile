@@ -68,7 +68,7 @@ lint: ## check format and lints only
 bless: ## rewrite the expected text in the tests (review the difference)
 	UPDATE_EXPECT=1 cargo test --workspace --locked --no-fail-fast
 
-bench: ## build the released profile, measure it, write docs/bench.md and docs/bench-service.md
+bench: ## build the released profile, measure it, write docs/bench.md, docs/bench-service.md and docs/bench-durability.md
 	@$(SETUP) test
 	integration-tests/benches/run.sh $(ARGUMENTS)
 
