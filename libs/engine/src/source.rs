@@ -108,6 +108,14 @@ pub struct Split {
     pub bytes: Option<u64>,
 }
 
+#[cfg(test)]
+impl Split {
+    /// One of which nothing but its name is known.
+    pub fn named(id: &str) -> Split {
+        Split { id: id.into(), spec: serde_json::Value::Null, min_time_us: None, rows: None, bytes: None }
+    }
+}
+
 /// A place in a split from which reading can go on, in the connector's own words.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Position {
@@ -288,4 +296,25 @@ impl SourceOutput {
 /// The engine no longer listens: the run is over. A reader that gets this returns it; nobody sees it.
 fn stopped() -> RunError {
     RunError::internal("the run is over")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn only_what_takes_long_is_said_to_be_waited_for() {
+        let said = Arc::new(Mutex::new(Vec::new()));
+        let waiting = {
+            let said = said.clone();
+            Waiting::new(move |what| said.lock().expect("nothing panics while it says something").push(what))
+        };
+        let during = |time: Duration| waiting.during(|| "the sink".to_string(), tokio::time::sleep(time));
+        during(Duration::ZERO).await;
+        assert_eq!(said.lock().expect("nobody panicked").len(), 0, "it took no time");
+        during(LONG + Duration::from_millis(100)).await;
+        assert_eq!(*said.lock().expect("nobody panicked"), [Some("the sink".to_string()), None]);
+    }
 }

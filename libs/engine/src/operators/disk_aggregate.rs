@@ -2,8 +2,9 @@
 //!
 //! State: a row per key with the states of its aggregates and how many rows it has, in slots while it is worked on and else in the table.
 //! A batch fetches those of its keys that are not in slots together. Whatever is in the table has been sent: keys that changed in this epoch
-//! stay in slots until it ends, and until a checkpoint that was cut before is copied. Where they are too many, their changes leave before: a key may then change more than once in an epoch, and
-//! what its changes add up to is the same. The rows of a bounded input leave group of rows by group of rows, in the order of the table.
+//! stay in slots until it ends, and until a checkpoint that was cut before is copied. Where they are too many, their changes leave before: a
+//! key may then change more than once in an epoch, and what its changes add up to is the same. The rows of a bounded
+//! input leave group of rows by group of rows, in the order of the table.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

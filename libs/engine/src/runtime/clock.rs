@@ -167,7 +167,8 @@ impl SourceClock {
         self.splits.values().all(|split| split.state.ended())
     }
 
-    /// Marks splits idle that were silent for the timeout, and of which nothing is known to be left to read. Returns when to look again, microseconds from now.
+    /// Marks splits idle that were silent for the timeout, and of which nothing is known to be left to read. Returns when to look again,
+    /// microseconds from now.
     ///
     /// What the splits have come to together is kept first: the last one to fall idle takes its part of the minimum with it.
     pub fn look(&mut self, now_us: i64) -> Option<i64> {

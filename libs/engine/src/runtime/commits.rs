@@ -26,6 +26,7 @@ pub(super) struct CommitOrder {
     pub(super) manifest: Option<(Manifest, Arc<[String]>, Vec<OperatorCost>)>,
 }
 
+/// The task, and how to end it.
 pub(super) struct CommitTask {
     pub(super) orders: UnboundedSender<CommitOrder>,
     /// Nobody waits for a decision any more.

@@ -204,15 +204,8 @@ mod tests {
 
     #[test]
     fn splits_are_shown_once_they_exist() {
-        let split = |id: &str| Split {
-            id: id.into(),
-            spec: serde_json::Value::Null,
-            min_time_us: None,
-            rows: None,
-            bytes: None,
-        };
         let absent = SplitState { absent: true, ..SplitState::default() };
-        let listed = [(0, (split("t-0"), SplitState::default())), (1, (split("t-1"), absent))];
+        let listed = [(0, (Split::named("t-0"), SplitState::default())), (1, (Split::named("t-1"), absent))];
         let source = SourceSplits {
             operator: "s".into(),
             table: "t".into(),

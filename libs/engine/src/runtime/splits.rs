@@ -104,16 +104,10 @@ mod tests {
 
     #[test]
     fn only_positions_that_say_something_need_their_split() {
-        let split = |id: &str| Split {
-            id: id.into(),
-            spec: serde_json::Value::Null,
-            min_time_us: None,
-            rows: None,
-            bytes: None,
-        };
         let begin = |start: &[(&str, &str)]| {
             let start = start.iter().map(|(id, position)| (id.to_string(), position.to_string())).collect();
-            let begun = begin_at(vec![split("a"), split("b")], Some(&start), "t", |_, position| position == "0")?;
+            let begun =
+                begin_at(vec![Split::named("a"), Split::named("b")], Some(&start), "t", |_, position| position == "0")?;
             Ok::<_, RunError>(begun.into_iter().map(|(_, state)| state.position).collect::<Vec<_>>())
         };
         let at = |position: &str| Some(Position::At(position.into()));
